@@ -1,0 +1,189 @@
+"""Scores of a change map: integer counts that add up over blocks and pairs, and what follows from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_OBSERVED = 255
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels by what was predicted and what is true; counts of disjoint pixels add up with ``+``.
+
+    A score whose denominator is zero is NaN: nothing was there to be judged.
+    """
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of the changed pixels, tp / (tp + fp + fn)."""
+        return _ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn)."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted changes that are true, tp / (tp + fp)."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of the true changes that were predicted, tp / (tp + fn)."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+
+@dataclass(frozen=True)
+class ScoreHistogram:
+    """How many changed and unchanged pixels score between neighbouring thresholds; adds up with ``+``.
+
+    Element k counts the pixels whose score reaches exactly k of ``thresholds``, so that counts derived from
+    it equal those taken directly at any of these. Plain integers: exact, and ready for JSON.
+    """
+
+    low: float
+    high: float
+    changed: tuple[int, ...]
+    unchanged: tuple[int, ...]
+
+    def __add__(self, other: "ScoreHistogram") -> "ScoreHistogram":
+        if (self.low, self.high, len(self.changed)) != (other.low, other.high, len(other.changed)):
+            raise ValueError(f"histograms differ: {_describe(self)} and {_describe(other)}")
+        changed = tuple(a + b for a, b in zip(self.changed, other.changed, strict=True))
+        unchanged = tuple(a + b for a, b in zip(self.unchanged, other.unchanged, strict=True))
+        return ScoreHistogram(self.low, self.high, changed, unchanged)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The thresholds on offer, evenly spaced from ``low`` to ``high``."""
+        return _thresholds(self.low, self.high, len(self.changed) - 2)
+
+
+def is_change(score: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
+    """Return where a score is a change: score >= threshold, the threshold taken in float32; NaN never is.
+
+    In float32, because stored probabilities are: 0.4 stored reaches a threshold of 0.4.
+    """
+    return score >= np.float32(threshold)
+
+
+def count_scores(score: NDArray[np.floating], label: NDArray[np.uint8], threshold: float) -> Counts:
+    """Count a probability (or another score) against a label.
+
+    Args:
+        score: any shape; NaN where not observed, which is left out.
+        label: of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
+        threshold: see ``is_change``.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _check_shapes(score, label)
+    return _count(is_change(score, threshold), label, ~np.isnan(score))
+
+
+def count_changes(change: NDArray[np.uint8], label: NDArray[np.uint8]) -> Counts:
+    """Count a change mask against a label.
+
+    Args:
+        change: any shape; 0 unchanged, 1 changed, 255 not observed, which is left out.
+        label: of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _check_shapes(change, label)
+    return _count(change == 1, label, change != NOT_OBSERVED)
+
+
+def score_histogram(
+    score: NDArray[np.floating],
+    label: NDArray[np.uint8],
+    low: float = 0.0,
+    high: float = 1.0,
+    bins: int = 1000,
+) -> ScoreHistogram:
+    """Count scores by the thresholds they reach, of ``bins + 1`` spread evenly over ``low`` to ``high``.
+
+    Args:
+        score: any shape; NaN where not observed, which is left out. What lies outside the range counts too.
+        label: of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
+        low, high, bins: the defaults suit probabilities.
+
+    Raises:
+        ValueError: if the shapes differ or the thresholds do not rise.
+    """
+    _check_shapes(score, label)
+    if not (bins >= 1 and np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"expected at least one bin and low < high, got {bins} bins from {low} to {high}")
+    edges = np.array(_thresholds(low, high, bins), np.float32)
+    observed = ~np.isnan(score)
+
+    def reached(pixels: NDArray[np.bool_]) -> tuple[int, ...]:
+        places = np.searchsorted(edges, score[pixels], side="right")
+        return tuple(np.bincount(places.ravel(), minlength=bins + 2).tolist())
+
+    return ScoreHistogram(low, high, reached(observed & (label == 1)), reached(observed & (label == 0)))
+
+
+def counts_by_threshold(histogram: ScoreHistogram) -> tuple[Counts, ...]:
+    """Return, for each of the histogram's thresholds, what ``count_scores`` gives on the same pixels."""
+    tp, fp = sum(histogram.changed), sum(histogram.unchanged)
+    fn = tn = 0
+    counts = []
+    # The last element reaches every threshold: it is never on the unchanged side of one.
+    for changed, unchanged in zip(histogram.changed[:-1], histogram.unchanged[:-1], strict=True):
+        tp, fn = tp - changed, fn + changed
+        fp, tn = fp - unchanged, tn + unchanged
+        counts.append(Counts(tp, fp, fn, tn))
+    return tuple(counts)
+
+
+def best_threshold(histogram: ScoreHistogram) -> tuple[float, float]:
+    """Return the threshold with the highest F1, and that F1; of several equal ones, the middle one.
+
+    The middle one, because scores of other pairs are then least likely to cross it.
+
+    Raises:
+        ValueError: if there is no changed pixel, so that no threshold is better than another.
+    """
+    if not sum(histogram.changed):
+        raise ValueError("expected at least one changed pixel to choose a threshold by, got none")
+    scores = [counts.f1 for counts in counts_by_threshold(histogram)]
+    best = max(scores)
+    equal = [index for index, score in enumerate(scores) if score == best]
+    return histogram.thresholds[equal[len(equal) // 2]], best
+
+
+def _thresholds(low: float, high: float, bins: int) -> tuple[float, ...]:
+    return tuple(low + (high - low) * k / bins for k in range(bins + 1))
+
+
+def _count(change: NDArray[np.bool_], label: NDArray[np.uint8], observed: NDArray[np.bool_]) -> Counts:
+    changed, unchanged = observed & (label == 1), observed & (label == 0)
+    tp, fp = int(np.count_nonzero(change & changed)), int(np.count_nonzero(change & unchanged))
+    return Counts(tp, fp, int(np.count_nonzero(changed)) - tp, int(np.count_nonzero(unchanged)) - fp)
+
+
+def _check_shapes(array: NDArray[np.generic], label: NDArray[np.uint8]) -> None:
+    if array.shape != label.shape:
+        raise ValueError(f"expected a label of the shape {array.shape} of what it judges, got {label.shape}")
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _describe(histogram: ScoreHistogram) -> str:
+    return f"{len(histogram.changed) - 2} bins from {histogram.low} to {histogram.high}"

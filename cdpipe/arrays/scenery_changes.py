@@ -1,0 +1,173 @@
+"""What is built, cleared and demolished between the dates of a synthetic pair."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.scenery_place import Land
+from cdpipe.arrays.scenery_shapes import (
+    FREE,
+    PAVED,
+    Outline,
+    Site,
+    blob,
+    claim,
+    direction,
+    fill,
+    random_point,
+    rectangle,
+    strip,
+    winding_line,
+)
+from cdpipe.arrays.scenery_things import GONE, NEW, Thing, dated, flats, ground, hall, house
+
+_ATTEMPTS = 400
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Things that stand at one date only, in painting order: below the buildings, and among them."""
+
+    grounds: list[Thing]
+    buildings: list[Thing]
+
+    @property
+    def things(self) -> list[Thing]:
+        """All of them."""
+        return self.grounds + self.buildings
+
+
+def change_land(site: Site, land: Land, share: float) -> Changes:
+    """Add changes of mixed kinds until they cover `share` of the visible part.
+
+    Args:
+        site: The site, with the lasting things marked in `site.use`.
+        land: The lasting things.
+        share: Part of the visible pixels to change, 0 to 1.
+
+    Returns:
+        The changes, none overlapping another nor a lasting building.
+    """
+    grounds: list[Thing] = []
+    buildings: list[Thing] = []
+    changed = np.zeros(site.use.shape, np.uint8)
+    visible = changed[site.margin : -site.margin, site.margin : -site.margin]
+    kinds: list[_Kind] = []
+    for _ in range(_ATTEMPTS):
+        if visible.mean() >= share:
+            break
+        kinds = kinds or list(site.rng.permutation(np.array(_KINDS, dtype=object)))
+        below, standing = kinds.pop()(site, land)
+        grounds += below
+        buildings += standing
+        _mark(changed, below + standing)
+    return Changes(grounds, buildings)
+
+
+def _mark(changed: NDArray[np.uint8], things: list[Thing]) -> None:
+    for thing in things:
+        fill(changed, thing.outline, 1)
+
+
+_Found = tuple[list[Thing], list[Thing]]
+_Kind = Callable[[Site, Land], _Found]
+
+
+def _works(site: Site, land: Land) -> _Found:
+    """A fenced building site or yard with a hall on it."""
+    del land
+    rng = site.rng
+    centre, turn = random_point(site, 40.0), site.angle + rng.normal(0, 0.15)
+    length, width = rng.uniform(44, 64), rng.uniform(28, 40)
+    yard = rectangle(centre, length + 18, width + 18, turn)
+    if not claim(site, yard, gap=4, mark=PAVED):
+        return [], []
+    site_ground = str(rng.choice(("building_site", "concrete", "gravel")))
+    built = hall(site, centre, turn, (length, width), over=PAVED)
+    return [ground(yard, site_ground, NEW)], dated(built, NEW)
+
+
+def _new_hall(site: Site, land: Land) -> _Found:
+    """A hall in the open."""
+    del land
+    sides = (site.rng.uniform(36, 58), site.rng.uniform(22, 34))
+    turn = site.angle + site.rng.normal(0, 0.3)
+    return [], dated(hall(site, random_point(site, 30.0), turn, sides), NEW)
+
+
+def _new_flats(site: Site, land: Land) -> _Found:
+    """A block of flats in the open."""
+    del land
+    return [], dated(flats(site, random_point(site, 30.0), site.angle + site.rng.normal(0, 0.3)), NEW)
+
+
+def _new_street(site: Site, land: Land) -> _Found:
+    """A street with large houses on both sides."""
+    del land
+    rng = site.rng
+    centre, turn = random_point(site, 50.0), site.angle + rng.choice((0.0, np.pi / 2)) + rng.normal(0, 0.1)
+    along, across = direction(turn), direction(turn + np.pi / 2)
+    length = rng.uniform(88, 118)
+    street = rectangle(centre, length, 9.0, turn)
+    if not claim(site, rectangle(centre, length, 50, turn), gap=0, mark=FREE):
+        return [], []
+    claim(site, street, gap=0)
+    houses: list[Thing] = []
+    for offset in np.arange(-length / 2 + 14, length / 2 - 8, 28.0):
+        for side in (-1, 1):
+            spot = np.asarray(centre) + along * offset + across * side * 19
+            houses += house(site, (float(spot[0]), float(spot[1])), turn, scale=1.2)
+    return [ground(street, "concrete", NEW)], dated(houses, NEW)
+
+
+def _new_road(site: Site, land: Land) -> _Found:
+    """A road with bright shoulders; it may cross older ones."""
+    del land
+    rng = site.rng
+    middle, turn = np.asarray(random_point(site, 60.0)), rng.uniform(0, np.pi)
+    half = direction(turn) * min(rng.uniform(80, 190), 0.4 * site.size)
+    start, end = middle - half, middle + half
+    line = winding_line(rng, (start[0], start[1]), (end[0], end[1]), 0.03 * float(np.hypot(*half)))
+    shoulders, lanes = strip(line, 14.0), strip(line, 7.0)
+    if not claim(site, shoulders, gap=3, over=PAVED):
+        return [], []
+    return [ground(shoulders, "gravel", NEW), ground(lanes, "asphalt", NEW)], []
+
+
+def _demolition(site: Site, land: Land) -> _Found:
+    """A hall of the first date; bare rubble at the second."""
+    del land
+    rng = site.rng
+    sides = (rng.uniform(34, 54), rng.uniform(22, 32))
+    gone = dated(hall(site, random_point(site, 30.0), site.angle + rng.normal(0, 0.2), sides), GONE)
+    return [ground(thing.outline, "rubble", NEW) for thing in gone[:1]], gone
+
+
+def _quarry(site: Site, land: Land) -> _Found:
+    """A pit of bright rock or a pond, dug in the open."""
+    del land
+    outline = blob(site.rng, random_point(site, 35.0), site.rng.uniform(20, 30))
+    if not claim(site, outline, gap=4):
+        return [], []
+    return [ground(outline, str(site.rng.choice(("quarry", "quarry", "water"))), NEW)], []
+
+
+def _clearing(site: Site, land: Land) -> _Found:
+    """Felled trees inside a forest."""
+    rng = site.rng
+    forests = [thing for thing in land.nature if thing.looks[0] == "forest_summer"]
+    forest = forests[rng.integers(len(forests))].outline
+    spot = forest.mean(axis=0) + rng.normal(0, 14, 2)
+    outline: Outline = rectangle((spot[0], spot[1]), rng.uniform(42, 60), rng.uniform(34, 46), site.angle)
+    inside = np.all((outline > site.margin) & (outline < np.array(site.use.shape[::-1]) - site.margin))
+    if not inside or not claim(site, outline, gap=3):
+        return [], []
+    return [ground(outline, "felled", NEW)], []
+
+
+_KINDS: tuple[_Kind, ...] = (
+    _works, _works, _new_hall, _new_hall, _new_flats, _new_street, _new_street, _new_street, _new_street,
+    _new_road, _demolition, _demolition, _quarry, _clearing,
+)  # fmt: skip

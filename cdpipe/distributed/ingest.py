@@ -1,0 +1,110 @@
+"""Ingest on Ray tasks: source files are hashed, then blocks are read and stored, a bounded number at a time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cdpipe.distributed.cluster import describe_failure, run_bounded, total_cpus
+from cdpipe.formats.records import missing_blocks
+from cdpipe.formats.sources import stamp_before_hashing
+from cdpipe.formats.workspace import hash_file
+from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
+from cdpipe.values.errors import CdpipeError
+from cdpipe.values.grid import BlockKey
+from cdpipe.values.windows import block_keys
+
+# a lost worker (killed, out of memory) is tried again this often; an error in the data is not
+RETRIES = {"max_retries": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTask:
+    """A block with what is missing of it."""
+
+    pair: int
+    key: BlockKey
+    imagery: bool
+    label: bool
+
+
+def hash_files(paths: list[Path], progress: Callable[[int], None]) -> Iterator[tuple[Path, str, list[int]]]:
+    """SHA-256 and earlier stamp of each file that can be read; unreadable ones are left out."""
+
+    @ray.remote(num_cpus=0.5, **RETRIES)
+    def hash_one(path: Path) -> tuple[list[int], str]:
+        stamp = stamp_before_hashing(path)
+        return stamp, hash_file(path)
+
+    for path, result, error in run_bounded(lambda path: hash_one.remote(path), paths, 4 * total_cpus()):
+        if error is None:
+            yield path, result[1], result[0]
+        progress(1)
+
+
+def plan_blocks(jobs: list[IngestJob]) -> list[BlockTask]:
+    """All blocks of which something is not stored yet, in the order of pairs; records are listed once."""
+    tasks = []
+    for number, job in enumerate(jobs):
+        planned = job.planned
+        keys = block_keys(planned.pair.pair_id, planned.grid.shape, job.config.align.block)
+        imagery = set(missing_blocks(job.workspace.records("pairs", planned.pair.pair_id, planned.key), keys))
+        label: set[BlockKey] = set()
+        if planned.label_key is not None:
+            folder = job.workspace.records("labels", planned.pair.pair_id, planned.label_key)
+            label = set(missing_blocks(folder, keys))
+        tasks += [BlockTask(number, key, key in imagery, key in label) for key in keys if key in imagery | label]
+    return tasks
+
+
+def ingest_pairs(
+    jobs: list[IngestJob], tasks: list[BlockTask], progress: Callable[[int], None]
+) -> Iterator[tuple[IngestJob, dict[str, int] | None, str | None]]:
+    """Ingest what is missing; each pair is reported as soon as it is finished or has failed.
+
+    Args:
+        jobs: The pairs.
+        tasks: See :func:`plan_blocks`.
+        progress: Called with the number of blocks just done.
+
+    Yields:
+        The pair, its label's counts (None without a label), and why it failed (None if it did not).
+    """
+    left = Counter(task.pair for task in tasks)
+    failed: dict[int, str] = {}
+    for number, job in enumerate(jobs):
+        if number not in left:
+            yield _finish(job)
+        else:
+            create_pair_groups(job)
+    shared = {number: ray.put(jobs[number]) for number in left}
+
+    @ray.remote(num_cpus=1, **RETRIES)
+    def run(job: IngestJob, task: BlockTask) -> None:
+        ingest_block(job, task.key, imagery=task.imagery, label=task.label)
+
+    def submit(task: BlockTask) -> Any:
+        return run.remote(shared[task.pair], task)
+
+    # a pair that has failed is not worth more work: its remaining blocks are dropped as they come up
+    wanted = (task for task in tasks if task.pair not in failed)
+    for task, _, error in run_bounded(submit, wanted, 2 * total_cpus()):
+        progress(1)
+        left[task.pair] -= 1
+        if error is not None and task.pair not in failed:
+            failed[task.pair] = f"block {task.key.block_row},{task.key.block_col}: {describe_failure(error)}"
+            yield jobs[task.pair], None, failed[task.pair]
+        if not left[task.pair] and task.pair not in failed:
+            yield _finish(jobs[task.pair])
+
+
+def _finish(job: IngestJob) -> tuple[IngestJob, dict[str, int] | None, str | None]:
+    try:
+        finish_pair(job)
+        counts = finish_label(job) if job.planned.label_key is not None else None
+    except CdpipeError as error:
+        return job, None, str(error)
+    return job, counts, None

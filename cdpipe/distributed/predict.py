@@ -1,0 +1,144 @@
+"""Prediction with Ray Data: blocks in, actors that hold the models, one status row a block out.
+
+Descriptors travel, pixels do not: an actor reads its block with halo from the store and writes the result
+there, one stored object a block. Whatever goes wrong with a block is caught here and becomes its row's error,
+so that the job goes on around it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+
+from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
+from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.inference import Forward
+from cdpipe.stages.prediction import Ensemble, Member, ensemble_block, load_forward, predict_block
+from cdpipe.values.errors import CdpipeError
+from cdpipe.values.grid import BlockKey
+
+STALLED_SECONDS = 1800
+ROWS_A_TASK = 8  # an actor's task costs about 10 ms; a kill repeats at most this many blocks
+
+
+@dataclass(frozen=True, slots=True)
+class PredictJob:
+    """What an actor needs to work on any block of a run.
+
+    Attributes:
+        workspace: The store.
+        pairs: The pairs, by position.
+        members: The models.
+        ensembles: The ensemble of each pair, or nothing while only probabilities are wanted.
+    """
+
+    workspace: Workspace
+    pairs: tuple[StoredPair, ...]
+    members: tuple[Member, ...]
+    ensembles: tuple[Ensemble, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWork:
+    """What is missing of a block: which members' probabilities, and whether the ensemble."""
+
+    pair: int
+    key: BlockKey
+    members: tuple[int, ...]
+    ensemble: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlockResult:
+    """What became of a block; ``error`` is None where all went well."""
+
+    pair: int
+    error: str | None
+
+
+def predict_blocks(job: PredictJob, work: list[BlockWork], workers: int) -> Iterator[BlockResult]:
+    """Do the work, yielding each block's result as it comes, in any order."""
+    rows = [
+        {
+            "pair": item.pair,
+            "block_row": item.key.block_row,
+            "block_col": item.key.block_col,
+            "members": sum(1 << member for member in item.members),
+            "ensemble": item.ensemble,
+        }
+        for item in work
+    ]
+    gpus = total_gpus() > 0
+    size = min(workers, len(rows))
+    tasks = max(size, -(-len(rows) // ROWS_A_TASK))
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = STALLED_SECONDS
+    dataset = ray.data.from_items(rows, override_num_blocks=min(tasks, len(rows))).map_batches(
+        _Predictor,
+        fn_constructor_args=(ray.put(job),),
+        compute=ActorPoolStrategy(size=size),
+        batch_size=ROWS_A_TASK if gpus else None,
+        # actors that held whole CPUs would leave none to feed them with on a small machine
+        num_cpus=0 if gpus else 0.5,
+        num_gpus=1 if gpus else 0,
+        runtime_env={"env_vars": MODEL_ENVIRONMENT},
+    )
+    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+        for pair, error in zip(batch["pair"], batch["error"], strict=True):
+            yield BlockResult(int(pair), str(error) or None)
+
+
+def plan_actors(requested: int | str) -> int:
+    """How many actors hold models: one a GPU, else one a CPU."""
+    if total_gpus():
+        return total_gpus()
+    return requested if isinstance(requested, int) else total_cpus()
+
+
+class _Predictor:
+    """An actor of the pool; networks are loaded when a block first needs them."""
+
+    def __init__(self, job: "ray.ObjectRef[PredictJob]") -> None:
+        # one thread: sums are then in one order on every machine, and two such actors beat one with two threads
+        torch.set_num_threads(1)
+        self.job: PredictJob = ray.get(job)
+        self.forwards: dict[int, Forward] = {}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        columns = ("pair", "block_row", "block_col", "members", "ensemble")
+        errors = [
+            self._work(*(int(value) for value in row)) for row in zip(*(batch[name] for name in columns), strict=True)
+        ]
+        return {"pair": batch["pair"], "error": np.array(errors, dtype=object)}
+
+    def _work(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> str:
+        """Work on one block; what went wrong, or nothing."""
+        job, pair = self.job, self.job.pairs[number]
+        key = BlockKey(pair.pair_id, block_row, block_col)
+        where = f"block {block_row},{block_col}"
+        try:
+            for index, member in enumerate(job.members):
+                if members >> index & 1:
+                    predict_block(job.workspace, pair, key, member, self._forward(index))
+            if ensemble:
+                ensemble_block(job.workspace, pair, key, job.ensembles[number])
+        except CdpipeError as error:
+            return f"{where}: {error}"
+        except Exception as error:  # noqa: BLE001 (any failure is this block's alone)
+            with contextlib.suppress(Exception):
+                torch.cuda.empty_cache()
+            return f"{where}: {type(error).__name__}: {error}"
+        return ""
+
+    def _forward(self, index: int) -> Forward:
+        if index not in self.forwards:
+            self.forwards[index] = load_forward(self.job.members[index])
+        return self.forwards[index]

@@ -1,0 +1,134 @@
+"""Training with Ray Train: one or more workers run the same loop, checkpoints lie beside the model."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, total_cpus, total_gpus
+from cdpipe.formats.workspace import read_json, write_json
+from cdpipe.stages.train_job import TrainJob, Worker
+from cdpipe.stages.training import train_model, write_checkpoint
+from cdpipe.values.config import Resources
+from cdpipe.values.errors import CdpipeError, ConfigError
+
+CHECKPOINTS = "checkpoints"
+PROGRESS = "progress.json"
+PROGRESS_SECONDS = 2.0
+
+
+def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
+    """Number of training workers and whether each has a GPU.
+
+    Raises:
+        ConfigError: If the global batch cannot be shared equally.
+    """
+    gpus = total_gpus()
+    if resources.workers != "auto" and gpus == 0:
+        # on a CPU one worker with all threads beats several that compete for them, unless they sit on several nodes
+        nodes = len([node for node in ray.nodes() if node["Alive"]])
+        workers = min(resources.workers, nodes)
+    else:
+        workers = max(gpus, 1)
+    if gpus:
+        workers = max(count for count in range(1, workers + 1) if global_batch % count == 0)
+    if global_batch % workers:
+        raise ConfigError(f"train.global_batch: expected a multiple of {workers} (the workers), got {global_batch}")
+    return workers, gpus > 0
+
+
+def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
+    """Train one model to its end, continuing from its last checkpoint if there is one.
+
+    Returns:
+        Folder of the last checkpoint: state, best weights and history.
+
+    Raises:
+        CdpipeError: If training failed; the message says why.
+    """
+    folder = job.workspace.model(job.name, job.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    cpus = max(1, total_cpus() // workers) if not use_gpu else 1
+    trainer = ray.train.torch.TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job, "threads": cpus},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_demand(cpus, use_gpu)),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=str(folder),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=2),
+            worker_runtime_env={"env_vars": MODEL_ENVIRONMENT},
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:
+        raise CdpipeError(f"model {job.name}: training failed: {describe_failure(error)}") from error
+    if result.checkpoint is None:
+        raise CdpipeError(f"model {job.name}: training ended without a checkpoint in {folder / CHECKPOINTS}")
+    return Path(result.checkpoint.path)
+
+
+def read_progress(job: TrainJob) -> dict[str, Any] | None:
+    """Epoch, step and loss that the first worker last wrote down."""
+    value = read_json(job.workspace.model(job.name, job.key) / PROGRESS)
+    return value if isinstance(value, dict) else None
+
+
+def _demand(cpus: int, use_gpu: bool) -> dict[str, float]:
+    # on a CPU a little is left over, or nothing else could be scheduled while training runs
+    return {"GPU": 1, "CPU": 1} if use_gpu else {"CPU": max(0.5, cpus - 0.5)}
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    """What each worker runs."""
+    job: TrainJob = config["job"]
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    checkpoint = ray.train.get_checkpoint()
+    worker = Worker(
+        rank=rank,
+        world=world,
+        device=str(device),
+        threads=min(config["threads"], 4) if device.type == "cpu" else 4,
+        wrap=lambda network: ray.train.torch.prepare_model(network) if world > 1 else network,
+        checkpoint=Path(checkpoint.path) if checkpoint else None,
+        save=_save,
+        progress=_progress_writer(job) if rank == 0 else lambda *_: None,
+    )
+    train_model(job, worker)
+
+
+def _save(metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
+    """Hand an epoch's metrics and the state to Ray Train."""
+    if files is None:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder), files)
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _progress_writer(job: TrainJob) -> Callable[[int, int, float], None]:
+    """Writes down, every other second, how far training is."""
+    path = job.workspace.model(job.name, job.key) / PROGRESS
+    last = 0.0
+
+    def write(epoch: int, step: int, loss: float) -> None:
+        nonlocal last
+        if step == job.steps or time.monotonic() - last >= PROGRESS_SECONDS:
+            last = time.monotonic()
+            write_json(path, {"epoch": epoch, "step": step, "steps": job.steps, "loss": loss})
+
+    return write

@@ -1,0 +1,231 @@
+"""Reads a catalog: the table of pairs, with all its mistakes at once."""
+
+import dataclasses
+import datetime
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cdpipe.formats.table import SURPLUS, read_table
+from cdpipe.values.config import Config, Sensor
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import ID_PATTERN
+
+SPLITS = ("train", "val", "test")
+COLUMNS = (
+    *("pair_id", "before", "after", "composite", "label", "split"),
+    *("before_date", "after_date", "before_sensor", "after_sensor", "sensor", "before_valid", "after_valid"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The bands of one date.
+
+    Attributes:
+        path: The raster, absolute.
+        sensor_name: The sensor's name in the configuration.
+        sensor: What the bands mean.
+        bands: 1-based band numbers as the sensor counts them, in the order of the pair's roles.
+        half: For a composite, which half of its bands this date is (0 or 1); else None.
+    """
+
+    path: Path
+    sensor_name: str
+    sensor: Sensor
+    bands: tuple[int, ...]
+    half: Literal[0, 1] | None = None
+
+    def band_numbers(self, count: int) -> tuple[int, ...]:
+        """1-based band numbers in a file of ``count`` bands.
+
+        Raises:
+            InputError: If the file has too few bands, or a composite has an odd number of them.
+        """
+        if self.half is not None and count % 2:
+            raise InputError(f"{self.path}: expected an even number of bands in a composite, got {count}")
+        own = count if self.half is None else count // 2
+        if max(self.bands) > own:
+            per_date = "" if self.half is None else " for each date"
+            raise InputError(
+                f"{self.path}: sensor {self.sensor_name} needs band {max(self.bands)}, "
+                f"the file has {own} band(s){per_date}"
+            )
+        return tuple(band + own * (self.half or 0) for band in self.bands)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two dates of one place, as a row of the catalog names them.
+
+    Attributes:
+        pair_id: Its name, good as a folder's name.
+        before: The first date, whose grid is the pair's grid.
+        after: The second date.
+        roles: Band roles that both sensors have, in the first sensor's order.
+        label: Raster or vector file of what changed.
+        split: "train", "val", "test" or None.
+        before_date: ISO 8601, as the catalog has it; so is ``after_date``.
+        before_valid: Raster that says which pixels of the first date to use; so is ``after_valid``.
+    """
+
+    pair_id: str
+    before: Source
+    after: Source
+    roles: tuple[str, ...]
+    label: Path | None = None
+    split: str | None = None
+    before_date: str | None = None
+    after_date: str | None = None
+    before_valid: Path | None = None
+    after_valid: Path | None = None
+
+
+def read_catalog(config: Config) -> list[Pair]:
+    """Read the configuration's catalog; only the table is read, none of the files that it names.
+
+    Raises:
+        InputError: Naming every mistake: line (CSV) or row (Parquet), pair, column, what was expected.
+    """
+    columns, rows = read_table(config.catalog)
+    mistakes = _column_mistakes(columns)
+    pairs = []
+    places = dict[str, str]()
+    for place, cells in [] if mistakes else rows:
+        found: list[str] = []
+        pairs.append(_read_pair(cells, config, found))
+        earlier = places.setdefault(cells["pair_id"].casefold(), place)
+        if earlier != place:
+            found.append(f"pair_id: expected unique ids, also regardless of case; {earlier} has it too")
+        mistakes += [f"{place}, pair {cells['pair_id'] or '?'}, {text}" for text in found]
+    if not mistakes and not pairs:
+        mistakes = ["expected at least one pair, got none"]
+    if mistakes:
+        lines = [f"{config.catalog}: {len(mistakes)} mistake(s)", *(f"  {mistake}" for mistake in mistakes)]
+        raise InputError("\n".join(lines))
+    return [pair for pair in pairs if pair is not None]
+
+
+def parse_time(text: str) -> datetime.datetime:
+    """A date or time in ISO 8601, comparable with others: without a zone it counts as UTC.
+
+    Raises:
+        ValueError: If it is not ISO 8601.
+    """
+    time = datetime.datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+
+
+def _column_mistakes(columns: list[str]) -> list[str]:
+    mistakes = [f"column {name}: there twice" for name, n in Counter(columns).items() if n > 1 and name]
+    unknown = [name for name in columns if name and name not in COLUMNS]
+    mistakes += [f"column {name}: unknown; {_hint(name, COLUMNS)}" for name in unknown]
+    if "pair_id" not in columns:
+        mistakes.append("column pair_id: missing; this column is required")
+    if "composite" not in columns and not {"before", "after"} <= set(columns):
+        mistakes.append("expected the columns before and after, or composite")
+    return mistakes
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {close[0]}?" if close else f"expected {', '.join(known)}"
+
+
+def _read_pair(cells: Mapping[str, str], config: Config, found: list[str]) -> Pair | None:
+    """The pair of a row; mistakes are appended to ``found``, None means that no pair can be made."""
+    if cells.get(SURPLUS):
+        found.append(f"(beyond the last column): expected nothing, got {cells[SURPLUS]!r}")
+    pair_id, split = cells["pair_id"], cells.get("split") or None
+    if not ID_PATTERN.fullmatch(pair_id):
+        found.append(f"pair_id: expected {ID_PATTERN.pattern}, got {pair_id!r}")
+    if split is not None and split not in SPLITS:
+        found.append(f"split: expected {', '.join(SPLITS)} or nothing, got {split!r}")
+    base = config.catalog.parent
+    optional = {
+        "label": _read_path(cells, "label", base, found),
+        "before_valid": _read_path(cells, "before_valid", base, found),
+        "after_valid": _read_path(cells, "after_valid", base, found),
+    }
+    before_date, after_date = (_read_date(cells, f"{date}_date", found) for date in ("before", "after"))
+    sources = _read_sources(cells, config, found)
+    if sources is None:
+        return None
+    before, after, roles = sources
+    return Pair(
+        pair_id, before, after, roles, split=split, before_date=before_date, after_date=after_date, **optional
+    )
+
+
+def _read_sources(
+    cells: Mapping[str, str], config: Config, found: list[str]
+) -> tuple[Source, Source, tuple[str, ...]] | None:
+    """Both dates' rasters and bands, and the roles that these have."""
+    first, second = (_read_sensor(cells, date, config, found) for date in ("before", "after"))
+    paths = _read_rasters(cells, config.catalog.parent, found)
+    if first is None or second is None or paths is None:
+        return None
+    roles = tuple(role for role in config.sensors[first].bands if role in config.sensors[second].bands)
+    if not roles:
+        found.append(f"after_sensor: expected a band role that {first} has too, {second} has none of them")
+        return None
+    before, after = (
+        Source(path, name, config.sensors[name], tuple(config.sensors[name].bands[role] for role in roles))
+        for path, name in zip(paths, (first, second), strict=True)
+    )
+    if cells.get("composite"):
+        return dataclasses.replace(before, half=0), dataclasses.replace(after, half=1), roles
+    return before, after, roles
+
+
+def _read_rasters(cells: Mapping[str, str], base: Path, found: list[str]) -> tuple[Path, Path] | None:
+    before, after, composite = (bool(cells.get(name)) for name in ("before", "after", "composite"))
+    if before != after or before == composite:
+        found.append("before: expected a file here and one for after, or one for composite alone")
+        return None
+    names = ("composite", "composite") if composite else ("before", "after")
+    first, second = (_read_path(cells, name, base, found) for name in names)
+    return (first, second) if first and second else None
+
+
+def _read_path(cells: Mapping[str, str], column: str, base: Path, found: list[str]) -> Path | None:
+    text = cells.get(column)
+    if not text:
+        return None
+    if "://" in text or text.startswith("/vsi") or "\0" in text:
+        found.append(f"{column}: expected a file of this machine, got {text!r}")
+        return None
+    return Path(os.path.abspath(base / text))
+
+
+def _read_date(cells: Mapping[str, str], column: str, found: list[str]) -> str | None:
+    text = cells.get(column) or None
+    try:
+        if text is not None:
+            parse_time(text)
+    except ValueError:
+        found.append(f"{column}: expected a date in ISO 8601 such as 2018-09-22, got {text!r}")
+    return text
+
+
+def _read_sensor(cells: Mapping[str, str], date: str, config: Config, found: list[str]) -> str | None:
+    own, both = cells.get(f"{date}_sensor"), cells.get("sensor")
+    column, name = (f"{date}_sensor", own) if own else ("sensor", both)
+    if own and both:
+        found.append(f"{column}: expected either this or sensor, got {own!r} and {both!r}")
+    elif not name and len(config.sensors) == 1:
+        return next(iter(config.sensors))
+    elif not name:
+        found.append(
+            f"{date}_sensor: expected one of the configuration's sensors: {', '.join(config.sensors)}"
+        )
+    elif name in config.sensors:
+        return name
+    elif own or date == "before":  # an unknown name for both dates is one mistake
+        found.append(f"{column}: the configuration has no sensor {name!r}; {_hint(name, config.sensors)}")
+    return None

@@ -1,0 +1,148 @@
+"""Reads a configuration file: YAML, presets, overrides, absolute paths, all mistakes at once."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cdpipe.values.config import PRESETS, Config
+from cdpipe.values.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that ``1e-4`` is a number and a repeated key a mistake."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if repeated:
+        line = node.start_mark.line + 1
+        raise ConfigError(f"key written twice in the mapping that starts in line {line}: {', '.join(repeated)}")
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, merge and validate a configuration.
+
+    Args:
+        path: The YAML file; relative paths in it are relative to its folder.
+        overrides: ``dotted.key=value`` strings, values in YAML; relative paths in them likewise.
+
+    Raises:
+        ConfigError: Naming every mistake: key, what arrived, what was expected.
+    """
+    return parse_config(_read_yaml(path), path.resolve().parent, overrides, str(path))
+
+
+def parse_config(values: dict[str, Any], base: Path, overrides: Sequence[str] = (), where: str = "config") -> Config:
+    """Validate a configuration given as a mapping; see :func:`load_config`."""
+    for override in overrides:
+        values = _merge(values, _parse_override(override))
+    preset = values.get("preset")
+    if isinstance(preset, str) and preset in PRESETS:
+        values = _merge(PRESETS[preset], values)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(detail) for detail in error.errors()]
+        raise ConfigError("\n".join([f"{where}: {len(lines)} mistake(s)", *lines])) from None
+    return _absolute(config, base)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a readable YAML file in UTF-8: {error}") from None
+    try:
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys such as name, catalog, workspace, sensors")
+    return values
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: expected key=value, for example predict.threshold=0.4")
+    try:
+        nested: Any = yaml.load(value, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: the value is not valid YAML") from None
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Mapping ``base`` with the values of ``top`` laid over it, level by level."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _describe(detail: Any) -> str:
+    # pydantic adds the tried member of a union to the location ("threshold.float"); drop what is not a key
+    location = [str(part) for part in detail["loc"] if not re.match(r"(constrained|function|literal)\b", str(part))]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"  {key}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"  {key}: missing; this key is required"
+    return f"  {key}: got {detail['input']!r}; {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """Keys that the section at ``location`` has."""
+    section: Any = Config
+    for part in location:
+        if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
+            section = section.model_fields[part].annotation
+        # a mapping such as sensors or train.models: its value's section follows the user's own name
+        elif getattr(section, "__args__", None):
+            section = section.__args__[-1]
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    """The configuration with every path absolute."""
+
+    def resolve(path: Path) -> Path:
+        if "://" in str(path) or re.match(r"[a-z0-9]+:/[^/]", str(path)):
+            raise ConfigError(f"{path}: expected a folder or file of this machine; addresses are not supported")
+        return (base / path.expanduser()).resolve()
+
+    models = {
+        name: model.model_copy(update={"init_from": resolve(model.init_from)}) if model.init_from else model
+        for name, model in config.train.models.items()
+    }
+    return config.model_copy(
+        update={
+            "catalog": resolve(config.catalog),
+            "workspace": resolve(config.workspace),
+            "train": config.train.model_copy(update={"models": models}),
+            "predict": config.predict.model_copy(update={"models": tuple(map(resolve, config.predict.models))}),
+        }
+    )

@@ -1,0 +1,108 @@
+"""Model folders: weights as safetensors, and a JSON card with all that prediction needs besides."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from cdpipe.formats.workspace import hash_file, read_json, write_atomically, write_json
+from cdpipe.models import build_model
+from cdpipe.values.errors import InputError, IntegrityError
+from cdpipe.values.keys import content_key
+
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What ``model.json`` holds.
+
+    Attributes:
+        name: The user's name for it.
+        architecture: Name in :func:`cdpipe.models.build_model`.
+        arguments: Keyword arguments of the network's constructor.
+        roles: Bands it reads, in order.
+        statistics: Pixels that normalisation counts: ``common`` or ``per_date``.
+        together: Whether the bands share one mean and deviation.
+        patch: Side of a patch in pixels.
+        weights_sha256: Hash of the weights' file.
+        training_key: What it was trained on and how; None where that is not known.
+        threshold: Suggested threshold, fitted on validation pairs.
+        metrics: Figures on validation pairs.
+    """
+
+    name: str
+    architecture: str
+    arguments: dict[str, Any]
+    roles: tuple[str, ...]
+    statistics: str
+    together: bool
+    patch: int
+    weights_sha256: str
+    training_key: str | None = None
+    threshold: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that bears on what the model predicts."""
+        parts = {**asdict(self), "roles": list(self.roles)}
+        for other in ("name", "training_key", "threshold", "metrics"):
+            del parts[other]
+        return content_key("model", parts)
+
+
+def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor]) -> ModelCard:
+    """Write a model folder; the card comes last, so a folder with a card is whole.
+
+    Args:
+        folder: Where to.
+        card: Its ``weights_sha256`` is filled in here.
+        state: The network's state dict.
+
+    Returns:
+        The card as written.
+    """
+    data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+    write_atomically(folder / WEIGHTS, data)
+    values = {**asdict(card), "weights_sha256": hashlib.sha256(data).hexdigest()}
+    write_json(folder / CARD, values)
+    return ModelCard(**values)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read a model folder's card.
+
+    Raises:
+        InputError: If there is no readable card.
+    """
+    values = read_json(folder / CARD)
+    if values is None:
+        raise InputError(f"model {folder}: expected a model folder with a readable {CARD}")
+    try:
+        return ModelCard(**{**values, "roles": tuple(values["roles"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"model {folder}: {CARD} is not one that cdpipe wrote: {error}") from None
+
+
+def load_network(folder: Path, card: ModelCard) -> nn.Module:
+    """Build a model's network with its weights, in evaluation mode on the CPU.
+
+    Raises:
+        IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
+    """
+    path = folder / WEIGHTS
+    try:
+        if hash_file(path) != card.weights_sha256:
+            raise IntegrityError(f"model {folder}: {WEIGHTS} is not the file that {CARD} describes (SHA-256 differs)")
+        network = build_model(card.architecture, **{**card.arguments, "encoder_weights": None})
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
+    return network.eval()

@@ -1,0 +1,77 @@
+"""Records: one small file says that a block is stored, and what its stored objects hash to.
+
+Completeness comes from records, never from pixels: a missing chunk of a Zarr array reads back as its
+fill value without a word.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cdpipe.formats.workspace import hash_file, read_json, write_json
+from cdpipe.values.grid import BlockKey
+
+GROUP_RECORD = "group.json"  # the record of a finished group, beside those of its blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a record says.
+
+    Attributes:
+        objects: Stored files relative to the workspace, each with its SHA-256.
+        facts: What later stages need of the block (statistics, counts), as JSON values.
+    """
+
+    objects: dict[str, str]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def block_record(folder: Path, key: BlockKey) -> Path:
+    """File of a block's record."""
+    return folder / f"{key.block_row}_{key.block_col}.json"
+
+
+def write_record(path: Path, root: Path, stored: Iterable[Path], facts: dict[str, Any] | None = None) -> Record:
+    """Hash what was stored, then say so.
+
+    Args:
+        path: The record's file.
+        root: The workspace.
+        stored: The files that were stored.
+        facts: See :class:`Record`.
+    """
+    record = Record({str(file.relative_to(root)): hash_file(file) for file in stored}, facts or {})
+    write_json(path, {"objects": record.objects, "facts": record.facts})
+    return record
+
+
+def read_record(path: Path) -> Record | None:
+    """A record, or None where there is none or it is damaged."""
+    value = read_json(path)
+    try:
+        return Record(dict(value["objects"]), dict(value["facts"]))
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def missing_blocks(folder: Path, keys: Iterable[BlockKey]) -> list[BlockKey]:
+    """Those of the blocks that have no record; the folder is listed once."""
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    return [key for key in keys if block_record(folder, key).name not in names]
+
+
+def all_records(folder: Path) -> Iterator[tuple[Path, Record | None]]:
+    """Every record of a folder in the order of names, damaged ones as None."""
+    for path in sorted(folder.glob("*.json")):
+        yield path, read_record(path)
+
+
+def damaged_objects(record: Record, root: Path) -> list[str]:
+    """Those of a record's objects that are missing or hash to something else."""
+    return [
+        name
+        for name, expected in record.objects.items()
+        if not (root / name).is_file() or hash_file(root / name) != expected
+    ]

@@ -1,0 +1,250 @@
+"""The gate that every raster of the user passes: what is opened, what it says of itself, its pixels."""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import Interleaving, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from cdpipe.values.config import Input
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Window
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
+MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
+MAX_BLOCK_BYTES = 512 * 2**20  # one pixel costs a whole block; tiled files have blocks of a few MiB
+# Deflate cannot pack tighter than 1032 : 1. A file that declares more is empty or a trap; small ones are harmless.
+MAX_RATIO, HARMLESS_BYTES = 1032, 64 * 2**30
+
+# What a missing georeference means is decided here, by the configuration, and told as an error.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+
+@dataclass(frozen=True, slots=True)
+class RasterInfo:
+    """What a raster says of itself.
+
+    Attributes:
+        path: The file.
+        driver: GDAL's name of its format.
+        grid: Its pixels; ``crs`` is None if it has no usable georeference.
+        count: Number of bands.
+        dtype: Type of all its values.
+        nodata: The first band's tag.
+        block: Rows and columns of the blocks it is stored in.
+        has_mask: Whether it carries an alpha band or a mask of its own, which cdpipe does not read.
+    """
+
+    path: Path
+    driver: str
+    grid: Grid
+    count: int
+    dtype: str
+    nodata: float | None
+    block: tuple[int, int]
+    has_mask: bool
+
+
+@contextmanager
+def raster_errors(path: Path) -> Iterator[None]:
+    """Turn what rasterio and GDAL raise into an :class:`InputError` of one line."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # "See previous exception for details" helps nobody
+            cause = cause.__cause__
+        text = " ".join(str(cause).split()).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+        raise InputError(f"{path}: not readable as a raster: {text}") from None
+
+
+@contextmanager
+def open_raster(path: Path, settings: Input) -> Iterator[Any]:
+    """Open a raster for reading, in this thread only.
+
+    Other formats than ``settings.drivers`` are refused, so that no XML file leads GDAL to other files
+    or to the network; sidecar files are not read unless ``settings.sidecars`` says so.
+
+    Yields:
+        A ``rasterio.DatasetReader``. Nothing has been allocated for its pixels, and its size, bands,
+        blocks and type are ones that cdpipe can handle.
+
+    Raises:
+        InputError: If there is no such file, or it is not a raster that cdpipe can handle.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: expected a raster file; there is no such file")
+    options = (
+        {} if settings.sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    )
+    with rasterio.Env(**options):
+        with raster_errors(path):
+            dataset = _open_first(path, settings.drivers)
+        with dataset:
+            with raster_errors(path):
+                _check_limits(path, dataset)
+            yield dataset
+
+
+def describe_raster(path: Path, settings: Input) -> RasterInfo:
+    """Read what a raster says of itself; a missing georeference is no error here.
+
+    Raises:
+        InputError: As :func:`open_raster`; or if the raster is georeferenced by points or a camera model only.
+    """
+    with open_raster(path, settings) as dataset, raster_errors(path):
+        return RasterInfo(
+            path=path,
+            driver=dataset.driver,
+            grid=_read_grid(path, dataset),
+            count=dataset.count,
+            dtype=dataset.dtypes[0],
+            nodata=dataset.nodatavals[0],
+            block=dataset.block_shapes[0],
+            has_mask=MaskFlags.per_dataset in dataset.mask_flag_enums[0],
+        )
+
+
+def describe_scene(path: Path, settings: Input) -> RasterInfo:
+    """Describe a date's raster, which must say where it lies unless the configuration does without.
+
+    Raises:
+        InputError: As :func:`describe_raster`; or if there is no usable georeference.
+    """
+    info = describe_raster(path, settings)
+    if info.grid.crs is None and not settings.pixel_coordinates:
+        raise InputError(
+            f"{path}: expected a map projection and a transform, got no georeference that can be used; "
+            "add it, or set input.pixel_coordinates: true if both dates show the same pixels"
+        )
+    return info
+
+
+def grid_or(info: RasterInfo, default: Grid, what: str) -> Grid:
+    """The raster's own grid; without georeference it lies on ``default`` if it has that size.
+
+    Args:
+        info: A label or valid raster.
+        default: The grid that it should lie on.
+        what: What has that grid, for the message.
+
+    Raises:
+        InputError: If it can't be told where the raster lies.
+    """
+    if info.grid.crs is None:
+        if info.grid.shape != default.shape:
+            got, expected = (f"{grid.width} x {grid.height} px" for grid in (info.grid, default))
+            raise InputError(
+                f"{info.path}: {got} without georeference; expected {expected}, the size of {what}"
+            )
+        return default
+    if default.crs is None:
+        raise InputError(f"{info.path}: has a georeference, but {what} has none; expected both or neither")
+    return info.grid
+
+
+def read_values(dataset: Any, path: Path, bands: Sequence[int], window: Window) -> NDArray[Any]:
+    """Read a window as it is stored.
+
+    Returns:
+        (band, height, width) in the raster's own type.
+
+    Raises:
+        InputError: If the file is damaged there.
+    """
+    with raster_errors(path):
+        part = rasterio.windows.Window(window.col, window.row, window.width, window.height)
+        return np.asarray(dataset.read(list(bands), window=part))
+
+
+def crs_name(crs: str | None) -> str:
+    """A short name of a coordinate reference system: "EPSG:32633", or its own name, or "none"."""
+    if crs is None:
+        return "none"
+    code = CRS.from_wkt(crs).to_epsg(confidence_threshold=100)
+    return f"EPSG:{code}" if code else crs.partition('"')[2].partition('"')[0]
+
+
+def _open_first(path: Path, drivers: Sequence[str]) -> Any:
+    errors = []
+    for driver in drivers:
+        try:
+            return rasterio.open(path, driver=driver, sharing=False)
+        except RasterioError as error:
+            errors.append(error)
+        except TypeError:
+            raise InputError(f"input.drivers: GDAL has no driver {driver!r} here") from None
+    telling = [error for error in errors if "not recognized" not in str(error)]
+    if telling:
+        raise telling[0]
+    raise InputError(
+        f"{path}: expected a raster in {' or '.join(drivers)} (input.drivers), got something else"
+    )
+
+
+def _check_limits(path: Path, dataset: Any) -> None:
+    height, width, count = dataset.height, dataset.width, dataset.count
+    if not (0 < max(height, width) <= MAX_SIDE and 0 < count <= MAX_BANDS):
+        raise InputError(
+            f"{path}: declares {width} x {height} px in {count} band(s); "
+            f"expected at most {MAX_SIDE} px a side and {MAX_BANDS} bands"
+        )
+    dtypes = sorted(set(dataset.dtypes))
+    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+        hint = {
+            "c": "convert to amplitude first",
+            "i": "convert to 32 bits first",
+            "u": "convert to 32 bits first",
+        }
+        todo = hint.get(dtypes[0][0], "convert it first")
+        raise InputError(
+            f"{path}: values are {', '.join(dtypes)}; "
+            f"expected integers of at most 32 bits or floats of 32 or 64, {todo}"
+        )
+    value_bytes = np.dtype(dtypes[0]).itemsize
+    together = count if dataset.interleaving is Interleaving.pixel else 1
+    block_bytes = max(math.prod(shape) for shape in dataset.block_shapes) * value_bytes * together
+    if block_bytes > MAX_BLOCK_BYTES:
+        raise InputError(
+            f"{path}: stored in blocks of {block_bytes / 2**20:.0f} MiB, of which reading one pixel costs one; "
+            f"expected at most {MAX_BLOCK_BYTES // 2**20} MiB; rewrite it with gdal_translate -co TILED=YES"
+        )
+    declared, stored = height * width * count * value_bytes, path.stat().st_size
+    if declared > max(HARMLESS_BYTES, stored * MAX_RATIO):
+        raise InputError(
+            f"{path}: declares {declared / 2**30:.0f} GiB of pixels in a file of {stored / 2**20:.1f} MiB; "
+            "expected a file that holds its pixels"
+        )
+
+
+def _read_grid(path: Path, dataset: Any) -> Grid:
+    affine = dataset.transform
+    transform = (affine.a, affine.b, affine.c, affine.d, affine.e, affine.f)
+    usable = all(map(math.isfinite, transform)) and affine.determinant != 0 and not affine.is_identity
+    if not usable and (dataset.gcps[0] or dataset.rpcs):
+        model = "ground control points" if dataset.gcps[0] else "a camera model (RPC)"
+        raise InputError(f"{path}: georeferenced by {model} only; expected a map grid: orthorectify it first")
+    crs = dataset.crs
+    if usable and crs and (crs.is_projected or crs.is_geographic):
+        return Grid(dataset.height, dataset.width, transform, _canonical_wkt(crs))
+    return Grid(dataset.height, dataset.width, PIXEL_TRANSFORM, None)
+
+
+def _canonical_wkt(crs: CRS) -> str:
+    """One text for one CRS: files spell the same EPSG entry in many ways."""
+    wkt = str(crs.to_wkt())
+    # a file's own datum shift is more than the entry says, though GDAL identifies it all the same
+    code = None if "TOWGS84" in wkt else crs.to_epsg(confidence_threshold=100)
+    return str(CRS.from_epsg(code).to_wkt()) if code else wkt

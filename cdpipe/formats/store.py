@@ -1,0 +1,177 @@
+"""The Zarr v3 store: groups made once from a template, whole blocks written, any window read.
+
+A block is exactly one stored object (one shard) of each array, so that no two tasks ever write to the
+same object. Checksums (crc32c) are stored with every chunk. Format: https://zarr-specs.readthedocs.io
+(core 3.0, sharding-indexed) with CF grid mappings as rioxarray reads them.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from cdpipe.formats.workspace import sync_folder
+from cdpipe.values.grid import Grid, Window
+from cdpipe.values.windows import CELL, CHUNK, count_tiles
+
+AnyArray = zarr.Array[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Template of one array of a group.
+
+    Attributes:
+        name: The array's name.
+        dtype: NumPy name of its type.
+        fill: Value of what was never written.
+        bands: Names along the leading axis; empty for a plain (y, x) array.
+        cell: Side in pixels of what one element stands for (1, or ``CELL`` for counts).
+    """
+
+    name: str
+    dtype: str
+    fill: float
+    bands: tuple[str, ...] = ()
+    cell: int = 1
+
+
+def pair_layers(roles: Sequence[str], before_dtype: str, after_dtype: str) -> list[Layer]:
+    """Arrays of a pair's group."""
+    bands = tuple(roles)
+    return [Layer("before", before_dtype, 0, bands), Layer("after", after_dtype, 0, bands), Layer("valid", "uint8", 0)]
+
+
+LABEL_LAYERS = [Layer("label", "uint8", 255), Layer("cells", "uint16", 0, ("valid", "changed"), CELL)]
+PROBABILITY_LAYERS = [Layer("probability", "float32", float("nan"))]
+CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", "uint8", 255)]
+
+
+def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
+    """Make a group with its empty arrays, all at once or not at all; nothing happens where it exists.
+
+    Args:
+        path: Folder of the group.
+        layers: Its arrays.
+        grid: The scene's grid.
+        block: Side of a block in pixels.
+        attributes: JSON attributes of the group.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    group = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
+    for layer in layers:
+        _create_array(group, layer, grid, block)
+    _write_coordinates(group, grid)
+    partial.rename(path)
+    sync_folder(path.parent)
+
+
+def open_layer(group: Path, name: str) -> AnyArray:
+    """Open one array of a group for reading, or for writing whole blocks."""
+    store = zarr.storage.LocalStore(group / name)
+    return zarr.open_array(store, mode="r+", config={"write_empty_chunks": True})
+
+
+def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
+    """Pixels of a window, all bands.
+
+    Returns:
+        Array of shape (band, height, width), or (height, width) for an array without bands.
+    """
+    return np.asarray(array[(..., *window.slices)])
+
+
+def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> Path:
+    """Write one whole block and make it durable.
+
+    Args:
+        group: Folder of the group.
+        name: The array.
+        window: The block's pixels (for ``cells``: in cells).
+        values: (band, height, width) or (height, width) in the array's dtype.
+
+    Returns:
+        The stored file.
+
+    Raises:
+        ValueError: If the window is not exactly one block or the values are not of the array's dtype.
+    """
+    array = open_layer(group, name)
+    side_y, side_x = (array.shards or array.chunks)[-2:]
+    height, width = array.shape[-2:]
+    index = (window.row // side_y, window.col // side_x)
+    whole = Window(index[0] * side_y, index[1] * side_x, side_y, side_x).intersect(Window(0, 0, height, width))
+    if window != whole or values.dtype != array.dtype or values.shape[-2:] != window.shape:
+        raise ValueError(
+            f"{group}/{name}: expected the whole block {whole} in {array.dtype}, got {window} with "
+            f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
+        )
+    file = group / name / "c" / "/".join(map(str, (*(0,) * (array.ndim - 2), *index)))
+    # a leftover of a killed run may be damaged, and Zarr reads what it finds before it overwrites an edge block
+    file.unlink(missing_ok=True)
+    array[(..., *window.slices)] = values
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    sync_folder(file.parent)
+    return file
+
+
+def cell_window(window: Window) -> Window:
+    """The cells of a block."""
+    row, col = window.row // CELL, window.col // CELL
+    return Window(row, col, count_tiles(window.stop_row, CELL) - row, count_tiles(window.stop_col, CELL) - col)
+
+
+def _create_array(group: zarr.Group, layer: Layer, grid: Grid, block: int) -> None:
+    lengths = [count_tiles(length, layer.cell) for length in grid.shape]
+    chunk = CHUNK if layer.cell == 1 else block // layer.cell
+    # a scene smaller than a block gets a shard no larger than the chunks it needs
+    shard = [min(block // layer.cell, count_tiles(length, chunk) * chunk) for length in lengths]
+    lead = (len(layer.bands),) if layer.bands else ()
+    attributes: dict[str, Any] = {"grid_mapping": "spatial_ref"} if layer.cell == 1 else {"cell_px": layer.cell}
+    if layer.bands:
+        attributes["bands"] = list(layer.bands)
+    suffix: Literal["", "_cell"] = "" if layer.cell == 1 else "_cell"
+    group.create_array(
+        layer.name,
+        shape=(*lead, *lengths),
+        dtype=layer.dtype,
+        chunks=(*lead, chunk, chunk),
+        shards=(*lead, *shard) if layer.cell == 1 else None,
+        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+        fill_value=layer.fill,
+        dimension_names=(*(["band"] if lead else []), f"y{suffix}", f"x{suffix}"),
+        attributes=attributes,
+    )
+
+
+def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
+    """CF coordinates of pixel centres and the grid mapping, as xarray and rioxarray expect them."""
+    a, b, c, d, e, f = grid.transform
+    if b == 0 and d == 0:
+        for name, start, step, length in (("x", c, a, grid.width), ("y", f, e, grid.height)):
+            centres = start + step * (np.arange(length) + 0.5)
+            coordinate = group.create_array(
+                name,
+                shape=(length,),
+                dtype="float64",
+                chunks=(length,),
+                compressors=[Crc32cCodec()],
+                dimension_names=(name,),
+            )
+            coordinate[:] = centres
+    mapping = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
+    if grid.crs:
+        mapping |= {"crs_wkt": grid.crs, "spatial_ref": grid.crs}
+    group.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=mapping)

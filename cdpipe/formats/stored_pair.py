@@ -1,0 +1,106 @@
+"""A pair as it lies in the store: its grid, its statistics, its pixels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.normalisation import DateScaling, date_scaling
+from cdpipe.arrays.statistics import Moments
+from cdpipe.formats.records import GROUP_RECORD, read_record
+from cdpipe.formats.store import open_layer, read_window
+from cdpipe.formats.workspace import Workspace
+from cdpipe.values.errors import IntegrityError
+from cdpipe.values.grid import BlockKey, Grid, Window
+from cdpipe.values.windows import block_keys, block_window
+
+BEFORE_BIT, AFTER_BIT = np.uint8(1), np.uint8(2)
+BOTH_BITS = BEFORE_BIT | AFTER_BIT
+DATES = ("before", "after")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPair:
+    """A finished pair group.
+
+    Attributes:
+        pair_id: The pair.
+        key: Its content key.
+        grid: The scene's grid.
+        block: Side of a block in pixels.
+        roles: Names of the stored bands.
+        units: (scale, offset) of each date's sensor.
+        moments: Statistics by ``common`` and ``per_date``, each of both dates.
+    """
+
+    pair_id: str
+    key: str
+    grid: Grid
+    block: int
+    roles: tuple[str, ...]
+    units: tuple[tuple[float, float], tuple[float, float]]
+    moments: dict[str, tuple[Moments, Moments]]
+
+    def scalings(self, statistics: str, together: bool) -> tuple[DateScaling, DateScaling]:
+        """How each date is normalised; see :class:`cdpipe.values.config.Normalisation`."""
+        before, after = (
+            date_scaling(moments, self.roles, unit, together)
+            for moments, unit in zip(self.moments[statistics], self.units, strict=True)
+        )
+        return before, after
+
+    def blocks(self) -> list[BlockKey]:
+        """Keys of all blocks."""
+        return block_keys(self.pair_id, self.grid.shape, self.block)
+
+    def window(self, key: BlockKey) -> Window:
+        """Pixels of a block."""
+        return block_window(key, self.grid.shape, self.block)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :func:`read_pair_facts` understands."""
+        return {
+            "grid": self.grid.to_json(),
+            "block": self.block,
+            "roles": list(self.roles),
+            "units": [list(unit) for unit in self.units],
+            "moments": {name: [date.to_json() for date in dates] for name, dates in self.moments.items()},
+        }
+
+
+def load_pair(workspace: Workspace, pair_id: str, key: str) -> StoredPair | None:
+    """A pair's facts, or None where its group is not finished."""
+    record = read_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD)
+    if record is None:
+        return None
+    facts = record.facts
+    try:
+        (before_scale, before_offset), (after_scale, after_offset) = facts["units"]
+        return StoredPair(
+            pair_id,
+            key,
+            Grid.from_json(facts["grid"]),
+            int(facts["block"]),
+            tuple(facts["roles"]),
+            ((before_scale, before_offset), (after_scale, after_offset)),
+            {
+                name: (Moments.from_json(before), Moments.from_json(after))
+                for name, (before, after) in facts["moments"].items()
+            },
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"pair {pair_id}: damaged record {GROUP_RECORD} of group {key}: {error}") from None
+
+
+def read_dates(workspace: Workspace, pair: StoredPair, window: Window) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Pixels of both dates, each (band, height, width) in its own dtype."""
+    group = workspace.group("pairs", pair.pair_id, pair.key)
+    before, after = (read_window(open_layer(group, date), window) for date in DATES)
+    return before, after
+
+
+def read_observed(workspace: Workspace, pair: StoredPair, window: Window) -> NDArray[np.bool_]:
+    """(height, width), True where both dates are observed."""
+    group = workspace.group("pairs", pair.pair_id, pair.key)
+    return np.asarray(read_window(open_layer(group, "valid"), window) == BOTH_BITS)

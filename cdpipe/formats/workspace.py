@@ -1,0 +1,130 @@
+"""Where things lie in a workspace, and how its small files are written so that a kill never tears one."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cdpipe.values.errors import ConfigError, LockedError
+
+Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The one folder that holds all of a project's data."""
+
+    root: Path
+
+    def group(self, kind: Kind, pair_id: str, key: str) -> Path:
+        """Folder of a Zarr group."""
+        return self.root / "store.zarr" / kind / pair_id / key
+
+    def records(self, kind: Kind, pair_id: str, key: str) -> Path:
+        """Folder of the records of a group's blocks."""
+        return self.root / "records" / kind / pair_id / key
+
+    @property
+    def sources(self) -> Path:
+        """File that remembers the hashes of source files."""
+        return self.root / "records" / "sources.json"
+
+    def model(self, name: str, key: str) -> Path:
+        """Folder of a trained model."""
+        return self.root / "models" / name / key
+
+    def run(self, name: str) -> Path:
+        """Folder of a run's outputs."""
+        return self.root / "runs" / name
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that readers see all of it or nothing, and a power cut keeps it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, the same bytes for the same value; NaN becomes null."""
+    text = json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, or None where there is none or it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries (new names, renames) survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(workspace: Workspace) -> Iterator[None]:
+    """Hold the workspace for writing; the system lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        ConfigError: If the folder cannot be written.
+        LockedError: If another process holds it.
+    """
+    refuse_job_copy(workspace.root)
+    try:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+        stream = (workspace.root / ".lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"workspace {workspace.root}: expected a folder that can be written: {error}") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(
+                f"workspace {workspace.root}: another run is writing to it; wait for it, or use another workspace"
+            ) from None
+        yield
+
+
+def refuse_job_copy(path: Path) -> None:
+    """Refuse a path inside the copy of the working directory that Ray makes for a submitted job.
+
+    Raises:
+        ConfigError: Since what is written there is lost when the cluster goes.
+    """
+    if re.search(r"/runtime_resources/working_dir_files/", str(path)):
+        raise ConfigError(
+            f"{path}: lies in the copy that Ray made of the submitted folder, where outputs would be lost; "
+            "give an absolute path, for example --set workspace=/data/work"
+        )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,111 @@
+"""From a network to probabilities of a window: patches in fixed batches, test-time augmentation, blending."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cdpipe.arrays.blend import blend, blend_weights
+from cdpipe.arrays.tta import d4_mean, d4_views
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import PatchGrid, reflect_indices
+
+# patches (batch, channel, patch, patch) in, probabilities (batch, patch, patch) out, both float32
+Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a network is run; all of it bears on the last bits of the result.
+
+    Attributes:
+        tta: ``d4`` (mean of the eight flips and rotations) or ``none``.
+        precision: ``float32`` or ``bfloat16``.
+        device: ``cpu`` or ``cuda``.
+        batch: Patches given to the network at once, each with all its views.
+    """
+
+    tta: str
+    precision: str
+    device: str
+    batch: int
+
+
+def make_forward(network: nn.Module, execution: Execution) -> Forward:
+    """Wrap a network as a function from patches to probabilities; the network moves to the device."""
+    device = torch.device(execution.device)
+    network = network.to(device).eval()
+    half = execution.precision == "bfloat16"
+
+    def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            x = torch.from_numpy(patches).to(device)
+            views = d4_views(x) if execution.tta == "d4" else x
+            probabilities = torch.sigmoid(network(views).float())
+            mean = d4_mean(probabilities) if execution.tta == "d4" else probabilities
+        return np.asarray(mean[:, 0].cpu().numpy(), np.float32)
+
+    return forward
+
+
+def predict_window(
+    forward: Forward, batch: int, scene: NDArray[np.float32], observed: NDArray[np.bool_], place: "Placement"
+) -> NDArray[np.float32]:
+    """Probabilities of a window of a scene.
+
+    Args:
+        forward: See :func:`make_forward`.
+        batch: Patches a call; the last call is filled up with zeros, since another batch size gives other bits.
+        scene: (channel, height, width) of the model's input on ``place.halo``.
+        observed: (height, width) on ``place.halo``.
+        place: Where the window lies and which patches make it up.
+
+    Returns:
+        (height, width) float32 in 0..1; NaN where not observed.
+    """
+    inside = observed[place.window.slices_in(place.halo)]
+    probability = np.full(place.window.shape, np.nan, np.float32)
+    if inside.any():
+        patches = _predicted_patches(forward, batch, scene, observed, place)
+        weights = blend_weights(place.lattice.patch, place.lattice.stride)
+        probability[inside] = blend(patches, weights, place.window)[inside]
+    return probability
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A window of a scene and the patch grid that covers it."""
+
+    lattice: PatchGrid
+    window: Window
+
+    @property
+    def halo(self) -> Window:
+        """What must be read to predict the window."""
+        return self.lattice.halo(self.window)
+
+
+def _predicted_patches(
+    forward: Forward, batch: int, scene: NDArray[np.float32], observed: NDArray[np.bool_], place: Placement
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """Each patch that bears on an observed pixel of the window, with its probabilities, in lattice order."""
+    patch = place.lattice.patch
+    origins = [origin for origin in place.lattice.touching(place.window) if _matters(origin, observed, place)]
+    for first in range(0, len(origins), batch):
+        group = origins[first : first + batch]
+        stack = np.zeros((batch, len(scene), patch, patch), np.float32)
+        for index, (row, col) in enumerate(group):
+            rows = reflect_indices(row, patch, place.lattice.shape[0]) - place.halo.row
+            cols = reflect_indices(col, patch, place.lattice.shape[1]) - place.halo.col
+            stack[index] = scene[:, rows[:, None], cols]
+        probabilities = forward(stack)
+        for (row, col), values in zip(group, probabilities, strict=False):
+            yield row, col, values
+
+
+def _matters(origin: tuple[int, int], observed: NDArray[np.bool_], place: Placement) -> bool:
+    common = Window(*origin, place.lattice.patch, place.lattice.patch).intersect(place.window)
+    return common is not None and bool(observed[common.slices_in(place.halo)].any())

@@ -1,0 +1,177 @@
+"""One block of a pair and its label from the source rasters into the store, with exact statistics."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.statistics import Moments, measure, no_pixels
+from cdpipe.formats.labels import read_label
+from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, write_record
+from cdpipe.formats.store import LABEL_LAYERS, cell_window, create_group, pair_layers, write_block
+from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
+from cdpipe.formats.warp import read_on_grid
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.pair_plan import PlannedPair
+from cdpipe.values.config import Config
+from cdpipe.values.errors import InputError, IntegrityError
+from cdpipe.values.grid import BlockKey
+from cdpipe.values.windows import CELL, block_window
+
+
+@dataclass(frozen=True, slots=True)
+class IngestJob:
+    """What a worker needs to ingest any block of a pair."""
+
+    workspace: Workspace
+    config: Config
+    planned: PlannedPair
+
+
+def create_pair_groups(job: IngestJob) -> None:
+    """Make the empty arrays of a pair and of its label."""
+    planned, block = job.planned, job.config.align.block
+    pair = planned.pair
+    attributes = {
+        "bands": list(pair.roles),
+        "dates": [pair.before_date, pair.after_date],
+        "sensors": [pair.before.sensor, pair.after.sensor],
+        "sources": planned.sources,
+    }
+    group = job.workspace.group("pairs", pair.pair_id, planned.key)
+    create_group(group, pair_layers(pair.roles, *planned.dtypes), planned.grid, block, attributes)
+    if planned.label_key is not None:
+        group = job.workspace.group("labels", pair.pair_id, planned.label_key)
+        create_group(group, LABEL_LAYERS, planned.grid, block, {"pair": planned.key})
+
+
+def ingest_block(job: IngestJob, key: BlockKey, *, imagery: bool, label: bool) -> None:
+    """Read, align, measure, store and record one block; of imagery, of its label, or both.
+
+    Args:
+        job: The pair.
+        key: The block.
+        imagery: Whether to ingest both dates.
+        label: Whether to ingest the label; the imagery of the block must be stored by then.
+    """
+    if imagery:
+        _ingest_imagery(job, key)
+    if label:
+        _ingest_label(job, key)
+
+
+def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
+    planned = job.planned
+    window = block_window(key, planned.grid.shape, job.config.align.block)
+    group = job.workspace.group("pairs", key.pair_id, planned.key)
+    stored, masks = [], []
+    valid = np.zeros(window.shape, np.uint8)
+    dates = {}
+    for date, bit in (("before", BEFORE_BIT), ("after", AFTER_BIT)):
+        values, observed = read_on_grid(planned.pair, date, planned.grid, window, job.config)
+        stored.append(write_block(group, date, window, values))
+        valid |= np.where(observed, bit, np.uint8(0))
+        dates[date] = values
+        masks.append(observed)
+    stored.append(write_block(group, "valid", window, valid))
+    common = masks[0] & masks[1]
+    own = [measure(values, mask, window) for values, mask in zip(dates.values(), masks, strict=True)]
+    both = [
+        moments if np.array_equal(mask, common) else measure(values, common, window)
+        for values, mask, moments in zip(dates.values(), masks, own, strict=True)
+    ]
+    facts = {"per_date": [moments.to_json() for moments in own], "common": [moments.to_json() for moments in both]}
+    records = job.workspace.records("pairs", key.pair_id, planned.key)
+    write_record(block_record(records, key), job.workspace.root, stored, facts)
+
+
+def _ingest_label(job: IngestJob, key: BlockKey) -> None:
+    planned, workspace = job.planned, job.workspace
+    assert planned.label_key is not None  # noqa: S101 (the caller asks for labels of labelled pairs only)
+    stored_pair = _as_stored(job)
+    window = stored_pair.window(key)
+    label = read_label(planned.pair, planned.grid, window, job.config)
+    counted = np.where(read_observed(workspace, stored_pair, window), label, np.uint8(255))
+    cells = np.stack([_count_cells(counted != 255), _count_cells(counted == 1)])  # noqa: PLR2004 (255: ignore)
+    group = workspace.group("labels", key.pair_id, planned.label_key)
+    stored = [write_block(group, "label", window, label), write_block(group, "cells", cell_window(window), cells)]
+    facts = {"valid": int(cells[0].sum(dtype=np.int64)), "changed": int(cells[1].sum(dtype=np.int64))}
+    records = workspace.records("labels", key.pair_id, planned.label_key)
+    write_record(block_record(records, key), workspace.root, stored, facts)
+
+
+def _count_cells(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Number of True pixels in each cell; the block starts on a cell's border."""
+    height, width = mask.shape
+    padded = np.pad(mask, ((0, -height % CELL), (0, -width % CELL)))
+    rows, cols = padded.shape[0] // CELL, padded.shape[1] // CELL
+    return np.asarray(padded.reshape(rows, CELL, cols, CELL).sum(axis=(1, 3)), np.uint16)
+
+
+def _as_stored(job: IngestJob, moments: dict[str, tuple[Moments, Moments]] | None = None) -> StoredPair:
+    """The pair as it will lie in the store."""
+    planned, config = job.planned, job.config
+    before, after = (config.sensors[source.sensor] for source in (planned.pair.before, planned.pair.after))
+    return StoredPair(
+        planned.pair.pair_id,
+        planned.key,
+        planned.grid,
+        config.align.block,
+        planned.pair.roles,
+        ((before.scale, before.offset), (after.scale, after.offset)),
+        moments or {},
+    )
+
+
+def finish_pair(job: IngestJob) -> StoredPair:
+    """Merge the blocks' statistics and declare the pair finished.
+
+    Raises:
+        InputError: If no pixel is observed at both dates.
+        IntegrityError: If a block's record is damaged.
+    """
+    planned, workspace = job.planned, job.workspace
+    done = load_pair(workspace, planned.pair.pair_id, planned.key)
+    if done is not None:
+        return done
+    records = workspace.records("pairs", planned.pair.pair_id, planned.key)
+    facts = [_intact(record, records).facts for path, record in all_records(records) if path.name != GROUP_RECORD]
+    moments = {name: _merge([fact[name] for fact in facts], len(planned.pair.roles)) for name in ("common", "per_date")}
+    if not moments["common"][0].count:
+        raise InputError(
+            f"pair {planned.pair.pair_id}: no pixel is observed at both dates; "
+            "check nodata in the sensor's config, the valid rasters, and that the dates overlap"
+        )
+    pair = _as_stored(job, moments)
+    group = workspace.group("pairs", pair.pair_id, pair.key)
+    write_record(records / GROUP_RECORD, workspace.root, sorted(group.rglob("zarr.json")), pair.to_json())
+    return pair
+
+
+def finish_label(job: IngestJob) -> dict[str, int]:
+    """Declare a pair's label finished; how many of its pixels are labelled and observed, and how many changed.
+
+    Raises:
+        IntegrityError: If a block's record is damaged.
+    """
+    planned, workspace = job.planned, job.workspace
+    assert planned.label_key is not None  # noqa: S101 (the caller asks for labels of labelled pairs only)
+    records = workspace.records("labels", planned.pair.pair_id, planned.label_key)
+    facts = [_intact(record, records).facts for path, record in all_records(records) if path.name != GROUP_RECORD]
+    totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}
+    group = workspace.group("labels", planned.pair.pair_id, planned.label_key)
+    write_record(records / GROUP_RECORD, workspace.root, sorted(group.rglob("zarr.json")), totals)
+    return totals
+
+
+def _intact(record: Record | None, folder: Any) -> Record:
+    if record is None:
+        raise IntegrityError(f"{folder}: a block's record is damaged; run cdpipe verify, then ingest again")
+    return record
+
+
+def _merge(dates: list[list[dict[str, Any]]], bands: int) -> tuple[Moments, Moments]:
+    """Sum of the blocks' moments, for each date."""
+    before, after = (sum((Moments.from_json(date[i]) for date in dates), no_pixels(bands)) for i in (0, 1))
+    return before, after

@@ -1,0 +1,182 @@
+"""Which models a configuration means, what they would be trained on, and the folders they end in."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
+from cdpipe.formats.records import GROUP_RECORD, read_record
+from cdpipe.formats.workspace import Workspace, write_atomically
+from cdpipe.models import model_names, required_bands
+from cdpipe.stages.samples import LabelledPair
+from cdpipe.stages.train_job import TrainJob
+from cdpipe.stages.training import BEST, HISTORY, best_epoch
+from cdpipe.values.config import Config, Model
+from cdpipe.values.errors import ConfigError, InputError
+from cdpipe.values.keys import content_key
+from cdpipe.values.windows import CELL
+
+
+def architecture_of(name: str, model: Model) -> str:
+    """Name of a configured model's architecture.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    architecture = model.architecture or name
+    try:
+        required_bands(architecture)
+    except ValueError as error:
+        raise ConfigError(
+            f"train.models.{name}: {error}; name the model after its architecture or give architecture: "
+            f"{', '.join(model_names())}"
+        ) from None
+    return architecture
+
+
+def needed_bands(config: Config) -> tuple[str, ...]:
+    """Bands that the configuration's models need at both dates, each once."""
+    if config.predict.models:
+        roles = [role for folder in config.predict.models for role in read_card(folder).roles]
+    else:
+        models = config.train.models.items()
+        roles = [role for name, model in models for role in required_bands(architecture_of(name, model))]
+    return tuple(dict.fromkeys(roles))
+
+
+def plan_training(
+    workspace: Workspace, config: Config, train: Sequence[LabelledPair], val: Sequence[LabelledPair]
+) -> list[TrainJob]:
+    """One job for each configured model.
+
+    Raises:
+        ConfigError: If a model cannot be built.
+        InputError: If there is nothing to learn from or nothing to choose the best epoch by.
+    """
+    for name, pairs in (("train", train), ("val", val)):
+        if not pairs:
+            raise InputError(f"no labelled pair of the split {name!r} is in the store; training needs at least one")
+        if not sum(_label_count(workspace, item, "changed") for item in pairs):
+            ids = ", ".join(item.pair.pair_id for item in pairs)
+            raise InputError(f"no changed pixel in any {name} pair ({ids}): check label.changed and the labels")
+    return [_plan_model(workspace, config, name, train, val) for name in config.train.models]
+
+
+def _plan_model(
+    workspace: Workspace, config: Config, name: str, train: Sequence[LabelledPair], val: Sequence[LabelledPair]
+) -> TrainJob:
+    model, options = config.train.models[name], config.train
+    architecture = architecture_of(name, model)
+    arguments: dict[str, Any] = dict(model.arguments)
+    if model.encoder is not None:
+        arguments["encoder"] = model.encoder
+    if model.encoder_weights is not None:
+        arguments["encoder_weights"] = model.encoder_weights
+    start = read_card(model.init_from) if model.init_from else None
+    if start is not None:
+        expected = (architecture, {k: v for k, v in arguments.items() if k != "encoder_weights"})
+        arrived = (start.architecture, {k: v for k, v in start.arguments.items() if k != "encoder_weights"})
+        if expected != arrived:
+            raise ConfigError(f"train.models.{name}.init_from: expected a model of {expected}, {model.init_from} holds {arrived}")
+    ingredients = {
+        "architecture": architecture,
+        "arguments": arguments,
+        "init_from": start.key if start else None,
+        "options": options.model_dump(mode="json", exclude={"models"}),
+        "normalisation": config.normalisation.model_dump(mode="json"),
+        "train": sorted([item.pair.key, item.label_key] for item in train),
+        "val": sorted([item.pair.key, item.label_key] for item in val),
+    }
+    ordered = [tuple(sorted(pairs, key=lambda item: item.pair.pair_id)) for pairs in (train, val)]
+    return TrainJob(
+        workspace=workspace,
+        name=name,
+        key=content_key("model", ingredients),
+        architecture=architecture,
+        arguments=arguments,
+        init_from=model.init_from,
+        options=options,
+        normalisation=config.normalisation,
+        train=ordered[0],
+        val=ordered[1],
+        steps=_steps(workspace, config, train),
+    )
+
+
+def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) -> int:
+    """Steps of an epoch: its samples in global batches; by default as many as cover the labelled area once."""
+    options = config.train
+    samples = options.samples_per_epoch
+    if samples == "auto":
+        samples = sum(_label_count(workspace, item, "valid") for item in train) // options.patch**2
+    return max(1, samples // options.global_batch)
+
+
+def _label_count(workspace: Workspace, item: LabelledPair, name: str) -> int:
+    record = read_record(workspace.records("labels", item.pair.pair_id, item.label_key) / GROUP_RECORD)
+    return int(record.facts[name]) if record else 0
+
+
+def trained_model(job: TrainJob) -> ModelCard | None:
+    """The card of a job's model if it has been trained to its end."""
+    folder = job.workspace.model(job.name, job.key)
+    return read_card(folder) if (folder / CARD).is_file() else None
+
+
+def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
+    """Make a model folder of the best epoch in a finished run's last checkpoint; checkpoints are then removed."""
+    folder = job.workspace.model(job.name, job.key)
+    history = json.loads((checkpoint / HISTORY).read_text())
+    state = torch.load(checkpoint / BEST, map_location="cpu", weights_only=True)
+    best = history[best_epoch(history)]
+    write_atomically(folder / "history.csv", _csv(history))
+    card = ModelCard(
+        name=job.name,
+        architecture=job.architecture,
+        arguments=job.arguments,
+        roles=required_bands(job.architecture),
+        statistics=job.normalisation.statistics,
+        together=job.normalisation.bands == "together",
+        patch=job.options.patch,
+        weights_sha256="",
+        training_key=job.key,
+        threshold=best["best_threshold"],
+        metrics=best,
+    )
+    write_atomically(folder / "model.md", _describe(job, best, len(history)).encode())
+    card = save_model(folder, card, state)
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    (folder / "progress.json").unlink(missing_ok=True)
+    return card
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
+    pairs = {"learned from": job.train, "best epoch chosen by": job.val}
+    lines = [
+        f"# {job.name}",
+        "",
+        f"- architecture: {job.architecture} {json.dumps(job.arguments)}",
+        f"- trained for {epochs} epochs of {job.steps} steps of {job.options.global_batch} patches"
+        f" of {job.options.patch} pixels; best epoch: {best['epoch'] + 1}",
+        *(f"- {what}: {', '.join(item.pair.pair_id for item in items)}" for what, items in pairs.items()),
+        f"- validation at threshold 0.5: IoU {best['val_iou']:.3f}, F1 {best['val_f1']:.3f}",
+        f"- suggested threshold: {best['best_threshold']:.3f} (F1 {best['f1_at_best_threshold']:.3f} on validation pairs)",
+        f"- input: {', '.join(required_bands(job.architecture))}; statistics {job.normalisation.statistics},"
+        f" bands {job.normalisation.bands}; cells of {CELL} pixels decide where samples are drawn",
+        "",
+    ]
+    return "\n".join(lines)

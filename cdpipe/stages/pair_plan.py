@@ -1,0 +1,116 @@
+"""From a pair of the catalog to its grid and content keys; only headers are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdpipe.formats.catalog import Pair, Source
+from cdpipe.formats.records import GROUP_RECORD
+from cdpipe.formats.scenes import describe_raster
+from cdpipe.formats.stored_pair import StoredPair, load_pair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.samples import LabelledPair
+from cdpipe.values.config import Config
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Grid
+from cdpipe.values.keys import content_key
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPair:
+    """A pair with all that decides what ingest stores of it.
+
+    Attributes:
+        pair: Its row of the catalog.
+        grid: The first date's grid, on which everything of the pair lies.
+        dtypes: NumPy names of the pixel types of both dates.
+        key: Content key of the imagery.
+        label_key: Content key of the label, None without one.
+        sources: File name and hash of every source, for the store's attributes.
+    """
+
+    pair: Pair
+    grid: Grid
+    dtypes: tuple[str, str]
+    key: str
+    label_key: str | None
+    sources: dict[str, list[str]]
+
+
+def source_files(pair: Pair) -> list[Path]:
+    """Every file that a pair is made of."""
+    files = [pair.before.path, pair.after.path, pair.before_valid, pair.after_valid, pair.label]
+    return list(dict.fromkeys(file for file in files if file is not None))
+
+
+def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> PlannedPair:
+    """Plan a pair.
+
+    Args:
+        pair: The pair.
+        config: The configuration.
+        hashes: SHA-256 of every file of :func:`source_files`.
+
+    Raises:
+        InputError: If a raster cannot be opened or a file's hash is not known.
+    """
+    unknown = [str(path) for path in source_files(pair) if path not in hashes]
+    if unknown:
+        raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
+    rasters = [describe_raster(source.path, config.input) for source in (pair.before, pair.after)]
+    grid = rasters[0].grid
+    key = content_key(
+        "pair",
+        {
+            "before": _source_parts(pair.before, pair.before_valid, hashes),
+            "after": _source_parts(pair.after, pair.after_valid, hashes),
+            "roles": list(pair.roles),
+            "grid": grid.to_json(),
+            "align": config.align.model_dump(mode="json", exclude={"min_overlap"}),
+            "input": config.input.model_dump(mode="json", exclude={"drivers"}),
+        },
+    )
+    label_key = None
+    if pair.label is not None:
+        parts = {"source": hashes[pair.label], "values": config.label.model_dump(mode="json"), "pair": key}
+        label_key = content_key("label", parts)
+    sources = {path.name: [hashes[path]] for path in source_files(pair)}
+    return PlannedPair(pair, grid, (rasters[0].dtype, rasters[1].dtype), key, label_key, sources)
+
+
+def _source_parts(source: Source, valid: Path | None, hashes: Mapping[Path, str]) -> dict[str, Any]:
+    return {
+        "raster": hashes[source.path],
+        "half": source.half,
+        "bands": list(source.bands),
+        "sensor": source.sensor.model_dump(mode="json", exclude={"bands"}),
+        "valid": hashes[valid] if valid else None,
+    }
+
+
+def plan_pairs(
+    pairs: Sequence[Pair], config: Config, hashes: Mapping[Path, str]
+) -> tuple[list[PlannedPair], dict[str, str]]:
+    """Plan all pairs; those that cannot be are returned by id with the reason."""
+    planned, failed = [], {}
+    for pair in pairs:
+        try:
+            planned.append(plan_pair(pair, config, hashes))
+        except InputError as error:
+            failed[pair.pair_id] = str(error)
+    return planned, failed
+
+
+def stored_pair(workspace: Workspace, planned: PlannedPair) -> StoredPair | None:
+    """The pair in the store, or None where it is not ingested to its end."""
+    return load_pair(workspace, planned.pair.pair_id, planned.key)
+
+
+def labelled_pair(workspace: Workspace, planned: PlannedPair) -> LabelledPair | None:
+    """The pair and its label in the store, or None where either is missing."""
+    pair = stored_pair(workspace, planned)
+    if pair is None or planned.label_key is None:
+        return None
+    records = workspace.records("labels", pair.pair_id, planned.label_key)
+    return LabelledPair(pair, planned.label_key) if (records / GROUP_RECORD).is_file() else None

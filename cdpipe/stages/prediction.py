@@ -1,0 +1,138 @@
+"""One block through one model, and one block of the ensemble: read, compute, store, record."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdpipe.arrays.normalisation import model_input
+from cdpipe.formats.model_io import ModelCard, load_network
+from cdpipe.formats.records import block_record, write_record
+from cdpipe.formats.store import open_layer, read_window, write_block
+from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
+from cdpipe.formats.workspace import Workspace
+from cdpipe.models import input_kind
+from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
+from cdpipe.values.grid import BlockKey
+from cdpipe.values.keys import content_key
+from cdpipe.values.windows import PatchGrid, patch_stride
+
+NOT_OBSERVED = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A model that takes part in a prediction.
+
+    Attributes:
+        card: The model's card.
+        folder: Its folder.
+        weight: Its share in the ensemble (any positive number).
+        overlap: Overlap of neighbouring patches as a share of the patch.
+        execution: How it is run.
+    """
+
+    card: ModelCard
+    folder: Path
+    weight: float
+    overlap: float
+    execution: Execution
+
+    def lattice(self, pair: StoredPair) -> PatchGrid:
+        """Where this model's patches lie on a pair."""
+        return PatchGrid(pair.grid.shape, self.card.patch, patch_stride(self.card.patch, self.overlap))
+
+
+def probability_key(pair_key: str, member: Member) -> str:
+    """Key of what a model says about a pair."""
+    run = member.execution
+    return content_key(
+        "probability",
+        {
+            "pair": pair_key,
+            "model": member.card.key,
+            "stride": patch_stride(member.card.patch, member.overlap),
+            "tta": run.tta,
+            "precision": run.precision,
+            "backend": f"torch-{run.device}",
+            "batch": run.batch,
+        },
+    )
+
+
+def change_key(probability_keys: list[str], weights: list[float], threshold: float) -> str:
+    """Key of an ensemble's probability and change."""
+    total = sum(weights)
+    shares = [weight / total for weight in weights]
+    return content_key("change", {"of": probability_keys, "shares": shares, "threshold": threshold})
+
+
+def load_forward(member: Member) -> Forward:
+    """A member's network, ready to run."""
+    return make_forward(load_network(member.folder, member.card), member.execution)
+
+
+def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward) -> None:
+    """Compute and store one block of one model's probability.
+
+    Args:
+        workspace: Where the pair lies and the result goes.
+        pair: The pair.
+        key: The block.
+        member: The model.
+        forward: Its network, see :func:`load_forward`.
+    """
+    place = Placement(member.lattice(pair), pair.window(key))
+    observed = read_observed(workspace, pair, place.halo)
+    scene = model_input(
+        input_kind(member.card.architecture),
+        read_dates(workspace, pair, place.halo),
+        observed,
+        pair.scalings(member.card.statistics, member.card.together),
+    )
+    probability = predict_window(forward, member.execution.batch, scene, observed, place)
+    own = probability_key(pair.key, member)
+    stored = write_block(
+        workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability
+    )
+    records = workspace.records("probabilities", pair.pair_id, own)
+    write_record(block_record(records, key), workspace.root, [stored])
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """How members' probabilities become change.
+
+    Attributes:
+        key: Key of the result, see :func:`change_key`.
+        members: (probability key, weight) of each member.
+        threshold: Change is where the weighted mean is at least this.
+    """
+
+    key: str
+    members: tuple[tuple[str, float], ...]
+    threshold: float
+
+
+def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemble: Ensemble) -> None:
+    """Store one block of the ensemble's probability and of the change mask, from the members' stored ones."""
+    window = pair.window(key)
+    total = sum(weight for _, weight in ensemble.members)
+    probability = np.zeros(window.shape, np.float32)
+    for member, weight in ensemble.members:
+        array = open_layer(workspace.group("probabilities", pair.pair_id, member), "probability")
+        probability += read_window(array, window) * np.float32(weight / total)
+    group = workspace.group("changes", pair.pair_id, ensemble.key)
+    stored = [
+        write_block(group, "probability", window, probability),
+        write_block(group, "change", window, threshold_change(probability, ensemble.threshold)),
+    ]
+    records = workspace.records("changes", pair.pair_id, ensemble.key)
+    write_record(block_record(records, key), workspace.root, stored)
+
+
+def threshold_change(probability: Any, threshold: float) -> Any:
+    """Change mask of a probability: 1 at or above the threshold, 0 below, 255 where not observed."""
+    change = (probability >= np.float32(threshold)).astype(np.uint8)
+    return np.where(np.isnan(probability), np.uint8(NOT_OBSERVED), change)

@@ -1,0 +1,148 @@
+"""Training samples straight from the store: which window, read, normalised, turned.
+
+A sample is determined by (seed, epoch, index) alone. Windows are drawn through the stored 64-pixel cells,
+so that one with change is found at once, and a scene without change costs nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.augment import augment
+from cdpipe.arrays.normalisation import InputKind, model_input
+from cdpipe.formats.store import open_layer, read_window
+from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
+from cdpipe.formats.workspace import Workspace
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import CELL, count_tiles, reflect_indices
+
+IGNORE = 255  # in labels: says nothing about this pixel
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPair:
+    """A stored pair with the key of its label."""
+
+    pair: StoredPair
+    label_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellPool:
+    """Cells to draw windows from.
+
+    Attributes:
+        pair: For each pair that has any, its position in the list of pairs.
+        cells: For each of those, the flat positions of its cells.
+    """
+
+    pair: tuple[int, ...]
+    cells: tuple[NDArray[np.int64], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return sum(len(cells) for cells in self.cells)
+
+    def pick(self, number: int) -> tuple[int, int]:
+        """Pair and flat cell position of the ``number``-th cell."""
+        for pair, cells in zip(self.pair, self.cells, strict=True):
+            if number < len(cells):
+                return pair, int(cells[number])
+            number -= len(cells)
+        raise ValueError(f"a pool of {self.size} cells has no such cell")
+
+
+def index_cells(workspace: Workspace, pairs: tuple[LabelledPair, ...]) -> tuple[CellPool, CellPool]:
+    """All cells with a labelled, observed pixel, and those of them with change."""
+    counts = []
+    for item in pairs:
+        array = open_layer(workspace.group("labels", item.pair.pair_id, item.label_key), "cells")
+        counts.append(np.asarray(array[:]).reshape(2, -1))
+    valid, changed = (
+        [np.flatnonzero(count[layer] > 0).astype(np.int64) for count in counts] for layer in (0, 1)
+    )
+    return _pool(valid), _pool(changed)
+
+
+def _pool(cells: list[NDArray[np.int64]]) -> CellPool:
+    chosen = [index for index, each in enumerate(cells) if len(each)]
+    return CellPool(tuple(chosen), tuple(cells[index] for index in chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """What samples are drawn from and how.
+
+    Attributes:
+        workspace: Where the pairs lie.
+        pairs: The training pairs.
+        pools: See :func:`index_cells`.
+        patch: Side of a sample in pixels.
+        changed_share: Share of the samples drawn where there is change, if there is any.
+        kind: What the model eats.
+        statistics: See :class:`cdpipe.values.config.Normalisation`.
+        together: Likewise.
+        seed: Of the training run.
+    """
+
+    workspace: Workspace
+    pairs: tuple[LabelledPair, ...]
+    pools: tuple[CellPool, CellPool]
+    patch: int
+    changed_share: float
+    kind: InputKind
+    statistics: str
+    together: bool
+    seed: int
+
+
+def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """The sample that (seed, epoch, index) determines.
+
+    Returns:
+        Model input (channel, patch, patch) and label (patch, patch), 255 where it must not count.
+    """
+    rng = np.random.default_rng([sampler.seed, epoch, index])
+    number, row, col = draw_window(sampler, rng)
+    item = sampler.pairs[number]
+    shape = item.pair.grid.shape
+    rows, cols = (reflect_indices(start, sampler.patch, length) for start, length in zip((row, col), shape, strict=True))
+    window = Window(row, col, min(sampler.patch, shape[0] - row), min(sampler.patch, shape[1] - col))
+    # a scene smaller than a patch is mirrored; otherwise the window lies inside and this is a plain slice
+    mirror = np.ix_(rows - row, cols - col)
+    before, after = read_dates(sampler.workspace, item.pair, window)
+    group = sampler.workspace.group("labels", item.pair.pair_id, item.label_key)
+    label = read_window(open_layer(group, "label"), window)
+    observed = read_observed(sampler.workspace, item.pair, window)
+    label = np.where(observed, label, np.uint8(IGNORE))
+    x = model_input(
+        sampler.kind, (before, after), observed, item.pair.scalings(sampler.statistics, sampler.together)
+    )
+    return augment(x[:, *mirror], label[mirror], int(rng.integers(2**31)))
+
+
+def draw_window(sampler: Sampler, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw a window: position of its pair, and its first row and column.
+
+    With probability ``changed_share`` the window holds a cell with change; otherwise any labelled cell.
+    """
+    valid, changed = sampler.pools
+    pool = changed if changed.size and rng.random() < sampler.changed_share else valid
+    number, cell = pool.pick(int(rng.integers(pool.size)))
+    height, width = sampler.pairs[number].pair.grid.shape
+    cell_row, cell_col = divmod(cell, count_tiles(width, CELL))
+    row, col = (
+        _draw_start(position * CELL, length, sampler.patch, rng)
+        for position, length in ((cell_row, height), (cell_col, width))
+    )
+    return number, row, col
+
+
+def _draw_start(cell_start: int, length: int, patch: int, rng: np.random.Generator) -> int:
+    """First pixel of a window that holds the cell, or lies within it where the patch is smaller."""
+    cell_stop = min(cell_start + CELL, length)
+    low, high = sorted((cell_start, cell_stop - patch))
+    start = int(rng.integers(low, high + 1))
+    return min(max(start, 0), max(length - patch, 0))

@@ -1,0 +1,79 @@
+"""What a training run is made of, and what a worker of it is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.inference import Execution
+from cdpipe.stages.samples import LabelledPair
+from cdpipe.values.config import Normalisation, Train
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One model to train.
+
+    Attributes:
+        workspace: Where the pairs lie.
+        name: The model's name in the configuration.
+        key: Key of the trained model, see :func:`cdpipe.stages.model_plan.training_key`.
+        architecture: Name in :func:`cdpipe.models.build_model`.
+        arguments: Its arguments.
+        init_from: Model folder to start from, or None.
+        options: The configuration's ``train``.
+        normalisation: The configuration's ``normalisation``.
+        train: Pairs to learn from.
+        val: Pairs to choose the best epoch by.
+        steps: Steps of an epoch.
+    """
+
+    workspace: Workspace
+    name: str
+    key: str
+    architecture: str
+    arguments: dict[str, Any]
+    init_from: Path | None
+    options: Train
+    normalisation: Normalisation
+    train: tuple[LabelledPair, ...]
+    val: tuple[LabelledPair, ...]
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker is given by whoever started it.
+
+    Attributes:
+        rank: Its number.
+        world: Number of workers.
+        device: ``cpu`` or ``cuda:n``.
+        threads: Threads that may read samples.
+        wrap: Makes a network train together with the other workers'.
+        checkpoint: Folder of the checkpoint to continue from, or None.
+        save: Called after every epoch with its metrics and with the state's files by name (None but for rank 0).
+        progress: Called now and then with epoch, step and loss.
+    """
+
+    rank: int
+    world: int
+    device: str
+    threads: int
+    wrap: Callable[[nn.Module], nn.Module]
+    checkpoint: Path | None
+    save: Callable[[dict[str, Any], dict[str, Any] | None], None]
+    progress: Callable[[int, int, float], None]
+
+
+def execution(job: TrainJob, worker: Worker) -> Execution:
+    """How a worker runs the network while training and validating."""
+    device = torch.device(worker.device).type
+    precision = job.options.precision
+    if precision == "auto":
+        precision = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return Execution(tta="none", precision=precision, device=worker.device, batch=job.options.global_batch)

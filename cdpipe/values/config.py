@@ -1,0 +1,169 @@
+"""The configuration: one YAML file, every key known, every mistake listed at once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cdpipe.values.grid import ID_PATTERN
+from cdpipe.values.windows import TILE
+
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Sensor(Section):
+    """What the bands of a sensor's files mean.
+
+    ``bands`` maps roles (red, green, blue, nir, ...) to 1-based band numbers. A pixel whose value is
+    ``nodata`` in any of them is not observed (default: the file's own tag). ``value * scale + offset`` is
+    the physical value. ``unusable`` are the values of a valid or cloud raster that mean "do not use".
+    """
+
+    bands: dict[str, Positive] = Field(min_length=1)
+    nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    unusable: tuple[int, ...] = (0,)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sensor":
+        if self.scale == 0:
+            raise ValueError("scale must not be 0")
+        return self
+
+
+class Align(Section):
+    """How the second date, labels and valid rasters are brought onto the first date's grid."""
+
+    resampling: Literal["nearest", "bilinear", "cubic"] = "bilinear"
+    min_overlap: Share = 0.1
+    block: int = Field(default=2048, ge=TILE, multiple_of=TILE)
+
+
+class Label(Section):
+    """Meaning of a label raster's values; a value in none of the lists is a mistake."""
+
+    changed: tuple[int, ...] = (1,)
+    unchanged: tuple[int, ...] = (0,)
+    ignore: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Label":
+        values = [*self.changed, *self.unchanged, *self.ignore]
+        if len(set(values)) != len(values):
+            raise ValueError("a value may stand in one of changed, unchanged, ignore only")
+        return self
+
+
+class Normalisation(Section):
+    """Which pixels and bands share a mean and a deviation.
+
+    ``statistics``: pixels observed at both dates (``common``) or at that date (``per_date``).
+    ``bands``: every band by its own figures (``each``) or all by one (``together``).
+    """
+
+    statistics: Literal["common", "per_date"] = "common"
+    bands: Literal["each", "together"] = "each"
+
+
+class Model(Section):
+    """One model to train; its name in the configuration is its architecture unless ``architecture`` says so.
+
+    ``init_from`` is a model folder to start from. ``arguments`` go to the network's constructor as they are.
+    """
+
+    architecture: str | None = None
+    encoder: str | None = None
+    encoder_weights: str | None = None
+    init_from: Path | None = None
+    arguments: dict[str, int | float | str | bool | None | list[int]] = {}
+
+
+class Train(Section):
+    """How models are trained. ``samples_per_epoch: auto`` is one pass over the training pairs' area."""
+
+    models: dict[str, Model] = {"unetplusplus": Model(), "siamese_seresnext50": Model()}
+    patch: int = Field(default=256, ge=32, multiple_of=32)
+    global_batch: Positive = 8
+    epochs: Positive = 150
+    samples_per_epoch: Positive | Auto = "auto"
+    learning_rate: float = Field(default=1e-4, gt=0)
+    decay: float = Field(default=0.97, gt=0, le=1)
+    patience: Positive = 7
+    changed_share: Share = 0.7
+    precision: Precision = "auto"
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Train":
+        wrong = [name for name in self.models if not ID_PATTERN.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"a model's name must match {ID_PATTERN.pattern}, got {', '.join(wrong)}")
+        return self
+
+
+class Predict(Section):
+    """How models are applied.
+
+    ``models`` are model folders to use instead of the ones that ``train`` names. ``weights`` are the
+    members' shares in the ensemble (default: equal). ``threshold: auto`` is fitted on validation pairs.
+    """
+
+    models: tuple[Path, ...] = ()
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    overlap: float = Field(default=0.25, ge=0, lt=1)
+    tta: Literal["d4", "none"] = "d4"
+    precision: Precision = "auto"
+    threshold: Share | Auto = "auto"
+    model_rasters: bool = False
+
+
+class Resources(Section):
+    """What a local run may use; on a cluster Ray's own resources count. Never bears on ingest or predict results."""
+
+    workers: Positive | Auto = "auto"
+    gpus: Annotated[int, Field(ge=0)] | Auto = "auto"
+
+
+class Input(Section):
+    """Which GDAL drivers may open scenes and labels, and whether sidecar files (.aux.xml, .ovr, ...) count."""
+
+    drivers: tuple[str, ...] = ("GTiff",)
+    sidecars: bool = False
+    pixel_coordinates: bool = False
+
+
+class Config(Section):
+    """A whole configuration; paths are absolute once loaded."""
+
+    name: str = Field(pattern=f"^{ID_PATTERN.pattern}$")
+    catalog: Path
+    workspace: Path
+    sensors: dict[str, Sensor] = Field(min_length=1)
+    preset: Literal["original"] | None = None
+    input: Input = Input()
+    align: Align = Align()
+    label: Label = Label()
+    normalisation: Normalisation = Normalisation()
+    train: Train = Train()
+    predict: Predict = Predict()
+    resources: Resources = Resources()
+
+
+# What the original program did, as far as it bears on results; the user's own keys win.
+PRESETS = {
+    "original": {
+        "normalisation": {"statistics": "per_date", "bands": "together"},
+        "train": {"patch": 256, "global_batch": 5, "epochs": 150, "patience": 7},
+        "predict": {"overlap": 0.0, "tta": "d4", "precision": "float32", "threshold": 0.4},
+    }
+}

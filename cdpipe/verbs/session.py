@@ -1,0 +1,157 @@
+"""What all verbs share: the loaded configuration, the pairs and what became of them, the run's log."""
+
+import datetime
+import importlib.metadata
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cdpipe import __version__
+from cdpipe.formats.catalog import Pair, read_catalog
+from cdpipe.formats.sources import known_hashes
+from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.workspace import Workspace, read_json, write_json
+from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
+from cdpipe.values.config import Config
+from cdpipe.values.errors import EXIT_DONE, EXIT_PARTIAL, InputError
+
+
+@dataclass(slots=True)
+class Session:
+    """One call of the command line.
+
+    Attributes:
+        config: The configuration.
+        console: Where to print.
+        dry_run: Print the plan and stop.
+        keep_going: Leave out pairs that the check finds unusable instead of stopping.
+        only_failed: Work only on pairs that failed last time.
+        verbose: Show Ray's own messages.
+        failures: Pairs that failed in this call, with the reason.
+    """
+
+    config: Config
+    console: Console
+    dry_run: bool = False
+    keep_going: bool = False
+    only_failed: bool = False
+    verbose: bool = False
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def workspace(self) -> Workspace:
+        """The configuration's workspace."""
+        return Workspace(self.config.workspace)
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of this run's outputs."""
+        return self.workspace.run(self.config.name)
+
+    def fail(self, pair_id: str, reason: str) -> None:
+        """Note that a pair failed; the first reason is kept."""
+        if pair_id not in self.failures:
+            self.failures[pair_id] = reason
+            text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
+            self.console.print(f"failed: {text}", markup=False, style="red")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False)
+
+
+def chosen_pairs(session: Session) -> list[Pair]:
+    """The catalog's pairs, or those of them that failed last time.
+
+    Raises:
+        InputError: If the catalog has mistakes, or none failed but only those are wanted.
+    """
+    pairs = read_catalog(session.config)
+    if not session.only_failed:
+        return pairs
+    last = read_failures(session)
+    chosen = [pair for pair in pairs if pair.pair_id in last]
+    if not chosen:
+        raise InputError(f"--failed: no pair of run {session.config.name} failed last time; run without it")
+    return chosen
+
+
+def planned_pairs(session: Session) -> list[PlannedPair]:
+    """The chosen pairs with their keys; those whose sources changed or are gone are noted as failed."""
+    pairs = chosen_pairs(session)
+    files = [file for pair in pairs for file in source_files(pair)]
+    planned, failed = plan_pairs(pairs, session.config, known_hashes(session.workspace, files))
+    last = read_failures(session)
+    for pair_id, reason in failed.items():
+        session.fail(pair_id, last.get(pair_id, reason))
+    return planned
+
+
+def stored_pairs(session: Session) -> list[tuple[PlannedPair, StoredPair]]:
+    """The chosen pairs that are in the store; the others are noted as failed.
+
+    Raises:
+        InputError: If none is.
+    """
+    found, last = [], read_failures(session)
+    for planned in planned_pairs(session):
+        stored = stored_pair(session.workspace, planned)
+        if stored is None:
+            session.fail(planned.pair.pair_id, last.get(planned.pair.pair_id, "not ingested; run cdpipe ingest"))
+        else:
+            found.append((planned, stored))
+    if not found:
+        raise InputError(f"no pair of {session.config.catalog} is in the store; run cdpipe ingest first")
+    return found
+
+
+def read_failures(session: Session) -> dict[str, str]:
+    """Pairs that failed in earlier calls, with the reasons."""
+    value = read_json(session.run_folder / "failed.json")
+    return {str(key): str(reason) for key, reason in value.items()} if isinstance(value, dict) else {}
+
+
+def close(session: Session) -> int:
+    """Write down which pairs failed and give the exit code."""
+    write_json(session.run_folder / "failed.json", session.failures)
+    if not session.failures:
+        return EXIT_DONE
+    session.say(f"{len(session.failures)} pair(s) failed; mend them and run the same command, or only them with --failed")
+    return EXIT_PARTIAL
+
+
+@contextmanager
+def logged(session: Session, stage: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Add an entry to the run's ``log.json``: what was done, when, how long it took, with which versions.
+
+    Yields:
+        A mapping to add figures to.
+    """
+    begun, figures = time.monotonic(), dict(facts)
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    try:
+        yield figures
+    finally:
+        path = session.run_folder / "log.json"
+        entries = read_json(path) or []
+        entry = {"stage": stage, "started": started, "seconds": round(time.monotonic() - begun, 1), **figures}
+        write_json(path, [*entries, {**entry, "failed": dict(session.failures), "versions": versions()}])
+
+
+def versions() -> dict[str, str]:
+    """Versions of cdpipe and of the libraries that bear on results."""
+    libraries = ("torch", "segmentation-models-pytorch", "ray", "rasterio", "zarr", "albumentations", "numpy")
+    return {"cdpipe": __version__, **{name: importlib.metadata.version(name) for name in libraries}}
+
+
+def last_rate(session: Session, stage: str, unit: str) -> float | None:
+    """Units a second that a stage last reached in this run, if it is known."""
+    for entry in reversed(read_json(session.run_folder / "log.json") or []):
+        if entry.get("stage") == stage and entry.get(unit) and entry.get("seconds"):
+            return float(entry[unit]) / float(entry["seconds"])
+    return None

@@ -1,0 +1,117 @@
+"""The networks by name: what they take, give and refuse."""
+
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from cdpipe.models import build_model, input_kind, required_bands, size_divisor
+from cdpipe.values.errors import InputError
+
+SMALL: dict[str, dict[str, Any]] = {
+    "unetplusplus": {"encoder": "resnet18", "decoder_channels": (16, 8, 8, 8, 4)},
+    "siamese_resnet18": {"decoder_channels": (8, 8, 12, 16)},
+}
+
+
+def small(name: str) -> nn.Module:
+    torch.manual_seed(1)
+    return build_model(name, **SMALL[name]).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "channels"), [("unetplusplus", "difference", 1), ("siamese_resnet18", "stacked", 6)]
+)
+def test_a_model_takes_one_tensor_and_gives_logits(name: str, kind: str, channels: int) -> None:
+    assert input_kind(name) == kind
+    assert required_bands(name) == ("red", "green", "blue")
+    model = small(name)
+    x = torch.randn(2, channels, 2 * size_divisor(name), size_divisor(name))
+    with torch.no_grad():
+        logits = model(x)
+        assert logits.shape == (2, 1, *x.shape[2:])
+        assert torch.equal(model(x), logits)
+    assert (logits < 0).any()  # not squeezed by a sigmoid
+
+
+def test_unetplusplus_is_the_library_s_own() -> None:
+    with torch.device("meta"):
+        ours = build_model("unetplusplus").state_dict()
+        theirs = smp.UnetPlusPlus(
+            "resnext50_32x4d", in_channels=1, classes=1, encoder_weights=None
+        ).state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {key: v.shape for key, v in theirs.items()}
+
+
+def test_unetplusplus_passes_options_on() -> None:
+    with torch.device("meta"):
+        model = build_model("unetplusplus", encoder="resnet34", encoder_depth=3, decoder_channels=[32, 16, 8])
+    assert model.get_parameter("segmentation_head.0.weight").shape == (1, 8, 3, 3)
+
+
+@pytest.mark.parametrize("ask", [build_model, input_kind, required_bands, size_divisor])
+def test_an_unknown_name_is_answered_with_those_that_exist(ask: Any) -> None:
+    with pytest.raises(
+        ValueError, match="no model named 'unet'; there are unetplusplus, siamese_seresnext50"
+    ):
+        ask("unet")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "unetplusplus",
+            {"decoder_chanels": (8,)},
+            "no option decoder_chanels; it accepts .*decoder_channels",
+        ),
+        ("unetplusplus", {"activation": "sigmoid"}, "no option activation"),
+        ("siamese_resnet18", {"encoder": "resnet34"}, "no option encoder; it accepts encoder_weights"),
+        ("siamese_resnet18", {"decoder_channels": (8, 8)}, r"4 decoder channel counts.* and \(8, 8\)"),
+        ("unetplusplus", {"encoder": "resnet81"}, "no encoder named 'resnet81'; did you mean resnet"),
+        ("siamese_resnet18", {"encoder_weights": "imgnet"}, "resnet18 has no weights 'imgnet'; .*imagenet"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **options)
+
+
+def test_weights_out_of_reach_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(repository: str, **_: Any) -> str:
+        raise FileNotFoundError(f"no connection, no {repository}")
+
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", offline)
+    with pytest.raises(
+        InputError, match=r"(?s)imagenet weights.*encoder_weights: null.*smp-hub/resnet18"
+    ) as raised:
+        build_model("siamese_resnet18", encoder_weights="imagenet")
+    assert "no connection" in str(raised.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 6, 64, 48), (6, 64, 64)])
+def test_siamese_refuses_other_inputs(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="6, H, W"):
+        small("siamese_resnet18")(torch.zeros(shape))
+
+
+def test_siamese_drops_whole_channels_before_the_last_layer_in_training_only() -> None:
+    model = small("siamese_resnet18")
+    seen: list[Tensor] = []
+    final = model.get_submodule("final")
+    final.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    before_dropout: list[Tensor] = []
+    model.get_submodule("last_upsample").register_forward_hook(
+        lambda *hooked: before_dropout.append(hooked[2])
+    )
+    x = torch.randn(40, 6, 32, 32)
+    with torch.no_grad():
+        model(x)
+        model.train()(x)
+    assert torch.equal(seen[0], before_dropout[0])
+    kept = seen[1].ne(0).flatten(2).any(2)
+    torch.testing.assert_close(seen[1], before_dropout[1] / 0.9 * kept[..., None, None])
+    alive = before_dropout[1].ne(0).flatten(2).any(2)
+    assert 0 < (alive & ~kept).sum() < 0.3 * alive.sum()
