@@ -119,7 +119,9 @@ def score_histogram(
     Args:
         score: any shape; NaN where not observed, which is left out. What lies outside the range counts too.
         label: of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
-        low, high, bins: the defaults suit probabilities.
+        low: the lowest threshold.
+        high: the highest.
+        bins: steps between them.
 
     Raises:
         ValueError: if the shapes differ or the thresholds do not rise.

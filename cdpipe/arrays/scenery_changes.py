@@ -23,7 +23,7 @@ from cdpipe.arrays.scenery_shapes import (
 )
 from cdpipe.arrays.scenery_things import GONE, NEW, Thing, dated, flats, ground, hall, house
 
-_ATTEMPTS = 400
+_ATTEMPTS = 1_500
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _works(site: Site, land: Land) -> _Found:
     del land
     rng = site.rng
     centre, turn = random_point(site, 40.0), site.angle + rng.normal(0, 0.15)
-    length, width = rng.uniform(44, 64), rng.uniform(28, 40)
+    length, width = rng.uniform(46, 66), rng.uniform(30, 42)
     yard = rectangle(centre, length + 18, width + 18, turn)
     if not claim(site, yard, gap=4, mark=PAVED):
         return [], []
@@ -92,7 +92,7 @@ def _works(site: Site, land: Land) -> _Found:
 def _new_hall(site: Site, land: Land) -> _Found:
     """A hall in the open."""
     del land
-    sides = (site.rng.uniform(36, 58), site.rng.uniform(22, 34))
+    sides = (site.rng.uniform(40, 62), site.rng.uniform(26, 38))
     turn = site.angle + site.rng.normal(0, 0.3)
     return [], dated(hall(site, random_point(site, 30.0), turn, sides), NEW)
 
@@ -110,15 +110,15 @@ def _new_street(site: Site, land: Land) -> _Found:
     centre, turn = random_point(site, 50.0), site.angle + rng.choice((0.0, np.pi / 2)) + rng.normal(0, 0.1)
     along, across = direction(turn), direction(turn + np.pi / 2)
     length = rng.uniform(88, 118)
-    street = rectangle(centre, length, 9.0, turn)
-    if not claim(site, rectangle(centre, length, 50, turn), gap=0, mark=FREE):
+    street = rectangle(centre, length, 11.0, turn)
+    if not claim(site, rectangle(centre, length, 58, turn), gap=0, mark=FREE):
         return [], []
     claim(site, street, gap=0)
     houses: list[Thing] = []
-    for offset in np.arange(-length / 2 + 14, length / 2 - 8, 28.0):
+    for offset in np.arange(-length / 2 + 15, length / 2 - 8, 32.0):
         for side in (-1, 1):
-            spot = np.asarray(centre) + along * offset + across * side * 19
-            houses += house(site, (float(spot[0]), float(spot[1])), turn, scale=1.2)
+            spot = np.asarray(centre) + along * offset + across * side * 22
+            houses += house(site, (float(spot[0]), float(spot[1])), turn, scale=1.35)
     return [ground(street, "concrete", NEW)], dated(houses, NEW)
 
 
@@ -140,7 +140,7 @@ def _demolition(site: Site, land: Land) -> _Found:
     """A hall of the first date; bare rubble at the second."""
     del land
     rng = site.rng
-    sides = (rng.uniform(34, 54), rng.uniform(22, 32))
+    sides = (rng.uniform(38, 58), rng.uniform(26, 36))
     gone = dated(hall(site, random_point(site, 30.0), site.angle + rng.normal(0, 0.2), sides), GONE)
     return [ground(thing.outline, "rubble", NEW) for thing in gone[:1]], gone
 
@@ -159,8 +159,8 @@ def _clearing(site: Site, land: Land) -> _Found:
     rng = site.rng
     forests = [thing for thing in land.nature if thing.looks[0] == "forest_summer"]
     forest = forests[rng.integers(len(forests))].outline
-    spot = forest.mean(axis=0) + rng.normal(0, 14, 2)
-    outline: Outline = rectangle((spot[0], spot[1]), rng.uniform(42, 60), rng.uniform(34, 46), site.angle)
+    spot = forest.mean(axis=0) + rng.normal(0, 6, 2)
+    outline: Outline = rectangle((spot[0], spot[1]), rng.uniform(40, 52), rng.uniform(32, 42), site.angle)
     inside = np.all((outline > site.margin) & (outline < np.array(site.use.shape[::-1]) - site.margin))
     if not inside or not claim(site, outline, gap=3):
         return [], []

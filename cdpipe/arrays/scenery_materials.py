@@ -28,13 +28,13 @@ class Material:
 
 MATERIALS: dict[str, Material] = {
     # fields, by season
-    "ploughed_wet": Material((195, 165, 140, 235), 0.05, 0.05, 0.10, damp=0.10),
-    "ploughed_dry": Material((395, 345, 280, 460), 0.04, 0.04, 0.07, damp=0.08),
-    "sprouting": Material((255, 255, 190, 430), 0.04, 0.05, 0.10, damp=0.10),
+    "ploughed_wet": Material((170, 145, 125, 210), 0.05, 0.05, 0.10, damp=0.10),
+    "ploughed_dry": Material((420, 370, 300, 485), 0.04, 0.04, 0.07, damp=0.08),
+    "sprouting": Material((215, 228, 160, 450), 0.04, 0.05, 0.10, damp=0.10),
     "green_crop": Material((120, 165, 105, 620), 0.04, 0.04, 0.06, damp=0.08),
     "lush_crop": Material((88, 140, 84, 720), 0.04, 0.04, 0.04, damp=0.06),
-    "ripe_crop": Material((455, 415, 275, 580), 0.03, 0.03, 0.04, damp=0.05),
-    "stubble": Material((440, 400, 315, 510), 0.04, 0.04, 0.08, damp=0.06),
+    "ripe_crop": Material((480, 440, 295, 600), 0.03, 0.03, 0.04, damp=0.05),
+    "stubble": Material((455, 415, 325, 530), 0.04, 0.04, 0.08, damp=0.06),
     "meadow_green": Material((165, 198, 125, 560), 0.06, 0.09, damp=0.12),
     "meadow_dry": Material((275, 265, 175, 470), 0.06, 0.09, damp=0.12),
     "verge": Material((215, 215, 150, 440), 0.08, 0.10, damp=0.06),
@@ -48,24 +48,23 @@ MATERIALS: dict[str, Material] = {
     # roads and yards
     "asphalt": Material((248, 250, 256, 250), 0.03, 0.02),
     "dirt": Material((390, 345, 280, 430), 0.05, 0.06),
-    "gravel": Material((500, 480, 430, 510), 0.05, 0.04),
-    "concrete": Material((545, 540, 520, 545), 0.03, 0.03),
-    "rubble": Material((470, 430, 385, 470), 0.16, 0.10),
-    "building_site": Material((585, 500, 400, 600), 0.06, 0.07),
-    "quarry": Material((590, 545, 455, 630), 0.07, 0.10),
+    "gravel": Material((570, 550, 500, 580), 0.05, 0.04),
+    "concrete": Material((590, 582, 560, 590), 0.03, 0.03),
+    "rubble": Material((265, 232, 192, 280), 0.14, 0.12),
+    "building_site": Material((640, 560, 450, 650), 0.06, 0.07),
+    "quarry": Material((660, 615, 520, 700), 0.07, 0.10),
     "felled": Material((400, 325, 245, 450), 0.14, 0.14),
     # roofs
-    "white_roof": Material((690, 695, 695, 650), 0.015, 0.015),
-    "pale_roof": Material((540, 535, 525, 530), 0.02, 0.02),
+    "white_roof": Material((730, 735, 735, 690), 0.015, 0.015),
+    "pale_roof": Material((600, 595, 585, 590), 0.02, 0.02),
     "grey_roof": Material((385, 388, 395, 390), 0.03, 0.02),
     "red_roof": Material((560, 310, 235, 540), 0.03, 0.02),
     "brown_roof": Material((330, 240, 200, 350), 0.03, 0.02),
-    "blue_roof": Material((330, 470, 640, 480), 0.02, 0.02),
-    "dark_roof": Material((150, 150, 156, 160), 0.03, 0.02),
+    "blue_roof": Material((300, 440, 620, 450), 0.02, 0.02),
 }
 
 DARK_CROPS = ("ploughed_wet", "green_crop", "lush_crop", "sprouting")
 BRIGHT_CROPS = ("ploughed_dry", "ripe_crop", "stubble")
 MEADOWS = ("meadow_green", "meadow_dry")
 HOUSE_ROOFS = ("red_roof", "grey_roof", "brown_roof", "pale_roof", "white_roof")
-HALL_ROOFS = ("white_roof", "pale_roof", "grey_roof", "blue_roof", "white_roof")
+HALL_ROOFS = ("white_roof", "pale_roof", "blue_roof", "white_roof")

@@ -69,7 +69,7 @@ def _fields_and_tracks(site: Site) -> tuple[list[Thing], list[Thing]]:
         axis = int(np.argmax(sides * site.rng.uniform(0.8, 1.25, 2)))
         share = site.rng.uniform(0.36, 0.64)
         if sides[axis] * min(share, 1 - share) < _SMALLEST_FIELD or (depth > 5 and site.rng.random() < 0.3):
-            fields.append(_field(site, _turned(site, left, top, right, bottom)))
+            fields.append(_field(site, _turned(site, left, top, right, bottom), len(fields)))
             continue
         cut = (left, top)[axis] + share * sides[axis]
         if depth in (1, 2, 3):
@@ -102,24 +102,24 @@ def _to_pixels(site: Site, points: Outline) -> Outline:
     return np.asarray(points @ axes + np.array([columns / 2, rows / 2]))
 
 
-def _field(site: Site, outline: Outline) -> Thing:
+def _field(site: Site, outline: Outline, number: int) -> Thing:
     """Return a field drawn a little inside its parcel; most are in another state at the second date."""
     rng = site.rng
-    first, second = _crops(rng)
+    first, second = _crops(rng, number)
     centre = outline.mean(axis=0)
     inner = centre + (outline - centre) * (1 - 2.5 / np.abs(outline - centre).max(axis=0).clip(20))
     furrow = site.angle + rng.choice((0.0, np.pi / 2)) + rng.normal(0, 0.02)
     return Thing(inner + rng.normal(0, 2.0, inner.shape), (first, second), 0.0, rng.uniform(0.9, 1.1), furrow)
 
 
-def _crops(rng: np.random.Generator) -> tuple[str, str]:
-    """Return what grows on a field in each season: mostly dark at one date and bright at the other."""
-    if rng.random() < 0.16:
+def _crops(rng: np.random.Generator, number: int) -> tuple[str, str]:
+    """Return what grows on the `number`-th field in each season: of five, four turn bright or dark."""
+    if number % 5 == 4 and rng.random() < 0.6:
         return str(rng.choice(MEADOWS)), str(rng.choice(MEADOWS))
     dark, bright = str(rng.choice(DARK_CROPS)), str(rng.choice(BRIGHT_CROPS))
-    if rng.random() < 0.25:
+    if number % 5 == 4:
         return (dark, dark) if rng.random() < 0.5 else (bright, bright)
-    return (dark, bright) if rng.random() < 0.5 else (bright, dark)
+    return (dark, bright) if number % 2 else (bright, dark)
 
 
 def _track(site: Site, ends: Outline, *, paved: bool) -> Thing:

@@ -50,7 +50,7 @@ def house(site: Site, centre: Point, angle: float, *, scale: float = 1.0, gap: i
     length, width = rng.uniform(15, 22) * scale, rng.uniform(11, 15) * scale
     if not claim(site, rectangle(centre, length, width, angle), gap=gap):
         return []
-    roof = str(rng.choice(HOUSE_ROOFS, p=(0.34, 0.2, 0.16, 0.18, 0.12)))
+    roof = str(rng.choice(HOUSE_ROOFS, p=(0.32, 0.12, 0.14, 0.22, 0.20)))
     aside = direction(angle + np.pi / 2) * width / 4
     height = rng.uniform(5, 8)
     halves = []

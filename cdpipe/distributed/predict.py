@@ -6,7 +6,7 @@ so that the job goes on around it.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,42 +17,14 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
-from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.inference import Forward
-from cdpipe.stages.prediction import Ensemble, Member, ensemble_block, load_forward, predict_block
+from cdpipe.stages.prediction import ensemble_block, load_forward, predict_block
+from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
 
 STALLED_SECONDS = 1800
 ROWS_A_TASK = 8  # an actor's task costs about 10 ms; a kill repeats at most this many blocks
-
-
-@dataclass(frozen=True, slots=True)
-class PredictJob:
-    """What an actor needs to work on any block of a run.
-
-    Attributes:
-        workspace: The store.
-        pairs: The pairs, by position.
-        members: The models.
-        ensembles: The ensemble of each pair, or nothing while only probabilities are wanted.
-    """
-
-    workspace: Workspace
-    pairs: tuple[StoredPair, ...]
-    members: tuple[Member, ...]
-    ensembles: tuple[Ensemble, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockWork:
-    """What is missing of a block: which members' probabilities, and whether the ensemble."""
-
-    pair: int
-    key: BlockKey
-    members: tuple[int, ...]
-    ensemble: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +35,7 @@ class BlockResult:
     error: str | None
 
 
-def predict_blocks(job: PredictJob, work: list[BlockWork], workers: int) -> Iterator[BlockResult]:
+def predict_blocks(job: PredictJob, work: Sequence[BlockWork], workers: int) -> Iterator[BlockResult]:
     """Do the work, yielding each block's result as it comes, in any order."""
     rows = [
         {

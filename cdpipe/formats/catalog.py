@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import difflib
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -200,7 +199,7 @@ def _read_path(cells: Mapping[str, str], column: str, base: Path, found: list[st
     if "://" in text or text.startswith("/vsi") or "\0" in text:
         found.append(f"{column}: expected a file of this machine, got {text!r}")
         return None
-    return Path(os.path.abspath(base / text))
+    return base / text
 
 
 def _read_date(cells: Mapping[str, str], column: str, found: list[str]) -> str | None:

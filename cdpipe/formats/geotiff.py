@@ -83,9 +83,9 @@ class RasterLayer:
 def write_cog(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str:
     """Write one band as a cloud-optimised GeoTIFF (512-pixel tiles, DEFLATE, overviews).
 
-    The file appears under its name at once and complete, or not at all; temporary files stay in
-    ``<path>.<pid>.partial/`` and leave with it. The same pixels give the same bytes. Memory does not grow with
-    the scene; the disk needs room for its uncompressed pixels beside the result.
+    The file appears under its name at once and complete, or not at all; what is temporary stays in
+    ``<path>.<pid>.partial/`` and leaves with it. The same pixels give the same bytes. Memory does not grow
+    with the scene; the disk needs room for its uncompressed pixels beside the result.
 
     Args:
         path: The file to publish; replaced if it exists.
@@ -126,7 +126,8 @@ def _gdal(path: Path) -> Iterator[None]:
             yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise IntegrityError(
-            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. {_free_space(path)}"
+            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. "
+            f"{_free_space(path)}"
         ) from error
 
 
@@ -173,7 +174,7 @@ def _compare(path: Path, target: Path, blocks: Blocks, grid: Grid) -> None:
         if (dataset.crs is None) != (grid.crs is None) or (grid.crs and not place.same_pixels(grid)):
             raise IntegrityError(
                 f"{target}: a GeoTIFF cannot hold this pair's place: expected {grid}, read back transform "
-                f"{place.transform} and CRS {dataset.crs}. Give the pair a grid with another CRS in the catalog"
+                f"{place.transform} and CRS {dataset.crs}. Name a grid with another CRS in the catalog"
             )
         for window in tiles_in(Window(0, 0, *grid.shape), STEP):
             actual = dataset.read(1, window=_at(window))
@@ -191,7 +192,7 @@ def _compare(path: Path, target: Path, blocks: Blocks, grid: Grid) -> None:
 
 
 def _has_overviews(grid: Grid) -> bool:
-    """Whether a scene has a smaller version: GDAL takes its scale from the widths, where one column has none."""
+    """Whether a scene has smaller versions: GDAL takes their scale from the widths, and a column has one."""
     return max(grid.shape) > TILE and grid.width > 1
 
 

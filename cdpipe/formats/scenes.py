@@ -13,10 +13,10 @@ import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.crs import CRS
 from rasterio.enums import Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from cdpipe.formats.crs import canonical_wkt
 from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Window
@@ -25,7 +25,7 @@ DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "flo
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
 MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
 MAX_BLOCK_BYTES = 512 * 2**20  # one pixel costs a whole block; tiled files have blocks of a few MiB
-# Deflate cannot pack tighter than 1032 : 1. A file that declares more is empty or a trap; small ones are harmless.
+# Deflate packs 1032 : 1 at best. A file that declares more is empty or a trap, harmless while small.
 MAX_RATIO, HARMLESS_BYTES = 1032, 64 * 2**30
 
 # What a missing georeference means is decided here, by the configuration, and told as an error.
@@ -99,12 +99,22 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
 
 
 def describe_raster(path: Path, settings: Input) -> RasterInfo:
-    """Read what a raster says of itself; a missing georeference is no error here.
+    """Open a raster to read what it says of itself; a missing georeference is no error here.
 
     Raises:
-        InputError: As :func:`open_raster`; or if the raster is georeferenced by points or a camera model only.
+        InputError: As :func:`open_raster` and :func:`describe_dataset`.
     """
-    with open_raster(path, settings) as dataset, raster_errors(path):
+    with open_raster(path, settings) as dataset:
+        return describe_dataset(path, dataset)
+
+
+def describe_dataset(path: Path, dataset: Any) -> RasterInfo:
+    """Read what an open raster says of itself.
+
+    Raises:
+        InputError: If it is georeferenced by points or a camera model only.
+    """
+    with raster_errors(path):
         return RasterInfo(
             path=path,
             driver=dataset.driver,
@@ -117,16 +127,15 @@ def describe_raster(path: Path, settings: Input) -> RasterInfo:
         )
 
 
-def describe_scene(path: Path, settings: Input) -> RasterInfo:
-    """Describe a date's raster, which must say where it lies unless the configuration does without.
+def require_georeference(info: RasterInfo, settings: Input) -> RasterInfo:
+    """A date's raster must say where it lies, unless the configuration does without.
 
     Raises:
-        InputError: As :func:`describe_raster`; or if there is no usable georeference.
+        InputError: If there is no usable georeference.
     """
-    info = describe_raster(path, settings)
     if info.grid.crs is None and not settings.pixel_coordinates:
         raise InputError(
-            f"{path}: expected a map projection and a transform, got no georeference that can be used; "
+            f"{info.path}: expected a map projection and a transform, got no georeference that can be used; "
             "add it, or set input.pixel_coordinates: true if both dates show the same pixels"
         )
     return info
@@ -167,14 +176,6 @@ def read_values(dataset: Any, path: Path, bands: Sequence[int], window: Window) 
     with raster_errors(path):
         part = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         return np.asarray(dataset.read(list(bands), window=part))
-
-
-def crs_name(crs: str | None) -> str:
-    """A short name of a coordinate reference system: "EPSG:32633", or its own name, or "none"."""
-    if crs is None:
-        return "none"
-    code = CRS.from_wkt(crs).to_epsg(confidence_threshold=100)
-    return f"EPSG:{code}" if code else crs.partition('"')[2].partition('"')[0]
 
 
 def _open_first(path: Path, drivers: Sequence[str]) -> Any:
@@ -218,7 +219,7 @@ def _check_limits(path: Path, dataset: Any) -> None:
     block_bytes = max(math.prod(shape) for shape in dataset.block_shapes) * value_bytes * together
     if block_bytes > MAX_BLOCK_BYTES:
         raise InputError(
-            f"{path}: stored in blocks of {block_bytes / 2**20:.0f} MiB, of which reading one pixel costs one; "
+            f"{path}: stored in blocks of {block_bytes / 2**20:.0f} MiB, the least that can be read; "
             f"expected at most {MAX_BLOCK_BYTES // 2**20} MiB; rewrite it with gdal_translate -co TILED=YES"
         )
     declared, stored = height * width * count * value_bytes, path.stat().st_size
@@ -238,13 +239,5 @@ def _read_grid(path: Path, dataset: Any) -> Grid:
         raise InputError(f"{path}: georeferenced by {model} only; expected a map grid: orthorectify it first")
     crs = dataset.crs
     if usable and crs and (crs.is_projected or crs.is_geographic):
-        return Grid(dataset.height, dataset.width, transform, _canonical_wkt(crs))
+        return Grid(dataset.height, dataset.width, transform, canonical_wkt(crs))
     return Grid(dataset.height, dataset.width, PIXEL_TRANSFORM, None)
-
-
-def _canonical_wkt(crs: CRS) -> str:
-    """One text for one CRS: files spell the same EPSG entry in many ways."""
-    wkt = str(crs.to_wkt())
-    # a file's own datum shift is more than the entry says, though GDAL identifies it all the same
-    code = None if "TOWGS84" in wkt else crs.to_epsg(confidence_threshold=100)
-    return str(CRS.from_epsg(code).to_wkt()) if code else wkt

@@ -1,14 +1,25 @@
-"""Where the panels, captions and legend of a pair's picture go."""
+"""Where the panels, captions and legend of a pair's picture go, and the sheet that takes them."""
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cdpipe.arrays.rendering import Image, Rgb
 
 # All lengths are in pixels of the picture.
 MAX_WIDTH, MAX_HEIGHT = 1600, 1200
 MARGIN, GAP, HEADER, CAPTION = 24, 20, 56, 30
 LEGEND_WIDTH = 230
 MIN_CELL_WIDTH = 200  # or captions of narrow panels would run into each other
+
+TEXT, TITLE, SMALL = 15, 24, 13
+DPI = 100
+INK, FAINT = (31, 35, 40), (107, 114, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +50,79 @@ def arrange_panels(shape: tuple[int, int], panels: int, legend_height: int) -> L
         panels: How many panels there are.
         legend_height: Height that the legend needs.
     """
-    return max(_candidates(shape, panels, legend_height), key=lambda layout: math.prod(layout.image))
+
+    def worth(layout: Layout) -> float:
+        """Large images, and little of the sheet left white."""
+        return math.prod(layout.image) ** 2 / math.prod(layout.size)
+
+    return max(_candidates(shape, panels, legend_height), key=worth)
 
 
 def _candidates(shape: tuple[int, int], panels: int, legend_height: int) -> Iterator[Layout]:
-    """The layout of every number of columns, best first where they are equal."""
+    """Every table of panels in which the legend has room, most columns first."""
     for cols in range(panels, 0, -1):
         rows = math.ceil(panels / cols)
-        if rows * cols > panels:
-            cell = _fit_image(shape, rows, cols, 0)
-            if cell[0] + CAPTION >= legend_height and cell[1] >= LEGEND_WIDTH:
-                yield _place(cell, panels, rows, cols, legend_height)
-        yield _place(_fit_image(shape, rows, cols, LEGEND_WIDTH + GAP), panels, rows, cols, legend_height)
+        beside = _fit_image(shape, rows, cols, LEGEND_WIDTH + GAP)
+        yield _place_panels(beside, panels, cols, (legend_height, True))
+        inside = _fit_image(shape, rows, cols, 0)
+        if rows * cols > panels and inside[0] >= legend_height and inside[1] >= LEGEND_WIDTH:
+            yield _place_panels(inside, panels, cols, (legend_height, False))
 
 
-def _fit_image(shape: tuple[int, int], rows: int, cols: int, side: int) -> tuple[int, int]:
-    """Largest size of an image when so many rows and columns, and what stands beside, must fit."""
-    width = (MAX_WIDTH - 2 * MARGIN - side - GAP * (cols - 1)) / cols
+def _fit_image(shape: tuple[int, int], rows: int, cols: int, beside: int) -> tuple[int, int]:
+    """Largest size of an image if so many rows and columns, and what stands beside them, must fit."""
+    width = (MAX_WIDTH - 2 * MARGIN - beside - GAP * (cols - 1)) / cols
     height = (MAX_HEIGHT - HEADER - MARGIN - GAP * (rows - 1)) / rows - CAPTION
     scale = min(height / shape[0], width / shape[1])
     return max(1, math.floor(shape[0] * scale)), max(1, math.floor(shape[1] * scale))
 
 
-def _place(image: tuple[int, int], panels: int, rows: int, cols: int, legend_height: int) -> Layout:
-    """Put panels into a table, row by row, and the legend into the first cell left over or beside it."""
+def _place_panels(image: tuple[int, int], panels: int, cols: int, legend: tuple[int, bool]) -> Layout:
+    """Put panels into a table row by row; ``legend``: its height, and whether it stands beside the table."""
     down, right = image[0] + CAPTION + GAP, max(image[1], MIN_CELL_WIDTH) + GAP
-    cells = [(HEADER + CAPTION + down * row, MARGIN + right * col) for row in range(rows) for col in range(cols)]
-    beside = (HEADER + CAPTION, MARGIN + right * cols)
-    fits = len(cells) > panels and image[0] + CAPTION >= legend_height and image[1] >= LEGEND_WIDTH
-    legend = cells[panels] if fits else beside
-    width = MARGIN + (right * cols - GAP if fits else right * cols + LEGEND_WIDTH) + MARGIN
-    bottom = max(HEADER + down * rows - GAP, legend[0] + legend_height - (CAPTION if fits else 0))
-    return Layout((bottom + MARGIN, width), image, tuple(cells[:panels]), legend)
+    top = HEADER + CAPTION
+    corners = tuple((top + down * (n // cols), MARGIN + right * (n % cols)) for n in range(panels))
+    legend_height, beside = legend
+    corner = (top, MARGIN + right * cols) if beside else (corners[-1][0], corners[-1][1] + right)
+    table_right = MARGIN + right * cols - GAP
+    width = (corner[1] + LEGEND_WIDTH if beside else table_right) + MARGIN
+    height = max(corners[-1][0] + image[0], corner[0] + legend_height) + MARGIN
+    return Layout((height, width), image, corners, corner)
+
+
+class Sheet:
+    """A white sheet in pixels: images are painted pixel by pixel, text is set on top."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.pixels = np.full((*size, 3), 255, np.uint8)
+        height, width = size
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+
+    def paint(self, corner: tuple[int, int], image: Image) -> None:
+        """Paint an image with its upper left pixel at a place."""
+        self.pixels[tuple(slice(at, at + n) for at, n in zip(corner, image.shape[:2], strict=True))] = image
+
+    def write(
+        self,
+        baseline: tuple[float, float],
+        text: str,
+        size: float = TEXT,
+        align: str = "left",
+        color: Rgb = INK,
+    ) -> None:
+        """Set a line of text that starts (or ends, ``align="right"``) at a place; ``size`` in pixels."""
+        self.axes.text(
+            baseline[1], baseline[0], text, fontsize=size * 72 / DPI, fontfamily="DejaVu Sans", ha=align,
+            va="baseline", color=[channel / 255 for channel in color], parse_math=False,
+        )  # fmt: skip
+
+    def to_png(self) -> bytes:
+        """The sheet as a PNG file without anything that changes from day to day."""
+        height, width = self.pixels.shape[:2]
+        self.axes.imshow(self.pixels, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
+        self.axes.set_axis_off()
+        stream = io.BytesIO()
+        # Not savefig, which would obey the user's style.
+        FigureCanvasAgg(self.figure).print_png(stream, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        return stream.getvalue()

@@ -1,53 +1,48 @@
 """One picture per pair: both dates, label, probability and change side by side."""
 
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyproj
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cdpipe.arrays import rendering
 from cdpipe.arrays.rendering import Image, Rgb
 from cdpipe.formats.workspace import write_atomically
+from cdpipe.stages.picture_layout import FAINT, INK, LEGEND_WIDTH, MARGIN, SMALL, TITLE, Sheet, arrange_panels
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import tiles_in
 
 STEP = 2048  # side of the windows in which a scene is read, in pixels
 
-# All lengths of a picture are in its own pixels.
-MAX_WIDTH, MAX_HEIGHT = 1600, 1200
-MARGIN, GAP, HEADER, CAPTION = 24, 20, 52, 30
-LEGEND_WIDTH, LEGEND_ROW, MIN_CELL_WIDTH = 210, 26, 190
-DPI = 100
-INK, FAINT_INK = "#1f2328", "#6b7280"
+# Lengths in pixels of the picture.
+ROW, SWATCH, BAR = 27, (15, 24), (14, LEGEND_WIDTH - 20)
+SECTION = 70  # height of the legend's colour bar and of its scale
+
 Panel = tuple[str, Image, NDArray[np.bool_]]  # caption, colours, where there is no data
 
 
 @dataclass(frozen=True, slots=True)
 class PairLayers:
-    """What a picture shows of a pair; all arrays have the same height and width.
+    """What a picture shows of a pair; all arrays have one height and width.
 
     Attributes:
         pair_id: The pair.
         before: ``(3 or 1, height, width)`` red, green, blue, or grey, in any number type.
         after: The same of the second date.
         valid: ``(height, width)`` uint8, bit 0: observed before, bit 1: observed after.
-        probability: ``(height, width)`` of the ensemble, NaN not observed.
+        probability: ``(height, width)`` of the ensemble, NaN where not observed.
         change: ``(height, width)`` 0, 1, 255 not observed.
         label: ``(height, width)`` 0, 1, 255 ignore; None where there is none.
         dates: Of both images, as they are to be read.
         threshold: From which probability on a pixel is changed.
         iou: Of the whole pair, 0 to 1.
         f1: Of the whole pair, 0 to 1.
-        grid: The whole scene's, for a scale bar. North is taken to be up.
+        grid: Of the whole scene, for a scale. North is taken to be up.
     """
 
     pair_id: str
@@ -65,20 +60,10 @@ class PairLayers:
 
     def __post_init__(self) -> None:
         """Refuse layers that are not of one place."""
-        layers = [self.before, self.after, self.valid, self.probability, self.change, self.label]
+        layers = (self.before, self.after, self.valid, self.probability, self.change, self.label)
         shapes = {layer.shape[-2:] for layer in layers if layer is not None}
         if len(shapes) != 1:
             raise ValueError(f"{self.pair_id}: expected layers of one height and width, got {sorted(shapes)}")
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where things are in a picture: positions are ``(top, left)``, sizes ``(height, width)``, in pixels."""
-
-    size: tuple[int, int]
-    image: tuple[int, int]
-    panels: tuple[tuple[int, int], ...]
-    legend: tuple[int, int]
 
 
 def decimate(
@@ -86,7 +71,7 @@ def decimate(
 ) -> NDArray[Any]:
     """Keep every k-th pixel of a scene of any size, so that neither side is longer than ``max_side``.
 
-    Reads 2048-pixel windows one after the other. Equals ``scene[..., ::k, ::k]`` of the whole scene.
+    Reads one window of 2048 pixels after the other; equals ``scene[..., ::k, ::k]`` of the whole scene.
 
     Args:
         read: Returns the ``(..., height, width)`` pixels of a window.
@@ -94,83 +79,139 @@ def decimate(
         max_side: Longest side of the result.
     """
     every = math.ceil(max(shape) / max_side)
-    size = [math.ceil(length / every) for length in shape]
-    kept: NDArray[Any] | None = None
+    kept: NDArray[Any] = np.empty(0)
     for window in tiles_in(Window(0, 0, *shape), STEP):
-        first_row, first_col = -window.row % every, -window.col % every
-        part = read(window)[..., first_row::every, first_col::every]
-        if kept is None:
-            kept = np.empty((*part.shape[:-2], *size), part.dtype)
-        row, col = (window.row + first_row) // every, (window.col + first_col) // every
+        skip_rows, skip_cols = -window.row % every, -window.col % every
+        part = read(window)[..., skip_rows::every, skip_cols::every]
+        if kept.size == 0:
+            kept = np.empty((*part.shape[:-2], *(math.ceil(side / every) for side in shape)), part.dtype)
+        row, col = (window.row + skip_rows) // every, (window.col + skip_cols) // every
         kept[..., row : row + part.shape[-2], col : col + part.shape[-1]] = part
-    assert kept is not None, "a scene has at least one window"
     return kept
 
 
 def draw_pair(path: Path, layers: PairLayers) -> None:
-    """Draw a pair as a PNG up to 1600 pixels wide; the same layers give the same bytes.
+    """Draw a pair as a PNG about 1600 pixels wide; the same layers give the same bytes.
 
     Args:
         path: The file to write, at once or not at all.
-        layers: What to show, already decimated (:func:`decimate`).
+        layers: What to show, decimated already (:func:`decimate`).
     """
-    panels, entries = _panels(layers), _legend_entries(layers)
+    panels, classes = _make_panels(layers), _legend_classes(layers)
     metres = _metres_per_pixel(layers.grid)
-    legend_height = LEGEND_ROW * len(entries) + 84 + (60 if metres else 0)
-    layout = arrange(layers.change.shape, len(panels), legend_height)
-    canvas = np.full((*layout.size, 3), 255, np.uint8)
-    figure = Figure(figsize=(layout.size[1] / DPI, layout.size[0] / DPI), dpi=DPI, facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
-    _draw_header(axes, layers, layout)
+    legend_height = ROW * len(classes) + SECTION * (2 if metres else 1)
+    layout = arrange_panels(layers.change.shape, len(panels), legend_height)
+    sheet = Sheet(layout.size)
+    _draw_header(sheet, layers)
     for (top, left), (caption, colors, missing) in zip(layout.panels, panels, strict=True):
-        image = rendering.resize_nearest(colors, layout.image)
-        image = rendering.hatch(image, rendering.resize_nearest(missing, layout.image))
-        canvas[top : top + layout.image[0], left : left + layout.image[1]] = image
-        _write(axes, (top - 11, left), caption, 15)
-    bottom = _draw_classes(axes, canvas, layout.legend, entries)
-    bottom = _draw_color_bar(axes, canvas, (bottom, layout.legend[1]), layers.threshold)
+        sheet.write((top - 10, left), caption)
+        shown = rendering.resize_nearest(colors, layout.image)
+        sheet.paint((top, left), rendering.hatch(shown, rendering.resize_nearest(missing, layout.image)))
+    top, left = layout.legend
+    for name, color in classes:
+        swatch = np.full((*SWATCH, 3), color or 0, np.uint8)
+        sheet.paint((top, left), rendering.hatch(swatch, np.full(SWATCH, color is None)))
+        sheet.write((top + SWATCH[0] - 2, left + SWATCH[1] + 10), name)
+        top += ROW
+    _draw_color_bar(sheet, (top, left), layers.threshold)
     if metres and layers.grid:
-        shown = metres * layers.grid.width / layout.image[1]
-        _draw_scale(axes, canvas, (bottom, layout.legend[1]), shown)
-    axes.imshow(canvas, extent=(0, layout.size[1], layout.size[0], 0), interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-    write_atomically(path, stream.getvalue())
+        _draw_scale(sheet, (top + SECTION, left), metres * layers.grid.width / layout.image[1])
+    write_atomically(path, sheet.to_png())
 
 
-def arrange(shape: tuple[int, int], panels: int, legend_height: int) -> Layout:
-    """Choose the rows and columns of panels that show a scene largest within 1600 x 1200 pixels.
+def _make_panels(layers: PairLayers) -> list[Panel]:
+    """The images of a picture in the order in which they are read."""
+    dates = [f" · {date}" for date in layers.dates or ()] or ["", ""]
+    seen = [layers.valid & bit > 0 for bit in (1, 2)]
+    before, after = (
+        rendering.stretch_bands(bands, observed)
+        for bands, observed in zip((layers.before, layers.after), seen, strict=True)
+    )
+    backdrop = rendering.pale_map(after)
+    panels: list[Panel] = [(f"Before{dates[0]}", before, ~seen[0]), (f"After{dates[1]}", after, ~seen[1])]
+    if layers.label is None:
+        classes, colors = layers.change, {1: rendering.CHANGED}
+    else:
+        labelled = rendering.paint_classes(backdrop, layers.label, {1: rendering.LABELLED})
+        panels.append(("Label", labelled, layers.label == 255))
+        classes, colors = rendering.compare_with_label(layers.change, layers.label), dict(rendering.OUTCOMES)
+    probability = rendering.probability_colors(layers.probability)
+    changed = rendering.paint_classes(backdrop, classes, colors)
+    return [
+        *panels,
+        ("Probability of change", probability, np.isnan(layers.probability)),
+        ("Detected change", changed, layers.change == 255),
+    ]
 
-    The legend takes the place left over in the last row, or a column of its own where none is left.
 
-    Args:
-        shape: Height and width of the layers.
-        panels: How many panels there are.
-        legend_height: Pixels that the legend needs.
+def _legend_classes(layers: PairLayers) -> list[tuple[str, Rgb | None]]:
+    """Names and colours of the classes; None is hatched."""
+    if layers.label is None:
+        return [("Detected change", rendering.CHANGED), ("No data", None)]
+    unlabelled = bool(((layers.label == 255) & (layers.change == 1)).any())
+    return [
+        ("Labelled change", rendering.LABELLED),
+        ("Hit", rendering.HIT),
+        ("Missed", rendering.MISS),
+        ("False alarm", rendering.FALSE_ALARM),
+        *([("Change without label", rendering.UNLABELLED)] if unlabelled else []),
+        ("No data", None),
+    ]
+
+
+def _draw_header(sheet: Sheet, layers: PairLayers) -> None:
+    """The pair's name on the left, its figures on the right."""
+    figures = [("IoU", layers.iou), ("F1", layers.f1)]
+    text = "   ".join(
+        f"{name} {value:.3f}" for name, value in figures if value is not None and math.isfinite(value)
+    )
+    width = sheet.pixels.shape[1] - 2 * MARGIN
+    room = width - 0.65 * TITLE * len(text)
+    sheet.write((42, MARGIN), layers.pair_id, min(TITLE, room / (0.65 * len(layers.pair_id))))
+    sheet.write((42, MARGIN + width), text, TITLE, "right")
+
+
+def _draw_color_bar(sheet: Sheet, corner: tuple[int, int], threshold: float | None) -> None:
+    """Colours of probabilities from 0 to 1, with a mark at the threshold."""
+    top, left = corner[0] + 30, corner[1]
+    ramp = np.broadcast_to(np.linspace(0, 1, BAR[1], dtype=np.float32), BAR)
+    sheet.write((top - 8, left), "Probability")
+    sheet.paint((top, left), rendering.probability_colors(ramp))
+    below = top + BAR[0] + 16
+    for end, align in ((0, "left"), (1, "right")):
+        if threshold is None or abs(threshold - end) > 0.15:  # or their figures would run into each other
+            sheet.write((below, left + end * BAR[1]), str(end), SMALL, align, FAINT)
+    if threshold is not None:
+        at = left + round(threshold * (BAR[1] - 1))
+        sheet.paint((top - 3, at - 1), np.full((BAR[0] + 6, 2, 3), INK, np.uint8))
+        sheet.write((below, at), f"{threshold:.2f}", SMALL, "center")
+
+
+def _metres_per_pixel(grid: Grid | None) -> float | None:
+    """Ground length of a pixel's side along the rows, at the scene's centre; None if not projected.
+
+    On the ellipsoid and not in units of the CRS: those of the web's Mercator are twice too long in Oslo.
     """
-    best: tuple[float, Layout] | None = None
-    for cols in range(1, panels + 1):
-        for own_column in (False, True):
-            scale, layout = _try_columns(shape, panels, legend_height, cols, own_column)
-            if scale and (best is None or scale > best[0]):
-                best = scale, layout
-    assert best is not None, "a legend in a column of its own always fits"
-    return best[1]
+    crs = None if grid is None or grid.crs is None else pyproj.CRS.from_wkt(grid.crs)
+    if grid is None or crs is None or not crs.is_projected:
+        return None
+    row, col = grid.height / 2, grid.width / 2
+    ends = [grid.xy(row, col - 0.5), grid.xy(row, col + 0.5)]
+    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    lon, lat = to_degrees.transform([x for x, _ in ends], [y for _, y in ends])
+    geod = crs.get_geod()
+    length = geod.line_length(lon, lat) if geod else math.nan
+    return length if math.isfinite(length) and length > 0 else None
 
 
-def _try_columns(
-    shape: tuple[int, int], panels: int, legend_height: int, cols: int, own_column: bool
-) -> tuple[float, Layout]:
-    """The scale of a scene and the layout for so many columns; scale 0 if the legend does not fit."""
-    rows = math.ceil(panels / cols)
-    side = LEGEND_WIDTH + GAP if own_column else 0
-    width = (MAX_WIDTH - 2 * MARGIN - side - GAP * (cols - 1)) / cols
-    height = (MAX_HEIGHT - HEADER - MARGIN - GAP * (rows - 1)) / rows - CAPTION
-    scale = min(height / shape[0], width / shape[1])
-    image = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-    down, right = image[0] + CAPTION + GAP, max(image[1], MIN_CELL_WIDTH) + GAP
-    origins = [(HEADER + down * row, MARGIN + right * col) for row in range(rows) for col in range(cols)]
-    tops = tuple((top + CAPTION, left) for top, left in origins[:panels])
-    legend = (HEADER + CAPTION, MARGIN + right * cols) if own_column else origins[panels:][:1]
-    return scale, Layout((0, 0), image, tops, (0, 0))
+def _draw_scale(sheet: Sheet, corner: tuple[int, int], metres: float) -> None:
+    """A bar of a round length, at most as long as the colour bar; ``metres`` per pixel of the picture."""
+    longest = metres * BAR[1]
+    power = 10 ** math.floor(math.log10(longest))
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
+    pixels = max(1, round(length / metres))
+    top, left = corner[0] + 30, corner[1]
+    name = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    sheet.write((top - 8, left), name)
+    for offset, height, width in ((0, 3, pixels), (0, 9, 2), (pixels - 2, 9, 2)):
+        sheet.paint((top + 9 - height, left + offset), np.full((height, width, 3), INK, np.uint8))

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cdpipe.arrays.metrics import NOT_OBSERVED, is_change
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.formats.records import block_record, write_record
@@ -17,8 +18,6 @@ from cdpipe.stages.inference import Execution, Forward, Placement, make_forward,
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.keys import content_key
 from cdpipe.values.windows import PatchGrid, patch_stride
-
-NOT_OBSERVED = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemb
     write_record(block_record(records, key), workspace.root, stored)
 
 
-def threshold_change(probability: Any, threshold: float) -> Any:
+def threshold_change(probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
     """Change mask of a probability: 1 at or above the threshold, 0 below, 255 where not observed."""
-    change = (probability >= np.float32(threshold)).astype(np.uint8)
+    change = is_change(probability, threshold).astype(np.uint8)
     return np.where(np.isnan(probability), np.uint8(NOT_OBSERVED), change)

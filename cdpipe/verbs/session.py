@@ -60,6 +60,10 @@ class Session:
             text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
             self.console.print(f"failed: {text}", markup=False, style="red")
 
+    def write_failures(self) -> None:
+        """Write down which pairs failed, for ``--failed`` and later stages."""
+        write_json(self.run_folder / "failed.json", self.failures)
+
     def say(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, markup=False)
@@ -117,8 +121,7 @@ def read_failures(session: Session) -> dict[str, str]:
 
 
 def close(session: Session) -> int:
-    """Write down which pairs failed and give the exit code."""
-    write_json(session.run_folder / "failed.json", session.failures)
+    """Say how many pairs failed and give the exit code."""
     if not session.failures:
         return EXIT_DONE
     session.say(f"{len(session.failures)} pair(s) failed; mend them and run the same command, or only them with --failed")

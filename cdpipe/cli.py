@@ -1,0 +1,114 @@
+"""The command line: parse, load the configuration, run a verb, end with the exit code that says what happened."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from cdpipe import __version__
+from cdpipe.values.errors import EXIT_BUG, EXIT_DONE, CdpipeError
+
+VERBS = {
+    "ingest": "rasters and labels into the store",
+    "train": "train every configured model",
+    "predict": "models over all pairs, ensemble, change, GeoTIFFs",
+    "evaluate": "figures and pictures against the labels",
+    "pipeline": "ingest, train, predict, evaluate",
+    "verify": "hash everything stored again; withdraw what is damaged",
+    "status": "what is done, what is left, what failed",
+}
+EPILOG = "exit codes: 0 done, 1 bug, 2 configuration, 3 input, 4 integrity, 5 done but for the pairs listed, 75 locked"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give the exit code; users' mistakes are told without a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except CdpipeError as error:
+        print(f"cdpipe: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("cdpipe: interrupted; the same command continues", file=sys.stderr)
+        return 128 + 2
+    except OSError as error:
+        # a full disk or a folder without permission is not a bug, and its message names the path
+        print(f"cdpipe: {error}", file=sys.stderr)
+        return 3
+    except Exception:  # noqa: BLE001 (the last resort: this one is ours)
+        traceback.print_exc()
+        print("cdpipe: this is a bug; please report the lines above", file=sys.stderr)
+        return EXIT_BUG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cdpipe", description="Find change in satellite imagery.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"cdpipe {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    init = verbs.add_parser("init", help="write a commented configuration and an empty catalog")
+    init.add_argument("folder", type=Path, nargs="?", default=Path())
+    check = verbs.add_parser("check", help="open everything the catalog names and list every problem")
+    _add_config(check)
+    check.add_argument("--read", action="store_true", help="read every raster in full")
+    for verb, text in VERBS.items():
+        _add_run_options(verbs.add_parser(verb, help=text, epilog=EPILOG), verb)
+    demo = verbs.add_parser("demo", help="make sample scenes and run the whole pipeline on them")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for scenes and results (default: ./demo)")
+    demo.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument("config", type=Path, nargs="?" if optional else None, help="configuration (YAML)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as predict.threshold=0.4"
+    )
+
+
+def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
+    _add_config(parser, optional=verb == "predict")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
+    if verb not in ("verify", "status"):
+        parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+        parser.add_argument("--failed", action="store_true", help="work only on pairs that failed last time")
+    if verb in ("ingest", "pipeline"):
+        parser.add_argument("--keep-going", action="store_true", help="leave out pairs that the check finds unusable")
+    if verb == "predict":
+        parser.add_argument("--before", type=Path, help="first date (instead of a configuration)")
+        parser.add_argument("--after", type=Path, help="second date")
+        parser.add_argument("--model", type=Path, action="append", help="model folder; several make an ensemble")
+        parser.add_argument("--out", type=Path, help="folder for the results")
+        parser.add_argument("--bands", default="red=1,green=2,blue=3", help="what the bands are (default: %(default)s)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Load what the verb needs; heavy libraries are imported here, so that --help is quick."""
+    if options.verb == "init":
+        from cdpipe.verbs import init
+
+        for path in init.run(options.folder):
+            print(f"wrote {path}")
+        return EXIT_DONE
+    if options.verb == "demo":
+        from cdpipe.verbs import demo
+
+        return demo.run(options.out, verbose=options.verbose)
+    if options.verb == "predict" and options.config is None:
+        from cdpipe.verbs import predict_pair
+
+        return predict_pair.run(options)
+    from cdpipe.formats.config_file import load_config
+
+    config = load_config(options.config, options.set)
+    if options.verb == "check":
+        from cdpipe.verbs import check
+
+        return check.run(config, read=options.read)
+    from cdpipe.verbs import run_verb
+
+    return run_verb.run(config, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Prediction of many pairs, each pair's rasters written beside it as soon as its last block is stored."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cdpipe.distributed.predict import predict_blocks
+from cdpipe.distributed.tasks import Background
+from cdpipe.stages.products import RasterJob, rasters_are_written, write_rasters
+from cdpipe.stages.run_plan import BlockWork, PredictJob, create_result_groups, finish_results
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened to a pair: a block was worked on, it failed (with the reason), or it is published."""
+
+    pair: int
+    block: bool = False
+    published: bool = False
+    failure: str | None = None
+
+
+def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int) -> Iterator[Event]:
+    """Predict blocks without making rasters of them; a pair may fail more than once."""
+    for number in {item.pair for item in work}:
+        create_result_groups(job, number)
+    for result in predict_blocks(job, work, workers) if work else ():
+        yield Event(result.pair, block=True, failure=result.error)
+
+
+def predict_and_publish(
+    job: PredictJob, work: Sequence[BlockWork], workers: int, rasters: Sequence[RasterJob]
+) -> Iterator[Event]:
+    """Predict missing blocks and publish every pair that is complete.
+
+    Args:
+        job: The run.
+        work: What is missing, in the order of pairs.
+        workers: Actors that hold models.
+        rasters: The rasters of each pair.
+
+    Yields:
+        An event for every block, and one for every pair: published or failed.
+    """
+    left, failed = Counter(item.pair for item in work), set()
+    background = Background(write_rasters)
+    for number in range(len(job.pairs)):
+        if number not in left:
+            yield from _publish(job, number, rasters[number], background)
+    for event in predict_only(job, work, workers):
+        number = event.pair
+        left[number] -= 1
+        if event.failure is None or number not in failed:
+            yield event
+        if event.failure is not None:
+            failed.add(number)
+        elif not left[number] and number not in failed:
+            yield from _publish(job, number, rasters[number], background)
+        yield from _collect(background, wait=False)
+    yield from _collect(background, wait=True)
+
+
+def _publish(job: PredictJob, number: int, rasters: RasterJob, background: Background) -> Iterator[Event]:
+    finish_results(job, number)
+    if rasters_are_written(rasters):
+        yield Event(number, published=True)
+    else:
+        background.start(number, rasters)
+
+
+def _collect(background: Background, *, wait: bool) -> Iterator[Event]:
+    for number, _, error in background.collect(wait=wait):
+        yield Event(number, published=error is None, failure=None if error is None else f"rasters: {error}")

@@ -1,0 +1,75 @@
+"""Coordinate reference systems: one text for each, short names, and places of one grid in another."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.warp import transform
+
+from cdpipe.values.grid import Grid
+
+Points = NDArray[np.float64]
+
+
+def canonical_wkt(crs: CRS) -> str:
+    """One text for one CRS: files spell the same EPSG entry in many ways."""
+    wkt = str(crs.to_wkt())
+    # a file's own datum shift is more than the entry says, though GDAL identifies it all the same
+    code = None if "TOWGS84" in wkt else crs.to_epsg(confidence_threshold=100)
+    return str(CRS.from_epsg(code).to_wkt()) if code else wkt
+
+
+def crs_name(wkt: str | None) -> str:
+    """A short name for people: "EPSG:32633", or the CRS's own name, or "none"."""
+    if wkt is None:
+        return "none"
+    code = CRS.from_wkt(wkt).to_epsg(confidence_threshold=100)
+    return f"EPSG:{code}" if code else wkt.partition('"')[2].partition('"')[0]
+
+
+def project_positions(of: Grid, to: Grid, rows: Points, cols: Points) -> tuple[Points, Points]:
+    """Rows and columns in grid ``to`` of positions in grid ``of``; inf or nan where there is none."""
+    a, b, c, d, e, f = of.transform
+    x, y = (a * cols + b * rows + c).ravel(), (d * cols + e * rows + f).ravel()
+    if of.crs is not None and to.crs is not None and of.crs != to.crs:
+        x, y = _transform(CRS.from_wkt(of.crs), CRS.from_wkt(to.crs), x, y)
+    a, b, c, d, e, f = to.transform
+    determinant = a * e - b * d
+    x, y = x - c, y - f
+    with np.errstate(invalid="ignore"):
+        to_rows, to_cols = (a * y - d * x) / determinant, (e * x - b * y) / determinant
+    return to_rows.reshape(rows.shape), to_cols.reshape(rows.shape)
+
+
+def footprint_share(source: Grid, grid: Grid) -> float:
+    """Share of a grid that another raster's extent covers, told from 64 x 64 points of the grid."""
+    rows, cols = np.meshgrid(*((np.arange(64) + 0.5) / 64 * length for length in grid.shape), indexing="ij")
+    source_rows, source_cols = project_positions(grid, source, rows, cols)
+    inside = (source_rows >= 0) & (source_rows < source.height)
+    inside &= (source_cols >= 0) & (source_cols < source.width)
+    return float(inside.mean())
+
+
+def pixel_ratio(source: Grid, grid: Grid) -> tuple[float, float]:
+    """How many source rows and columns one pixel of a grid spans, at the grid's centre; nan if nowhere."""
+    row, col = grid.height / 2, grid.width / 2
+    rows, cols = np.array([row, row + 1, row]), np.array([col, col, col + 1])
+    here, below, right = np.stack(project_positions(grid, source, rows, cols), -1)
+    with np.errstate(invalid="ignore"):
+        spans = np.hypot(below - here, right - here)
+    return (float(spans[0]), float(spans[1])) if np.isfinite(spans).all() else (math.nan, math.nan)
+
+
+def _transform(of: CRS, to: CRS, x: Points, y: Points) -> tuple[Points, Points]:
+    try:
+        xs, ys = transform(of, to, x, y)
+        return np.array(xs, np.float64), np.array(ys, np.float64)
+    except CPLE_BaseError:
+        if len(x) == 1:
+            return np.array([np.inf]), np.array([np.inf])
+    # one point without an image fails the whole list: halve it until such points are alone
+    half = len(x) // 2
+    first, second = _transform(of, to, x[:half], y[:half]), _transform(of, to, x[half:], y[half:])
+    return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])

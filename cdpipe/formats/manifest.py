@@ -1,0 +1,70 @@
+"""The manifest of a run: written last, it says that everything it lists was complete and matched."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cdpipe.formats.workspace import read_json, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestPair:
+    """What a run has of a pair.
+
+    Attributes:
+        pair_id: The pair.
+        split: Its split, None where it has none.
+        pair: Key of its imagery.
+        label: Key of its label, None without one.
+        probabilities: Key of each model's probability, by the model's name.
+        change: Key of the ensemble's change.
+        rasters: Published files relative to the workspace, each with its SHA-256.
+    """
+
+    pair_id: str
+    split: str | None
+    pair: str
+    label: str | None
+    probabilities: dict[str, str]
+    change: str
+    rasters: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a run is made of.
+
+    Attributes:
+        name: The run's name.
+        models: Name, key, folder relative to the workspace (or absolute), weight, own threshold of each model.
+        threshold: Of the ensemble.
+        fitted_on: What the threshold was fitted on, in words.
+        pairs: Finished pairs.
+        failed: Reason for every pair that failed.
+    """
+
+    name: str
+    models: list[dict[str, Any]]
+    threshold: float
+    fitted_on: str
+    pairs: list[ManifestPair]
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def manifest_path(run_folder: Path) -> Path:
+    """File of a run's manifest."""
+    return run_folder / "manifest.json"
+
+
+def write_manifest(run_folder: Path, manifest: Manifest) -> None:
+    """Write a run's manifest; the same run gives the same bytes."""
+    write_json(manifest_path(run_folder), asdict(manifest))
+
+
+def read_manifest(run_folder: Path) -> Manifest | None:
+    """A run's manifest, or None where there is none or it is damaged."""
+    value = read_json(manifest_path(run_folder))
+    try:
+        return Manifest(**{**value, "pairs": [ManifestPair(**pair) for pair in value["pairs"]]})
+    except (TypeError, KeyError):
+        return None

@@ -1,0 +1,92 @@
+"""The pixels of one date on a pair's grid, and which of them were observed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.formats.catalog import Source
+from cdpipe.formats.scenes import describe_dataset, grid_or, open_raster, read_values, require_georeference
+from cdpipe.formats.warp import Layer, Pixels, read_layer
+from cdpipe.values.config import Config, Input
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Grid, Window
+
+
+def read_on_grid(
+    source: Source, valid: Path | None, grid: Grid, window: Window, config: Config
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of one date on the pair's grid.
+
+    A pixel is observed if none of the needed bands has nodata there (the sensor's value if it names one,
+    else the file's tag; for floating point also NaN and infinity), and if the valid raster, where there
+    is one, has a usable value. The same pixel comes out the same, bit for bit, whatever the window.
+
+    Args:
+        source: The date.
+        valid: Its valid or cloud raster; by its own georeference, or else of the date's raster's size.
+        grid: The pair's grid; resampled onto it by ``config.align.resampling`` if the raster's differs.
+        window: Pixels of ``grid``.
+        config: Its sections ``input`` and ``align``.
+
+    Returns:
+        Values (band, height, width) in the raster's own type, bands in the order of the pair's roles,
+        0 where there is no data; and (height, width), True where observed.
+
+    Raises:
+        InputError: If a file is missing, damaged or does not fit.
+    """
+    with open_raster(source.path, config.input) as dataset:
+        info = require_georeference(describe_dataset(source.path, dataset), config.input)
+        bands = source.band_numbers(info.count)
+        tags = [dataset.nodatavals[band - 1] for band in bands]
+        nodata = tags if source.sensor.nodata is None else [source.sensor.nodata] * len(bands)
+
+        def read(part: Window) -> Pixels:
+            values = read_values(dataset, source.path, bands, part)
+            return values, has_data(values, nodata)
+
+        layer = Layer(str(source.path), info.grid, len(bands), info.dtype, read)
+        values, observed = read_layer(layer, grid, window, config.align.resampling)
+    if valid is not None:
+        own_grid = info.grid if info.grid.crs is not None else grid
+        observed &= _read_usable(valid, source.sensor.unusable, own_grid, (grid, window), config.input)
+    return values, observed
+
+
+def has_data(values: NDArray[Any], nodata: list[float | None]) -> NDArray[np.bool_]:
+    """Where no band has its nodata value, and all are finite.
+
+    Args:
+        values: (band, height, width).
+        nodata: The value of each band that means no data, or None.
+    """
+    present = np.ones(values.shape[1:], np.bool_)
+    floating = values.dtype.kind == "f"
+    for band, missing in zip(values, nodata, strict=True):
+        if floating:
+            present &= np.isfinite(band)
+        if missing is None or not (floating or float(missing).is_integer()):
+            continue
+        with np.errstate(over="ignore"):  # a tag of -1.8e308 on 32-bit values
+            present &= band != (band.dtype.type(missing) if floating else int(missing))
+    return present
+
+
+def _read_usable(
+    path: Path, unusable: tuple[int, ...], own_grid: Grid, where: tuple[Grid, Window], settings: Input
+) -> NDArray[np.bool_]:
+    """Where a valid or cloud raster has a value that is not unusable; nowhere outside of it."""
+    with open_raster(path, settings) as dataset:
+        info = describe_dataset(path, dataset)
+        if info.count != 1:
+            raise InputError(f"{path}: expected one band in a valid raster, got {info.count}")
+
+        def read(part: Window) -> Pixels:
+            values = read_values(dataset, path, [1], part)
+            return (~np.isin(values, unusable)).astype(np.uint8), np.isfinite(values[0])
+
+        layer = Layer(str(path), grid_or(info, own_grid, "its date's raster"), 1, np.uint8, read)
+        usable, present = read_layer(layer, *where, "nearest")
+    return np.asarray(present & (usable[0] == 1))

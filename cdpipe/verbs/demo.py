@@ -1,0 +1,54 @@
+"""``cdpipe demo``: the whole pipeline on scenes that are made on the spot."""
+
+import time
+from pathlib import Path
+
+from cdpipe.formats.config_file import load_config
+from cdpipe.formats.workspace import write_atomically
+from cdpipe.stages.sample_scenes import make_sample_scenes
+from cdpipe.verbs.console import duration, make_console
+from cdpipe.verbs.run_verb import run_session
+from cdpipe.verbs.session import Session
+
+CONFIG = """\
+name: demo
+catalog: scenes/pairs.csv
+workspace: ./work
+sensors:
+  demo: {bands: {red: 1, green: 2, blue: 3, nir: 4}, nodata: 0}
+label: {changed: [1], unchanged: [0]}
+train:
+  models:                     # small networks, so that the demo takes minutes on a laptop without a GPU
+    unetplusplus: {encoder: resnet18, arguments: {encoder_depth: 4, decoder_channels: [64, 32, 16, 16]}}
+    siamese_resnet18: {}
+  patch: 128
+  global_batch: 8
+  epochs: 12
+  samples_per_epoch: 240
+  learning_rate: 1.0e-3
+predict: {overlap: 0.25, tta: d4, threshold: auto, model_rasters: true}
+"""
+
+
+def run(folder: Path, *, verbose: bool) -> int:
+    """Make scenes and a configuration, run the pipeline, say where things are."""
+    begun = time.monotonic()
+    console = make_console()
+    path = folder / "cdpipe.yaml"
+    if not path.exists():
+        write_atomically(path, CONFIG.encode())
+    config = load_config(path)
+    if not config.catalog.exists():
+        console.print(f"making sample scenes in {config.catalog.parent}")
+        make_sample_scenes(config.catalog.parent)
+    code = run_session(Session(config, console, verbose=verbose), "pipeline")
+    outputs = config.workspace / "runs" / config.name
+    console.print(f"\nThe demo took {duration(time.monotonic() - begun)}. To look at what it made:", markup=False)
+    for what, where in (
+        ("change masks and probabilities, for QGIS", outputs / "rasters"),
+        ("a picture of every pair", outputs / "report" / "pictures"),
+        ("figures", outputs / "report" / "evaluation.md"),
+        ("the configuration, to copy and turn into yours", path),
+    ):
+        console.print(f"  {where}  ({what})", markup=False, soft_wrap=True)
+    return code

@@ -1,0 +1,104 @@
+"""``cdpipe ingest``: the catalog's rasters and labels into the store."""
+
+import shutil
+
+from cdpipe.distributed.cluster import ray_session
+from cdpipe.distributed.ingest import hash_files, ingest_pairs, plan_blocks
+from cdpipe.formats.catalog import Pair
+from cdpipe.formats.scenes import describe_scene
+from cdpipe.formats.sources import known_hashes, remember_hashes
+from cdpipe.stages.check import check_catalog
+from cdpipe.stages.ingest import IngestJob
+from cdpipe.stages.model_plan import needed_bands
+from cdpipe.stages.pair_plan import plan_pairs, source_files
+from cdpipe.values.errors import InputError
+from cdpipe.values.windows import block_keys
+from cdpipe.verbs.console import duration, progress, size
+from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged
+
+
+def run(session: Session) -> None:
+    """Ingest what is not in the store yet.
+
+    Raises:
+        InputError: If the check finds unusable pairs and the session does not keep going, or no pair is left.
+    """
+    pairs = _usable(session, chosen_pairs(session))
+    if session.dry_run:
+        _show_plan(session, pairs)
+        return
+    with ray_session(session.config.resources, session.verbose), logged(session, "ingest", {}) as figures:
+        _hash_sources(session, pairs)
+        hashes = known_hashes(session.workspace, [file for pair in pairs for file in source_files(pair)])
+        planned, failed = plan_pairs(pairs, session.config, hashes)
+        for pair_id, reason in failed.items():
+            session.fail(pair_id, reason)
+        jobs = [IngestJob(session.workspace, session.config, item) for item in planned]
+        tasks = plan_blocks(jobs)
+        done = 0
+        with progress(session.console, "ingest: blocks", len(tasks)) as advance:
+            for job, _, error in ingest_pairs(jobs, tasks, lambda count: advance(count, "")):
+                if error is None:
+                    done += 1
+                else:
+                    session.fail(job.planned.pair.pair_id, error)
+        figures |= {"pairs": done, "blocks": len(tasks)}
+    if not done:
+        raise InputError("no pair could be ingested: " + "; ".join(session.failures.values()))
+    session.say(f"ingest: {done} pair(s) in {session.workspace.root / 'store.zarr'}, {len(tasks)} block(s) written now")
+
+
+def _usable(session: Session, pairs: list[Pair]) -> list[Pair]:
+    """The pairs in which a check of headers and labels finds no mistake."""
+    with progress(session.console, "check: pairs", len(pairs)) as advance:
+        report = check_catalog(session.config, pairs, needed_bands(session.config), lambda: advance(1, ""))
+    bad = {item.pair_id: item.problems for item in report.pairs if item.problems}
+    if not bad and not report.problems:
+        return pairs
+    lines = [*report.problems, *(f"pair {pair_id}: {problem}" for pair_id, found in bad.items() for problem in found)]
+    usable = [pair for pair in pairs if pair.pair_id not in bad]
+    if session.keep_going and usable and not report.problems:
+        for pair_id, found in bad.items():
+            session.fail(pair_id, "; ".join(found))
+        return usable
+    hint = "\nmend them, or leave those pairs out with --keep-going" if usable and not report.problems else ""
+    raise InputError("\n".join([f"{session.config.catalog}: {len(lines)} problem(s)", *(f"  {line}" for line in lines)]) + hint)
+
+
+def _hash_sources(session: Session, pairs: list[Pair]) -> None:
+    files = list(dict.fromkeys(file for pair in pairs for file in source_files(pair)))
+    known = known_hashes(session.workspace, files)
+    unknown = [file for file in files if file not in known]
+    with progress(session.console, "hash: files", len(unknown)) as advance:
+        found = {path: (sha, stamp) for path, sha, stamp in hash_files(unknown, lambda count: advance(count, ""))}
+    if found:
+        remember_hashes(session.workspace, found)
+
+
+def _show_plan(session: Session, pairs: list[Pair]) -> None:
+    """What an ingest from nothing would read and write."""
+    blocks = bytes_in = bytes_out = 0
+    for pair in pairs:
+        before, after = (describe_scene(source.path, session.config.input) for source in (pair.before, pair.after))
+        blocks += len(block_keys(pair.pair_id, before.grid.shape, session.config.align.block))
+        bytes_in += sum(file.stat().st_size for file in source_files(pair))
+        depth = len(pair.roles) * sum(_itemsize(info.dtype) for info in (before, after)) + (2 if pair.label else 1)
+        bytes_out += before.grid.height * before.grid.width * depth
+    free = shutil.disk_usage(_existing(session)).free
+    rate = last_rate(session, "ingest", "blocks")
+    session.say(f"ingest: {len(pairs)} pair(s), {blocks} block(s) of {session.config.align.block} pixels")
+    session.say(f"  reads {size(bytes_in)}, writes at most {size(bytes_out)} before compression; {size(free)} free")
+    session.say(f"  time: {duration(blocks / rate)} at the last measured rate" if rate else "  time: not measured yet")
+
+
+def _itemsize(dtype: str) -> int:
+    import numpy as np
+
+    return np.dtype(dtype).itemsize
+
+
+def _existing(session: Session) -> str:
+    folder = session.workspace.root
+    while not folder.exists():
+        folder = folder.parent
+    return str(folder)

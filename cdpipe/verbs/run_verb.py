@@ -1,0 +1,49 @@
+"""Runs one verb of a configuration: lock, work, write down what failed."""
+
+import argparse
+import contextlib
+
+from cdpipe.formats.workspace import locked
+from cdpipe.values.config import Config
+from cdpipe.values.errors import EXIT_DONE
+from cdpipe.verbs import evaluate, ingest, pipeline, predict, status, train, verify
+from cdpipe.verbs.console import make_console
+from cdpipe.verbs.session import Session, close
+
+RUN = {
+    "ingest": ingest.run,
+    "train": train.run,
+    "predict": predict.run,
+    "evaluate": evaluate.run,
+    "pipeline": pipeline.run,
+    "verify": verify.run,
+    "status": status.run,
+}
+READ_ONLY = ("status",)
+KEEPS_FAILURES = ("status", "verify")
+
+
+def run(config: Config, options: argparse.Namespace) -> int:
+    """Run the verb that was asked for and give the exit code."""
+    session = Session(
+        config,
+        make_console(),
+        dry_run=getattr(options, "dry_run", False),
+        keep_going=getattr(options, "keep_going", False),
+        only_failed=getattr(options, "failed", False),
+        verbose=options.verbose,
+    )
+    return run_session(session, options.verb)
+
+
+def run_session(session: Session, verb: str) -> int:
+    """Run a verb and give the exit code; the workspace is held while it writes."""
+    if session.dry_run or verb in READ_ONLY:
+        RUN[verb](session)
+        return EXIT_DONE
+    with locked(session.workspace), contextlib.ExitStack() as stack:
+        if verb not in KEEPS_FAILURES:
+            # also when the verb gives up: which pairs failed is what the user needs then
+            stack.callback(session.write_failures)
+        RUN[verb](session)
+        return close(session)

@@ -1,0 +1,95 @@
+"""``cdpipe train``: every configured model, each its own run, each resumable."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cdpipe.distributed.cluster import ray_session
+from cdpipe.distributed.train import plan_workers, read_progress, train
+from cdpipe.formats.model_io import ModelCard
+from cdpipe.stages.model_plan import finish_model, plan_training, trained_model
+from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
+from cdpipe.stages.samples import LabelledPair
+from cdpipe.stages.splits import split_pairs
+from cdpipe.stages.train_job import TrainJob
+from cdpipe.verbs.console import progress
+from cdpipe.verbs.session import Session, logged, stored_pairs
+
+POLL_SECONDS = 1.0
+
+
+def run(session: Session) -> None:
+    """Train the models that are not trained yet.
+
+    Raises:
+        InputError: If there is nothing to learn from.
+    """
+    jobs = training_jobs(session)
+    waiting = [job for job in jobs if trained_model(job) is None]
+    for job in jobs:
+        card = trained_model(job)
+        if card is not None:
+            session.say(f"train: {job.name} is trained already: {_summary(session, job, card)}")
+    if session.dry_run:
+        for job in waiting:
+            session.say(
+                f"train: {job.name} ({job.architecture}), {len(job.train)} pair(s), at most {job.options.epochs} epochs "
+                f"of {job.steps} steps of {job.options.global_batch} patches of {job.options.patch} pixels"
+            )
+        return
+    if not waiting:
+        return
+    with ray_session(session.config.resources, session.verbose):
+        workers, use_gpu = plan_workers(session.config.resources, session.config.train.global_batch)
+        for job in waiting:
+            facts = {"model": job.name, "steps": job.steps, "workers": workers, "gpu": use_gpu}
+            with logged(session, "train", facts) as figures, _watched(session, job):
+                card = finish_model(job, train(job, workers, use_gpu))
+                figures["best_epoch"] = card.metrics["epoch"]
+            session.say(f"train: {job.name}: {_summary(session, job, card)}")
+
+
+def training_jobs(session: Session) -> list[TrainJob]:
+    """What the configuration wants trained, on the pairs in the store."""
+    return jobs_for(session, [planned for planned, _ in stored_pairs(session)])
+
+
+def jobs_for(session: Session, planned: list[PlannedPair]) -> list[TrainJob]:
+    """What the configuration wants trained on some of the catalog's pairs."""
+    splits = split_pairs(planned)
+    chosen: dict[str, list[LabelledPair]] = {"train": [], "val": [], "test": []}
+    for item in planned:
+        split = splits.get(item.pair.pair_id)
+        labelled = labelled_pair(session.workspace, item) if split else None
+        if split and labelled:
+            chosen[split].append(labelled)
+    return plan_training(session.workspace, session.config, chosen["train"], chosen["val"])
+
+
+def _summary(session: Session, job: TrainJob, card: ModelCard) -> str:
+    folder = session.workspace.model(job.name, job.key)
+    return f"epoch {card.metrics['epoch'] + 1}, validation IoU {card.metrics['val_iou']:.3f}, in {folder}"
+
+
+@contextmanager
+def _watched(session: Session, job: TrainJob) -> Iterator[None]:
+    """Show the progress that the first worker writes down while Ray Train holds this thread."""
+    stop = threading.Event()
+    with progress(session.console, f"train {job.name}: steps", job.options.epochs * job.steps) as advance:
+
+        def poll() -> None:
+            shown = 0
+            while not stop.wait(POLL_SECONDS):
+                found = read_progress(job)
+                if found:
+                    done = found["epoch"] * job.steps + found["step"]
+                    advance(done - shown, f"epoch {found['epoch'] + 1}, loss {found['loss']:.3f}")
+                    shown = done
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()

@@ -1,0 +1,14 @@
+"""Score a run against its labels and draw every pair.
+
+On this machine, or on a cluster:
+
+    python jobs/evaluate.py config.yaml
+    ray job submit --working-dir . -- python jobs/evaluate.py config.yaml --set workspace=/shared/work
+"""
+
+import sys
+
+from cdpipe.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,29 @@
+"""Settings that hold for every test, and the data beside the repository."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Read when these libraries are imported, hence before any test is.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # saves some 8 s for every Train run
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+# How fast an example runs says nothing on a busy machine.
+SLOW = [HealthCheck.too_slow]
+settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=SLOW)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data that lies beside the repository on some machines, and is no part of it."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the data folder {folder}, which is not on this machine")
+    return folder
