@@ -55,9 +55,9 @@ for python in $$PYTHON; do \
     bare="$$python"; \
 done; \
 if [ -n "$$bare" ]; then \
-    echo "$$bare fits but cannot make environments: it lacks ensurepip." \
-        "On Debian and Ubuntu install the package $$("$$bare" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')," \
-        "or name another Python: make env PYTHON=/path/to/python3" >&2; \
+    package=$$("$$bare" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+    echo "$$bare fits but cannot make environments: it lacks ensurepip. On Debian and Ubuntu install" \
+        "the package $$package, or name another Python: make env PYTHON=/path/to/python3" >&2; \
 else \
     echo "expected a Python 3.11, 3.12 or 3.13 that runs, found none among: $$PYTHON." \
         "Install one, or name it: make env PYTHON=/path/to/python3" >&2; \

@@ -1,3 +1,15 @@
 """cdpipe finds what changed between two dates of satellite imagery, at any size, on Ray."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "predict_array"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only for those who predict: ``cdpipe --help`` must be quick."""
+    if name == "predict_array":
+        from cdpipe.stages.array_prediction import predict_array
+
+        return predict_array
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

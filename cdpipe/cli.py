@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdpipe import __version__
-from cdpipe.values.errors import EXIT_BUG, EXIT_DONE, CdpipeError
+from cdpipe.values.errors import EXIT_BUG, EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError
 
 VERBS = {
     "ingest": "rasters and labels into the store",
@@ -27,19 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except CdpipeError as error:
-        print(f"cdpipe: {error}", file=sys.stderr)
-        return error.exit_code
+        return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("cdpipe: interrupted; the same command continues", file=sys.stderr)
-        return 128 + 2
+        return _complain("interrupted; the same command continues", EXIT_INTERRUPTED)
     except OSError as error:
         # a full disk or a folder without permission is not a bug, and its message names the path
-        print(f"cdpipe: {error}", file=sys.stderr)
-        return 3
+        return _complain(str(error), EXIT_INPUT)
     except Exception:  # noqa: BLE001 (the last resort: this one is ours)
         traceback.print_exc()
-        print("cdpipe: this is a bug; please report the lines above", file=sys.stderr)
-        return EXIT_BUG
+        return _complain("this is a bug; please report the lines above", EXIT_BUG)
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stderr.write(f"cdpipe: {text}\n")
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_config(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     parser.add_argument("config", type=Path, nargs="?" if optional else None, help="configuration (YAML)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as predict.threshold=0.4"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, as predict.threshold=0.4",
     )
 
 
@@ -88,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
         from cdpipe.verbs import init
 
         for path in init.run(options.folder):
-            print(f"wrote {path}")
+            sys.stdout.write(f"wrote {path}\n")
         return EXIT_DONE
     if options.verb == "demo":
         from cdpipe.verbs import demo

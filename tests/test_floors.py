@@ -21,7 +21,6 @@ FLOORS = {
     "distributed": 4,
     "__init__": 5,
     "cli": 5,
-    "console": 5,
     "verbs": 5,
 }
 LINES_PER_FILE = 250

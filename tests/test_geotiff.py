@@ -115,9 +115,7 @@ def test_no_crs_means_no_georeference(tmp_path: Path) -> None:
 
 def test_place_that_a_geotiff_cannot_hold_is_refused(tmp_path: Path) -> None:
     """A rotated pole has no GeoTIFF keys; a file that lies elsewhere is worse than none."""
-    pole = (
-        "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 +to_meter=0.0174532925199433"
-    )
+    pole = "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 +to_meter=0.0174532925199433"
     grid = Grid(4, 4, NORTH_UP, CRS.from_string(pole).to_wkt(version="WKT2_2019"))
     with pytest.raises(IntegrityError, match="cannot hold this pair's place"):
         write(tmp_path / "out.tif", make_change((4, 4)), CHANGE, grid)
@@ -243,8 +241,22 @@ def test_damaged_overview_is_not_published(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-# In a process of its own, since the limit cannot be lifted again. 300 kB stop the plain file, 1.2 MB the COG
-# (the pixels are 1 MB of noise, and the overview comes on top).
+def test_signs_of_zero_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal is not enough: the bits count."""
+    pixels, copy = np.full((4, 4), -0.0, np.float32), rasterio.shutil.copy
+
+    def meddling_copy(src: str, dst: str, **options: Any) -> None:
+        with rasterio.open(src, "r+") as dataset:
+            dataset.write(abs(pixels), 1)
+        copy(src, dst, **options)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", meddling_copy)
+    with pytest.raises(IntegrityError, match=r"out\.tif: 16 pixels of Window"):
+        write(tmp_path / "out.tif", pixels, PROBABILITY)
+
+
+# In a process of its own, since the limit cannot be lifted again. The plain file takes 2.1 MB, and the COG
+# of pixels that do not compress more, for its overview.
 FULL_DISK = """
 import sys
 from pathlib import Path
@@ -252,17 +264,16 @@ import numpy as np
 from cdpipe.formats.geotiff import RasterLayer, write_cog
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid
-pixels = np.random.default_rng(0).random((512, 512)).astype(np.float32)
-pixels = np.concatenate([pixels, pixels[:100]])
+pixels = np.random.default_rng(0).random((1024, 512)).astype(np.float32)
 layer = RasterLayer("float32", float("nan"), "noise")
 try:
-    write_cog(Path(sys.argv[1]), lambda window: pixels[window.slices], Grid(612, 512), layer)
+    write_cog(Path(sys.argv[1]), lambda window: pixels[window.slices], Grid(1024, 512), layer)
 except IntegrityError as error:
     print(error)
 """
 
 
-@pytest.mark.parametrize("limit", [300_000, 1_100_000, None])
+@pytest.mark.parametrize("limit", [1_000_000, 2_200_000, None])
 def test_full_disk_is_reported(tmp_path: Path, limit: int | None) -> None:
     """GDAL hides a failed write of plain pixels; the user reads of it all the same."""
 

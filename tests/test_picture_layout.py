@@ -23,9 +23,7 @@ def overlap(one: Box, other: Box) -> bool:
 @given(st.integers(1, 1024), st.integers(1, 1024), st.sampled_from([4, 5]), st.integers(100, 320))
 def test_nothing_overlaps_or_is_cut_off(height: int, width: int, panels: int, legend_height: int) -> None:
     layout = arrange_panels((height, width), panels, legend_height)
-    boxes = [
-        (top - CAPTION, left, top + layout.image[0], left + layout.image[1]) for top, left in layout.panels
-    ]
+    boxes = [(top - CAPTION, left, top + layout.image[0], left + layout.image[1]) for top, left in layout.panels]
     legend = (
         *layout.legend,
         layout.legend[0] + legend_height,

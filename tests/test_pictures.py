@@ -85,9 +85,7 @@ def draw(
         layouts.append(arrange_panels(*args))
         return layouts[-1]
 
-    def remember_text(
-        sheet: Sheet, place: tuple[float, float], text: str, *args: Any, **options: Any
-    ) -> None:
+    def remember_text(sheet: Sheet, place: tuple[float, float], text: str, *args: Any, **options: Any) -> None:
         texts.append(text)
         write(sheet, place, text, *args, **options)
 
@@ -97,14 +95,10 @@ def draw(
     return decode(path), layouts[-1], texts
 
 
-def panel_pixel(
-    picture: NDArray[np.uint8], layout: Layout, panel: int, place: tuple[float, float]
-) -> list[int]:
+def panel_pixel(picture: NDArray[np.uint8], layout: Layout, panel: int, place: tuple[float, float]) -> list[int]:
     """Colour at a place in a panel, given in shares of its height and width."""
     top, left = layout.panels[panel]
-    pixel: list[int] = picture[
-        top + int(place[0] * layout.image[0]), left + int(place[1] * layout.image[1])
-    ].tolist()
+    pixel: list[int] = picture[top + int(place[0] * layout.image[0]), left + int(place[1] * layout.image[1])].tolist()
     return pixel
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
 
-import albumentations as A  # noqa: E402, N812 (after the variable above; the name its documentation uses)
+import albumentations as A  # noqa: N812 (after the variable above; the name its documentation uses)
 
 
 def augment(

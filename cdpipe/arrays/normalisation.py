@@ -29,9 +29,7 @@ class DateScaling:
     grey: tuple[float, float]
 
 
-def date_scaling(
-    moments: Moments, roles: Sequence[str], unit: tuple[float, float], together: bool
-) -> DateScaling:
+def date_scaling(moments: Moments, roles: Sequence[str], unit: tuple[float, float], together: bool) -> DateScaling:
     """Derive a date's scaling from its statistics.
 
     Args:
@@ -48,10 +46,7 @@ def date_scaling(
         raise ValueError(f"bands {', '.join(missing)} are not among {', '.join(roles)}")
     red, green, blue = (list(roles).index(role) for role in ("red", "green", "blue"))
     bands = (red, green, blue)
-    if together:
-        figures = [moments.pool(bands)] * 3
-    else:
-        figures = [moments.combine([(band, 1.0)]) for band in bands]
+    figures = [moments.pool(bands)] * 3 if together else [moments.combine([(band, 1.0)]) for band in bands]
     grey = moments.combine(zip(bands, GREY, strict=True))
     return DateScaling(bands, tuple(_gain(*figure, unit) for figure in figures), _gain(*grey, unit))
 
@@ -89,7 +84,10 @@ def model_input(
 def _grey(pixels: NDArray[Any], scaling: DateScaling) -> NDArray[np.float32]:
     gain, bias = scaling.grey
     luma = sum(
-        (pixels[band].astype(np.float32) * np.float32(weight) for band, weight in zip(scaling.bands, GREY, strict=True)),
+        (
+            pixels[band].astype(np.float32) * np.float32(weight)
+            for band, weight in zip(scaling.bands, GREY, strict=True)
+        ),
         start=np.zeros(pixels.shape[1:], np.float32),
     )
     return np.asarray(luma * np.float32(gain) + np.float32(bias), np.float32)

@@ -33,8 +33,9 @@ MATERIALS: dict[str, Material] = {
     "sprouting": Material((215, 228, 160, 450), 0.04, 0.05, 0.10, damp=0.10),
     "green_crop": Material((120, 165, 105, 620), 0.04, 0.04, 0.06, damp=0.08),
     "lush_crop": Material((88, 140, 84, 720), 0.04, 0.04, 0.04, damp=0.06),
-    "ripe_crop": Material((480, 440, 295, 600), 0.03, 0.03, 0.04, damp=0.05),
-    "stubble": Material((455, 415, 325, 530), 0.04, 0.04, 0.08, damp=0.06),
+    "ripe_crop": Material((470, 430, 290, 590), 0.03, 0.03, 0.04, damp=0.05),
+    "stubble": Material((450, 410, 322, 525), 0.04, 0.04, 0.08, damp=0.06),
+    "loose_straw": Material((640, 588, 440, 720), 0.04, 0.04, 0.06, damp=0.05),
     "meadow_green": Material((165, 198, 125, 560), 0.06, 0.09, damp=0.12),
     "meadow_dry": Material((275, 265, 175, 470), 0.06, 0.09, damp=0.12),
     "verge": Material((215, 215, 150, 440), 0.08, 0.10, damp=0.06),
@@ -55,7 +56,7 @@ MATERIALS: dict[str, Material] = {
     "quarry": Material((660, 615, 520, 700), 0.07, 0.10),
     "felled": Material((400, 325, 245, 450), 0.14, 0.14),
     # roofs
-    "white_roof": Material((730, 735, 735, 690), 0.015, 0.015),
+    "white_roof": Material((715, 720, 720, 680), 0.015, 0.015),
     "pale_roof": Material((600, 595, 585, 590), 0.02, 0.02),
     "grey_roof": Material((385, 388, 395, 390), 0.03, 0.02),
     "red_roof": Material((560, 310, 235, 540), 0.03, 0.02),
@@ -64,7 +65,7 @@ MATERIALS: dict[str, Material] = {
 }
 
 DARK_CROPS = ("ploughed_wet", "green_crop", "lush_crop", "sprouting")
-BRIGHT_CROPS = ("ploughed_dry", "ripe_crop", "stubble")
+BRIGHT_CROPS = ("ploughed_dry", "ripe_crop", "stubble", "loose_straw")
 MEADOWS = ("meadow_green", "meadow_dry")
 HOUSE_ROOFS = ("red_roof", "grey_roof", "brown_roof", "pale_roof", "white_roof")
 HALL_ROOFS = ("white_roof", "pale_roof", "blue_roof", "white_roof")

@@ -14,6 +14,7 @@ from cdpipe.arrays.scenery_shapes import (
     blob,
     claim,
     direction,
+    fill,
     random_point,
     rectangle,
     strip,
@@ -22,6 +23,7 @@ from cdpipe.arrays.scenery_shapes import (
 from cdpipe.arrays.scenery_things import Thing, flats, ground, hall, house, tree
 
 _SMALLEST_FIELD = 84.0
+_FIELD_LEFT = 0.6
 _LAND_PER_SETTLEMENT = 150_000
 _LAND_PER_FOREST = 110_000
 
@@ -43,9 +45,7 @@ def lay_out_land(site: Site) -> Land:
     area = site.use.size
     settlements, forests = max(1, round(area / _LAND_PER_SETTLEMENT)), max(1, round(area / _LAND_PER_FOREST))
     centres = _spread_points(site, settlements + forests)
-    nature = fields + river
-    for centre in centres[settlements:]:
-        nature += _forest(site, centre)
+    forest_things = [thing for centre in centres[settlements:] for thing in _forest(site, centre)]
     roads, buildings, gardens = list(tracks), [], []
     for number, centre in enumerate(centres[:settlements]):
         garden, streets, houses = (_estate if number % 2 else _village)(site, centre)
@@ -53,7 +53,8 @@ def lay_out_land(site: Site) -> Land:
         roads += streets
         buildings += houses
     buildings += _lone_buildings(site, count=round(area / 24_000))
-    return Land(nature + gardens, roads, buildings, _trees(site, fields))
+    cover = forest_things + river + gardens
+    return Land(_settle_fields(fields, cover, site.use.shape) + cover, roads, buildings, _trees(site, fields))
 
 
 def _fields_and_tracks(site: Site) -> tuple[list[Thing], list[Thing]]:
@@ -120,6 +121,26 @@ def _crops(rng: np.random.Generator, number: int) -> tuple[str, str]:
     if number % 5 == 4:
         return (dark, dark) if rng.random() < 0.5 else (bright, bright)
     return (dark, bright) if number % 2 else (bright, dark)
+
+
+def _settle_fields(fields: list[Thing], cover: list[Thing], shape: tuple[int, ...]) -> list[Thing]:
+    """Turn fields of which forest, water and gardens leave little into lasting meadows.
+
+    The strips that are left of them would otherwise change with the crop, and look like new roads.
+    """
+    seen = np.zeros(shape, np.int32)
+    for number, thing in enumerate([*fields, *cover], start=1):
+        fill(seen, thing.outline, number if number <= len(fields) else 0)
+    left = np.bincount(seen.ravel(), minlength=len(fields) + 1)[1:]
+    alone = np.zeros(shape, np.int32)
+    for number, thing in enumerate(fields, start=1):
+        fill(alone, thing.outline, number)
+    whole = np.bincount(alone.ravel(), minlength=len(fields) + 1)[1:]
+    meadow = ("meadow_green", "meadow_green")
+    return [
+        replace(field, looks=meadow) if few else field
+        for field, few in zip(fields, left < _FIELD_LEFT * whole, strict=True)
+    ]
 
 
 def _track(site: Site, ends: Outline, *, paved: bool) -> Thing:
@@ -194,7 +215,11 @@ def _estate(site: Site, centre: Point) -> tuple[list[Thing], list[Thing], list[T
                 buildings += flats(site, middle, angle)
             else:
                 buildings += hall(site, middle, angle, (rng.uniform(36, 54), rng.uniform(24, 36)))
-    return [ground(yard, "garden" if rng.random() < 0.5 else "concrete")], [ground(street, "asphalt")], buildings
+    return (
+        [ground(yard, "garden" if rng.random() < 0.5 else "concrete")],
+        [ground(street, "asphalt")],
+        buildings,
+    )
 
 
 def _lone_buildings(site: Site, count: int) -> list[Thing]:

@@ -66,9 +66,7 @@ def draw_textures(rng: np.random.Generator, shape: tuple[int, int]) -> Textures:
     # Crowns are lit from the south: brighter where the canopy rises towards the top of the image.
     relief = crowns - np.roll(crowns, (-2, -1), (0, 1))
     canopy = np.clip(relief / relief.std(), -1.5, 2.0) * 0.7 + np.clip(crowns, -2, 2) * 0.5
-    return Textures(
-        grain / grain.std(), smooth_noise(rng, shape, 11.0), smooth_noise(rng, shape, 60.0), canopy
-    )
+    return Textures(grain / grain.std(), smooth_noise(rng, shape, 11.0), smooth_noise(rng, shape, 60.0), canopy)
 
 
 def draw_conditions(rng: np.random.Generator, shape: tuple[int, int]) -> Conditions:
@@ -114,9 +112,7 @@ def paint(things: tuple[Thing, ...], shape: tuple[int, int], date: int) -> NDArr
     return top
 
 
-def surface(
-    things: tuple[Thing, ...], top: NDArray[np.int32], textures: Textures, season: int
-) -> Image:
+def surface(things: tuple[Thing, ...], top: NDArray[np.int32], textures: Textures, season: int) -> Image:
     """Return the ground in full sun, float32 (4, rows, columns), in 10-bit digital numbers.
 
     Args:
@@ -152,9 +148,7 @@ def _furrows(things: tuple[Thing, ...], top: NDArray[np.int32], textures: Textur
     return np.asarray(0.8 * fine - 1.6 * (tramlines > 0.93), np.float32)
 
 
-def shadows(
-    things: tuple[Thing, ...], top: NDArray[np.int32], sun: tuple[float, float]
-) -> NDArray[np.bool_]:
+def shadows(things: tuple[Thing, ...], top: NDArray[np.int32], sun: tuple[float, float]) -> NDArray[np.bool_]:
     """Return where the sun is hidden by something higher, (rows, columns).
 
     Args:

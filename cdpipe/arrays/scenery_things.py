@@ -63,9 +63,7 @@ def house(site: Site, centre: Point, angle: float, *, scale: float = 1.0, gap: i
     return halves
 
 
-def hall(
-    site: Site, centre: Point, angle: float, sides: tuple[float, float], *, over: int = FREE
-) -> list[Thing]:
+def hall(site: Site, centre: Point, angle: float, sides: tuple[float, float], *, over: int = FREE) -> list[Thing]:
     """Return a flat-roofed hall (length, width) with skylights; empty where the ground is used beyond `over`."""
     rng = site.rng
     length, width = sides
@@ -98,9 +96,7 @@ def flats(site: Site, centre: Point, angle: float) -> list[Thing]:
     things = [Thing(outline, (roof, roof), height)]
     for offset in np.linspace(-length / 3, length / 3, 3):
         middle = np.asarray(centre) + direction(angle) * offset
-        things.append(
-            Thing(rectangle((middle[0], middle[1]), 5, 5, angle), ("white_roof", "white_roof"), height + 2)
-        )
+        things.append(Thing(rectangle((middle[0], middle[1]), 5, 5, angle), ("white_roof", "white_roof"), height + 2))
     return things
 
 

@@ -12,6 +12,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 import ray
+from ray._private.log import PlainRayHandler
 
 from cdpipe.values.config import Resources
 
@@ -56,12 +57,17 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
 
 def total_cpus() -> int:
     """CPUs that Ray may schedule on, at least 1."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, int(_resources().get("CPU", 1)))
 
 
 def total_gpus() -> int:
     """GPUs that Ray may schedule on."""
-    return int(ray.cluster_resources().get("GPU", 0))
+    return int(_resources().get("GPU", 0))
+
+
+def _resources() -> dict[str, float]:
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
 
 
 def run_bounded(
@@ -84,7 +90,7 @@ def run_bounded(
             item = next(waiting, _END)
             if item is _END:
                 break
-            pending[submit(item)] = item  # type: ignore[index, arg-type]
+            pending[submit(item)] = item
         if not pending:
             return
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=None)
@@ -111,8 +117,6 @@ _END: Any = object()
 
 def _silence_ray_data() -> None:
     """Keep Ray Data's messages and bars off the terminal; its log file still gets them."""
-    from ray._private.log import PlainRayHandler
-
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, PlainRayHandler):

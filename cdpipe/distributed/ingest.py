@@ -17,8 +17,7 @@ from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.windows import block_keys
 
-# a lost worker (killed, out of memory) is tried again this often; an error in the data is not
-RETRIES = {"max_retries": 3}
+RETRIES = 3  # of a worker that is lost (killed, out of memory); an error in the data is not tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +32,16 @@ class BlockTask:
 
 def hash_files(paths: list[Path], progress: Callable[[int], None]) -> Iterator[tuple[Path, str, list[int]]]:
     """SHA-256 and earlier stamp of each file that can be read; unreadable ones are left out."""
-
-    @ray.remote(num_cpus=0.5, **RETRIES)
-    def hash_one(path: Path) -> tuple[list[int], str]:
-        stamp = stamp_before_hashing(path)
-        return stamp, hash_file(path)
-
-    for path, result, error in run_bounded(lambda path: hash_one.remote(path), paths, 4 * total_cpus()):
+    remote = ray.remote(num_cpus=0.5, max_retries=RETRIES)(_hash_one)
+    for path, result, error in run_bounded(remote.remote, paths, 4 * total_cpus()):
         if error is None:
             yield path, result[1], result[0]
         progress(1)
+
+
+def _hash_one(path: Path) -> tuple[list[int], str]:
+    stamp = stamp_before_hashing(path)
+    return stamp, hash_file(path)
 
 
 def plan_blocks(jobs: list[IngestJob]) -> list[BlockTask]:
@@ -82,12 +81,10 @@ def ingest_pairs(
             create_pair_groups(job)
     shared = {number: ray.put(jobs[number]) for number in left}
 
-    @ray.remote(num_cpus=1, **RETRIES)
-    def run(job: IngestJob, task: BlockTask) -> None:
-        ingest_block(job, task.key, imagery=task.imagery, label=task.label)
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_run_task)
 
     def submit(task: BlockTask) -> Any:
-        return run.remote(shared[task.pair], task)
+        return remote.remote(shared[task.pair], task)
 
     # a pair that has failed is not worth more work: its remaining blocks are dropped as they come up
     wanted = (task for task in tasks if task.pair not in failed)
@@ -99,6 +96,10 @@ def ingest_pairs(
             yield jobs[task.pair], None, failed[task.pair]
         if not left[task.pair] and task.pair not in failed:
             yield _finish(jobs[task.pair])
+
+
+def _run_task(job: IngestJob, task: BlockTask) -> None:
+    ingest_block(job, task.key, imagery=task.imagery, label=task.label)
 
 
 def _finish(job: IngestJob) -> tuple[IngestJob, dict[str, int] | None, str | None]:

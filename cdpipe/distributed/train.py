@@ -33,7 +33,7 @@ def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
     gpus = total_gpus()
     if resources.workers != "auto" and gpus == 0:
         # on a CPU one worker with all threads beats several that compete for them, unless they sit on several nodes
-        nodes = len([node for node in ray.nodes() if node["Alive"]])
+        nodes = len([node for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
         workers = min(resources.workers, nodes)
     else:
         workers = max(gpus, 1)
@@ -60,7 +60,7 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
         _train_worker,
         train_loop_config={"job": job, "threads": cpus},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_demand(cpus, use_gpu)),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # the type checker sees the signature before Ray 2.51
             name=CHECKPOINTS,
             storage_path=str(folder),
             checkpoint_config=CheckpointConfig(num_to_keep=1),

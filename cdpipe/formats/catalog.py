@@ -156,9 +156,7 @@ def _read_pair(cells: Mapping[str, str], config: Config, found: list[str]) -> Pa
     if sources is None:
         return None
     before, after, roles = sources
-    return Pair(
-        pair_id, before, after, roles, split=split, before_date=before_date, after_date=after_date, **optional
-    )
+    return Pair(pair_id, before, after, roles, split=split, before_date=before_date, after_date=after_date, **optional)
 
 
 def _read_sources(
@@ -220,9 +218,7 @@ def _read_sensor(cells: Mapping[str, str], date: str, config: Config, found: lis
     elif not name and len(config.sensors) == 1:
         return next(iter(config.sensors))
     elif not name:
-        found.append(
-            f"{date}_sensor: expected one of the configuration's sensors: {', '.join(config.sensors)}"
-        )
+        found.append(f"{date}_sensor: expected one of the configuration's sensors: {', '.join(config.sensors)}")
     elif name in config.sensors:
         return name
     elif own or date == "before":  # an unknown name for both dates is one mistake

@@ -23,7 +23,7 @@ _Loader.add_implicit_resolver(
 
 
 def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
     if repeated:
         line = node.start_mark.line + 1

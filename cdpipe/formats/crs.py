@@ -12,6 +12,8 @@ from cdpipe.values.grid import Grid
 
 Points = NDArray[np.float64]
 
+DEGREE_METRES = 111_195  # of a great circle of the mean Earth
+
 
 def canonical_wkt(crs: CRS) -> str:
     """One text for one CRS: files spell the same EPSG entry in many ways."""
@@ -29,12 +31,30 @@ def crs_name(wkt: str | None) -> str:
     return f"EPSG:{code}" if code else wkt.partition('"')[2].partition('"')[0]
 
 
+def pixel_metres(grid: Grid) -> tuple[float, float] | None:
+    """Width and height of a pixel in metres, for people (1 % off in degrees); None without a CRS."""
+    if grid.crs is None:
+        return None
+    crs = CRS.from_wkt(grid.crs)
+    width, height = grid.pixel_size
+    if not crs.is_geographic:
+        metres = crs.linear_units_factor[1]
+        return width * metres, height * metres
+    _, latitude = grid.xy(grid.height / 2, grid.width / 2)
+    return width * DEGREE_METRES * math.cos(math.radians(latitude)), height * DEGREE_METRES
+
+
+def transform_points(of: str, to: str, x: Points, y: Points) -> tuple[Points, Points]:
+    """Coordinates in the second CRS (both are WKT) of coordinates in the first; inf where there are none."""
+    return _transform(CRS.from_wkt(of), CRS.from_wkt(to), x, y)
+
+
 def project_positions(of: Grid, to: Grid, rows: Points, cols: Points) -> tuple[Points, Points]:
     """Rows and columns in grid ``to`` of positions in grid ``of``; inf or nan where there is none."""
     a, b, c, d, e, f = of.transform
     x, y = (a * cols + b * rows + c).ravel(), (d * cols + e * rows + f).ravel()
     if of.crs is not None and to.crs is not None and of.crs != to.crs:
-        x, y = _transform(CRS.from_wkt(of.crs), CRS.from_wkt(to.crs), x, y)
+        x, y = transform_points(of.crs, to.crs, x, y)
     a, b, c, d, e, f = to.transform
     determinant = a * e - b * d
     x, y = x - c, y - f

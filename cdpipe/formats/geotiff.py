@@ -126,8 +126,7 @@ def _gdal(path: Path) -> Iterator[None]:
             yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise IntegrityError(
-            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. "
-            f"{_free_space(path)}"
+            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. {_free_space(path)}"
         ) from error
 
 
@@ -142,9 +141,7 @@ def _pixels(blocks: Blocks, window: Window, dtype: str) -> NDArray[Any]:
     """The pixels of a window, refused if they are not what was promised."""
     pixels = blocks(window)
     if pixels.shape != window.shape or pixels.dtype != dtype:
-        raise ValueError(
-            f"expected {window.shape} {dtype} pixels for {window}, got {pixels.shape} {pixels.dtype}"
-        )
+        raise ValueError(f"expected {window.shape} {dtype} pixels for {window}, got {pixels.shape} {pixels.dtype}")
     return pixels
 
 
@@ -160,7 +157,7 @@ def _write_plain(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> 
     tiling = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "BIGTIFF": "IF_SAFER"}
     with rasterio.open(path, "w", driver="GTiff", count=1, **profile, **tiling, **georeference) as dataset:
         dataset.set_band_description(1, layer.description)
-        dataset.update_tags(**dict(sorted(layer.tags.items())))
+        dataset.update_tags(**layer.tags)
         if layer.colormap is not None:
             dataset.write_colormap(1, dict(layer.colormap))
         for window in tiles_in(Window(0, 0, *grid.shape), STEP):

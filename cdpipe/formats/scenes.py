@@ -86,9 +86,7 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a raster file; there is no such file")
-    options = (
-        {} if settings.sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
-    )
+    options = {} if settings.sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
     with rasterio.Env(**options):
         with raster_errors(path):
             dataset = _open_first(path, settings.drivers)
@@ -155,9 +153,7 @@ def grid_or(info: RasterInfo, default: Grid, what: str) -> Grid:
     if info.grid.crs is None:
         if info.grid.shape != default.shape:
             got, expected = (f"{grid.width} x {grid.height} px" for grid in (info.grid, default))
-            raise InputError(
-                f"{info.path}: {got} without georeference; expected {expected}, the size of {what}"
-            )
+            raise InputError(f"{info.path}: {got} without georeference; expected {expected}, the size of {what}")
         return default
     if default.crs is None:
         raise InputError(f"{info.path}: has a georeference, but {what} has none; expected both or neither")
@@ -190,9 +186,7 @@ def _open_first(path: Path, drivers: Sequence[str]) -> Any:
     telling = [error for error in errors if "not recognized" not in str(error)]
     if telling:
         raise telling[0]
-    raise InputError(
-        f"{path}: expected a raster in {' or '.join(drivers)} (input.drivers), got something else"
-    )
+    raise InputError(f"{path}: expected a raster in {' or '.join(drivers)} (input.drivers), got something else")
 
 
 def _check_limits(path: Path, dataset: Any) -> None:

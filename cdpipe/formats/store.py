@@ -46,7 +46,11 @@ class Layer:
 def pair_layers(roles: Sequence[str], before_dtype: str, after_dtype: str) -> list[Layer]:
     """Arrays of a pair's group."""
     bands = tuple(roles)
-    return [Layer("before", before_dtype, 0, bands), Layer("after", after_dtype, 0, bands), Layer("valid", "uint8", 0)]
+    return [
+        Layer("before", before_dtype, 0, bands),
+        Layer("after", after_dtype, 0, bands),
+        Layer("valid", "uint8", 0),
+    ]
 
 
 LABEL_LAYERS = [Layer("label", "uint8", 255), Layer("cells", "uint16", 0, ("valid", "changed"), CELL)]
@@ -171,7 +175,7 @@ def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
                 dimension_names=(name,),
             )
             coordinate[:] = centres
-    mapping = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
+    mapping: dict[str, Any] = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
     if grid.crs:
         mapping |= {"crs_wkt": grid.crs, "spatial_ref": grid.crs}
     group.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=mapping)

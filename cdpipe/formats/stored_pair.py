@@ -69,6 +69,14 @@ class StoredPair:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledPair:
+    """A stored pair with the key of its label."""
+
+    pair: StoredPair
+    label_key: str
+
+
 def load_pair(workspace: Workspace, pair_id: str, key: str) -> StoredPair | None:
     """A pair's facts, or None where its group is not finished."""
     record = read_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD)

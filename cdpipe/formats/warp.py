@@ -109,9 +109,7 @@ def _whole_tiles(window: Window, side: int) -> list[Window]:
     return [Window(row, col, side, side) for row, col in corners]
 
 
-def _source_parts(
-    layer: Layer, grid: Grid, tiles: list[Window], ratio: tuple[float, float]
-) -> list[_Part | None]:
+def _source_parts(layer: Layer, grid: Grid, tiles: list[Window], ratio: tuple[float, float]) -> list[_Part | None]:
     """What each tile needs of the layer, None where it needs nothing."""
     steps = np.linspace(0, tiles[0].height, NODES)
     origins = np.array([[tile.row, tile.col] for tile in tiles], np.float64)
@@ -136,16 +134,14 @@ def _source_part(layer: Layer, places: Points, ratio: tuple[float, float]) -> _P
     window = Window(int(top), int(left), int(bottom - top), int(right - left))
     if window.height * window.width > MAX_SOURCE_PIXELS:
         raise InputError(
-            f"{layer.name}: its pixels are too small for the pair's grid, {window.width} x {window.height} of "
-            "them lie on one tile; expected pixels of similar size: resample it first"
+            f"{layer.name}: {window.width} x {window.height} of its pixels lie on one tile of the pair's "
+            "grid; expected pixels of a similar size: resample it first"
         )
     inside = len(known) == len(places) and (starts >= 0).all() and (stops <= layer.grid.shape).all()
     return _Part(window, bool(inside))
 
 
-def _warp_tile(
-    layer: Layer, part: _Part, target: Grid, resampling: str, ratio: tuple[float, float]
-) -> Pixels:
+def _warp_tile(layer: Layer, part: _Part, target: Grid, resampling: str, ratio: tuple[float, float]) -> Pixels:
     values, present = layer.read(part.window)
     warped = np.zeros((layer.count, *target.shape), layer.dtype)
     warped_present = np.zeros(target.shape, np.uint8)

@@ -139,9 +139,7 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "siamese_seresnext50": partial(_siamese, "se_resnext50_32x4d"),
     "siamese_resnet18": partial(_siamese, "resnet18"),
     "siamese_resnet34": partial(_siamese, "resnet34"),
-    "siamese_resnext101": partial(
-        _siamese, "resnext101_32x8d", decoder_channels=(48, 96, 192, 192), scse=False
-    ),
+    "siamese_resnext101": partial(_siamese, "resnext101_32x8d", decoder_channels=(48, 96, 192, 192), scse=False),
     "siamese_densenet161": partial(
         _siamese,
         "densenet161",

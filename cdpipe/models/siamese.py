@@ -132,9 +132,7 @@ def _check_input(x: Tensor) -> None:
 
 
 def _enlarge(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
 
 
 def _merge(inputs: int, outputs: int, scse: bool) -> nn.Sequential:

@@ -127,18 +127,18 @@ def tabulate(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> lis
     for split in ("train", "val", "test"):
         chosen = [found for pair_id, found in scores.items() if splits[pair_id] == split]
         if chosen:
-            pooled = {
-                layer: sum((found.counts[layer] for found in chosen), Counts()) for layer in chosen[0].counts
-            }
+            pooled = {layer: sum((found.counts[layer] for found in chosen), Counts()) for layer in chosen[0].counts}
             rows += _rows(split, None, pooled, sum((found.baseline for found in chosen), _no_scores()))
     return rows
 
 
-def _rows(split: str, pair_id: str | None, counts: Mapping[str, Counts], baseline: ScoreHistogram) -> list[dict[str, Any]]:
+def _rows(
+    split: str, pair_id: str | None, counts: Mapping[str, Counts], baseline: ScoreHistogram
+) -> list[dict[str, Any]]:
     place = {"split": split, "pair_id": pair_id}
     rows = [{**place, "layer": layer, "threshold": None, **_figures(count)} for layer, count in counts.items()]
     offers = zip(baseline.thresholds, counts_by_threshold(baseline), strict=True)
-    threshold, best = max(offers, key=lambda offer: (offer[1].iou if offer[1].iou == offer[1].iou else -1.0))
+    threshold, best = max(offers, key=lambda offer: offer[1].iou if offer[1].iou == offer[1].iou else -1.0)
     return [*rows, {**place, "layer": BASELINE, "threshold": threshold, **_figures(best)}]
 
 

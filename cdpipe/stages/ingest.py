@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
 from cdpipe.formats.labels import read_label
+from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, write_record
 from cdpipe.formats.store import LABEL_LAYERS, cell_window, create_group, pair_layers, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
-from cdpipe.formats.warp import read_on_grid
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.values.config import Config
@@ -36,7 +36,7 @@ def create_pair_groups(job: IngestJob) -> None:
     attributes = {
         "bands": list(pair.roles),
         "dates": [pair.before_date, pair.after_date],
-        "sensors": [pair.before.sensor, pair.after.sensor],
+        "sensors": [pair.before.sensor_name, pair.after.sensor_name],
         "sources": planned.sources,
     }
     group = job.workspace.group("pairs", pair.pair_id, planned.key)
@@ -68,8 +68,12 @@ def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
     stored, masks = [], []
     valid = np.zeros(window.shape, np.uint8)
     dates = {}
-    for date, bit in (("before", BEFORE_BIT), ("after", AFTER_BIT)):
-        values, observed = read_on_grid(planned.pair, date, planned.grid, window, job.config)
+    pair = planned.pair
+    for date, bit, source, mask in (
+        ("before", BEFORE_BIT, pair.before, pair.before_valid),
+        ("after", AFTER_BIT, pair.after, pair.after_valid),
+    ):
+        values, observed = read_on_grid(source, mask, planned.grid, window, job.config)
         stored.append(write_block(group, date, window, values))
         valid |= np.where(observed, bit, np.uint8(0))
         dates[date] = values
@@ -81,21 +85,28 @@ def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
         moments if np.array_equal(mask, common) else measure(values, common, window)
         for values, mask, moments in zip(dates.values(), masks, own, strict=True)
     ]
-    facts = {"per_date": [moments.to_json() for moments in own], "common": [moments.to_json() for moments in both]}
+    facts = {
+        "per_date": [moments.to_json() for moments in own],
+        "common": [moments.to_json() for moments in both],
+    }
     records = job.workspace.records("pairs", key.pair_id, planned.key)
     write_record(block_record(records, key), job.workspace.root, stored, facts)
 
 
 def _ingest_label(job: IngestJob, key: BlockKey) -> None:
     planned, workspace = job.planned, job.workspace
-    assert planned.label_key is not None  # noqa: S101 (the caller asks for labels of labelled pairs only)
+    if planned.pair.label is None or planned.label_key is None:
+        raise ValueError(f"{key}: the pair has no label")
     stored_pair = _as_stored(job)
     window = stored_pair.window(key)
-    label = read_label(planned.pair, planned.grid, window, job.config)
+    label = read_label(planned.pair.label, planned.grid, window, job.config)
     counted = np.where(read_observed(workspace, stored_pair, window), label, np.uint8(255))
-    cells = np.stack([_count_cells(counted != 255), _count_cells(counted == 1)])  # noqa: PLR2004 (255: ignore)
+    cells = np.stack([_count_cells(counted != 255), _count_cells(counted == 1)])
     group = workspace.group("labels", key.pair_id, planned.label_key)
-    stored = [write_block(group, "label", window, label), write_block(group, "cells", cell_window(window), cells)]
+    stored = [
+        write_block(group, "label", window, label),
+        write_block(group, "cells", cell_window(window), cells),
+    ]
     facts = {"valid": int(cells[0].sum(dtype=np.int64)), "changed": int(cells[1].sum(dtype=np.int64))}
     records = workspace.records("labels", key.pair_id, planned.label_key)
     write_record(block_record(records, key), workspace.root, stored, facts)
@@ -112,7 +123,7 @@ def _count_cells(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
 def _as_stored(job: IngestJob, moments: dict[str, tuple[Moments, Moments]] | None = None) -> StoredPair:
     """The pair as it will lie in the store."""
     planned, config = job.planned, job.config
-    before, after = (config.sensors[source.sensor] for source in (planned.pair.before, planned.pair.after))
+    before, after = planned.pair.before.sensor, planned.pair.after.sensor
     return StoredPair(
         planned.pair.pair_id,
         planned.key,
@@ -156,7 +167,8 @@ def finish_label(job: IngestJob) -> dict[str, int]:
         IntegrityError: If a block's record is damaged.
     """
     planned, workspace = job.planned, job.workspace
-    assert planned.label_key is not None  # noqa: S101 (the caller asks for labels of labelled pairs only)
+    if planned.label_key is None:
+        raise ValueError(f"{planned.pair.pair_id}: the pair has no label")
     records = workspace.records("labels", planned.pair.pair_id, planned.label_key)
     facts = [_intact(record, records).facts for path, record in all_records(records) if path.name != GROUP_RECORD]
     totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}

@@ -12,15 +12,14 @@ import torch
 
 from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
 from cdpipe.formats.records import GROUP_RECORD, read_record
+from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace, write_atomically
 from cdpipe.models import model_names, required_bands
-from cdpipe.stages.samples import LabelledPair
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, best_epoch
 from cdpipe.values.config import Config, Model
 from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.keys import content_key
-from cdpipe.values.windows import CELL
 
 
 def architecture_of(name: str, model: Model) -> str:
@@ -69,7 +68,11 @@ def plan_training(
 
 
 def _plan_model(
-    workspace: Workspace, config: Config, name: str, train: Sequence[LabelledPair], val: Sequence[LabelledPair]
+    workspace: Workspace,
+    config: Config,
+    name: str,
+    train: Sequence[LabelledPair],
+    val: Sequence[LabelledPair],
 ) -> TrainJob:
     model, options = config.train.models[name], config.train
     architecture = architecture_of(name, model)
@@ -83,7 +86,9 @@ def _plan_model(
         expected = (architecture, {k: v for k, v in arguments.items() if k != "encoder_weights"})
         arrived = (start.architecture, {k: v for k, v in start.arguments.items() if k != "encoder_weights"})
         if expected != arrived:
-            raise ConfigError(f"train.models.{name}.init_from: expected a model of {expected}, {model.init_from} holds {arrived}")
+            raise ConfigError(
+                f"train.models.{name}.init_from: expected a model of {expected}, {model.init_from} holds {arrived}"
+            )
     ingredients = {
         "architecture": architecture,
         "arguments": arguments,
@@ -165,18 +170,21 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
-    pairs = {"learned from": job.train, "best epoch chosen by": job.val}
-    lines = [
-        f"# {job.name}",
-        "",
-        f"- architecture: {job.architecture} {json.dumps(job.arguments)}",
-        f"- trained for {epochs} epochs of {job.steps} steps of {job.options.global_batch} patches"
-        f" of {job.options.patch} pixels; best epoch: {best['epoch'] + 1}",
-        *(f"- {what}: {', '.join(item.pair.pair_id for item in items)}" for what, items in pairs.items()),
-        f"- validation at threshold 0.5: IoU {best['val_iou']:.3f}, F1 {best['val_f1']:.3f}",
-        f"- suggested threshold: {best['best_threshold']:.3f} (F1 {best['f1_at_best_threshold']:.3f} on validation pairs)",
-        f"- input: {', '.join(required_bands(job.architecture))}; statistics {job.normalisation.statistics},"
-        f" bands {job.normalisation.bands}; cells of {CELL} pixels decide where samples are drawn",
-        "",
-    ]
-    return "\n".join(lines)
+    options = job.options
+    train, val = (", ".join(item.pair.pair_id for item in items) for items in (job.train, job.val))
+    training = (
+        f"{epochs} epochs of {job.steps} steps of {options.global_batch} patches of {options.patch} pixels; "
+        f"best epoch: {best['epoch'] + 1}"
+    )
+    fitted = f"{best['best_threshold']:.3f} (F1 {best['f1_at_best_threshold']:.3f} on those pairs)"
+    bands = f"{', '.join(required_bands(job.architecture))}, normalised by {job.normalisation.statistics} statistics"
+    facts = {
+        "architecture": f"{job.architecture} {json.dumps(job.arguments)}",
+        "input": f"{bands} of {job.normalisation.bands} band",
+        "training": training,
+        "learned from": train,
+        "best epoch chosen by": val,
+        "validation at threshold 0.5": f"IoU {best['val_iou']:.3f}, F1 {best['val_f1']:.3f}",
+        "suggested threshold": fitted,
+    }
+    return "\n".join([f"# {job.name}", "", *(f"- {what}: {fact}" for what, fact in facts.items()), ""])

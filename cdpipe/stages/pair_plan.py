@@ -7,10 +7,9 @@ from typing import Any
 
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.records import GROUP_RECORD
-from cdpipe.formats.scenes import describe_scene
-from cdpipe.formats.stored_pair import StoredPair, load_pair
+from cdpipe.formats.scenes import describe_raster, require_georeference
+from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.samples import LabelledPair
 from cdpipe.values.config import Config
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid
@@ -58,7 +57,10 @@ def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> Planned
     unknown = [str(path) for path in source_files(pair) if path not in hashes]
     if unknown:
         raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
-    rasters = [describe_scene(source.path, config.input) for source in (pair.before, pair.after)]
+    rasters = [
+        require_georeference(describe_raster(source.path, config.input), config.input)
+        for source in (pair.before, pair.after)
+    ]
     grid = rasters[0].grid
     key = content_key(
         "pair",

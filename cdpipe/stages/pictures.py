@@ -66,9 +66,7 @@ class PairLayers:
             raise ValueError(f"{self.pair_id}: expected layers of one height and width, got {sorted(shapes)}")
 
 
-def decimate(
-    read: Callable[[Window], NDArray[Any]], shape: tuple[int, int], max_side: int = 1024
-) -> NDArray[Any]:
+def decimate(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int], max_side: int = 1024) -> NDArray[Any]:
     """Keep every k-th pixel of a scene of any size, so that neither side is longer than ``max_side``.
 
     Reads one window of 2048 pixels after the other; equals ``scene[..., ::k, ::k]`` of the whole scene.
@@ -162,9 +160,7 @@ def _legend_classes(layers: PairLayers) -> list[tuple[str, Rgb | None]]:
 def _draw_header(sheet: Sheet, layers: PairLayers) -> None:
     """The pair's name on the left, its figures on the right."""
     figures = [("IoU", layers.iou), ("F1", layers.f1)]
-    text = "   ".join(
-        f"{name} {value:.3f}" for name, value in figures if value is not None and math.isfinite(value)
-    )
+    text = "   ".join(f"{name} {value:.3f}" for name, value in figures if value is not None and math.isfinite(value))
     width = sheet.pixels.shape[1] - 2 * MARGIN
     room = width - 0.65 * TITLE * len(text)
     sheet.write((42, MARGIN), layers.pair_id, min(TITLE, room / (0.65 * len(layers.pair_id))))

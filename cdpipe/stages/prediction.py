@@ -92,9 +92,7 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
     )
     probability = predict_window(forward, member.execution.batch, scene, observed, place)
     own = probability_key(pair.key, member)
-    stored = write_block(
-        workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability
-    )
+    stored = write_block(workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability)
     records = workspace.records("probabilities", pair.pair_id, own)
     write_record(block_record(records, key), workspace.root, [stored])
 

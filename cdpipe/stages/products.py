@@ -7,15 +7,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cdpipe.formats.geotiff import RasterLayer, write_cog
+from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.records import GROUP_RECORD, read_record, write_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import Window
 from cdpipe.values.keys import content_key
-
-CHANGE_COLOURS = {0: (0, 0, 0, 0), 1: (214, 39, 40, 255), 255: (128, 128, 128, 0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,12 @@ class RasterJob:
         """Content key of the set of rasters."""
         return content_key(
             "raster",
-            {"run": self.run, "change": self.change_key, "members": [list(each) for each in self.members], "tags": self.tags},
+            {
+                "run": self.run,
+                "change": self.change_key,
+                "members": [list(each) for each in self.members],
+                "tags": self.tags,
+            },
         )
 
     @property
@@ -67,7 +70,7 @@ def write_rasters(job: RasterJob) -> list[Path]:
     folder = job.workspace.run(job.run) / "rasters"
     change = job.workspace.group("changes", job.pair.pair_id, job.change_key)
     probability = RasterLayer("float32", float("nan"), "probability of change", tags=job.tags)
-    mask = RasterLayer("uint8", 255, "change: 0 no, 1 yes, 255 not observed", CHANGE_COLOURS, job.tags)
+    mask = RasterLayer("uint8", 255, "change: 0 no, 1 yes, 255 not observed", CHANGE_COLORS, job.tags)
     wanted = [
         (folder / f"{job.pair.pair_id}_change.tif", change, "change", mask),
         (folder / f"{job.pair.pair_id}_probability.tif", change, "probability", probability),
@@ -85,5 +88,3 @@ def write_rasters(job: RasterJob) -> list[Path]:
 def _reader(group: Path, name: str) -> Callable[[Window], NDArray[Any]]:
     array = open_layer(group, name)
     return lambda window: read_window(array, window)
-
-

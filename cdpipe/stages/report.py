@@ -99,11 +99,18 @@ def _is_nothing(value: Any) -> bool:
 def _markdown(rows: Sequence[dict[str, Any]]) -> str:
     head = ["split", "pair", "layer", "IoU", "F1", "precision", "recall"]
     body = [
-        [row["split"], row["pair_id"] or "all", _layer(row), *("-" if _is_nothing(row[name]) else f"{row[name]:.3f}" for name in FIGURES)]
+        [
+            row["split"],
+            row["pair_id"] or "all",
+            _layer(row),
+            *("-" if _is_nothing(row[name]) else f"{row[name]:.3f}" for name in FIGURES),
+        ]
         for row in rows
     ]
     lines = [head, ["---"] * len(head), *body]
-    notes = f"\n{BASELINE}: one threshold on |before - after|, chosen in hindsight for each row; the most it could reach.\n"
+    notes = (
+        f"\n{BASELINE}: one threshold on |before - after|, chosen in hindsight for each row; the most it could reach.\n"
+    )
     return "# Evaluation\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n" + notes
 
 
@@ -114,5 +121,3 @@ def _layer(row: dict[str, Any]) -> str:
 def pooled(rows: Sequence[dict[str, Any]], split: str) -> dict[str, float]:
     """IoU of every layer over all pairs of a split."""
     return {row["layer"]: row["iou"] for row in rows if row["pair_id"] is None and row["split"] == split}
-
-

@@ -119,9 +119,9 @@ def create_result_groups(job: PredictJob, number: int) -> None:
         create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, attributes)
     if job.ensembles:
         ensemble = job.ensembles[number]
-        attributes = {"of": [list(each) for each in ensemble.members], "threshold": ensemble.threshold}
         group = job.workspace.group("changes", pair.pair_id, ensemble.key)
-        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, attributes)
+        parents = {"of": [list(each) for each in ensemble.members], "threshold": ensemble.threshold}
+        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, parents)
 
 
 def finish_results(job: PredictJob, number: int) -> None:

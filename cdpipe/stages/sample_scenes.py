@@ -96,9 +96,7 @@ def make_sample_scenes(folder: Path, *, seed: int = 0, pairs: int = 8, size: int
         ValueError: If `pairs` is less than 1 or `size` less than 96.
     """
     if pairs < 1 or size < SMALLEST_SIZE:
-        raise ValueError(
-            f"expected at least 1 pair and a size of {SMALLEST_SIZE} pixels, got {pairs} and {size}"
-        )
+        raise ValueError(f"expected at least 1 pair and a size of {SMALLEST_SIZE} pixels, got {pairs} and {size}")
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_make_pair(folder, seed, number, size) for number in range(pairs)]
     table = folder / "pairs.csv"
@@ -211,7 +209,12 @@ def _write(path: Path, image: NDArray[np.generic], grid: Grid, day: date) -> Non
         predictor=2 if is_scene else 1,
     ) as dataset:
         if is_scene:
-            dataset.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)
+            dataset.colorinterp = (
+                ColorInterp.red,
+                ColorInterp.green,
+                ColorInterp.blue,
+                ColorInterp.undefined,
+            )
         _describe(dataset, scenery.BAND_NAMES if is_scene else ("change",))
         dataset.update_tags(TIFFTAG_DATETIME=f"{day:%Y:%m:%d} 08:30:00")
         dataset.write(image)

@@ -12,20 +12,12 @@ from numpy.typing import NDArray
 from cdpipe.arrays.augment import augment
 from cdpipe.arrays.normalisation import InputKind, model_input
 from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
+from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import CELL, count_tiles, reflect_indices
 
 IGNORE = 255  # in labels: says nothing about this pixel
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledPair:
-    """A stored pair with the key of its label."""
-
-    pair: StoredPair
-    label_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +52,7 @@ def index_cells(workspace: Workspace, pairs: tuple[LabelledPair, ...]) -> tuple[
     for item in pairs:
         array = open_layer(workspace.group("labels", item.pair.pair_id, item.label_key), "cells")
         counts.append(np.asarray(array[:]).reshape(2, -1))
-    valid, changed = (
-        [np.flatnonzero(count[layer] > 0).astype(np.int64) for count in counts] for layer in (0, 1)
-    )
+    valid, changed = ([np.flatnonzero(count[layer] > 0).astype(np.int64) for count in counts] for layer in (0, 1))
     return _pool(valid), _pool(changed)
 
 
@@ -108,7 +98,9 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     number, row, col = draw_window(sampler, rng)
     item = sampler.pairs[number]
     shape = item.pair.grid.shape
-    rows, cols = (reflect_indices(start, sampler.patch, length) for start, length in zip((row, col), shape, strict=True))
+    rows, cols = (
+        reflect_indices(start, sampler.patch, length) for start, length in zip((row, col), shape, strict=True)
+    )
     window = Window(row, col, min(sampler.patch, shape[0] - row), min(sampler.patch, shape[1] - col))
     # a scene smaller than a patch is mirrored; otherwise the window lies inside and this is a plain slice
     mirror = np.ix_(rows - row, cols - col)
@@ -117,10 +109,8 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     label = read_window(open_layer(group, "label"), window)
     observed = read_observed(sampler.workspace, item.pair, window)
     label = np.where(observed, label, np.uint8(IGNORE))
-    x = model_input(
-        sampler.kind, (before, after), observed, item.pair.scalings(sampler.statistics, sampler.together)
-    )
-    return augment(x[:, *mirror], label[mirror], int(rng.integers(2**31)))
+    x = model_input(sampler.kind, (before, after), observed, item.pair.scalings(sampler.statistics, sampler.together))
+    return augment(np.ascontiguousarray(x[:, mirror[0], mirror[1]]), label[mirror], int(rng.integers(2**31)))
 
 
 def draw_window(sampler: Sampler, rng: np.random.Generator) -> tuple[int, int, int]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.inference import Execution
-from cdpipe.stages.samples import LabelledPair
 from cdpipe.values.config import Normalisation, Train
 
 

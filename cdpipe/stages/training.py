@@ -45,7 +45,7 @@ def train_model(job: TrainJob, worker: Worker) -> None:
     rank), so continuing from a checkpoint gives the bits of a run that was never interrupted.
     """
     # on a CPU every operation has a deterministic form; on a GPU some have none, and then only warn
-    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003
+    torch.use_deterministic_algorithms(True, warn_only=True)
     state = _initial_state(job, worker)
     network = worker.wrap(state.network)
     sampler = make_sampler(job)
@@ -141,7 +141,10 @@ def _batches(
             start = (step + 1) * local
             fresh = own[start - local + ahead : start + ahead]
             pending = pending[local:] + [pool.submit(draw_sample, sampler, epoch, index) for index in fresh]
-            yield np.stack([scene for scene, _ in samples]), np.stack([label for _, label in samples])[:, None]
+            yield (
+                np.stack([scene for scene, _ in samples]),
+                np.stack([label for _, label in samples])[:, None],
+            )
 
 
 def _summarise(epoch: int, loss: float, scores: ScoreHistogram, state: State) -> dict[str, Any]:

@@ -6,10 +6,9 @@ import torch.distributed
 from cdpipe.arrays.metrics import ScoreHistogram, score_histogram
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import read_dates, read_observed
+from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
 from cdpipe.models import input_kind
 from cdpipe.stages.inference import Forward, Placement, predict_window
-from cdpipe.stages.samples import LabelledPair
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.windows import PatchGrid

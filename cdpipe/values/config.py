@@ -85,7 +85,7 @@ class Model(Section):
     encoder: str | None = None
     encoder_weights: str | None = None
     init_from: Path | None = None
-    arguments: dict[str, int | float | str | bool | None | list[int]] = {}
+    arguments: dict[str, int | float | str | bool | list[int] | None] = {}
 
 
 class Train(Section):

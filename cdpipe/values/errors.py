@@ -7,6 +7,7 @@ EXIT_INPUT = 3
 EXIT_INTEGRITY = 4
 EXIT_PARTIAL = 5
 EXIT_LOCKED = 75
+EXIT_INTERRUPTED = 130  # as shells report SIGINT
 
 
 class CdpipeError(Exception):

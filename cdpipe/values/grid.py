@@ -78,7 +78,12 @@ class Grid:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back unchanged."""
-        return {"height": self.height, "width": self.width, "transform": list(self.transform), "crs": self.crs}
+        return {
+            "height": self.height,
+            "width": self.width,
+            "transform": list(self.transform),
+            "crs": self.crs,
+        }
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Grid":

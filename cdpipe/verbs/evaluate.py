@@ -1,5 +1,7 @@
 """``cdpipe evaluate``: a run's results against its labels, as figures and pictures."""
 
+from dataclasses import replace
+
 from rich.table import Table
 
 from cdpipe.distributed.cluster import ray_session
@@ -12,8 +14,6 @@ from cdpipe.stages.report import FIGURES, PictureJob, draw_picture, pooled, writ
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session, chosen_pairs, logged
-
-Job = tuple[Results | None, PictureJob]
 
 
 def run(session: Session) -> None:
@@ -86,8 +86,6 @@ def _job(
 
 
 def _evaluate_one(job: tuple[Workspace, Results | None, PictureJob]) -> PairScores | None:
-    from dataclasses import replace
-
     workspace, results, picture = job
     scores = evaluate_pair(workspace, results) if results else None
     draw_picture(replace(picture, counts=scores.counts[ENSEMBLE]) if scores else picture)

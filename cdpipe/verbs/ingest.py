@@ -2,10 +2,12 @@
 
 import shutil
 
+import numpy as np
+
 from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.ingest import hash_files, ingest_pairs, plan_blocks
 from cdpipe.formats.catalog import Pair
-from cdpipe.formats.scenes import describe_scene
+from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.sources import known_hashes, remember_hashes
 from cdpipe.stages.check import check_catalog
 from cdpipe.stages.ingest import IngestJob
@@ -55,14 +57,19 @@ def _usable(session: Session, pairs: list[Pair]) -> list[Pair]:
     bad = {item.pair_id: item.problems for item in report.pairs if item.problems}
     if not bad and not report.problems:
         return pairs
-    lines = [*report.problems, *(f"pair {pair_id}: {problem}" for pair_id, found in bad.items() for problem in found)]
+    lines = [
+        *report.problems,
+        *(f"pair {pair_id}: {problem}" for pair_id, found in bad.items() for problem in found),
+    ]
     usable = [pair for pair in pairs if pair.pair_id not in bad]
     if session.keep_going and usable and not report.problems:
         for pair_id, found in bad.items():
             session.fail(pair_id, "; ".join(found))
         return usable
     hint = "\nmend them, or leave those pairs out with --keep-going" if usable and not report.problems else ""
-    raise InputError("\n".join([f"{session.config.catalog}: {len(lines)} problem(s)", *(f"  {line}" for line in lines)]) + hint)
+    raise InputError(
+        "\n".join([f"{session.config.catalog}: {len(lines)} problem(s)", *(f"  {line}" for line in lines)]) + hint
+    )
 
 
 def _hash_sources(session: Session, pairs: list[Pair]) -> None:
@@ -79,22 +86,18 @@ def _show_plan(session: Session, pairs: list[Pair]) -> None:
     """What an ingest from nothing would read and write."""
     blocks = bytes_in = bytes_out = 0
     for pair in pairs:
-        before, after = (describe_scene(source.path, session.config.input) for source in (pair.before, pair.after))
+        before, after = (describe_raster(source.path, session.config.input) for source in (pair.before, pair.after))
         blocks += len(block_keys(pair.pair_id, before.grid.shape, session.config.align.block))
         bytes_in += sum(file.stat().st_size for file in source_files(pair))
-        depth = len(pair.roles) * sum(_itemsize(info.dtype) for info in (before, after)) + (2 if pair.label else 1)
+        depth = len(pair.roles) * sum(np.dtype(info.dtype).itemsize for info in (before, after)) + (
+            2 if pair.label else 1
+        )
         bytes_out += before.grid.height * before.grid.width * depth
     free = shutil.disk_usage(_existing(session)).free
     rate = last_rate(session, "ingest", "blocks")
     session.say(f"ingest: {len(pairs)} pair(s), {blocks} block(s) of {session.config.align.block} pixels")
     session.say(f"  reads {size(bytes_in)}, writes at most {size(bytes_out)} before compression; {size(free)} free")
     session.say(f"  time: {duration(blocks / rate)} at the last measured rate" if rate else "  time: not measured yet")
-
-
-def _itemsize(dtype: str) -> int:
-    import numpy as np
-
-    return np.dtype(dtype).itemsize
 
 
 def _existing(session: Session) -> str:

@@ -108,7 +108,10 @@ def _predict(session: Session, job: PredictJob, threshold: float) -> dict[int, R
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     facts = {"blocks": len(work), "patches": patches}
     workers = plan_actors(session.config.resources.workers)
-    with logged(session, "predict", facts), progress(session.console, "predict: blocks", len(work)) as advance:
+    with (
+        logged(session, "predict", facts),
+        progress(session.console, "predict: blocks", len(work)) as advance,
+    ):
         for event in predict_and_publish(job, work, workers, rasters):
             if event.failure is not None:
                 session.fail(job.pairs[event.pair].pair_id, event.failure)
@@ -183,7 +186,9 @@ def _show_plan(session: Session, planned: Planned, members: tuple[Member, ...]) 
     pixels = sum(pair.grid.height * pair.grid.width for pair in job.pairs)
     rate = last_rate(session, "predict", "patches")
     session.say(f"predict: {len(planned)} pair(s) with {', '.join(each.card.name for each in members)}")
-    session.say(f"  missing: {len(work)} block(s), {patches} patch(es), test-time augmentation {session.config.predict.tta}")
+    session.say(
+        f"  missing: {len(work)} block(s), {patches} patch(es), test-time augmentation {session.config.predict.tta}"
+    )
     free = shutil.disk_usage(session.workspace.root).free
     session.say(f"  writes at most {size(pixels * (4 * len(members) + 5) * 2)} before compression; {size(free)} free")
     session.say(f"  time: {duration(patches / rate)} at the last measured rate" if rate else "  time: not measured yet")

@@ -124,7 +124,9 @@ def close(session: Session) -> int:
     """Say how many pairs failed and give the exit code."""
     if not session.failures:
         return EXIT_DONE
-    session.say(f"{len(session.failures)} pair(s) failed; mend them and run the same command, or only them with --failed")
+    session.say(
+        f"{len(session.failures)} pair(s) failed; mend them and run the same command, or only them with --failed"
+    )
     return EXIT_PARTIAL
 
 

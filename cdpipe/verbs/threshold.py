@@ -5,13 +5,12 @@ from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_only
 from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.manifest import manifest_path
-from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.stages.evaluation import ensemble_scores
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.prediction import probability_key
 from cdpipe.stages.run_plan import PredictJob, describe_members, plan_work, suggested_threshold
-from cdpipe.stages.samples import LabelledPair
 from cdpipe.values.keys import content_key
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
@@ -19,9 +18,7 @@ from cdpipe.verbs.session import Session
 Planned = list[tuple[PlannedPair, StoredPair]]
 
 
-def find_threshold(
-    session: Session, planned: Planned, job: PredictJob, splits: dict[str, str]
-) -> tuple[float, str]:
+def find_threshold(session: Session, planned: Planned, job: PredictJob, splits: dict[str, str]) -> tuple[float, str]:
     """The run's threshold and, in words, what it was fitted on.
 
     With ``auto`` the validation pairs are predicted first: a threshold fitted on the ensemble itself, with the
@@ -65,7 +62,12 @@ def _fit(session: Session, job: PredictJob, val: list[LabelledPair]) -> tuple[fl
         return None
     threshold, f1 = best_threshold(total)
     fitted_on = f"best F1, {f1:.3f}, on validation pairs {', '.join(sorted(members))}"
-    values = {"key": key, "members": describe_members(job.members), "threshold": threshold, "fitted_on": fitted_on}
+    values = {
+        "key": key,
+        "members": describe_members(job.members),
+        "threshold": threshold,
+        "fitted_on": fitted_on,
+    }
     write_json(path, values)
     return threshold, fitted_on
 
@@ -80,8 +82,10 @@ def _sum_scores(
             session.fail(pair_id, f"fitting the threshold: {error}")
         else:
             found[pair_id] = scores
-    first, *others = [found[pair_id] for pair_id in sorted(found)] or [None]
-    return sum(others, first) if first is not None else None
+    if not found:
+        return None
+    first, *others = found.values()
+    return sum(others, first)
 
 
 def _score(job: tuple[Workspace, LabelledPair, list[tuple[str, float]]]) -> ScoreHistogram:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.train import plan_workers, read_progress, train
 from cdpipe.formats.model_io import ModelCard
+from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.stages.model_plan import finish_model, plan_training, trained_model
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
-from cdpipe.stages.samples import LabelledPair
 from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.verbs.console import progress
@@ -33,7 +33,7 @@ def run(session: Session) -> None:
     if session.dry_run:
         for job in waiting:
             session.say(
-                f"train: {job.name} ({job.architecture}), {len(job.train)} pair(s), at most {job.options.epochs} epochs "
+                f"train: {job.name} ({job.architecture}), {len(job.train)} pair(s), up to {job.options.epochs} epochs "
                 f"of {job.steps} steps of {job.options.global_batch} patches of {job.options.patch} pixels"
             )
         return
@@ -81,8 +81,8 @@ def _watched(session: Session, job: TrainJob) -> Iterator[None]:
             shown = 0
             while not stop.wait(POLL_SECONDS):
                 found = read_progress(job)
-                if found:
-                    done = found["epoch"] * job.steps + found["step"]
+                done = found["epoch"] * job.steps + found["step"] if found else 0
+                if found and done > shown:
                     advance(done - shown, f"epoch {found['epoch'] + 1}, loss {found['loss']:.3f}")
                     shown = done
 

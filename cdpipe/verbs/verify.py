@@ -25,7 +25,10 @@ def run(session: Session) -> None:
     records = sorted(path for path in (root / "records").glob("*/*/*/*.json"))
     cards = sorted((root / "models").glob(f"*/*/{CARD}"))
     found: dict[Path, list[str]] = {}
-    with progress(session.console, "verify", len(records) + len(cards)) as advance, ThreadPoolExecutor(THREADS) as pool:
+    with (
+        progress(session.console, "verify", len(records) + len(cards)) as advance,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
         for path, names in zip(records, pool.map(lambda path: _check_record(path, root), records), strict=True):
             advance(1, "")
             found[path] = names

@@ -1,0 +1,136 @@
+"""Reads polygons from a vector file, brought to a grid's coordinates."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.features import rasterize
+
+from cdpipe.formats.crs import Points, canonical_wkt, transform_points
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Grid
+
+# How a file of each kind begins, and what makes GDAL read it as that kind and no other: some kinds of JSON
+# and XML lead GDAL on to other files.
+BEGINNINGS = {".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\x03fgb"}
+PREFIXES = {".gpkg": "GPKG:", ".geojson": "GeoJSON:", ".json": "GeoJSON:"}
+VECTOR_SUFFIXES = tuple(sorted({*BEGINNINGS, *PREFIXES}))
+
+NODES = 33  # points along a side of a grid by which its place in the file's coordinates is told
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a file's name says that it holds polygons rather than pixels."""
+    return path.suffix.lower() in VECTOR_SUFFIXES
+
+
+def read_polygons(path: Path, grid: Grid) -> NDArray[Any]:
+    """Read the polygons that may lie on a grid.
+
+    Args:
+        path: A GeoPackage, GeoJSON, Shapefile or FlatGeobuf with a single layer.
+        grid: Where to look; the grid of a window, to read no more than needed.
+
+    Returns:
+        One axis of Shapely polygons and multipolygons, in the coordinates of ``grid``.
+
+    Raises:
+        InputError: If the file is missing or damaged, has several layers, no CRS or not only polygons.
+    """
+    source = _gate(path)
+    try:
+        layer, crs = _only_layer(path, source)
+        if grid.crs is None:
+            raise InputError(f"{path}: has a georeference but the pair's grid has none; expected a raster label")
+        box = _bounding_box(grid, crs)
+        _, _, encoded, _ = pyogrio.raw.read(source, layer=layer, columns=[], bbox=box, force_2d=True)
+    except (DataSourceError, DataLayerError, CRSError) as error:
+        raise InputError(f"{path}: not readable as polygons: {' '.join(str(error).split())}") from None
+    shapes = shapely.from_wkb(encoded)
+    shapes = shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))]
+    kinds = {str(shape.geom_type) for shape in shapes} - {"Polygon", "MultiPolygon"}
+    if kinds:
+        raise InputError(f"{path}: expected polygons, got {', '.join(sorted(kinds))}; buffer or remove them")
+    return _to_crs(path, shapes, crs, grid.crs)
+
+
+def burn_polygons(polygons: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
+    """1 where a pixel's centre lies in a polygon, else 0.
+
+    Args:
+        polygons: One axis of Shapely polygons in the grid's coordinates.
+        grid: The pixels.
+
+    Returns:
+        (height, width).
+    """
+    corners = [grid.xy(row, col) for row in (0, grid.height) for col in (0, grid.width)]
+    (left, bottom), (right, top) = np.min(corners, 0), np.max(corners, 0)
+    x_min, y_min, x_max, y_max = shapely.bounds(polygons).T
+    near = polygons[(x_min <= right) & (x_max >= left) & (y_min <= top) & (y_max >= bottom)]
+    if not len(near):
+        return np.zeros(grid.shape, np.uint8)
+    burnt = rasterize(near, grid.shape, transform=Affine(*grid.transform), default_value=1, dtype=np.uint8)
+    return np.asarray(burnt)
+
+
+def _gate(path: Path) -> str:
+    """The name under which GDAL opens the file as what its suffix says."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of polygons; there is no such file")
+    suffix = path.suffix.lower()
+    beginning = BEGINNINGS.get(suffix)
+    if beginning is not None:
+        with path.open("rb") as file:
+            if file.read(len(beginning)) != beginning:
+                raise InputError(f"{path}: expected a {suffix} file, it does not begin like one")
+    return f"{PREFIXES.get(suffix, '')}{path}"
+
+
+def _only_layer(path: Path, source: str) -> tuple[str, str]:
+    """Name and CRS of the file's layer."""
+    names = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
+    if len(names) != 1:
+        raise InputError(f"{path}: expected one layer of polygons, got {', '.join(names) or 'none'}")
+    crs = pyogrio.read_info(source, layer=names[0])["crs"]
+    if crs is None:
+        raise InputError(f"{path}: expected a coordinate reference system, got none; add it (a .prj file?)")
+    return names[0], canonical_wkt(CRS.from_user_input(crs))
+
+
+def _bounding_box(grid: Grid, crs: str) -> tuple[float, float, float, float] | None:
+    """What surrounds the grid in another CRS, with some room; None where that cannot be told."""
+    rows, cols = np.meshgrid(*(np.linspace(0, length, NODES) for length in grid.shape), indexing="ij")
+    a, b, c, d, e, f = grid.transform
+    x, y = (a * cols + b * rows + c).ravel(), (d * cols + e * rows + f).ravel()
+    if grid.crs is not None and grid.crs != crs:
+        x, y = transform_points(grid.crs, crs, x, y)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    room_x, room_y = 0.01 * np.ptp(x), 0.01 * np.ptp(y)
+    return (
+        float(x.min() - room_x),
+        float(y.min() - room_y),
+        float(x.max() + room_x),
+        float(y.max() + room_y),
+    )
+
+
+def _to_crs(path: Path, shapes: NDArray[Any], of: str, to: str) -> NDArray[Any]:
+    if of == to or not len(shapes):
+        return shapes
+
+    def project(points: Points) -> Points:
+        return np.stack(transform_points(of, to, points[:, 0], points[:, 1]), -1)
+
+    moved = np.asarray(shapely.transform(shapes, project))
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise InputError(f"{path}: a polygon reaches beyond where the pair's coordinate system is defined")
+    return moved

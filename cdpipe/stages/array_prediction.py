@@ -1,0 +1,64 @@
+"""Prediction of two arrays in memory: the same steps as for a stored pair, for notebooks and small scenes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.normalisation import date_scaling, model_input
+from cdpipe.arrays.statistics import measure
+from cdpipe.formats.model_io import load_network, read_card
+from cdpipe.models import input_kind
+from cdpipe.stages.inference import Execution, Placement, make_forward, predict_window
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import PatchGrid, patch_stride
+
+
+def predict_array(
+    before: NDArray[Any],
+    after: NDArray[Any],
+    model: str | Path,
+    *,
+    observed: NDArray[np.bool_] | None = None,
+    overlap: float = 0.25,
+    tta: str = "d4",
+) -> NDArray[np.float32]:
+    """Probability of change between two images of one place, pixel on pixel.
+
+    Args:
+        before: (band, height, width), bands in the order of the model's roles (red, green, blue).
+        after: Likewise.
+        model: A model folder.
+        observed: (height, width), True where both dates are observed; default: where all values are finite.
+        overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1.
+        tta: ``d4`` (mean of the eight flips and rotations) or ``none``.
+
+    Returns:
+        (height, width) float32 in 0..1; NaN where not observed.
+
+    Raises:
+        ValueError: If the arrays' shapes do not fit.
+        InputError: If there is no such model or no pixel is observed.
+    """
+    card = read_card(Path(model))
+    if before.shape[1:] != after.shape[1:] or {len(before), len(after)} != {len(card.roles)}:
+        raise ValueError(
+            f"expected two arrays of ({len(card.roles)}, height, width) with bands {', '.join(card.roles)}, "
+            f"got {before.shape} and {after.shape}"
+        )
+    both = np.isfinite(before).all(axis=0) & np.isfinite(after).all(axis=0)
+    both = both if observed is None else both & observed
+    if not both.any():
+        raise InputError("no pixel is observed at both dates")
+    window = Window(0, 0, *both.shape)
+    masks = [both, both] if card.statistics == "common" else [np.isfinite(date).all(axis=0) for date in (before, after)]
+    scalings = [
+        date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), together=card.together)
+        for date, mask in zip((before, after), masks, strict=True)
+    ]
+    scene = model_input(input_kind(card.architecture), (before, after), both, (scalings[0], scalings[1]))
+    place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
+    forward = make_forward(load_network(Path(model), card), Execution(tta, "float32", "cpu", 1))
+    return predict_window(forward, 1, scene, both, place)

@@ -1,0 +1,242 @@
+"""Looks at pairs before any work is done, and says everything that is wrong with them at once."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cdpipe.formats.catalog import Pair, Source, parse_time, read_catalog
+from cdpipe.formats.crs import crs_name, footprint_share, pixel_ratio
+from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
+from cdpipe.formats.pixels import read_on_grid
+from cdpipe.formats.polygons import is_vector
+from cdpipe.formats.scenes import RasterInfo, describe_raster, grid_or, require_georeference
+from cdpipe.stages.shift import Shift, estimate_shift
+from cdpipe.values.config import Config
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Grid, Window
+from cdpipe.values.windows import tiles_in
+
+RGB = ("red", "green", "blue")
+COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word
+SHIFT_PX, SHIFT_CONFIDENCE = 1.0, 0.1  # measured: confidence 0.13 and more was right, 0.07 and less was not
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """What is known of a pair, as far as its files could be read.
+
+    Attributes:
+        pair: The pair.
+        problems: What keeps it from being used, each beginning with the file it is about.
+        warnings: What may be wrong.
+        before: The first date's raster, whose grid is the pair's; ``after`` is the second's.
+        overlap: Share of the grid that the second date covers.
+        shift: How far the second date seems to lie off.
+        observed: Share of the grid observed at both dates, if all pixels were read.
+        labelled: Pixels of the label that are 0 or 1.
+        changed: Pixels of the label that are 1.
+    """
+
+    pair: Pair
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    before: RasterInfo | None = None
+    after: RasterInfo | None = None
+    overlap: float | None = None
+    shift: Shift | None = None
+    observed: float | None = None
+    labelled: int | None = None
+    changed: int | None = None
+
+
+def check_catalog(
+    config: Config,
+    read_all: bool = False,
+    required: Sequence[str] = RGB,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[PairReport]:
+    """Check all pairs of the configuration's catalog, a few at a time.
+
+    Args:
+        config: The configuration.
+        read_all: Whether to read every pixel, as ingesting would.
+        required: Band roles that the models need.
+        progress: Called with the number of pairs done and of all pairs.
+
+    Raises:
+        InputError: If the catalog itself has mistakes.
+    """
+    pairs = read_catalog(config)
+    reports = []
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for report in pool.map(lambda pair: check_pair(pair, config, read_all, required), pairs):
+            reports.append(report)
+            if progress is not None:
+                progress(len(reports), len(pairs))
+    return reports
+
+
+def check_pair(pair: Pair, config: Config, read_all: bool = False, required: Sequence[str] = RGB) -> PairReport:
+    """Check one pair; what is wrong with its files is reported, not raised."""
+    problems, warnings = _missing_roles(pair, required), _doubts_of_row(pair)
+    before, after = (_describe(source, config, problems) for source in (pair.before, pair.after))
+    warnings += _mask_doubts(pair, before, after)
+    overlap, shift, observed = None, None, None
+    labelled: tuple[int, int] | tuple[None, None] = None, None
+    if before is not None and pair.label is not None:
+        with _collected(problems):
+            labelled = _count_label(pair.label, before.grid, config)
+    if before is not None and after is not None:
+        found = len(problems)
+        overlap = _overlap(before, after, config.align.min_overlap, problems)
+        if len(problems) == found:  # only then do pixels of both dates meet
+            warnings += _coarse(before, after)
+            with _collected(problems):
+                shift = estimate_shift(pair, before.grid, config)
+            warnings += _shift_doubt(pair, shift)
+            observed = _read_all(pair, before.grid, config, problems) if read_all else None
+    problems = list(dict.fromkeys(problems))  # sampling and reading all may meet the same damage
+    return PairReport(pair, tuple(problems), tuple(warnings), before, after, overlap, shift, observed, *labelled)
+
+
+def catalog_problems(reports: Sequence[PairReport], config: Config) -> list[str]:
+    """What is wrong with the catalog as a whole, for the training that the configuration asks for."""
+    if config.predict.models:  # models are there already
+        return []
+    labelled = [report for report in reports if report.pair.label is not None]
+    training = [report for report in labelled if report.pair.split in (None, "train")]
+    if not labelled:
+        return ["no pair has a label: expected some to train with, or models in predict.models"]
+    if not training:
+        return ["no pair with a label may be trained with: all have split val or test"]
+    if not any(report.problems for report in training) and not sum(report.changed or 0 for report in training):
+        return ["no label of a training pair has a changed pixel (is label.changed right?)"]
+    return []
+
+
+@contextmanager
+def _collected(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        problems.append(str(error))
+
+
+def _missing_roles(pair: Pair, required: Sequence[str]) -> list[str]:
+    missing = [role for role in required if role not in pair.roles]
+    names = " and ".join(dict.fromkeys((pair.before.sensor_name, pair.after.sensor_name)))
+    if not missing:
+        return []
+    return [f"{pair.before.path}: sensor {names} has no band {', '.join(missing)}, which the models need"]
+
+
+def _doubts_of_row(pair: Pair) -> list[str]:
+    doubts = []
+    if pair.before.path == pair.after.path and pair.before.half is None:
+        doubts.append(f"{pair.after.path}: both dates are the same file")
+    if pair.before_date and pair.after_date and parse_time(pair.before_date) > parse_time(pair.after_date):
+        doubts.append(
+            f"{pair.before.path}: before_date {pair.before_date} is later than after_date "
+            f"{pair.after_date}; are the dates swapped?"
+        )
+    return doubts
+
+
+def _describe(source: Source, config: Config, problems: list[str]) -> RasterInfo | None:
+    info = None
+    with _collected(problems):
+        info = require_georeference(describe_raster(source.path, config.input), config.input)
+        source.band_numbers(info.count)
+    return info
+
+
+def _mask_doubts(pair: Pair, before: RasterInfo | None, after: RasterInfo | None) -> list[str]:
+    dates = ((before, pair.before_valid, "before_valid"), (after, pair.after_valid, "after_valid"))
+    return [
+        f"{info.path}: has an alpha band or mask of its own, which is not used; "
+        f"if it marks pixels without data, name it in the catalog's column {column}"
+        for info, valid, column in dates
+        if info is not None and info.has_mask and valid is None
+    ]
+
+
+def _overlap(before: RasterInfo, after: RasterInfo, least: float, problems: list[str]) -> float | None:
+    grid, other = before.grid, after.grid
+    if (grid.crs is None) != (other.crs is None) or (grid.crs is None and grid.shape != other.shape):
+        problems.append(
+            f"{after.path}: {_place(other)}; expected it to lie with the first date, which is {_place(grid)}"
+        )
+        return None
+    share = footprint_share(other, grid)
+    if share < least or share == 0:
+        problems.append(
+            f"{after.path}: covers {share:.0%} of the first date, expected at least {least:.0%} "
+            f"(align.min_overlap); it is {_place(other)}, the first date {_place(grid)}"
+        )
+    return share
+
+
+def _place(grid: Grid) -> str:
+    x, y = grid.xy(grid.height / 2, grid.width / 2)
+    where = "without georeference" if grid.crs is None else f"in {crs_name(grid.crs)} around {x:.6g}, {y:.6g}"
+    return f"{grid.width} x {grid.height} px {where}"
+
+
+def _coarse(before: RasterInfo, after: RasterInfo) -> list[str]:
+    ratio = max(pixel_ratio(after.grid, before.grid))
+    if 1 / COARSE_RATIO < ratio < COARSE_RATIO or not np.isfinite(ratio):
+        return []
+    size = f"{ratio:.1f} times smaller" if ratio > 1 else f"{1 / ratio:.1f} times larger"
+    return [f"{after.path}: its pixels are {size} than the first date's, on whose grid both are compared"]
+
+
+def _shift_doubt(pair: Pair, shift: Shift | None) -> list[str]:
+    if shift is None or shift.length <= SHIFT_PX or shift.confidence <= SHIFT_CONFIDENCE:
+        return []
+    return [
+        f"{pair.after.path}: seems to lie {shift.rows:+.1f} rows and {shift.cols:+.1f} columns off the "
+        f"first date (confidence {shift.confidence:.2f}); misplaced edges look like change"
+    ]
+
+
+def _count_label(label: Path, grid: Grid, config: Config) -> tuple[int, int]:
+    """How many pixels of a label count, and how many of them changed."""
+    if is_vector(label):
+        blocks = tiles_in(Window(0, 0, *grid.shape), config.align.block)
+        changed = sum(int((read_label(label, grid, block, config) == CHANGED).sum()) for block in blocks)
+        return grid.height * grid.width, changed
+    info = describe_raster(label, config.input)
+    if footprint_share(grid_or(info, grid, "'before'"), grid) == 0:
+        raise InputError(f"{label}: lies outside of the pair; it is {_place(info.grid)}, the pair {_place(grid)}")
+    values, meaning = label_values(label, config), config.label
+    known = {*meaning.changed, *meaning.unchanged, *meaning.ignore, info.nodata}
+    unknown = sorted(value for value in values if value not in known)
+    if unknown:
+        raise InputError(undeclared(label, unknown, meaning))
+    changed = sum(values.get(value, 0) for value in meaning.changed)
+    return changed + sum(values.get(value, 0) for value in meaning.unchanged), changed
+
+
+def _read_all(pair: Pair, grid: Grid, config: Config, problems: list[str]) -> float | None:
+    """Share of the grid's pixels observed at both dates; a date that cannot be read is read no further."""
+    dates = [(pair.before, pair.before_valid), (pair.after, pair.after_valid)]
+    readable, observed = list(dates), 0
+    for window in tiles_in(Window(0, 0, *grid.shape), config.align.block):
+        both = np.ones(window.shape, np.bool_)
+        for source, valid in tuple(readable):
+            try:
+                both &= read_on_grid(source, valid, grid, window, config)[1]
+            except InputError as error:
+                problems.append(str(error))
+                readable.remove((source, valid))
+        observed += int(both.sum())
+    if len(readable) < len(dates):
+        return None
+    if not observed:
+        problems.append(f"{pair.after.path}: no pixel is observed at both dates")
+    return observed / (grid.height * grid.width)

@@ -1,0 +1,113 @@
+"""``cdpipe check``: shows what the catalog holds and everything that is wrong with it."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from cdpipe.formats.crs import crs_name, pixel_metres
+from cdpipe.stages.check import SHIFT_CONFIDENCE, PairReport, catalog_problems, check_catalog
+from cdpipe.values.config import Config
+from cdpipe.values.errors import EXIT_DONE, EXIT_INPUT
+
+LOG_WIDTH = 160  # columns where the output is no terminal
+
+
+def run(config: Config, read: bool) -> int:
+    """Check the catalog and print a table, the problems, the warnings and a summary.
+
+    Args:
+        config: The configuration.
+        read: Whether to read every pixel of every file.
+
+    Returns:
+        The exit code: 0, or 3 if there is a problem.
+
+    Raises:
+        InputError: If the catalog itself has mistakes.
+    """
+    console = Console(width=None if Console().is_terminal else LOG_WIDTH, highlight=False)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Checking pairs", total=None)
+        reports = check_catalog(config, read, progress=lambda done, of: bar.update(task, completed=done, total=of))
+    problems = [(report.pair.pair_id, text) for report in reports for text in report.problems]
+    problems += [("catalog", text) for text in catalog_problems(reports, config)]
+    warnings = [(report.pair.pair_id, text) for report in reports for text in report.warnings]
+    console.print(_table(reports, read))
+    _print_list(console, "Warnings", warnings)
+    _print_list(console, "Problems", problems)
+    console.print(_summary(reports, len(problems), len(warnings)))
+    return EXIT_INPUT if problems else EXIT_DONE
+
+
+def _table(reports: Sequence[PairReport], read: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("pair", overflow="fold", min_width=8)
+    table.add_column("split")
+    for name in ("size, px", "pixel, m", "CRS", "bands", "overlap", "changed", "shift, px"):
+        table.add_column(name, justify="right", overflow="fold")
+    if read:
+        table.add_column("both seen", justify="right")
+    table.add_column("")
+    for report in reports:
+        row = _row(report)
+        if read:
+            row.append(_share(report.observed, 0))
+        table.add_row(*map(escape, [*row, f"{len(report.problems)} problem(s)" if report.problems else "good"]))
+    return table
+
+
+def _row(report: PairReport) -> list[str]:
+    before, after, shift = report.before, report.after, report.shift
+    infos = [info for info in (before, after) if info is not None]
+    changed = None if not report.labelled else (report.changed or 0) / report.labelled
+    doubt = "" if shift is None or shift.confidence > SHIFT_CONFIDENCE else "?"
+    return [
+        report.pair.pair_id,
+        report.pair.split or "-",
+        f"{before.grid.width} x {before.grid.height}" if before else "-",
+        _both([_metres(pixel_metres(info.grid)) for info in infos]),
+        _both([crs_name(info.grid.crs) for info in infos]),
+        f"{len(report.pair.roles)} {_both([info.dtype for info in infos])}",
+        _share(report.overlap, 0),
+        _share(changed, 2),
+        f"{shift.length:.1f}{doubt}" if shift else "-",
+    ]
+
+
+def _both(texts: list[str]) -> str:
+    """What holds for both dates, once if it is the same."""
+    return " > ".join(dict.fromkeys(texts)) or "-"
+
+
+def _metres(size: tuple[float, float] | None) -> str:
+    if size is None:
+        return "?"
+    width, height = (f"{side:.3g}" for side in size)
+    return width if width == height else f"{width} x {height}"
+
+
+def _share(share: float | None, digits: int) -> str:
+    return "-" if share is None else f"{share:.{digits}%}"
+
+
+def _print_list(console: Console, title: str, lines: Sequence[tuple[str, str]]) -> None:
+    if lines:
+        console.print(f"[bold]{title}[/bold]")
+    for pair_id, text in lines:
+        console.print(f"  {escape(pair_id)}  {escape(text)}", soft_wrap=True)
+
+
+def _summary(reports: Sequence[PairReport], problems: int, warnings: int) -> str:
+    good = sum(not report.problems for report in reports)
+    labelled = sum(report.labelled or 0 for report in reports)
+    changed = sum(report.changed or 0 for report in reports)
+    with_label = sum(report.labelled is not None for report in reports)
+    share = f", {changed / labelled:.2%} of their pixels changed" if labelled else ""
+    return (
+        f"{len(reports)} pair(s), {good} good; {with_label} with a label{share}; "
+        f"{problems} problem(s), {warnings} warning(s)"
+    )

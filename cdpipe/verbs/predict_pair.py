@@ -1,0 +1,66 @@
+"""``cdpipe predict --before A --after B --model DIR --out DIR``: one pair, no configuration."""
+
+import argparse
+import csv
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cdpipe.formats.config_file import parse_config
+from cdpipe.formats.workspace import locked, write_atomically
+from cdpipe.values.errors import ConfigError
+from cdpipe.verbs import ingest, predict
+from cdpipe.verbs.console import make_console
+from cdpipe.verbs.session import Session, close
+
+NAME = "prediction"
+DRIVERS = ["GTiff", "PNG", "JPEG"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict one pair; the rasters end in ``--out`` itself, all else in ``work/`` beneath it.
+
+    Raises:
+        ConfigError: If an argument is missing or ``--bands`` is not understood.
+    """
+    missing = [name for name in ("before", "after", "model", "out") if getattr(options, name) is None]
+    if missing:
+        wanted = ", ".join(f"--{name}" for name in missing)
+        raise ConfigError(
+            f"predict: expected a configuration, or --before, --after, --model and --out; missing {wanted}"
+        )
+    catalog = options.out / "work" / "pair.csv"
+    text = io.StringIO()
+    rows = [["pair_id", "before", "after"], [NAME, str(options.before.resolve()), str(options.after.resolve())]]
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    values: dict[str, Any] = {
+        "name": NAME,
+        "catalog": str(catalog.resolve()),
+        "workspace": str((options.out / "work").resolve()),
+        "sensors": {"given": {"bands": parse_bands(options.bands)}},
+        "input": {"drivers": DRIVERS, "pixel_coordinates": True},
+        "predict": {"models": [str(folder.resolve()) for folder in options.model]},
+    }
+    config = parse_config(values, Path.cwd(), options.set, "predict")
+    session = Session(config, make_console(), verbose=options.verbose)
+    with locked(session.workspace):
+        write_atomically(catalog, text.getvalue().encode())
+        ingest.run(session)
+        predict.run(session)
+        for raster in sorted((session.run_folder / "rasters").glob("*.tif")):
+            shutil.copyfile(raster, options.out / raster.name.removeprefix(f"{NAME}_"))
+            session.say(f"wrote {options.out / raster.name.removeprefix(f'{NAME}_')}")
+        return close(session)
+
+
+def parse_bands(text: str) -> dict[str, int]:
+    """Band numbers by role from ``red=1,green=2,blue=3``.
+
+    Raises:
+        ConfigError: If the text is not of that form.
+    """
+    try:
+        return {role.strip(): int(number) for role, number in (item.split("=") for item in text.split(","))}
+    except ValueError:
+        raise ConfigError(f"--bands {text}: expected role=number, ..., as red=1,green=2,blue=3") from None
