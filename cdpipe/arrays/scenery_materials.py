@@ -56,8 +56,8 @@ MATERIALS: dict[str, Material] = {
     "quarry": Material((660, 615, 520, 700), 0.07, 0.10),
     "felled": Material((400, 325, 245, 450), 0.14, 0.14),
     # roofs
-    "white_roof": Material((715, 720, 720, 680), 0.015, 0.015),
-    "pale_roof": Material((600, 595, 585, 590), 0.02, 0.02),
+    "white_roof": Material((695, 700, 700, 660), 0.015, 0.015),
+    "pale_roof": Material((585, 580, 570, 575), 0.02, 0.02),
     "grey_roof": Material((385, 388, 395, 390), 0.03, 0.02),
     "red_roof": Material((560, 310, 235, 540), 0.03, 0.02),
     "brown_roof": Material((330, 240, 200, 350), 0.03, 0.02),
@@ -65,7 +65,8 @@ MATERIALS: dict[str, Material] = {
 }
 
 DARK_CROPS = ("ploughed_wet", "green_crop", "lush_crop", "sprouting")
-BRIGHT_CROPS = ("ploughed_dry", "ripe_crop", "stubble", "loose_straw")
+BRIGHTEST_CROP = "loose_straw"
+BRIGHT_CROPS = ("ploughed_dry", "ripe_crop", "stubble", BRIGHTEST_CROP)
 MEADOWS = ("meadow_green", "meadow_dry")
 HOUSE_ROOFS = ("red_roof", "grey_roof", "brown_roof", "pale_roof", "white_roof")
 HALL_ROOFS = ("white_roof", "pale_roof", "blue_roof", "white_roof")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cdpipe.arrays.scenery_materials import BRIGHT_CROPS, DARK_CROPS, MEADOWS
+from cdpipe.arrays.scenery_materials import BRIGHT_CROPS, BRIGHTEST_CROP, DARK_CROPS, MEADOWS
 from cdpipe.arrays.scenery_shapes import (
     PAVED,
     TAKEN,
@@ -118,6 +118,8 @@ def _crops(rng: np.random.Generator, number: int) -> tuple[str, str]:
     if number % 5 == 4 and rng.random() < 0.6:
         return str(rng.choice(MEADOWS)), str(rng.choice(MEADOWS))
     dark, bright = str(rng.choice(DARK_CROPS)), str(rng.choice(BRIGHT_CROPS))
+    if number % 5 == 1:
+        bright = BRIGHTEST_CROP
     if number % 5 == 4:
         return (dark, dark) if rng.random() < 0.5 else (bright, bright)
     return (dark, bright) if number % 2 else (bright, dark)

@@ -87,7 +87,10 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path}: expected a raster file; there is no such file")
     options = {} if settings.sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
-    with rasterio.Env(**options):
+    with rasterio.Env(**options) as gdal:
+        unknown = sorted({*settings.drivers} - gdal.drivers().keys())
+        if unknown:
+            raise InputError(f"input.drivers: GDAL has no driver {', '.join(unknown)} here")
         with raster_errors(path):
             dataset = _open_first(path, settings.drivers)
         with dataset:
@@ -181,8 +184,6 @@ def _open_first(path: Path, drivers: Sequence[str]) -> Any:
             return rasterio.open(path, driver=driver, sharing=False)
         except RasterioError as error:
             errors.append(error)
-        except TypeError:
-            raise InputError(f"input.drivers: GDAL has no driver {driver!r} here") from None
     telling = [error for error in errors if "not recognized" not in str(error)]
     if telling:
         raise telling[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdpipe.formats.catalog import Pair, Source, parse_time, read_catalog
+from cdpipe.formats.catalog import Pair, Source, parse_time
 from cdpipe.formats.crs import crs_name, footprint_share, pixel_ratio
 from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
 from cdpipe.formats.pixels import read_on_grid
@@ -53,35 +53,47 @@ class PairReport:
     labelled: int | None = None
     changed: int | None = None
 
+    @property
+    def pair_id(self) -> str:
+        """The pair's name."""
+        return self.pair.pair_id
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogReport:
+    """What is known of all pairs, what is wrong with them together, and what may be."""
+
+    pairs: tuple[PairReport, ...]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
 
 def check_catalog(
     config: Config,
-    read_all: bool = False,
+    pairs: Sequence[Pair],
     required: Sequence[str] = RGB,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[PairReport]:
-    """Check all pairs of the configuration's catalog, a few at a time.
+    advance: Callable[[], None] = lambda: None,
+    read_all: bool = False,
+) -> CatalogReport:
+    """Check pairs, a few at a time; what is wrong with their files is reported, not raised.
 
     Args:
         config: The configuration.
-        read_all: Whether to read every pixel, as ingesting would.
+        pairs: Pairs of its catalog.
         required: Band roles that the models need.
-        progress: Called with the number of pairs done and of all pairs.
-
-    Raises:
-        InputError: If the catalog itself has mistakes.
+        advance: Called after each pair.
+        read_all: Whether to read every pixel, as ingesting would; else headers, labels and samples.
     """
-    pairs = read_catalog(config)
     reports = []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for report in pool.map(lambda pair: check_pair(pair, config, read_all, required), pairs):
+        for report in pool.map(lambda pair: check_pair(pair, config, required, read_all), pairs):
             reports.append(report)
-            if progress is not None:
-                progress(len(reports), len(pairs))
-    return reports
+            advance()
+    problems, warnings = _judge_training(reports)
+    return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
 
 
-def check_pair(pair: Pair, config: Config, read_all: bool = False, required: Sequence[str] = RGB) -> PairReport:
+def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_all: bool = False) -> PairReport:
     """Check one pair; what is wrong with its files is reported, not raised."""
     problems, warnings = _missing_roles(pair, required), _doubts_of_row(pair)
     before, after = (_describe(source, config, problems) for source in (pair.before, pair.after))
@@ -104,19 +116,16 @@ def check_pair(pair: Pair, config: Config, read_all: bool = False, required: Seq
     return PairReport(pair, tuple(problems), tuple(warnings), before, after, overlap, shift, observed, *labelled)
 
 
-def catalog_problems(reports: Sequence[PairReport], config: Config) -> list[str]:
-    """What is wrong with the catalog as a whole, for the training that the configuration asks for."""
-    if config.predict.models:  # models are there already
-        return []
+def _judge_training(reports: Sequence[PairReport]) -> tuple[list[str], list[str]]:
+    """Problems and warnings of the labels together; a catalog without any is for prediction."""
     labelled = [report for report in reports if report.pair.label is not None]
     training = [report for report in labelled if report.pair.split in (None, "train")]
-    if not labelled:
-        return ["no pair has a label: expected some to train with, or models in predict.models"]
-    if not training:
-        return ["no pair with a label may be trained with: all have split val or test"]
-    if not any(report.problems for report in training) and not sum(report.changed or 0 for report in training):
-        return ["no label of a training pair has a changed pixel (is label.changed right?)"]
-    return []
+    if labelled and not training:
+        return [], ["no pair with a label is left to train with: all have split val or test"]
+    counted = [report.changed for report in training if report.changed is not None]
+    if counted and len(counted) == len(training) and not sum(counted):
+        return ["no label of a training pair has a changed pixel; is label.changed right?"], []
+    return [], []
 
 
 @contextmanager
@@ -198,10 +207,8 @@ def _coarse(before: RasterInfo, after: RasterInfo) -> list[str]:
 def _shift_doubt(pair: Pair, shift: Shift | None) -> list[str]:
     if shift is None or shift.length <= SHIFT_PX or shift.confidence <= SHIFT_CONFIDENCE:
         return []
-    return [
-        f"{pair.after.path}: seems to lie {shift.rows:+.1f} rows and {shift.cols:+.1f} columns off the "
-        f"first date (confidence {shift.confidence:.2f}); misplaced edges look like change"
-    ]
+    offset = f"{shift.rows:+.1f} rows and {shift.cols:+.1f} columns, confidence {shift.confidence:.2f}"
+    return [f"{pair.after.path}: seems to lie off the first date ({offset}); misplaced edges look like change"]
 
 
 def _count_label(label: Path, grid: Grid, config: Config) -> tuple[int, int]:

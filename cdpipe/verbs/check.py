@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
+from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.crs import crs_name, pixel_metres
-from cdpipe.stages.check import SHIFT_CONFIDENCE, PairReport, catalog_problems, check_catalog
+from cdpipe.stages.check import SHIFT_CONFIDENCE, PairReport, check_catalog
 from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE, EXIT_INPUT
-
-LOG_WIDTH = 160  # columns where the output is no terminal
+from cdpipe.verbs.console import make_console, progress
 
 
 def run(config: Config, read: bool) -> int:
-    """Check the catalog and print a table, the problems, the warnings and a summary.
+    """Check the catalog and print a table, the warnings, the problems and a summary.
 
     Args:
         config: The configuration.
@@ -28,18 +27,22 @@ def run(config: Config, read: bool) -> int:
 
     Raises:
         InputError: If the catalog itself has mistakes.
+        ConfigError: If a configured model is not known.
     """
-    console = Console(width=None if Console().is_terminal else LOG_WIDTH, highlight=False)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Checking pairs", total=None)
-        reports = check_catalog(config, read, progress=lambda done, of: bar.update(task, completed=done, total=of))
-    problems = [(report.pair.pair_id, text) for report in reports for text in report.problems]
-    problems += [("catalog", text) for text in catalog_problems(reports, config)]
-    warnings = [(report.pair.pair_id, text) for report in reports for text in report.warnings]
-    console.print(_table(reports, read))
+    pairs = read_catalog(config)
+    from cdpipe.stages.model_plan import needed_bands  # torch takes seconds: a mistaken catalog need not wait
+
+    console = make_console()
+    with progress(console, "check: pairs", len(pairs)) as advance:
+        report = check_catalog(config, pairs, needed_bands(config), lambda: advance(1, ""), read)
+    warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
+    warnings += [("catalog", text) for text in report.warnings]
+    problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
+    problems += [("catalog", text) for text in report.problems]
+    console.print(_table(report.pairs, read))
     _print_list(console, "Warnings", warnings)
     _print_list(console, "Problems", problems)
-    console.print(_summary(reports, len(problems), len(warnings)))
+    console.print(_summary(report.pairs, len(problems), len(warnings)))
     return EXIT_INPUT if problems else EXIT_DONE
 
 

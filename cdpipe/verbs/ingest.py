@@ -19,13 +19,17 @@ from cdpipe.verbs.console import duration, progress, size
 from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged
 
 
-def run(session: Session) -> None:
+def run(session: Session, *, for_training: bool = False) -> None:
     """Ingest what is not in the store yet.
+
+    Args:
+        session: The session.
+        for_training: Whether pairs without which nothing could be learned are a mistake.
 
     Raises:
         InputError: If the check finds unusable pairs and the session does not keep going, or no pair is left.
     """
-    pairs = _usable(session, chosen_pairs(session))
+    pairs = _usable(session, chosen_pairs(session), for_training=for_training)
     if session.dry_run:
         _show_plan(session, pairs)
         return
@@ -50,26 +54,23 @@ def run(session: Session) -> None:
     session.say(f"ingest: {done} pair(s) in {session.workspace.root / 'store.zarr'}, {len(tasks)} block(s) written now")
 
 
-def _usable(session: Session, pairs: list[Pair]) -> list[Pair]:
+def _usable(session: Session, pairs: list[Pair], *, for_training: bool) -> list[Pair]:
     """The pairs in which a check of headers and labels finds no mistake."""
     with progress(session.console, "check: pairs", len(pairs)) as advance:
         report = check_catalog(session.config, pairs, needed_bands(session.config), lambda: advance(1, ""))
-    bad = {item.pair_id: item.problems for item in report.pairs if item.problems}
-    if not bad and not report.problems:
+    bad = {each.pair_id: each.problems for each in report.pairs if each.problems}
+    general = list(report.problems) if for_training else []
+    if not bad and not general:
         return pairs
-    lines = [
-        *report.problems,
-        *(f"pair {pair_id}: {problem}" for pair_id, found in bad.items() for problem in found),
-    ]
     usable = [pair for pair in pairs if pair.pair_id not in bad]
-    if session.keep_going and usable and not report.problems:
+    if session.keep_going and usable and not general:
         for pair_id, found in bad.items():
             session.fail(pair_id, "; ".join(found))
         return usable
-    hint = "\nmend them, or leave those pairs out with --keep-going" if usable and not report.problems else ""
-    raise InputError(
-        "\n".join([f"{session.config.catalog}: {len(lines)} problem(s)", *(f"  {line}" for line in lines)]) + hint
-    )
+    lines = [*general, *(f"pair {pair_id}: {problem}" for pair_id, found in bad.items() for problem in found)]
+    if usable and not general:
+        lines.append("mend them, or leave those pairs out with --keep-going")
+    raise InputError("\n  ".join([f"{session.config.catalog}: {len(bad) + len(general)} problem(s)", *lines]))
 
 
 def _hash_sources(session: Session, pairs: list[Pair]) -> None:

@@ -8,9 +8,12 @@ from cdpipe.verbs.session import Session
 def run(session: Session) -> None:
     """Run all stages in one Ray session; each does what is missing."""
     if session.dry_run:
-        ingest.run(session)
+        ingest.run(session, for_training=True)
         session.say("then: train, predict, evaluate (their plans need the ingested store)")
         return
     with ray_session(session.config.resources, session.verbose):
-        for verb in (ingest, train, predict, evaluate):
-            verb.run(session)
+        ingest.run(session, for_training=True)
+        if not session.config.predict.models:
+            train.run(session)
+        predict.run(session)
+        evaluate.run(session)
