@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.warp import Resampling, reproject
 
-from cdpipe.arrays.scenery import MARGIN, bare_surface, change_label, draw_place, photograph, visible
-from cdpipe.arrays.scenery_render import cloud_holes, digitise, draw_conditions, shadows
+from cdpipe.arrays.scenery import MARGIN, bare_surface, change_label, draw_place, visible
+from cdpipe.arrays.scenery_render import cloud_holes, digitise, shadows
+from cdpipe.arrays.scenery_shapes import rectangle
+from cdpipe.arrays.scenery_things import Thing
 from cdpipe.stages.sample_scenes import COLUMNS, make_sample_scenes
 from cdpipe.values.grid import ID_PATTERN
 
@@ -166,34 +168,33 @@ def test_second_scene_lies_where_it_says_up_to_the_misregistration(
         edges.append(np.minimum(slopes, 40)[inner])
     window = cv2.createHanningWindow(edges[0].shape[::-1], cv2.CV_64F)
     measured, _ = cv2.phaseCorrelate(*edges, window)
-    assert measured == pytest.approx((x, y), abs=0.25)
+    assert measured == pytest.approx((x, y), abs=0.35)
 
 
 @given(seed=st.integers(0, 2**32), season=st.integers(0, 1))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_label_is_exactly_where_the_surface_differs_in_one_season(seed: int, season: int) -> None:
-    place = draw_place(np.random.default_rng(seed), (150, 190), changed_share=0.1)
+    place = draw_place(np.random.default_rng(seed), (140, 170), changed_share=0.1)
     before, after = (bare_surface(place, when, season=season) for when in (0, 1))
     label = change_label(place)
     np.testing.assert_array_equal(label == 1, (before != after).any(axis=0))
-    assert visible(label).any()
+
+
+def test_small_scenes_have_changes_too() -> None:
+    for seed in range(20):
+        label = visible(change_label(draw_place(np.random.default_rng(seed), (128, 128), changed_share=0.065)))
+        assert 0.02 < label.mean() < 0.3, seed
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=6, deadline=None)
-def test_an_unchanged_place_differs_between_dates_by_nuisance_alone(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    place = draw_place(rng, (130, 140), changed_share=0.0)
+def test_a_place_without_changes_has_the_same_surface_at_both_dates(seed: int) -> None:
+    place = draw_place(np.random.default_rng(seed), (130, 140), changed_share=0.0)
     assert not change_label(place).any()
     np.testing.assert_array_equal(bare_surface(place, 0, season=0), bare_surface(place, 1, season=0))
-    conditions = draw_conditions(rng, place.shape)
-    assert not np.array_equal(photograph(place, 0, conditions), photograph(place, 1, conditions))
 
 
 def test_shadows_fall_away_from_the_sun_as_far_as_height_and_elevation_say() -> None:
-    from cdpipe.arrays.scenery_shapes import rectangle
-    from cdpipe.arrays.scenery_things import Thing
-
     tower = Thing(rectangle((50, 50), 9, 9, 0.0), ("pale_roof", "pale_roof"), height=10.0)
     top = np.zeros((100, 100), np.int32)
     top[46:55, 46:55] = 1
@@ -212,6 +213,13 @@ def best_threshold_iou(table: Path, row: Row) -> float:
     difference = np.abs(np.subtract(*((grey - grey.mean()) / grey.std() for grey in greys)))
     above = [difference > threshold for threshold in np.linspace(0, 5, 101)]
     return float(max((mask & changed).sum() / (mask | changed).sum() for mask in above))
+
+
+def test_an_unchanged_pair_still_looks_changed(table: Path, rows: dict[str, Row]) -> None:
+    row = rows["08-unchanged"]
+    greys = [np.tensordot(GREY, read(table, row, column)[:3].astype(float), 1) for column in ("before", "after")]
+    difference = np.subtract(*((grey - grey.mean()) / grey.std() for grey in greys))
+    assert (np.abs(difference) > 1).mean() > 0.1
 
 
 def test_no_threshold_on_the_difference_finds_the_changes(table: Path, rows: dict[str, Row]) -> None:

@@ -23,7 +23,8 @@ from cdpipe.arrays.scenery_shapes import (
 )
 from cdpipe.arrays.scenery_things import GONE, NEW, Thing, dated, flats, ground, hall, house
 
-_ATTEMPTS = 1_500
+_LARGEST_NUMBER = 60
+_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,24 @@ def change_land(site: Site, land: Land, share: float) -> Changes:
     changed = np.zeros(site.use.shape, np.uint8)
     visible = changed[site.margin : -site.margin, site.margin : -site.margin]
     kinds: list[_Kind] = []
-    for _ in range(_ATTEMPTS):
+    for _ in range(_LARGEST_NUMBER):
         if visible.mean() >= share:
             break
         kinds = kinds or list(site.rng.permutation(np.array(_KINDS, dtype=object)))
-        below, standing = kinds.pop()(site, land)
+        below, standing = _fit(kinds.pop(), site, land)
         grounds += below
         buildings += standing
         _mark(changed, below + standing)
     return Changes(grounds, buildings)
+
+
+def _fit(kind: "_Kind", site: Site, land: Land) -> "_Found":
+    """Look for room for a change of one kind; in a crowded place there may be none."""
+    for _ in range(_ATTEMPTS):
+        found = kind(site, land)
+        if any(found):
+            return found
+    return [], []
 
 
 def _mark(changed: NDArray[np.uint8], things: list[Thing]) -> None:
@@ -80,7 +90,7 @@ def _works(site: Site, land: Land) -> _Found:
     del land
     rng = site.rng
     centre, turn = random_point(site, 40.0), site.angle + rng.normal(0, 0.15)
-    length, width = rng.uniform(46, 66), rng.uniform(30, 42)
+    length, width = rng.uniform(46, 66) * site.scale, rng.uniform(30, 42) * site.scale
     yard = rectangle(centre, length + 18, width + 18, turn)
     if not claim(site, yard, gap=4, mark=PAVED):
         return [], []
@@ -92,7 +102,7 @@ def _works(site: Site, land: Land) -> _Found:
 def _new_hall(site: Site, land: Land) -> _Found:
     """A hall in the open."""
     del land
-    sides = (site.rng.uniform(40, 62), site.rng.uniform(26, 38))
+    sides = (site.rng.uniform(40, 62) * site.scale, site.rng.uniform(26, 38) * site.scale)
     turn = site.angle + site.rng.normal(0, 0.3)
     return [], dated(hall(site, random_point(site, 30.0), turn, sides), NEW)
 
@@ -140,18 +150,20 @@ def _demolition(site: Site, land: Land) -> _Found:
     """A hall of the first date; bare rubble at the second."""
     del land
     rng = site.rng
-    sides = (rng.uniform(38, 58), rng.uniform(26, 36))
+    sides = (rng.uniform(38, 58) * site.scale, rng.uniform(26, 36) * site.scale)
     gone = dated(hall(site, random_point(site, 30.0), site.angle + rng.normal(0, 0.2), sides), GONE)
     return [ground(thing.outline, "rubble", NEW) for thing in gone[:1]], gone
 
 
 def _quarry(site: Site, land: Land) -> _Found:
-    """A pit of bright rock or a pond, dug in the open."""
+    """A pit of bright, rough rock or a pond with a bank of sand, dug in the open."""
     del land
-    outline = blob(site.rng, random_point(site, 35.0), site.rng.uniform(20, 30))
+    outline = blob(site.rng, random_point(site, 35.0), site.rng.uniform(20, 28) * site.scale)
     if not claim(site, outline, gap=4):
         return [], []
-    return [ground(outline, str(site.rng.choice(("quarry", "quarry", "water"))), NEW)], []
+    centre = outline.mean(axis=0)
+    rim, floor = ("quarry", "rubble") if site.rng.random() < 0.6 else ("sand", "water")
+    return [ground(outline, rim, NEW), ground(centre + 0.72 * (outline - centre), floor, NEW)], []
 
 
 def _clearing(site: Site, land: Land) -> _Found:
@@ -169,5 +181,5 @@ def _clearing(site: Site, land: Land) -> _Found:
 
 _KINDS: tuple[_Kind, ...] = (
     _works, _works, _new_hall, _new_hall, _new_flats, _new_street, _new_street, _new_street, _new_street,
-    _new_road, _demolition, _demolition, _quarry, _clearing,
+    _new_road, _new_road, _demolition, _demolition, _quarry, _clearing,
 )  # fmt: skip

@@ -43,7 +43,7 @@ def lay_out_land(site: Site) -> Land:
     fields, tracks = _fields_and_tracks(site)
     river = _river(site) if site.rng.random() < 0.6 else []
     area = site.use.size
-    settlements, forests = max(1, round(area / _LAND_PER_SETTLEMENT)), max(1, round(area / _LAND_PER_FOREST))
+    settlements, forests = round(area / _LAND_PER_SETTLEMENT), max(1, round(area / _LAND_PER_FOREST))
     centres = _spread_points(site, settlements + forests)
     forest_things = [thing for centre in centres[settlements:] for thing in _forest(site, centre)]
     roads, buildings, gardens = list(tracks), [], []
@@ -52,7 +52,7 @@ def lay_out_land(site: Site) -> Land:
         gardens += garden
         roads += streets
         buildings += houses
-    buildings += _lone_buildings(site, count=round(area / 24_000))
+    buildings += _lone_buildings(site, count=max(2, round(area / 24_000)))
     cover = forest_things + river + gardens
     return Land(_settle_fields(fields, cover, site.use.shape) + cover, roads, buildings, _trees(site, fields))
 
@@ -167,7 +167,7 @@ def _river(site: Site) -> list[Thing]:
 def _forest(site: Site, centre: Point) -> list[Thing]:
     """Return a forest whose edge is frayed by single trees."""
     rng = site.rng
-    outline = blob(rng, centre, rng.uniform(45, 80))
+    outline = blob(rng, centre, rng.uniform(45, 80) * min(1.0, site.size / 300))
     looks = ("forest_summer", "forest_summer" if rng.random() < 0.5 else "forest_autumn")
     fringe = []
     for corner, following in zip(outline, np.roll(outline, -1, axis=0), strict=True):

@@ -38,6 +38,11 @@ class Site:
         rows, columns = self.use.shape
         return int(min(rows, columns)) - 2 * self.margin
 
+    @property
+    def scale(self) -> float:
+        """What to multiply large things by, so that they fit into a small place too."""
+        return float(np.clip(self.size / 256, 0.4, 1.0))
+
 
 def direction(angle: float) -> NDArray[np.float64]:
     """Return the unit vector (x, y) at `angle` radians from the x axis."""

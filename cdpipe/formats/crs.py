@@ -1,6 +1,7 @@
 """Coordinate reference systems: one text for each, short names, and places of one grid in another."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,13 @@ DEGREE_METRES = 111_195  # of a great circle of the mean Earth
 
 def canonical_wkt(crs: CRS) -> str:
     """One text for one CRS: files spell the same EPSG entry in many ways."""
-    wkt = str(crs.to_wkt())
+    return _canonical(str(crs.to_wkt()))
+
+
+@lru_cache(maxsize=256)  # to look a CRS up that EPSG does not know takes a tenth of a second
+def _canonical(wkt: str) -> str:
     # a file's own datum shift is more than the entry says, though GDAL identifies it all the same
-    code = None if "TOWGS84" in wkt else crs.to_epsg(confidence_threshold=100)
+    code = None if "TOWGS84" in wkt else CRS.from_wkt(wkt).to_epsg(confidence_threshold=100)
     return str(CRS.from_epsg(code).to_wkt()) if code else wkt
 
 

@@ -1,0 +1,292 @@
+"""The check says everything that is wrong with a pair, and never stumbles over it."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasters import NORTH_UP, make_config, source_of, utm_grid, write_raster
+
+from cdpipe.formats.catalog import Pair, read_catalog
+from cdpipe.stages.check import PairReport, check_catalog, check_pair
+from cdpipe.stages.shift import SIDE, correlate, estimate_shift, sample_windows
+from cdpipe.values.config import Config
+from cdpipe.values.errors import EXIT_DONE, EXIT_INPUT
+from cdpipe.values.grid import Grid
+from cdpipe.verbs import check as check_verb
+
+GRID = utm_grid(300, 320)
+
+
+def texture(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint16]:
+    """Something with edges of many sizes, as land has: (3, height, width)."""
+    random = np.random.default_rng(seed)
+    image = np.zeros(shape)
+    for size in (40, 16, 6, 2):
+        coarse = random.normal(0, size**0.5, (shape[0] // size + 1, shape[1] // size + 1))
+        image += np.kron(coarse, np.ones((size, size)))[: shape[0], : shape[1]]
+    scaled = 1000 + 100 * image + random.normal(0, 20, (3, *shape))
+    return scaled.clip(1, 60_000).astype(np.uint16)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    """A pair without a fault."""
+    config = make_config(tmp_path)
+    label = np.zeros(GRID.shape, np.uint8)
+    label[:30, :32] = 1
+    return Pair(
+        "p",
+        source_of(write_raster(tmp_path / "before.tif", texture(GRID.shape), GRID), config, (1, 2, 3)),
+        source_of(write_raster(tmp_path / "after.tif", texture(GRID.shape), GRID), config, (1, 2, 3)),
+        ("red", "green", "blue"),
+        write_raster(tmp_path / "label.tif", label, GRID),
+    )
+
+
+def checked(pair: Pair, read_all: bool = False, **sections: Any) -> PairReport:
+    return check_pair(pair, make_config(pair.before.path.parent, **sections), read_all=read_all)
+
+
+def rewrite_after(pair: Pair, values: NDArray[Any], grid: Grid | None, **profile: Any) -> None:
+    write_raster(pair.after.path, values, grid, **profile)
+
+
+def test_a_good_pair_has_nothing_against_it(pair: Pair) -> None:
+    report = checked(pair, read_all=True)
+    assert (report.problems, report.warnings) == ((), ())
+    assert (report.overlap, report.observed) == (1.0, 1.0)
+    assert (report.labelled, report.changed) == (300 * 320, 30 * 32)
+    assert report.before is not None
+    assert report.before.grid == GRID
+    assert report.shift is not None
+    assert report.shift.length < 0.1
+
+
+def test_all_files_are_judged_even_if_the_first_is_missing(pair: Pair) -> None:
+    pair.before.path.unlink()
+    pair.after.path.write_bytes(b"II*\0 no TIFF")
+    report = checked(pair)
+    assert [problem.split(":")[0] for problem in report.problems] == [str(pair.before.path), str(pair.after.path)]
+
+
+def test_a_label_and_a_date_may_both_be_wrong(pair: Pair) -> None:
+    write_raster(pair.label or Path(), np.full(GRID.shape, 7, np.uint8), GRID)
+    rewrite_after(pair, texture(GRID.shape)[:2], GRID)
+    label_problem, band_problem = sorted(checked(pair).problems, reverse=True)
+    assert "value(s) 7 are in none of label" in label_problem
+    assert "sensor s needs band 3, the file has 2 band(s)" in band_problem
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        (utm_grid(300, 320, (10.0, 0.0, 503_000.0, 0.0, -10.0, 4_000_000.0)), "covers 6% of the first date"),
+        (Grid(300, 320, NORTH_UP, CRS.from_epsg(32651).to_wkt()), "covers 0% .* EPSG:32651 .* EPSG:32633"),
+        (None, "got no georeference that can be used"),
+    ],
+)
+def test_dates_of_different_places_are_no_pair(pair: Pair, grid: Grid | None, expected: str) -> None:
+    rewrite_after(pair, texture(GRID.shape), grid)
+    [problem] = checked(pair).problems
+    assert re.search(expected, problem)
+
+
+def test_an_overlap_of_nothing_is_a_problem_even_if_nothing_is_asked_for(pair: Pair) -> None:
+    rewrite_after(pair, texture(GRID.shape), utm_grid(300, 320, (10.0, 0.0, 600_000.0, 0.0, -10.0, 4_000_000.0)))
+    assert len(checked(pair, align={"min_overlap": 0.0}).problems) == 1
+
+
+def test_pixel_coordinates_need_equal_sizes(pair: Pair) -> None:
+    for path in (pair.before.path, pair.after.path):
+        write_raster(path, texture(GRID.shape), None)
+    pair = dataclasses.replace(pair, label=None)
+    assert not checked(pair, input={"pixel_coordinates": True}).problems
+    rewrite_after(pair, texture((299, 320)), None)
+    [problem] = checked(pair, input={"pixel_coordinates": True}).problems
+    assert "320 x 299 px without georeference; expected it to lie with the first date" in problem
+
+
+def test_missing_bands_of_the_models_are_named(pair: Pair) -> None:
+    report = check_pair(pair, make_config(pair.before.path.parent), required=("red", "nir", "swir"))
+    [problem] = report.problems
+    assert "sensor s has no band nir, swir, which the models need" in problem
+
+
+def test_doubts_are_warnings(pair: Pair) -> None:
+    rewrite_after(pair, texture((100, 110)), utm_grid(100, 110, (30.0, 0.0, 500_000.0, 0.0, -30.0, 4_000_000.0)))
+    odd = Pair("p", pair.before, pair.after, pair.roles, before_date="2019-01-01", after_date="2018-01-01T00:00:00Z")
+    swapped, coarse = checked(odd).warnings[:2]
+    assert "before_date 2019-01-01 is later than after_date 2018-01-01T00:00:00Z; are the dates swapped?" in swapped
+    assert "its pixels are 3.0 times larger than the first date's" in coarse
+    [same] = checked(Pair("p", pair.before, pair.before, pair.roles)).warnings
+    assert "both dates are the same file" in same
+
+
+def test_a_mask_that_is_not_used_is_pointed_out(pair: Pair) -> None:
+    values = texture((300, 320)).astype(np.uint8)
+    with_alpha = np.concatenate([values, np.full((1, 300, 320), 255, np.uint8)])
+    rewrite_after(pair, with_alpha, GRID, photometric="RGB", alpha="YES")
+    assert any("name it in the catalog's column after_valid" in warning for warning in checked(pair).warnings)
+
+
+@pytest.mark.parametrize("offset", [(4, -3), (-2, 0)])
+def test_a_shift_between_the_dates_is_found_and_told(pair: Pair, offset: tuple[int, int]) -> None:
+    rewrite_after(pair, np.roll(texture(GRID.shape), offset, (1, 2)), GRID)
+    report = checked(pair)
+    assert report.shift is not None
+    assert (report.shift.rows, report.shift.cols) == pytest.approx(offset, abs=0.2)
+    [warning] = report.warnings
+    assert f"({offset[0]:+.1f} rows and" in warning
+
+
+def test_unlike_dates_give_no_shift_warning(pair: Pair) -> None:
+    rewrite_after(pair, np.random.default_rng(1).integers(1, 9999, (3, *GRID.shape), np.uint16), GRID)
+    assert not checked(pair).warnings
+
+
+def test_dates_seen_at_different_places_only_are_no_pair(pair: Pair) -> None:
+    before, after = texture(GRID.shape), texture(GRID.shape)
+    before[:, :, 150:], after[:, :, :150] = 0, 0
+    write_raster(pair.before.path, before, GRID, nodata=0)
+    rewrite_after(pair, after, GRID, nodata=0)
+    assert checked(pair).shift is None
+    [problem] = checked(pair, read_all=True).problems
+    assert "no pixel is observed at both dates" in problem
+
+
+def test_reading_all_finds_damage_that_samples_miss(pair: Pair) -> None:
+    grid = utm_grid(1500, 1500)
+    for source in (pair.before, pair.after):
+        write_raster(source.path, texture(grid.shape), grid, tiled=True, blockxsize=256, blockysize=256)
+    pair = Pair("p", pair.before, pair.after, pair.roles)
+    assert not checked(pair, read_all=True).problems
+    for source in (pair.before, pair.after):
+        source.path.write_bytes(source.path.read_bytes()[:-1000])
+    assert not checked(pair).problems
+    assert [problem.split(":")[0] for problem in checked(pair, read_all=True).problems] == [
+        str(pair.before.path),
+        str(pair.after.path),
+    ]
+
+
+def test_a_label_elsewhere_is_a_problem(pair: Pair) -> None:
+    far = utm_grid(300, 320, (10.0, 0.0, 600_000.0, 0.0, -10.0, 4_000_000.0))
+    write_raster(pair.label or Path(), np.zeros(GRID.shape, np.uint8), far)
+    [problem] = checked(pair).problems
+    assert "lies outside of the pair" in problem
+
+
+def catalog(folder: Path, pair: Pair, splits: str, labels: str) -> Config:
+    """A catalog with the pair's rasters, a row for each letter: t, v or - and, for its label, 0, 1 or -."""
+    write_raster(folder / "0.tif", np.zeros(GRID.shape, np.uint8), GRID)
+    write_raster(folder / "1.tif", np.ones(GRID.shape, np.uint8), GRID)
+    names = {"t": "train", "v": "val", "-": ""}
+    rows = [
+        f"p{number},{pair.before.path},{pair.after.path},{names[split]},{'' if label == '-' else f'{label}.tif'}"
+        for number, (split, label) in enumerate(zip(splits, labels, strict=True))
+    ]
+    (folder / "pairs.csv").write_text("\n".join(["pair_id,before,after,split,label", *rows]) + "\n")
+    return make_config(folder)
+
+
+@pytest.mark.parametrize(
+    ("splits", "labels", "problems", "warnings"),
+    [
+        ("ttv", "101", 0, 0),
+        ("ttv", "001", 1, 0),  # nothing to learn from
+        ("--v", "101", 0, 0),
+        ("vv", "11", 0, 1),  # nothing to train with
+        ("--", "--", 0, 0),  # for prediction
+    ],
+)
+def test_labels_are_judged_together(
+    tmp_path: Path, pair: Pair, splits: str, labels: str, problems: int, warnings: int
+) -> None:
+    config = catalog(tmp_path, pair, splits, labels)
+    done: list[None] = []
+    report = check_catalog(config, read_catalog(config), advance=lambda: done.append(None))
+    assert [item.pair_id for item in report.pairs] == [f"p{number}" for number in range(len(splits))]
+    assert len(done) == len(splits)
+    assert (len(report.problems), len(report.warnings)) == (problems, warnings)
+    assert not any(item.problems for item in report.pairs)
+
+
+def test_the_verb_shows_a_table_and_tells_by_its_exit_code(
+    tmp_path: Path, pair: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = catalog(tmp_path, pair, "tv", "11")
+    assert check_verb.run(config, read=True) == EXIT_DONE
+    output = capsys.readouterr().out
+    assert "2 pair(s), 2 good; 2 with a label, 100.00% of their pixels changed; 0 problem(s)" in output
+    assert "320 x 300" in output
+    (tmp_path / "1.tif").unlink()
+    assert check_verb.run(config, read=False) == EXIT_INPUT
+    output = capsys.readouterr().out
+    assert f"p0  {tmp_path / '1.tif'}: expected a raster file; there is no such file" in output
+    assert "2 pair(s), 0 good" in output
+
+
+def test_sample_windows_lie_inside_and_apart() -> None:
+    for shape in ((300, 320), (512, 2000), (5000, 4000), (1, 7)):
+        found = sample_windows(shape)
+        assert len(set(found)) == len(found) <= 5
+        assert all(window.stop_row <= shape[0] and window.stop_col <= shape[1] for window in found)
+        assert {window.shape for window in found} == {(min(SIDE, shape[0]), min(SIDE, shape[1]))}
+    assert len(sample_windows((5000, 4000))) == 5
+
+
+def test_correlation_tells_direction_and_confidence() -> None:
+    image = texture((256, 256))[0].astype(np.float64)
+    rows, cols, confidence = correlate(image, np.roll(image, (5, -7), (0, 1)))
+    assert (rows, cols) == pytest.approx((5, -7), abs=0.2)
+    assert confidence > 0.5
+    assert correlate(image, texture((256, 256), 9)[0].astype(np.float64))[2] < 0.1
+
+
+def test_tiny_scenes_have_no_shift(pair: Pair, tmp_path: Path) -> None:
+    grid = utm_grid(5, 400)
+    for source in (pair.before, pair.after):
+        write_raster(source.path, texture(grid.shape), grid)
+    assert estimate_shift(pair, grid, make_config(tmp_path)) is None
+
+
+def test_mismatched_pairs_are_refused(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "mismatched"
+    config = make_config(tmp_path, sensors={"s": {"bands": {"red": 1}}})
+    for first, second in (("multispectral_t1.tif", "multispectral_t2.tif"), ("sar_t1.tiff", "sar_t2.tiff")):
+        before, after = (source_of(folder / name, config, (1,)) for name in (first, second))
+        [problem] = check_pair(Pair("p", before, after, ("red",)), config, required=("red",)).problems
+        assert "covers 0% of the first date" in problem
+
+
+@pytest.mark.parametrize("pixel_coordinates", [False, True])
+def test_odd_files_never_stumble(shared: Path, tmp_path: Path, pixel_coordinates: bool) -> None:
+    files = sorted((shared / "data" / "oddtiffs").glob("*.tif*"))
+    config = make_config(tmp_path, sensors={"s": {"bands": {"red": 1}}}, input={"pixel_coordinates": pixel_coordinates})
+    good = 0
+    for file in files:
+        source = source_of(file, config, (1,))
+        report = check_pair(Pair("p", source, source, ("red",)), config, required=("red",), read_all=True)
+        assert all(problem.startswith(str(file)) and "\n" not in problem for problem in report.problems)
+        good += not report.problems
+    assert good >= (95 if pixel_coordinates else 50)
+
+
+def test_real_pairs_are_good_and_their_shift_is_small(shared: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, sensors={"s": {"bands": {"blue": 1, "green": 2, "red": 3}}})
+    for city in ("abudhabi", "hongkong", "saclay_e"):
+        folder = shared / "data" / "oscd" / city
+        before, after = (source_of(folder / f"{date}.tif", config, (1, 2, 3)) for date in ("before", "after"))
+        pair = Pair(city, before, after, ("blue", "green", "red"), folder / "mask.tif")
+        report = check_pair(pair, config, read_all=True)
+        assert not report.problems
+        assert report.shift is not None
+        assert report.shift.confidence > 0.3
+        assert report.shift.length < 1.5
+        assert report.observed is not None
+        assert report.observed > 0.99
