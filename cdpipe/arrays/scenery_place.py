@@ -23,6 +23,7 @@ from cdpipe.arrays.scenery_shapes import (
 from cdpipe.arrays.scenery_things import Thing, flats, ground, hall, house, tree
 
 _SMALLEST_FIELD = 84.0
+_SMALLEST_WITH_RIVER = 200
 _FIELD_LEFT = 0.6
 _LAND_PER_SETTLEMENT = 150_000
 _LAND_PER_FOREST = 110_000
@@ -41,7 +42,7 @@ class Land:
 def lay_out_land(site: Site) -> Land:
     """Lay out everything that lasts, and mark the ground it takes in `site.use`."""
     fields, tracks = _fields_and_tracks(site)
-    river = _river(site) if site.rng.random() < 0.6 else []
+    river = _river(site) if site.size >= _SMALLEST_WITH_RIVER and site.rng.random() < 0.6 else []
     area = site.use.size
     settlements, forests = round(area / _LAND_PER_SETTLEMENT), max(1, round(area / _LAND_PER_FOREST))
     centres = _spread_points(site, settlements + forests)
@@ -229,7 +230,7 @@ def _lone_buildings(site: Site, count: int) -> list[Thing]:
     for _ in range(count):
         turn = site.angle + site.rng.normal(0, 0.2)
         if site.rng.random() < 0.5:
-            sides = (site.rng.uniform(28, 44), site.rng.uniform(16, 26))
+            sides = (site.rng.uniform(28, 44) * site.scale, site.rng.uniform(16, 26) * site.scale)
             buildings += hall(site, random_point(site, 12.0), turn, sides)
         else:
             buildings += house(site, random_point(site, 8.0), turn, scale=1.1)

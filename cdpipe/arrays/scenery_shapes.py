@@ -120,8 +120,8 @@ def claim(site: Site, outline: Outline, *, gap: int = 3, over: int = FREE, mark:
 
 
 def random_point(site: Site, inset: float) -> Point:
-    """Return a point of the visible part, at least `inset` pixels from its edge where there is room."""
+    """Return a point of the visible part, `inset` pixels (times `site.scale`) or more from its edge."""
     rows, columns = site.use.shape
-    low = np.array([site.margin, site.margin]) + np.minimum(inset, site.size / 2 - 1)
+    low = np.array([site.margin, site.margin]) + min(inset * site.scale, site.size / 2 - 1)
     x, y = site.rng.uniform(low, np.array([columns, rows]) - low)
     return float(x), float(y)

@@ -14,6 +14,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 import ray
 from ray._private.log import PlainRayHandler
 
+from cdpipe.distributed.quiet import quiet_stderr
 from cdpipe.values.config import Resources
 
 Item = TypeVar("Item", bound=Hashable)
@@ -50,10 +51,13 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
             local["num_gpus"] = resources.gpus
     level = logging.INFO if verbose else logging.ERROR
     ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
-    if not verbose:
-        _silence_ray_data()
     try:
-        yield
+        if verbose:
+            yield
+        else:
+            _silence_ray_data()
+            with quiet_stderr():
+                yield
     finally:
         ray.shutdown()
 
