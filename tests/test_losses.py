@@ -38,9 +38,7 @@ def plain(logits: Tensor, label: Tensor, observed: Tensor, smooth: float = 1.0) 
 @given(seed=st.integers(0, 2**32 - 1), smooth=st.sampled_from([1e-6, 1.0, 10.0]))
 def test_loss_is_that_of_the_kept_pixels(seed: int, smooth: float) -> None:
     logits, label, observed = batch(seed)
-    assert dice_bce(logits, label, observed, smooth).item() == pytest.approx(
-        plain(logits, label, observed, smooth)
-    )
+    assert dice_bce(logits, label, observed, smooth).item() == pytest.approx(plain(logits, label, observed, smooth))
 
 
 def test_everything_counts_as_observed_by_default() -> None:
@@ -63,9 +61,7 @@ def test_ignored_pixels_move_neither_loss_nor_gradient(seed: int, garbage: float
 
 
 @pytest.mark.parametrize(("ignored", "unobserved"), [(1.1, 0.0), (0.0, 1.1)])
-def test_nothing_to_learn_from_is_a_zero_that_can_be_differentiated(
-    ignored: float, unobserved: float
-) -> None:
+def test_nothing_to_learn_from_is_a_zero_that_can_be_differentiated(ignored: float, unobserved: float) -> None:
     logits, label, observed = batch(1, ignored=ignored, unobserved=unobserved)
     logits.requires_grad_()
     loss = dice_bce(logits, label, observed)

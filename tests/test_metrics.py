@@ -153,9 +153,7 @@ def test_histograms_over_different_thresholds_do_not_add() -> None:
         score_histogram(*empty, bins=10) + score_histogram(*empty, high=2.0, bins=10)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "bins"), [(1, 1, 5), (2, 1, 5), (0, 1, 0), (0, math.inf, 5), (math.nan, 1, 5)]
-)
+@pytest.mark.parametrize(("low", "high", "bins"), [(1, 1, 5), (2, 1, 5), (0, 1, 0), (0, math.inf, 5), (math.nan, 1, 5)])
 def test_thresholds_must_rise(low: float, high: float, bins: int) -> None:
     with pytest.raises(ValueError, match="low < high"):
         score_histogram(np.zeros(1, np.float32), np.zeros(1, np.uint8), low, high, bins)

@@ -39,9 +39,7 @@ def test_a_model_takes_one_tensor_and_gives_logits(name: str, kind: str, channel
 def test_unetplusplus_is_the_library_s_own() -> None:
     with torch.device("meta"):
         ours = build_model("unetplusplus").state_dict()
-        theirs = smp.UnetPlusPlus(
-            "resnext50_32x4d", in_channels=1, classes=1, encoder_weights=None
-        ).state_dict()
+        theirs = smp.UnetPlusPlus("resnext50_32x4d", in_channels=1, classes=1, encoder_weights=None).state_dict()
     assert {key: value.shape for key, value in ours.items()} == {key: v.shape for key, v in theirs.items()}
 
 
@@ -53,9 +51,7 @@ def test_unetplusplus_passes_options_on() -> None:
 
 @pytest.mark.parametrize("ask", [build_model, input_kind, required_bands, size_divisor])
 def test_an_unknown_name_is_answered_with_those_that_exist(ask: Any) -> None:
-    with pytest.raises(
-        ValueError, match="no model named 'unet'; there are unetplusplus, siamese_seresnext50"
-    ):
+    with pytest.raises(ValueError, match="no model named 'unet'; there are unetplusplus, siamese_seresnext50"):
         ask("unet")
 
 
@@ -84,9 +80,7 @@ def test_weights_out_of_reach_say_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
         raise FileNotFoundError(f"no connection, no {repository}")
 
     monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", offline)
-    with pytest.raises(
-        InputError, match=r"(?s)imagenet weights.*encoder_weights: null.*smp-hub/resnet18"
-    ) as raised:
+    with pytest.raises(InputError, match=r"(?s)imagenet weights.*encoder_weights: null.*smp-hub/resnet18") as raised:
         build_model("siamese_resnet18", encoder_weights="imagenet")
     assert "no connection" in str(raised.value)
 
@@ -103,9 +97,7 @@ def test_siamese_drops_whole_channels_before_the_last_layer_in_training_only() -
     final = model.get_submodule("final")
     final.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     before_dropout: list[Tensor] = []
-    model.get_submodule("last_upsample").register_forward_hook(
-        lambda *hooked: before_dropout.append(hooked[2])
-    )
+    model.get_submodule("last_upsample").register_forward_hook(lambda *hooked: before_dropout.append(hooked[2]))
     x = torch.randn(40, 6, 32, 32)
     with torch.no_grad():
         model(x)

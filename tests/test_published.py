@@ -129,9 +129,7 @@ def test_a_last_layer_of_more_classes_leaves_the_fresh_one() -> None:
     assert load_published(model, weights) == ("final.weight", "final.bias")
     assert torch.equal(model.get_parameter("final.weight"), fresh)
     loaded = model.state_dict()
-    assert torch.equal(
-        loaded["encoder.layer4.1.bn2.running_var"], weights["encoder_stages.4.1.bn2.running_var"]
-    )
+    assert torch.equal(loaded["encoder.layer4.1.bn2.running_var"], weights["encoder_stages.4.1.bn2.running_var"])
     assert torch.equal(loaded["bottlenecks.0.0.weight"], weights["bottlenecks.0.seq.0.weight"])
 
 

@@ -100,9 +100,7 @@ def test_table_lists_files_that_exist_with_dates_and_splits(table: Path, rows: d
             assert (table.parent / row[column]).is_file()
 
 
-def test_scenes_are_tiled_deflated_ten_bit_with_bands_dates_and_a_projection(
-    table: Path, rows: dict[str, Row]
-) -> None:
+def test_scenes_are_tiled_deflated_ten_bit_with_bands_dates_and_a_projection(table: Path, rows: dict[str, Row]) -> None:
     for row in rows.values():
         for column in ("before", "after"):
             with rasterio.open(table.parent / row[column]) as dataset:

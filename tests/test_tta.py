@@ -80,9 +80,7 @@ def test_a_patch_gets_the_same_bits_in_any_company(seed: int, patches: int) -> N
     assert torch.equal(together, d4_mean(y.contiguous(memory_format=torch.channels_last)))
 
 
-@pytest.mark.parametrize(
-    ("given_type", "result"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]
-)
+@pytest.mark.parametrize(("given_type", "result"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
 def test_mean_is_taken_in_float32_or_wider(given_type: torch.dtype, result: torch.dtype) -> None:
     y = torch.rand(8, 1, 4, 4).to(given_type)
     mean = d4_mean(y)

@@ -16,6 +16,7 @@ from ray._private.log import PlainRayHandler
 
 from cdpipe.distributed.quiet import quiet_stderr
 from cdpipe.values.config import Resources
+from cdpipe.values.errors import CdpipeError
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -117,6 +118,11 @@ def describe_failure(error: Exception) -> str:
     cause = getattr(error, "cause", None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__
     return text if len(text) <= 500 else text[:500] + " ..."
+
+
+def failure_details(error: Exception) -> str:
+    """The traceback of a task that failed for good; nothing where its message says all."""
+    return "" if isinstance(getattr(error, "cause", None), CdpipeError) else str(error)
 
 
 _END: Any = object()

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from cdpipe.distributed.cluster import describe_failure, run_bounded, total_cpus
+from cdpipe.distributed.cluster import describe_failure, failure_details, run_bounded, total_cpus
 from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.sources import stamp_before_hashing
 from cdpipe.formats.workspace import hash_file
@@ -28,6 +28,15 @@ class BlockTask:
     key: BlockKey
     imagery: bool
     label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a pair: why it failed (None if it did not), and a traceback if the reason is not plain."""
+
+    job: IngestJob
+    failure: str | None = None
+    details: str = ""
 
 
 def hash_files(paths: list[Path], progress: Callable[[int], None]) -> Iterator[tuple[Path, str, list[int]]]:
@@ -59,9 +68,7 @@ def plan_blocks(jobs: list[IngestJob]) -> list[BlockTask]:
     return tasks
 
 
-def ingest_pairs(
-    jobs: list[IngestJob], tasks: list[BlockTask], progress: Callable[[int], None]
-) -> Iterator[tuple[IngestJob, dict[str, int] | None, str | None]]:
+def ingest_pairs(jobs: list[IngestJob], tasks: list[BlockTask], progress: Callable[[int], None]) -> Iterator[Outcome]:
     """Ingest what is missing; each pair is reported as soon as it is finished or has failed.
 
     Args:
@@ -70,10 +77,10 @@ def ingest_pairs(
         progress: Called with the number of blocks just done.
 
     Yields:
-        The pair, its label's counts (None without a label), and why it failed (None if it did not).
+        What became of each pair.
     """
     left = Counter(task.pair for task in tasks)
-    failed: dict[int, str] = {}
+    failed: set[int] = set()
     for number, job in enumerate(jobs):
         if number not in left:
             yield _finish(job)
@@ -92,8 +99,9 @@ def ingest_pairs(
         progress(1)
         left[task.pair] -= 1
         if error is not None and task.pair not in failed:
-            failed[task.pair] = f"block {task.key.block_row},{task.key.block_col}: {describe_failure(error)}"
-            yield jobs[task.pair], None, failed[task.pair]
+            failed.add(task.pair)
+            reason = f"block {task.key.block_row},{task.key.block_col}: {describe_failure(error)}"
+            yield Outcome(jobs[task.pair], reason, failure_details(error))
         if not left[task.pair] and task.pair not in failed:
             yield _finish(jobs[task.pair])
 
@@ -102,10 +110,11 @@ def _run_task(job: IngestJob, task: BlockTask) -> None:
     ingest_block(job, task.key, imagery=task.imagery, label=task.label)
 
 
-def _finish(job: IngestJob) -> tuple[IngestJob, dict[str, int] | None, str | None]:
+def _finish(job: IngestJob) -> Outcome:
     try:
         finish_pair(job)
-        counts = finish_label(job) if job.planned.label_key is not None else None
+        if job.planned.label_key is not None:
+            finish_label(job)
     except CdpipeError as error:
-        return job, None, str(error)
-    return job, counts, None
+        return Outcome(job, str(error))
+    return Outcome(job)

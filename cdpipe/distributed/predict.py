@@ -6,6 +6,7 @@ so that the job goes on around it.
 """
 
 import contextlib
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,11 @@ ROWS_A_TASK = 8  # an actor's task costs about 10 ms; a kill repeats at most thi
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """What became of a block; ``error`` is None where all went well."""
+    """What became of a block; ``error`` is None where all went well, ``details`` is a traceback or nothing."""
 
     pair: int
     error: str | None
+    details: str
 
 
 def predict_blocks(job: PredictJob, work: Sequence[BlockWork], workers: int) -> Iterator[BlockResult]:
@@ -64,8 +66,8 @@ def predict_blocks(job: PredictJob, work: Sequence[BlockWork], workers: int) -> 
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
     )
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-        for pair, error in zip(batch["pair"], batch["error"], strict=True):
-            yield BlockResult(int(pair), str(error) or None)
+        for pair, error, details in zip(batch["pair"], batch["error"], batch["details"], strict=True):
+            yield BlockResult(int(pair), str(error) or None, str(details))
 
 
 def plan_actors(requested: int | str) -> int:
@@ -86,13 +88,13 @@ class _Predictor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         columns = ("pair", "block_row", "block_col", "members", "ensemble")
-        errors = [
-            self._work(*(int(value) for value in row)) for row in zip(*(batch[name] for name in columns), strict=True)
-        ]
-        return {"pair": batch["pair"], "error": np.array(errors, dtype=object)}
+        rows = zip(*(batch[name] for name in columns), strict=True)
+        found = [self._work(*(int(value) for value in row)) for row in rows]
+        errors, details = (np.array(column, dtype=object) for column in zip(*found, strict=True))
+        return {"pair": batch["pair"], "error": errors, "details": details}
 
-    def _work(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> str:
-        """Work on one block; what went wrong, or nothing."""
+    def _work(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> tuple[str, str]:
+        """Work on one block; what went wrong and where in the code, or nothing."""
         job, pair = self.job, self.job.pairs[number]
         key = BlockKey(pair.pair_id, block_row, block_col)
         where = f"block {block_row},{block_col}"
@@ -103,12 +105,12 @@ class _Predictor:
             if ensemble:
                 ensemble_block(job.workspace, pair, key, job.ensembles[number])
         except CdpipeError as error:
-            return f"{where}: {error}"
+            return f"{where}: {error}", ""
         except Exception as error:  # noqa: BLE001 (any failure is this block's alone)
             with contextlib.suppress(Exception):
                 torch.cuda.empty_cache()
-            return f"{where}: {type(error).__name__}: {error}"
-        return ""
+            return f"{where}: {type(error).__name__}: {error}", traceback.format_exc()
+        return "", ""
 
     def _forward(self, index: int) -> Forward:
         if index not in self.forwards:

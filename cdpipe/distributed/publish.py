@@ -18,6 +18,7 @@ class Event:
     block: bool = False
     published: bool = False
     failure: str | None = None
+    details: str = ""
 
 
 def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int) -> Iterator[Event]:
@@ -25,7 +26,7 @@ def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int) -> It
     for number in {item.pair for item in work}:
         create_result_groups(job, number)
     for result in predict_blocks(job, work, workers) if work else ():
-        yield Event(result.pair, block=True, failure=result.error)
+        yield Event(result.pair, block=True, failure=result.error, details=result.details)
 
 
 def predict_and_publish(

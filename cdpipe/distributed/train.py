@@ -27,20 +27,20 @@ PROGRESS_SECONDS = 2.0
 def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
     """Number of training workers and whether each has a GPU.
 
+    By default one worker a GPU, as many as share the global batch equally; without a GPU one worker with all
+    threads of a machine, since several would only compete for them.
+
     Raises:
-        ConfigError: If the global batch cannot be shared equally.
+        ConfigError: If the number asked for cannot share the global batch equally.
     """
     gpus = total_gpus()
-    if resources.workers != "auto" and gpus == 0:
-        # on a CPU one worker with all threads beats several that compete for them, unless they sit on several nodes
-        nodes = len([node for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]
-        workers = min(resources.workers, nodes)
-    else:
-        workers = max(gpus, 1)
-    if gpus:
-        workers = max(count for count in range(1, workers + 1) if global_batch % count == 0)
+    if resources.workers == "auto":
+        return max((count for count in range(1, gpus + 1) if global_batch % count == 0), default=1), gpus > 0
+    workers = min(resources.workers, gpus) if gpus else resources.workers
     if global_batch % workers:
-        raise ConfigError(f"train.global_batch: expected a multiple of {workers} (the workers), got {global_batch}")
+        raise ConfigError(
+            f"resources.workers: {workers} training worker(s) cannot share train.global_batch, {global_batch}, equally"
+        )
     return workers, gpus > 0
 
 

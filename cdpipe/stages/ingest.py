@@ -12,7 +12,7 @@ from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, write_record
 from cdpipe.formats.store import LABEL_LAYERS, cell_window, create_group, pair_layers, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
-from cdpipe.formats.workspace import Workspace
+from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.values.config import Config
 from cdpipe.values.errors import InputError, IntegrityError
@@ -30,9 +30,13 @@ class IngestJob:
 
 
 def create_pair_groups(job: IngestJob) -> None:
-    """Make the empty arrays of a pair and of its label."""
+    """Make the empty arrays of a pair and of its label; leftovers of a killed run are removed."""
     planned, block = job.planned, job.config.align.block
     pair = planned.pair
+    kinds: tuple[Kind, ...] = ("pairs", "labels")
+    for kind in kinds:
+        sweep(job.workspace.group(kind, pair.pair_id, planned.key).parent)
+        sweep(job.workspace.records(kind, pair.pair_id, planned.key).parent)
     attributes = {
         "bands": list(pair.roles),
         "dates": [pair.before_date, pair.after_date],
@@ -160,8 +164,8 @@ def finish_pair(job: IngestJob) -> StoredPair:
     return pair
 
 
-def finish_label(job: IngestJob) -> dict[str, int]:
-    """Declare a pair's label finished; how many of its pixels are labelled and observed, and how many changed.
+def finish_label(job: IngestJob) -> None:
+    """Declare a pair's label finished, with how many of its pixels are labelled and observed, and how many changed.
 
     Raises:
         IntegrityError: If a block's record is damaged.
@@ -174,7 +178,6 @@ def finish_label(job: IngestJob) -> dict[str, int]:
     totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}
     group = workspace.group("labels", planned.pair.pair_id, planned.label_key)
     write_record(records / GROUP_RECORD, workspace.root, sorted(group.rglob("zarr.json")), totals)
-    return totals
 
 
 def _intact(record: Record | None, folder: Any) -> Record:

@@ -9,7 +9,7 @@ from cdpipe.formats.model_io import ModelCard, read_card
 from cdpipe.formats.records import GROUP_RECORD, missing_blocks, write_record
 from cdpipe.formats.store import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Kind, Workspace
+from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Ensemble, Member, change_key, probability_key
 from cdpipe.values.config import Config
@@ -111,8 +111,12 @@ def _missing(job: PredictJob, pair: StoredPair, kind: Kind, key: str) -> set[Blo
 
 
 def create_result_groups(job: PredictJob, number: int) -> None:
-    """Make the empty arrays of a pair's results, where they are not there yet."""
+    """Make the empty arrays of a pair's results, where they are not there yet; leftovers of a killed run go."""
     pair = job.pairs[number]
+    kinds: tuple[Kind, ...] = ("probabilities", "changes")
+    for kind in kinds:
+        sweep(job.workspace.group(kind, pair.pair_id, pair.key).parent)
+        sweep(job.workspace.records(kind, pair.pair_id, pair.key).parent)
     for member in job.members:
         group = job.workspace.group("probabilities", pair.pair_id, probability_key(pair.key, member))
         attributes = {"model": member.card.name, "model_key": member.card.key, "pair": pair.key}

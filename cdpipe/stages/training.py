@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from numpy.typing import NDArray
 from torch import nn
 
@@ -55,6 +56,7 @@ def train_model(job: TrainJob, worker: Worker) -> None:
         for group in state.optimizer.param_groups:
             group["lr"] = job.options.learning_rate * job.options.decay**epoch
         loss = _train_epoch(job, worker, state, network, sampler)
+        _share_buffers(state.network, worker)
         scores = validate(job, worker, make_forward(state.network, execution(job, worker)))
         state.history.append(_summarise(epoch, loss, scores, state))
         if best_epoch(state.history) == epoch:
@@ -124,6 +126,13 @@ def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module
         total += float(loss)
         worker.progress(epoch, step + 1, total / (step + 1))
     return total / job.steps
+
+
+def _share_buffers(network: nn.Module, worker: Worker) -> None:
+    """Give all workers the first one's running statistics, so that all validate the network that is saved."""
+    if worker.world > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def _batches(

@@ -43,11 +43,11 @@ def run(session: Session, *, for_training: bool = False) -> None:
         tasks = plan_blocks(jobs)
         done = 0
         with progress(session.console, "ingest: blocks", len(tasks)) as advance:
-            for job, _, error in ingest_pairs(jobs, tasks, lambda count: advance(count, "")):
-                if error is None:
+            for outcome in ingest_pairs(jobs, tasks, lambda count: advance(count, "")):
+                if outcome.failure is None:
                     done += 1
                 else:
-                    session.fail(job.planned.pair.pair_id, error)
+                    session.fail(outcome.job.planned.pair.pair_id, outcome.failure, outcome.details)
         figures |= {"pairs": done, "blocks": len(tasks)}
     if not done:
         raise InputError("no pair could be ingested: " + "; ".join(session.failures.values()))

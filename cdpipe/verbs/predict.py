@@ -12,6 +12,7 @@ from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, write_manifest
 from cdpipe.formats.records import read_record
+from cdpipe.formats.workspace import sweep
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.stages.products import RasterJob
@@ -101,6 +102,7 @@ def _with_needed_bands(session: Session, planned: Planned, members: tuple[Member
 def _predict(session: Session, job: PredictJob, threshold: float) -> dict[int, RasterJob]:
     """Run the models; the rasters of every pair that was published."""
     work = plan_work(job, range(len(job.pairs)))
+    sweep(session.run_folder)
     if work:
         manifest_path(session.run_folder).unlink(missing_ok=True)
     rasters = [_raster_job(session, job, number, threshold) for number in range(len(job.pairs))]
@@ -114,7 +116,7 @@ def _predict(session: Session, job: PredictJob, threshold: float) -> dict[int, R
     ):
         for event in predict_and_publish(job, work, workers, rasters):
             if event.failure is not None:
-                session.fail(job.pairs[event.pair].pair_id, event.failure)
+                session.fail(job.pairs[event.pair].pair_id, event.failure, event.details)
             if event.published:
                 published[event.pair] = rasters[event.pair]
             advance(int(event.block), f"{len(published)} of {len(job.pairs)} pairs published")

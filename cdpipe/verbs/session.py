@@ -53,8 +53,12 @@ class Session:
         """Folder of this run's outputs."""
         return self.workspace.run(self.config.name)
 
-    def fail(self, pair_id: str, reason: str) -> None:
-        """Note that a pair failed; the first reason is kept."""
+    def fail(self, pair_id: str, reason: str, details: str = "") -> None:
+        """Note that a pair failed; the first reason is kept, details go to the run's ``errors.log``."""
+        if details:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+            with (self.run_folder / "errors.log").open("a", encoding="utf-8") as stream:
+                stream.write(f"pair {pair_id}: {reason}\n{details}\n")
         if pair_id not in self.failures:
             self.failures[pair_id] = reason
             text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"

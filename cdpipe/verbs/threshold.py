@@ -43,7 +43,7 @@ def _predict_first(session: Session, job: PredictJob, numbers: list[int]) -> Non
         for event in predict_only(job, work, plan_actors(session.config.resources.workers)):
             advance(1, "")
             if event.failure is not None:
-                session.fail(job.pairs[event.pair].pair_id, event.failure)
+                session.fail(job.pairs[event.pair].pair_id, event.failure, event.details)
 
 
 def _fit(session: Session, job: PredictJob, val: list[LabelledPair]) -> tuple[float, str] | None:
