@@ -76,8 +76,8 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
     if verb not in ("verify", "status"):
         parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-        parser.add_argument("--failed", action="store_true", help="work only on pairs that failed last time")
     if verb in ("ingest", "pipeline"):
+        parser.add_argument("--failed", action="store_true", help="ingest only pairs that failed last time")
         parser.add_argument("--keep-going", action="store_true", help="leave out pairs that the check finds unusable")
     if verb == "predict":
         parser.add_argument("--before", type=Path, help="first date (instead of a configuration)")

@@ -86,6 +86,8 @@ def ingest_pairs(jobs: list[IngestJob], tasks: list[BlockTask], progress: Callab
             yield _finish(job)
         else:
             create_pair_groups(job)
+    if not tasks:
+        return
     shared = {number: ray.put(jobs[number]) for number in left}
 
     remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_run_task)

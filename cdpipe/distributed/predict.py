@@ -24,8 +24,10 @@ from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
 
-STALLED_SECONDS = 1800
-ROWS_A_TASK = 8  # an actor's task costs about 10 ms; a kill repeats at most this many blocks
+STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
+# A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.
+# Only where there are very many do they share tasks, which Ray Data would otherwise spend its time listing.
+TASKS, MOST_ROWS_A_TASK = 2000, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +52,15 @@ def predict_blocks(job: PredictJob, work: Sequence[BlockWork], workers: int) -> 
         for item in work
     ]
     gpus = total_gpus() > 0
-    size = min(workers, len(rows))
-    tasks = max(size, -(-len(rows) // ROWS_A_TASK))
+    rows_a_task = max(1, min(len(rows) // TASKS, MOST_ROWS_A_TASK))
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = False
     context.execution_no_progress_timeout_s = STALLED_SECONDS
-    dataset = ray.data.from_items(rows, override_num_blocks=min(tasks, len(rows))).map_batches(
+    dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // rows_a_task)).map_batches(
         _Predictor,
         fn_constructor_args=(ray.put(job),),
-        compute=ActorPoolStrategy(size=size),
-        batch_size=ROWS_A_TASK if gpus else None,
+        compute=ActorPoolStrategy(size=min(workers, len(rows))),
+        batch_size=rows_a_task if gpus else None,
         # actors that held whole CPUs would leave none to feed them with on a small machine
         num_cpus=0 if gpus else 0.5,
         num_gpus=1 if gpus else 0,

@@ -84,7 +84,8 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
 def open_layer(group: Path, name: str) -> AnyArray:
     """Open one array of a group for reading, or for writing whole blocks."""
     store = zarr.storage.LocalStore(group / name)
-    return zarr.open_array(store, mode="r+", config={"write_empty_chunks": True})
+    # a block of nothing but the fill value is stored too: an object that is missing means a block that is missing
+    return zarr.open_array(store, mode="r+").with_config({"write_empty_chunks": True})
 
 
 def read_window(array: AnyArray, window: Window) -> NDArray[Any]:

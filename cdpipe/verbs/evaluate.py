@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.tasks import map_pairs
+from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.formats.stored_pair import StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace
@@ -13,7 +13,7 @@ from cdpipe.stages.evaluation import ENSEMBLE, PairScores, Results, evaluate_pai
 from cdpipe.stages.report import FIGURES, PictureJob, draw_picture, pooled, write_tables
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import progress
-from cdpipe.verbs.session import Session, chosen_pairs, logged
+from cdpipe.verbs.session import Session, logged
 
 
 def run(session: Session) -> None:
@@ -31,7 +31,8 @@ def run(session: Session) -> None:
         labelled = sum(pair.label is not None for pair in manifest.pairs)
         session.say(f"evaluate: {labelled} labelled pair(s) of {len(manifest.pairs)}, a picture of each")
         return
-    with ray_session(session.config.resources, session.verbose), logged(session, "evaluate", {}):
+    session.start_ray()
+    with logged(session, "evaluate", {}):
         scores = _evaluate(session, manifest)
     if not scores:
         session.say(f"evaluate: no pair has a label; pictures in {session.run_folder / 'report' / 'pictures'}")
@@ -43,7 +44,7 @@ def run(session: Session) -> None:
 
 
 def _evaluate(session: Session, manifest: Manifest) -> dict[str, PairScores]:
-    dates = {pair.pair_id: (pair.before_date, pair.after_date) for pair in chosen_pairs(session)}
+    dates = {pair.pair_id: (pair.before_date, pair.after_date) for pair in read_catalog(session.config)}
     jobs = []
     for listed in manifest.pairs:
         stored = load_pair(session.workspace, listed.pair_id, listed.pair)

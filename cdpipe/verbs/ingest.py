@@ -4,8 +4,7 @@ import shutil
 
 import numpy as np
 
-from cdpipe.distributed.cluster import ray_session
-from cdpipe.distributed.ingest import hash_files, ingest_pairs, plan_blocks
+from cdpipe.distributed.ingest import BlockTask, hash_files, ingest_pairs, plan_blocks
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.sources import known_hashes, remember_hashes
@@ -33,7 +32,7 @@ def run(session: Session, *, for_training: bool = False) -> None:
     if session.dry_run:
         _show_plan(session, pairs)
         return
-    with ray_session(session.config.resources, session.verbose), logged(session, "ingest", {}) as figures:
+    with logged(session, "ingest", {}) as figures:
         _hash_sources(session, pairs)
         hashes = known_hashes(session.workspace, [file for pair in pairs for file in source_files(pair)])
         planned, failed = plan_pairs(pairs, session.config, hashes)
@@ -41,17 +40,25 @@ def run(session: Session, *, for_training: bool = False) -> None:
             session.fail(pair_id, reason)
         jobs = [IngestJob(session.workspace, session.config, item) for item in planned]
         tasks = plan_blocks(jobs)
-        done = 0
-        with progress(session.console, "ingest: blocks", len(tasks)) as advance:
-            for outcome in ingest_pairs(jobs, tasks, lambda count: advance(count, "")):
-                if outcome.failure is None:
-                    done += 1
-                else:
-                    session.fail(outcome.job.planned.pair.pair_id, outcome.failure, outcome.details)
+        done = _ingest(session, jobs, tasks)
         figures |= {"pairs": done, "blocks": len(tasks)}
     if not done:
         raise InputError("no pair could be ingested: " + "; ".join(session.failures.values()))
     session.say(f"ingest: {done} pair(s) in {session.workspace.root / 'store.zarr'}, {len(tasks)} block(s) written now")
+
+
+def _ingest(session: Session, jobs: list[IngestJob], tasks: list[BlockTask]) -> int:
+    """Ingest what is missing; the number of pairs that are in the store then."""
+    if tasks:
+        session.start_ray()
+    done = 0
+    with progress(session.console, "ingest: blocks", len(tasks)) as advance:
+        for outcome in ingest_pairs(jobs, tasks, lambda count: advance(count, "")):
+            if outcome.failure is None:
+                done += 1
+            else:
+                session.fail(outcome.job.planned.pair.pair_id, outcome.failure, outcome.details)
+    return done
 
 
 def _usable(session: Session, pairs: list[Pair], *, for_training: bool) -> list[Pair]:
@@ -77,10 +84,12 @@ def _hash_sources(session: Session, pairs: list[Pair]) -> None:
     files = list(dict.fromkeys(file for pair in pairs for file in source_files(pair)))
     known = known_hashes(session.workspace, files)
     unknown = [file for file in files if file not in known]
+    if not unknown:
+        return
+    session.start_ray()
     with progress(session.console, "hash: files", len(unknown)) as advance:
         found = {path: (sha, stamp) for path, sha, stamp in hash_files(unknown, lambda count: advance(count, ""))}
-    if found:
-        remember_hashes(session.workspace, found)
+    remember_hashes(session.workspace, found)
 
 
 def _show_plan(session: Session, pairs: list[Pair]) -> None:

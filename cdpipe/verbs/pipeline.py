@@ -1,19 +1,17 @@
 """``cdpipe pipeline``: ingest, train, predict and evaluate, one after the other."""
 
-from cdpipe.distributed.cluster import ray_session
 from cdpipe.verbs import evaluate, ingest, predict, train
 from cdpipe.verbs.session import Session
 
 
 def run(session: Session) -> None:
-    """Run all stages in one Ray session; each does what is missing."""
+    """Run all stages; each does what is missing."""
     if session.dry_run:
         ingest.run(session, for_training=True)
         session.say("then: train, predict, evaluate (their plans need the ingested store)")
         return
-    with ray_session(session.config.resources, session.verbose):
-        ingest.run(session, for_training=True)
-        if not session.config.predict.models:
-            train.run(session)
-        predict.run(session)
-        evaluate.run(session)
+    ingest.run(session, for_training=True)
+    if not session.config.predict.models:
+        train.run(session)
+    predict.run(session)
+    evaluate.run(session)

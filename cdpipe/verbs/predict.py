@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cdpipe import __version__
-from cdpipe.distributed.cluster import ray_session, total_gpus
+from cdpipe.distributed.cluster import total_gpus
 from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, write_manifest
@@ -44,14 +44,14 @@ def run(session: Session) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         _show_plan(session, planned, plan_members(session.config, folders, device))
         return
-    with ray_session(session.config.resources, session.verbose):
-        members = plan_members(session.config, folders, "cuda" if total_gpus() else "cpu")
-        planned = _with_needed_bands(session, planned, members)
-        splits = split_pairs([item for item, _ in planned])
-        job = PredictJob(session.workspace, tuple(stored for _, stored in planned), members, ())
-        threshold, fitted_on = find_threshold(session, planned, job, splits)
-        job = replace(job, ensembles=tuple(plan_ensemble(pair, members, threshold) for pair in job.pairs))
-        published = _predict(session, job, threshold)
+    session.start_ray()
+    members = plan_members(session.config, folders, "cuda" if total_gpus() else "cpu")
+    planned = _with_needed_bands(session, planned, members)
+    splits = split_pairs([item for item, _ in planned])
+    job = PredictJob(session.workspace, tuple(stored for _, stored in planned), members, ())
+    threshold, fitted_on = find_threshold(session, planned, job, splits)
+    job = replace(job, ensembles=tuple(plan_ensemble(pair, members, threshold) for pair in job.pairs))
+    published = _predict(session, job, threshold)
     if not published:
         raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
     manifest = Manifest(

@@ -15,6 +15,7 @@ from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 
 NAME = "prediction"
+BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
 DRIVERS = ["GTiff", "PNG", "JPEG"]
 
 
@@ -39,12 +40,13 @@ def run(options: argparse.Namespace) -> int:
         "catalog": str(catalog.resolve()),
         "workspace": str((options.out / "work").resolve()),
         "sensors": {"given": {"bands": parse_bands(options.bands)}},
+        "align": {"block": BLOCK},
         "input": {"drivers": DRIVERS, "pixel_coordinates": True},
         "predict": {"models": [str(folder.resolve()) for folder in options.model]},
     }
     config = parse_config(values, Path.cwd(), options.set, "predict")
     session = Session(config, make_console(), verbose=options.verbose)
-    with locked(session.workspace):
+    with locked(session.workspace), session.resources:
         write_atomically(catalog, text.getvalue().encode())
         ingest.run(session)
         predict.run(session)

@@ -1,7 +1,6 @@
 """Runs one verb of a configuration: lock, work, write down what failed."""
 
 import argparse
-import contextlib
 
 from cdpipe.formats.workspace import locked
 from cdpipe.values.config import Config
@@ -41,7 +40,7 @@ def run_session(session: Session, verb: str) -> int:
     if session.dry_run or verb in READ_ONLY:
         RUN[verb](session)
         return EXIT_DONE
-    with locked(session.workspace), contextlib.ExitStack() as stack:
+    with locked(session.workspace), session.resources as stack:
         if verb not in KEEPS_FAILURES:
             # also when the verb gives up: which pairs failed is what the user needs then
             stack.callback(session.write_failures)

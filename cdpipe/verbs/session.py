@@ -1,10 +1,10 @@
 """What all verbs share: the loaded configuration, the pairs and what became of them, the run's log."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from cdpipe import __version__
+from cdpipe.distributed.cluster import ray_session
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
@@ -30,9 +31,10 @@ class Session:
         console: Where to print.
         dry_run: Print the plan and stop.
         keep_going: Leave out pairs that the check finds unusable instead of stopping.
-        only_failed: Work only on pairs that failed last time.
+        only_failed: Ingest only pairs that failed last time.
         verbose: Show Ray's own messages.
         failures: Pairs that failed in this call, with the reason.
+        resources: What is let go of when the call ends, such as Ray.
     """
 
     config: Config
@@ -42,6 +44,11 @@ class Session:
     only_failed: bool = False
     verbose: bool = False
     failures: dict[str, str] = field(default_factory=dict)
+    resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def start_ray(self) -> None:
+        """Connect to Ray unless that is done; ``resources`` lets go of it again."""
+        self.resources.enter_context(ray_session(self.config.resources, self.verbose))
 
     @property
     def workspace(self) -> Workspace:
@@ -90,8 +97,8 @@ def chosen_pairs(session: Session) -> list[Pair]:
 
 
 def planned_pairs(session: Session) -> list[PlannedPair]:
-    """The chosen pairs with their keys; those whose sources changed or are gone are noted as failed."""
-    pairs = chosen_pairs(session)
+    """All pairs with their keys; those whose sources changed or are gone are noted as failed."""
+    pairs = read_catalog(session.config)
     files = [file for pair in pairs for file in source_files(pair)]
     planned, failed = plan_pairs(pairs, session.config, known_hashes(session.workspace, files))
     last = read_failures(session)
@@ -101,7 +108,7 @@ def planned_pairs(session: Session) -> list[PlannedPair]:
 
 
 def stored_pairs(session: Session) -> list[tuple[PlannedPair, StoredPair]]:
-    """The chosen pairs that are in the store; the others are noted as failed.
+    """The pairs that are in the store; the others are noted as failed.
 
     Raises:
         InputError: If none is.
@@ -134,7 +141,7 @@ def close(session: Session) -> int:
     return EXIT_PARTIAL
 
 
-@contextmanager
+@contextlib.contextmanager
 def logged(session: Session, stage: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Add an entry to the run's ``log.json``: what was done, when, how long it took, with which versions.
 

@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.sources import known_hashes
@@ -10,13 +11,13 @@ from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.windows import block_keys
-from cdpipe.verbs.session import Session, chosen_pairs, read_failures
+from cdpipe.verbs.session import Session, read_failures
 from cdpipe.verbs.train import jobs_for
 
 
 def run(session: Session) -> None:
     """Print what is done and what is left."""
-    pairs = chosen_pairs(session)
+    pairs = read_catalog(session.config)
     files = [file for pair in pairs for file in source_files(pair)]
     planned, unknown = plan_pairs(pairs, session.config, known_hashes(session.workspace, files))
     manifest = read_manifest(session.run_folder)

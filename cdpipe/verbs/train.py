@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.train import plan_workers, read_progress, train
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import LabelledPair
@@ -39,14 +38,14 @@ def run(session: Session) -> None:
         return
     if not waiting:
         return
-    with ray_session(session.config.resources, session.verbose):
-        workers, use_gpu = plan_workers(session.config.resources, session.config.train.global_batch)
-        for job in waiting:
-            facts = {"model": job.name, "steps": job.steps, "workers": workers, "gpu": use_gpu}
-            with logged(session, "train", facts) as figures, _watched(session, job):
-                card = finish_model(job, train(job, workers, use_gpu))
-                figures["best_epoch"] = card.metrics["epoch"]
-            session.say(f"train: {job.name}: {_summary(session, job, card)}")
+    session.start_ray()
+    workers, use_gpu = plan_workers(session.config.resources, session.config.train.global_batch)
+    for job in waiting:
+        facts = {"model": job.name, "steps": job.steps, "workers": workers, "gpu": use_gpu}
+        with logged(session, "train", facts) as figures, _watched(session, job):
+            card = finish_model(job, train(job, workers, use_gpu))
+            figures["best_epoch"] = card.metrics["epoch"]
+        session.say(f"train: {job.name}: {_summary(session, job, card)}")
 
 
 def training_jobs(session: Session) -> list[TrainJob]:
