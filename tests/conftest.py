@@ -1,6 +1,7 @@
 """Settings that hold for every test, and the data beside the repository."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data folder {folder}, which is not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Ray on two CPUs of this machine, for all tests that call jobs in this process: it takes seconds to start."""
+    from cdpipe.distributed.cluster import ray_session
+    from cdpipe.values.config import Resources
+
+    with ray_session(Resources(workers=2, gpus=0), verbose=False):
+        yield

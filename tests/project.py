@@ -22,12 +22,12 @@ from cdpipe.models import build_model
 from cdpipe.values.grid import Grid
 
 UNETPLUSPLUS = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}
-SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}, "nodata": 0}
+SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}}
 COLUMNS = ("pair_id", "before", "after", "label", "split")
 
 # Odd sizes, several blocks, less than a patch, a single row; all quick, since they are narrow.
 SCENES: Mapping[str, tuple[tuple[int, int], str]] = {
-    "wide": ((70, 1101), "train"),
+    "wide": ((60, 1101), "train"),
     "val": ((90, 131), "val"),
     "test": ((101, 83), "test"),
     "small": ((40, 53), ""),
@@ -45,13 +45,14 @@ CONFIG: Mapping[str, Any] = {
                 "encoder": "resnet18",
                 "arguments": {name: UNETPLUSPLUS[name] for name in ("encoder_depth", "decoder_channels")},
             },
-            "siamese_resnet18": {},
+            "siamese_resnet18": {"arguments": {"decoder_channels": [8, 8, 8, 8]}},
         },
         "patch": 64,
         "global_batch": 4,
         "epochs": 2,
         "samples_per_epoch": 8,
     },
+    "predict": {"tta": "none"},
 }
 
 
@@ -136,8 +137,8 @@ def write_pair(folder: Path, pair_id: str, shape: tuple[int, int], *, split: str
     after[:, :, :5] = 0
     (folder / pair_id).mkdir(parents=True)
     row = {"pair_id": pair_id, "split": split, "before": f"{pair_id}/before.tif", "after": f"{pair_id}/after.tif"}
-    write_raster(folder / row["before"], before, grid)
-    write_raster(folder / row["after"], after, after_grid)
+    write_raster(folder / row["before"], before, grid, nodata=0)
+    write_raster(folder / row["after"], after, after_grid, nodata=0)
     if split:
         row["label"] = f"{pair_id}/label.tif"
         write_raster(folder / row["label"], label, grid)
@@ -184,3 +185,11 @@ def snapshot(folder: Path, *patterns: str) -> dict[str, tuple[str, int]]:
 def contents(folder: Path, *patterns: str) -> dict[str, str]:
     """SHA-256 of every file beneath a folder, or of those that match."""
     return {name: sha for name, (sha, _) in snapshot(folder, *patterns).items()}
+
+
+def finished_project(base: Path) -> Project:
+    """A project whose pipeline has run, made once beneath ``base``; needs Ray."""
+    folder = base / "finished"
+    if not folder.exists():
+        succeed(make_project(folder).arguments("pipeline"))
+    return Project(folder / "config.yaml", folder / "work")

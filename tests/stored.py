@@ -1,7 +1,7 @@
 """Stored pairs made straight from arrays, and small networks to train on them."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cdpipe.formats.store import (
 )
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.train_job import TrainJob, Worker
+from cdpipe.stages.train_job import Worker
 from cdpipe.values.config import Config
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import CELL, TILE
@@ -104,8 +104,9 @@ def count_cells(label: Bytes) -> NDArray[np.uint16]:
     cells = [
         [label[row : row + CELL, col : col + CELL] for col in range(0, width, CELL)] for row in range(0, height, CELL)
     ]
-    counts = [[[(cell != 255).sum() for cell in row] for row in cells], [[(cell == 1).sum() for cell in row] for row in cells]]
-    return np.array(counts, np.uint16)
+    valid = [[np.count_nonzero(cell != 255) for cell in row] for row in cells]
+    changed = [[np.count_nonzero(cell == 1) for cell in row] for row in cells]
+    return np.array([valid, changed], np.uint16)
 
 
 def bright_squares(shape: tuple[int, int], seed: int, squares: int = 6, side: int = 24) -> tuple[Dates, Bytes]:

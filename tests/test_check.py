@@ -82,6 +82,13 @@ def test_a_label_and_a_date_may_both_be_wrong(pair: Pair) -> None:
     assert "sensor s needs band 3, the file has 2 band(s)" in band_problem
 
 
+def test_pixels_are_read_even_if_the_label_is_wrong(pair: Pair) -> None:
+    write_raster(pair.label or Path(), np.full(GRID.shape, 7, np.uint8), GRID)
+    rewrite_after(pair, np.roll(texture(GRID.shape), 3, 1), GRID)
+    report = checked(pair, read_all=True)
+    assert (len(report.problems), len(report.warnings), report.observed) == (1, 1, 1.0)
+
+
 @pytest.mark.parametrize(
     ("grid", "expected"),
     [

@@ -74,11 +74,13 @@ def model_input(
     Returns:
         (1 or 6, height, width).
     """
-    if kind == "difference":
-        before, after = (_grey(pixels, scaling) for pixels, scaling in zip(dates, scalings, strict=True))
-        return np.where(observed, before - after, np.float32(0))[None]
-    colours = [_colours(pixels, scaling) for pixels, scaling in zip(dates, scalings, strict=True)]
-    return np.where(observed, np.concatenate(colours), np.float32(0))
+    # what is not observed may hold anything, infinity too
+    with np.errstate(over="ignore", invalid="ignore"):
+        if kind == "difference":
+            before, after = (_grey(pixels, scaling) for pixels, scaling in zip(dates, scalings, strict=True))
+            return np.where(observed, before - after, np.float32(0))[None]
+        colours = [_colours(pixels, scaling) for pixels, scaling in zip(dates, scalings, strict=True)]
+        return np.where(observed, np.concatenate(colours), np.float32(0))
 
 
 def _grey(pixels: NDArray[Any], scaling: DateScaling) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ Seasons, haze, light, shadows and sensor are applied afterwards and are never a 
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from cdpipe.arrays.scenery_changes import Changes, change_land
 from cdpipe.arrays.scenery_place import lay_out_land
 from cdpipe.arrays.scenery_shapes import Site
 from cdpipe.arrays.scenery_things import Thing
+
+Value = TypeVar("Value", bound=np.generic)
 
 MARGIN = 40
 BAND_NAMES = ("red", "green", "blue", "nir")
@@ -92,6 +95,6 @@ def photograph(place: Place, date: int, conditions: render.Conditions) -> NDArra
     return render.observe(ground, render.shadows(place.things, top, conditions.sun), conditions)
 
 
-def visible(image: NDArray[np.generic]) -> NDArray[np.generic]:
+def visible(image: NDArray[Value]) -> NDArray[Value]:
     """Cut the margin off an image (..., rows, columns)."""
     return image[..., MARGIN:-MARGIN, MARGIN:-MARGIN]

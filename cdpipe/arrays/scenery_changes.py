@@ -136,11 +136,13 @@ def _new_road(site: Site, land: Land) -> _Found:
     """A road with bright shoulders; it may cross older ones."""
     del land
     rng = site.rng
-    middle, turn = np.asarray(random_point(site, 60.0)), rng.uniform(0, np.pi)
+    middle = np.asarray(random_point(site, 60.0))
+    # Slantwise, since along an older road most of it would be no change.
+    turn = site.angle + rng.choice((1, 3)) * np.pi / 4 + rng.uniform(-0.4, 0.4)
     half = direction(turn) * min(rng.uniform(80, 190), 0.4 * site.size)
     start, end = middle - half, middle + half
     line = winding_line(rng, (start[0], start[1]), (end[0], end[1]), 0.03 * float(np.hypot(*half)))
-    shoulders, lanes = strip(line, 14.0), strip(line, 7.0)
+    shoulders, lanes = strip(line, 16.0), strip(line, 8.0)
     if not claim(site, shoulders, gap=3, over=PAVED):
         return [], []
     return [ground(shoulders, "gravel", NEW), ground(lanes, "asphalt", NEW)], []

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import CHUNK, tiles_in
 
+# Of the mean square: less is what rounding leaves of a constant scene in floating point (it may even be negative),
+# and a deviation that float32, in which pixels are normalised, could not tell from 0.
+NEGLIGIBLE = Fraction(1, 2**46)
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -56,7 +60,7 @@ class Moments:
         terms = [(band, Fraction(weight)) for band, weight in weights]
         mean = sum((w * self.sums[i] for i, w in terms), Fraction()) / self.count
         square = sum((v * w * self.products[i][j] for i, v in terms for j, w in terms), Fraction()) / self.count
-        return float(mean), float(square - mean**2) ** 0.5
+        return float(mean), _deviation(mean, square)
 
     def pool(self, bands: Iterable[int]) -> tuple[float, float]:
         """Mean and population standard deviation of the values of several bands taken together."""
@@ -66,7 +70,7 @@ class Moments:
             raise ValueError("statistics of no pixels")
         mean = sum((self.sums[i] for i in chosen), Fraction()) / number
         square = sum((self.products[i][i] for i in chosen), Fraction()) / number
-        return float(mean), float(square - mean**2) ** 0.5
+        return float(mean), _deviation(mean, square)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back unchanged."""
@@ -84,6 +88,12 @@ class Moments:
             tuple(Fraction(text) for text in value["sums"]),
             tuple(tuple(Fraction(text) for text in row) for row in value["products"]),
         )
+
+
+def _deviation(mean: Fraction, square: Fraction) -> float:
+    """Population standard deviation from the mean and the mean square."""
+    variance = square - mean**2
+    return float(variance) ** 0.5 if variance > square * NEGLIGIBLE else 0.0
 
 
 def no_pixels(bands: int) -> Moments:

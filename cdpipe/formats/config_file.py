@@ -57,7 +57,7 @@ def parse_config(values: dict[str, Any], base: Path, overrides: Sequence[str] = 
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(detail) for detail in error.errors()]
+        lines = _describe_all(error.errors())
         raise ConfigError("\n".join([f"{where}: {len(lines)} mistake(s)", *lines])) from None
     return _absolute(config, base)
 
@@ -100,18 +100,36 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe(detail: Any) -> str:
+def _describe_all(details: Sequence[Any]) -> list[str]:
+    """One line a mistake; where a key takes several kinds of value, pydantic complains once for each."""
+    found: dict[str, list[str]] = {}
+    for detail in details:
+        key, text = _describe(detail)
+        found.setdefault(key, []).append(text)
+    return [
+        f"  {key}: {texts[0]}{''.join(f', or {_expectation(text)}' for text in texts[1:])}"
+        for key, texts in found.items()
+    ]
+
+
+def _expectation(text: str) -> str:
+    expected = text.partition("; ")[2].removeprefix("Input should be ")
+    return expected[:1].lower() + expected[1:]
+
+
+def _describe(detail: Any) -> tuple[str, str]:
     # pydantic adds the tried member of a union to the location ("threshold.float"); drop what is not a key
-    location = [str(part) for part in detail["loc"] if not re.match(r"(constrained|function|literal)\b", str(part))]
+    members = r"(constrained|function|literal|float|int|str|bool|list)(\b|\[)"
+    location = [str(part) for part in detail["loc"] if not re.match(members, str(part))]
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-        return f"  {key}: unknown key; {hint}"
+        return key, f"unknown key; {hint}"
     if detail["type"] == "missing":
-        return f"  {key}: missing; this key is required"
-    return f"  {key}: got {detail['input']!r}; {detail['msg'].removeprefix('Value error, ')}"
+        return key, "missing; this key is required"
+    return key, f"got {detail['input']!r}; {detail['msg'].removeprefix('Value error, ')}"
 
 
 def _known_keys(location: list[str]) -> list[str]:

@@ -23,8 +23,7 @@ def canonical_wkt(crs: CRS) -> str:
 
 @lru_cache(maxsize=256)  # to look a CRS up that EPSG does not know takes a tenth of a second
 def _canonical(wkt: str) -> str:
-    # a file's own datum shift is more than the entry says, though GDAL identifies it all the same
-    code = None if "TOWGS84" in wkt else CRS.from_wkt(wkt).to_epsg(confidence_threshold=100)
+    code = CRS.from_wkt(wkt).to_epsg(confidence_threshold=100)
     return str(CRS.from_epsg(code).to_wkt()) if code else wkt
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from cdpipe.formats.workspace import hash_file, read_json, write_atomically, write_json
-from cdpipe.models import build_model
+from cdpipe.models import build_model, input_kind
 from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.keys import content_key
 
@@ -80,28 +80,34 @@ def read_card(folder: Path) -> ModelCard:
     """Read a model folder's card.
 
     Raises:
-        InputError: If there is no readable card.
+        InputError: If there is no readable card, or it names a network that does not exist.
     """
     values = read_json(folder / CARD)
     if values is None:
         raise InputError(f"model {folder}: expected a model folder with a readable {CARD}")
     try:
-        return ModelCard(**{**values, "roles": tuple(values["roles"])})
-    except (TypeError, KeyError) as error:
+        card = ModelCard(**{**values, "roles": tuple(values["roles"])})
+        input_kind(card.architecture)
+    except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"model {folder}: {CARD} is not one that cdpipe wrote: {error}") from None
+    return card
 
 
 def load_network(folder: Path, card: ModelCard) -> nn.Module:
     """Build a model's network with its weights, in evaluation mode on the CPU.
 
     Raises:
+        InputError: If there is no such network.
         IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
     """
     path = folder / WEIGHTS
     try:
+        network = build_model(card.architecture, **{**card.arguments, "encoder_weights": None})
+    except ValueError as error:
+        raise InputError(f"model {folder}: {CARD}: {error}") from None
+    try:
         if hash_file(path) != card.weights_sha256:
             raise IntegrityError(f"model {folder}: {WEIGHTS} is not the file that {CARD} describes (SHA-256 differs)")
-        network = build_model(card.architecture, **{**card.arguments, "encoder_weights": None})
         network.load_state_dict(safetensors.torch.load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None

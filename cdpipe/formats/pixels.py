@@ -88,5 +88,5 @@ def _read_usable(
             return (~np.isin(values, unusable)).astype(np.uint8), np.isfinite(values[0])
 
         layer = Layer(str(path), grid_or(info, own_grid, "its date's raster"), 1, np.uint8, read)
-        usable, present = read_layer(layer, *where, "nearest")
-    return np.asarray(present & (usable[0] == 1))
+        usable, _ = read_layer(layer, *where, "nearest")  # 0 where it has no data
+    return np.asarray(usable[0] == 1)

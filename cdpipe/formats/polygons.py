@@ -26,6 +26,11 @@ VECTOR_SUFFIXES = tuple(sorted({*BEGINNINGS, *PREFIXES}))
 NODES = 33  # points along a side of a grid by which its place in the file's coordinates is told
 
 
+def companions(path: Path) -> list[Path]:
+    """The files beside a shapefile that decide where its outlines lie; none for other formats."""
+    return [path.with_suffix(suffix) for suffix in (".shx", ".prj")] if path.suffix.lower() == ".shp" else []
+
+
 def is_vector(path: Path) -> bool:
     """Whether a file's name says that it holds polygons rather than pixels."""
     return path.suffix.lower() in VECTOR_SUFFIXES

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cdpipe.formats.workspace import sync_folder
+from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import CELL, CHUNK, count_tiles
 
@@ -93,8 +94,17 @@ def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
 
     Returns:
         Array of shape (band, height, width), or (height, width) for an array without bands.
+
+    Raises:
+        IntegrityError: If a stored object is not what was written.
     """
-    return np.asarray(array[(..., *window.slices)])
+    try:
+        return np.asarray(array[(..., *window.slices)])
+    except ValueError as error:
+        raise IntegrityError(
+            f"{array.store_path}: damaged within {window}: {error}; "
+            "run cdpipe verify, and then the same command again to repair it"
+        ) from None
 
 
 def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> Path:
@@ -117,9 +127,10 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
     height, width = array.shape[-2:]
     index = (window.row // side_y, window.col // side_x)
     whole = Window(index[0] * side_y, index[1] * side_x, side_y, side_x).intersect(Window(0, 0, height, width))
-    if window != whole or values.dtype != array.dtype or values.shape[-2:] != window.shape:
+    shape = (*array.shape[:-2], *window.shape)
+    if window != whole or values.dtype != array.dtype or values.shape != shape:
         raise ValueError(
-            f"{group}/{name}: expected the whole block {whole} in {array.dtype}, got {window} with "
+            f"{group}/{name}: expected the whole block {whole} as {shape} {array.dtype}, got {window} as "
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
     file = group / name / "c" / "/".join(map(str, (*(0,) * (array.ndim - 2), *index)))

@@ -31,7 +31,8 @@ def predict_array(
         before: (band, height, width), bands in the order of the model's roles (red, green, blue).
         after: Likewise.
         model: A model folder.
-        observed: (height, width), True where both dates are observed; default: where all values are finite.
+        observed: (height, width), True where both dates are observed; default: everywhere. Values that are
+            not finite never count. Per-date statistics leave out what is False here, at either date.
         overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1.
         tta: ``d4`` (mean of the eight flips and rotations) or ``none``.
 
@@ -39,21 +40,20 @@ def predict_array(
         (height, width) float32 in 0..1; NaN where not observed.
 
     Raises:
-        ValueError: If the arrays' shapes do not fit.
+        ValueError: If the arrays' shapes do not fit, or there is no such augmentation.
         InputError: If there is no such model or no pixel is observed.
     """
     card = read_card(Path(model))
-    if before.shape[1:] != after.shape[1:] or {len(before), len(after)} != {len(card.roles)}:
-        raise ValueError(
-            f"expected two arrays of ({len(card.roles)}, height, width) with bands {', '.join(card.roles)}, "
-            f"got {before.shape} and {after.shape}"
-        )
-    both = np.isfinite(before).all(axis=0) & np.isfinite(after).all(axis=0)
-    both = both if observed is None else both & observed
+    _check(before, after, observed, card.roles)
+    if tta not in ("d4", "none"):
+        raise ValueError(f"expected tta d4 or none, got {tta!r}")
+    usable = True if observed is None else observed
+    own = [np.isfinite(date).all(axis=0) & usable for date in (before, after)]
+    both = own[0] & own[1]
     if not both.any():
         raise InputError("no pixel is observed at both dates")
     window = Window(0, 0, *both.shape)
-    masks = [both, both] if card.statistics == "common" else [np.isfinite(date).all(axis=0) for date in (before, after)]
+    masks = [both, both] if card.statistics == "common" else own
     scalings = [
         date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), together=card.together)
         for date, mask in zip((before, after), masks, strict=True)
@@ -62,3 +62,18 @@ def predict_array(
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
     forward = make_forward(load_network(Path(model), card), Execution(tta, "float32", "cpu", 1))
     return predict_window(forward, 1, scene, both, place)
+
+
+def _check(
+    before: NDArray[Any], after: NDArray[Any], observed: NDArray[np.bool_] | None, roles: tuple[str, ...]
+) -> None:
+    expected = (len(roles), *before.shape[1:])
+    if before.ndim != 3 or before.shape != expected or after.shape != expected:
+        raise ValueError(
+            f"expected two arrays of ({len(roles)}, height, width) with bands {', '.join(roles)}, "
+            f"got {before.shape} and {after.shape}"
+        )
+    if observed is not None and (observed.shape != expected[1:] or observed.dtype != np.bool_):
+        raise ValueError(
+            f"expected observed as {expected[1:]} bool, as the arrays are, got {observed.shape} {observed.dtype}"
+        )

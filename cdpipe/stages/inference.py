@@ -10,6 +10,7 @@ from torch import nn
 
 from cdpipe.arrays.blend import blend, blend_weights
 from cdpipe.arrays.tta import d4_mean, d4_views
+from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, reflect_indices
 
@@ -65,6 +66,9 @@ def predict_window(
 
     Returns:
         (height, width) float32 in 0..1; NaN where not observed.
+
+    Raises:
+        CdpipeError: If the network's output is not a number where it should be; stored, it would mean "not observed".
     """
     inside = observed[place.window.slices_in(place.halo)]
     probability = np.full(place.window.shape, np.nan, np.float32)
@@ -72,6 +76,12 @@ def predict_window(
         patches = _predicted_patches(forward, batch, scene, observed, place)
         weights = blend_weights(place.lattice.patch, place.lattice.stride)
         probability[inside] = blend(patches, weights, place.window)[inside]
+        failed = int(np.isnan(probability[inside]).sum())
+        if failed:
+            raise CdpipeError(
+                f"the network gives no number for {failed} observed pixel(s): it did not train well, or its numbers "
+                "leave the range of its precision; train it again, or set predict.precision: float32"
+            )
     return probability
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
-from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, write_record
+from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, read_record, write_record
 from cdpipe.formats.store import LABEL_LAYERS, cell_window, create_group, pair_layers, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.formats.workspace import Kind, Workspace, sweep
@@ -174,6 +174,8 @@ def finish_label(job: IngestJob) -> None:
     if planned.label_key is None:
         raise ValueError(f"{planned.pair.pair_id}: the pair has no label")
     records = workspace.records("labels", planned.pair.pair_id, planned.label_key)
+    if read_record(records / GROUP_RECORD) is not None:
+        return
     facts = [_intact(record, records).facts for path, record in all_records(records) if path.name != GROUP_RECORD]
     totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}
     group = workspace.group("labels", planned.pair.pair_id, planned.label_key)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.formats.catalog import Pair, Source
+from cdpipe.formats.polygons import companions
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.scenes import describe_raster, require_georeference
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
@@ -39,8 +40,15 @@ class PlannedPair:
 
 def source_files(pair: Pair) -> list[Path]:
     """Every file that a pair is made of."""
-    files = [pair.before.path, pair.after.path, pair.before_valid, pair.after_valid, pair.label]
-    return list(dict.fromkeys(file for file in files if file is not None))
+    files = [pair.before.path, pair.after.path, pair.before_valid, pair.after_valid]
+    return list(dict.fromkeys([*(file for file in files if file is not None), *label_files(pair)]))
+
+
+def label_files(pair: Pair) -> list[Path]:
+    """The files that a pair's label is made of: a shapefile comes in several."""
+    if pair.label is None:
+        return []
+    return [pair.label, *(path for path in companions(pair.label) if path.is_file())]
 
 
 def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> PlannedPair:
@@ -75,7 +83,8 @@ def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> Planned
     )
     label_key = None
     if pair.label is not None:
-        parts = {"source": hashes[pair.label], "values": config.label.model_dump(mode="json"), "pair": key}
+        source = [hashes[path] for path in label_files(pair)]
+        parts = {"source": source, "values": config.label.model_dump(mode="json"), "pair": key}
         label_key = content_key("label", parts)
     sources = {path.name: [hashes[path]] for path in source_files(pair)}
     return PlannedPair(pair, grid, (rasters[0].dtype, rasters[1].dtype), key, label_key, sources)

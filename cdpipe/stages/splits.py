@@ -38,8 +38,8 @@ def split_pairs(planned: Sequence[PlannedPair]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for split in ("test", "val"):
         wanted, taken = HELD_OUT * len(labelled), 0
-        # the last place is always left for training, one for each split that is still empty
-        while taken < wanted and len(places) > (2 if split == "test" and not taken else 1):
+        # a place each is left for the splits that come after
+        while taken < wanted and len(places) > (2 if split == "test" else 1):
             ids = places.pop()
             taken += len(ids)
             splits |= dict.fromkeys(ids, split)
@@ -63,7 +63,7 @@ def _places(planned: Sequence[PlannedPair]) -> list[list[str]]:
 
 
 def _footprint(grid: Grid, pair_id: str) -> Box:
-    """West, south, east, north in degrees; a scene without georeference is a place of its own."""
+    """West, south, east, north in degrees, east of west; a scene without georeference is a place of its own."""
     if grid.crs is None:
         # far outside the degrees of real places, a unit box for each name
         start = 1000.0 + 10 * (int(hashlib.sha256(pair_id.encode()).hexdigest()[:12], 16))
@@ -72,8 +72,11 @@ def _footprint(grid: Grid, pair_id: str) -> Box:
     xs, ys = zip(*corners, strict=True)
     transformer = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
     west, south, east, north = transformer.transform_bounds(min(xs), min(ys), max(xs), max(ys))
-    return float(west), float(south), float(east), float(north)
+    # across the antimeridian pyproj gives a west that is east of the east
+    return float(west), float(south), float(east + 360 if east < west else east), float(north)
 
 
 def _touch(a: Box, b: Box) -> bool:
-    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+    """Whether two boxes share a point, however many times round the globe their degrees were counted."""
+    turned = any(a[0] + turn <= b[2] and b[0] <= a[2] + turn for turn in (-360, 0, 360))
+    return turned and a[1] <= b[3] and b[1] <= a[3]

@@ -23,6 +23,7 @@ from cdpipe.stages.samples import Sampler, draw_sample, index_cells
 from cdpipe.stages.train_job import TrainJob, Worker, execution
 from cdpipe.stages.validation import HALF, validate
 from cdpipe.values.config import Train
+from cdpipe.values.errors import CdpipeError
 
 CHECKPOINT = "state.pt"
 BEST = "best.pt"
@@ -44,6 +45,9 @@ def train_model(job: TrainJob, worker: Worker) -> None:
 
     Every sample is determined by (seed, epoch, index), every random draw of the network by (seed, epoch,
     rank), so continuing from a checkpoint gives the bits of a run that was never interrupted.
+
+    Raises:
+        CdpipeError: If training diverges.
     """
     # on a CPU every operation has a deterministic form; on a GPU some have none, and then only warn
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -57,6 +61,7 @@ def train_model(job: TrainJob, worker: Worker) -> None:
             group["lr"] = job.options.learning_rate * job.options.decay**epoch
         loss = _train_epoch(job, worker, state, network, sampler)
         _share_buffers(state.network, worker)
+        _refuse_divergence(job, state.network, epoch)
         scores = validate(job, worker, make_forward(state.network, execution(job, worker)))
         state.history.append(_summarise(epoch, loss, scores, state))
         if best_epoch(state.history) == epoch:
@@ -123,7 +128,7 @@ def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module
         loss = dice_bce(logits.float(), y)
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
-        total += float(loss)
+        total += float(loss.detach())
         worker.progress(epoch, step + 1, total / (step + 1))
     return total / job.steps
 
@@ -133,6 +138,14 @@ def _share_buffers(network: nn.Module, worker: Worker) -> None:
     if worker.world > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, src=0)
+
+
+def _refuse_divergence(job: TrainJob, network: nn.Module, epoch: int) -> None:
+    if not all(bool(values.isfinite().all()) for values in network.state_dict().values()):
+        raise CdpipeError(
+            f"model {job.name}: training diverged in epoch {epoch + 1}: weights are no finite numbers any more; "
+            f"lower train.learning_rate, which is {job.options.learning_rate:g}"
+        )
 
 
 def _batches(

@@ -1,0 +1,79 @@
+"""Augmentation: the eight symmetries of the square, alike for both dates and the label."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cdpipe.arrays.augment import augment
+
+SIDE = 6
+
+
+def sample(channels: int = 6, side: int = SIDE) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """A scene whose pixels all differ, and the label that goes with its first channel."""
+    scene = np.arange(channels * side * side, dtype=np.float32).reshape(channels, side, side)
+    return scene, scene[0].astype(np.uint8)
+
+
+def symmetries(values: NDArray[Any]) -> list[NDArray[Any]]:
+    """The eight images of (..., side, side) under the symmetries of the square."""
+    return [np.rot90(v, turns, (-2, -1)) for v in (values, values[..., ::-1]) for turns in range(4)]
+
+
+def which(values: NDArray[Any], turned: NDArray[Any]) -> list[int]:
+    return [index for index, image in enumerate(symmetries(values)) if np.array_equal(image, turned)]
+
+
+def test_the_eight_symmetries_occur_about_equally_often() -> None:
+    scene, label = sample()
+    seen = Counter(which(scene, augment(scene, label, seed)[0])[0] for seed in range(400))
+    assert sorted(seen) == list(range(8))
+    assert min(seen.values()) > 25  # of 50 expected; the seeds are fixed
+
+
+@given(seed=st.integers(0, 2**31 - 1), channels=st.sampled_from([1, 3, 6, 8]), side=st.sampled_from([1, 5, 6]))
+def test_label_and_every_channel_turn_alike(seed: int, channels: int, side: int) -> None:
+    scene, label = sample(channels, side)
+    turned, turned_label = augment(scene, label, seed)
+    assert (turned.dtype, turned.shape, turned.flags.c_contiguous) == (np.float32, scene.shape, True)
+    assert (turned_label.dtype, turned_label.shape, turned_label.flags.c_contiguous) == (np.uint8, label.shape, True)
+    (symmetry,) = which(scene, turned) if side > 1 else [0]
+    np.testing.assert_array_equal(turned_label, symmetries(label)[symmetry])
+
+
+def test_no_value_is_changed() -> None:
+    rng = np.random.default_rng(1)
+    scene = rng.normal(0, 1000, (2, SIDE, SIDE)).astype(np.float32)
+    label = rng.choice(np.array([0, 1, 255], np.uint8), (SIDE, SIDE))
+    for seed in range(8):
+        turned, turned_label = augment(scene, label, seed)
+        assert np.array_equal(np.sort(turned, axis=None), np.sort(scene, axis=None))
+        assert np.array_equal(np.sort(turned_label, axis=None), np.sort(label, axis=None))
+
+
+def test_the_sample_itself_stays_as_it_is() -> None:
+    scene, label = sample()
+    for seed in range(8):
+        turned, turned_label = augment(scene, label, seed)
+        turned[:], turned_label[:] = -1, 77
+    assert np.array_equal(scene, sample()[0])
+    assert np.array_equal(label, sample()[1])
+
+
+def test_a_seed_always_turns_alike_in_any_thread_and_whatever_came_before() -> None:
+    scene, label = sample()
+
+    def turned(seed: int) -> bytes:
+        return augment(scene, label, seed)[0].tobytes()
+
+    seeds = list(range(60))
+    first = [turned(seed) for seed in seeds]
+    np.random.default_rng().random()
+    assert [turned(seed) for seed in reversed(seeds)] == first[::-1]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(turned, seeds)) == first

@@ -1,0 +1,269 @@
+"""All jobs on a tiny project: what they leave behind, what they redo and what they leave alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import zarr
+from numpy.typing import NDArray
+from project import CONFIG, SCENES, Project, call, contents, finished_project, snapshot, succeed, untrained_model
+from rio_cogeo.cogeo import cog_validate
+
+import cdpipe
+from cdpipe.formats.model_io import read_card
+from cdpipe.formats.workspace import hash_file
+from cdpipe.values.errors import EXIT_INTEGRITY
+
+MODELS = tuple(CONFIG["train"]["models"])
+# What is made once; beside it lie only the log, what the last call said of failures, and the report.
+MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", "runs/run/rasters/*", "runs/run/manifest.json")
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture(scope="session")
+def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run; tests leave it as it is."""
+    return finished_project(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def branch(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished workspace, to go on from."""
+    shutil.copytree(finished.workspace, tmp_path / "work")
+    return Project(finished.config, tmp_path / "work")
+
+
+def array(project: Project, kind: str, pair_id: str, key: str, name: str) -> NDArray[np.generic]:
+    """A stored array, read by Zarr alone."""
+    return np.asarray(zarr.open_array(project.workspace / "store.zarr" / kind / pair_id / key / name, mode="r")[...])
+
+
+def probabilities(project: Project) -> dict[tuple[str, str], NDArray[np.generic]]:
+    """Every model's probability and the ensemble's, by pair and model."""
+    found = {}
+    for pair in project.manifest.pairs:
+        for model, key in pair.probabilities.items():
+            found[pair.pair_id, model] = array(project, "probabilities", pair.pair_id, key, "probability")
+        found[pair.pair_id, "ensemble"] = array(project, "changes", pair.pair_id, pair.change, "probability")
+    return found
+
+
+def changes(project: Project) -> dict[str, NDArray[np.generic]]:
+    return {pair.pair_id: array(project, "changes", pair.pair_id, pair.change, "change") for pair in project.manifest.pairs}
+
+
+def trained(project: Project) -> list[Path]:
+    """Folders of the trained models, in the configuration's order."""
+    return [next((project.workspace / "models" / name).iterdir()) for name in MODELS]
+
+
+def use_models(*folders: Path) -> tuple[str, str]:
+    return "--set", f"predict.models={json.dumps([str(folder) for folder in folders])}"
+
+
+def test_rasters_are_valid_and_lie_where_the_first_date_lies(finished: Project) -> None:
+    assert [pair.pair_id for pair in finished.manifest.pairs] == list(SCENES)
+    for pair in finished.manifest.pairs:
+        layers = {"change": 255.0, "probability": float("nan")}
+        assert len(pair.rasters) == len(layers)
+        for layer, nodata in layers.items():
+            path = finished.outputs / "rasters" / f"{pair.pair_id}_{layer}.tif"
+            assert cog_validate(path, quiet=True)[:2] == (True, [])
+            stored = array(finished, "changes", pair.pair_id, pair.change, layer)
+            before = finished.config.parent / pair.pair_id / "before.tif"
+            with rasterio.open(path) as raster, rasterio.open(before) as first:
+                assert (raster.crs, raster.transform, raster.shape) == (first.crs, first.transform, first.shape)
+                np.testing.assert_equal(raster.nodata, nodata)
+                np.testing.assert_array_equal(raster.read(1), stored)
+                assert raster.dtypes == (stored.dtype.name,)
+
+
+def test_change_is_the_thresholded_mean_and_not_observed_stays_so(finished: Project) -> None:
+    found, manifest = probabilities(finished), finished.manifest
+    for pair in manifest.pairs:
+        mean = np.mean([found[pair.pair_id, model] for model in MODELS], axis=0)
+        ensemble, change = found[pair.pair_id, "ensemble"], changes(finished)[pair.pair_id]
+        np.testing.assert_allclose(ensemble, mean, atol=1e-6)
+        observed = array(finished, "pairs", pair.pair_id, pair.pair, "valid") == 3
+        np.testing.assert_array_equal(np.isfinite(ensemble), observed)
+        assert not observed[:, :5].any()
+        expected = np.where(observed, ensemble >= manifest.threshold, 255)
+        np.testing.assert_array_equal(change, expected)
+
+
+def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
+    manifest = finished.manifest
+    listed = {name: sha for pair in manifest.pairs for name, sha in pair.rasters.items()}
+    on_disk = {f"runs/run/rasters/{path.name}" for path in (finished.outputs / "rasters").iterdir()}
+    assert set(listed) == on_disk
+    assert all(hash_file(finished.workspace / name) == sha for name, sha in listed.items())
+    assert [model["key"] for model in manifest.models] == [read_card(folder).key for folder in trained(finished)]
+    assert [finished.workspace / model["folder"] for model in manifest.models] == trained(finished)
+    assert {pair.pair_id: pair.split or "" for pair in manifest.pairs} == {name: split for name, (_, split) in SCENES.items()}
+    for pair in manifest.pairs:
+        groups = {"pairs": [pair.pair], "probabilities": [*pair.probabilities.values()], "changes": [pair.change]}
+        groups |= {"labels": [pair.label]} if pair.label else {}
+        for kind, keys in groups.items():
+            for key in keys:
+                assert (finished.workspace / "records" / kind / pair.pair_id / key / "group.json").is_file()
+    assert manifest.failed == {}
+
+
+def test_nothing_half_made_is_left(finished: Project) -> None:
+    assert not list(finished.workspace.rglob("*.partial"))
+    assert not list(finished.workspace.glob("models/*/*/checkpoints"))
+
+
+def test_the_report_has_figures_and_a_picture_of_every_pair(finished: Project) -> None:
+    report = finished.outputs / "report"
+    assert {path.stem for path in (report / "pictures").iterdir()} == set(SCENES)
+    rows = json.loads((report / "evaluation.json").read_text())
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+    assert {row["layer"] for row in rows} == {*MODELS, "ensemble", "grey difference"}
+    assert (report / "summary.csv").read_text().count("\n") == len(rows) + 1
+    assert "ensemble" in (report / "evaluation.md").read_text()
+    label = array(finished, "labels", "test", next(p.label for p in finished.manifest.pairs if p.pair_id == "test") or "", "label")
+    change = changes(finished)["test"]
+    both, either = ((label == 1) & (change == 1)).sum(), ((label == 1) | (change == 1))[change != 255].sum()
+    iou = next(row["iou"] for row in rows if row["pair_id"] == "test" and row["layer"] == "ensemble")
+    assert iou == pytest.approx(both / either)
+
+
+def test_a_second_run_touches_nothing(branch: Project) -> None:
+    before, report = snapshot(branch.workspace, *MADE[:-1]), contents(branch.outputs, "report/**/*", "*.json")
+    succeed(branch.arguments("pipeline"))
+    assert snapshot(branch.workspace, *MADE[:-1]) == before
+    del report["log.json"]
+    assert report.items() <= contents(branch.outputs, "report/**/*", "*.json").items()
+
+
+def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project) -> None:
+    before = snapshot(branch.workspace, *MADE)
+    old = branch.manifest
+    succeed(branch.arguments("predict", "--set", "predict.threshold=0.25"))
+    after = snapshot(branch.workspace, *MADE)
+    new = {name for name in after if name not in before}
+    assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", "rasters"}
+    kept = {name for name in before if after[name] == before[name]}
+    assert {name.split("/")[1] for name in set(before) - kept} == {"run"}  # rasters and manifest of that name
+    assert branch.manifest.threshold == 0.25
+    assert all(one.change != other.change for one, other in zip(old.pairs, branch.manifest.pairs, strict=True))
+    for pair_id, change in changes(branch).items():
+        ensemble = probabilities(branch)[pair_id, "ensemble"]
+        np.testing.assert_array_equal(change == 1, ensemble >= np.float32(0.25))
+
+
+def test_a_third_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
+    third = untrained_model(tmp_path, "third")
+    before = snapshot(branch.workspace, "store.zarr/probabilities/**/*")
+    options = ("--set", "predict.threshold=0.5", "--set", "predict.model_rasters=true")
+    succeed(branch.arguments("predict", *use_models(*trained(branch), third), *options))
+    after = snapshot(branch.workspace, "store.zarr/probabilities/**/*")
+    assert before.items() <= after.items()
+    new = {tuple(Path(name).parts[2:4]) for name in set(after) - set(before)}
+    assert new == {(pair.pair_id, pair.probabilities["third"]) for pair in branch.manifest.pairs}
+    found = probabilities(branch)
+    for pair in branch.manifest.pairs:
+        members = {name: found[pair.pair_id, name] for name in (*MODELS, "third")}
+        np.testing.assert_allclose(found[pair.pair_id, "ensemble"], np.mean([*members.values()], axis=0), atol=1e-6)
+        assert len(pair.rasters) == 2 + len(members)
+        for name, values in members.items():
+            with rasterio.open(branch.outputs / "rasters" / f"{pair.pair_id}_probability_{name}.tif") as raster:
+                np.testing.assert_array_equal(raster.read(1), values)
+
+
+def test_results_do_not_depend_on_the_size_of_blocks(finished: Project, tmp_path: Path) -> None:
+    other = Project(finished.config, tmp_path / "work")
+    options = ["--set", "align.block=1024", *use_models(*trained(finished))]
+    options += ["--set", f"predict.threshold={finished.manifest.threshold!r}"]
+    succeed(other.arguments("ingest", *options))
+    succeed(other.arguments("predict", *options))
+    expected, found = probabilities(finished), probabilities(other)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6, rtol=0, err_msg=str(name))
+    for pair_id, change in changes(finished).items():
+        np.testing.assert_array_equal(changes(other)[pair_id], change)
+
+
+def test_a_dry_run_writes_nothing(branch: Project, tmp_path: Path) -> None:
+    fresh = Project(branch.config, tmp_path / "elsewhere")
+    plan = succeed(fresh.arguments("pipeline", "--dry-run"))
+    assert "5 pair(s), 7 block(s) of 512 pixels" in plan.out
+    assert not fresh.workspace.exists()
+    before = snapshot(branch.workspace)
+    assert "missing: 0 block(s)" in succeed(branch.arguments("predict", "--dry-run")).out
+    # another overlap: every block of both models
+    assert "missing: 7 block(s)" in succeed(branch.arguments("predict", "--dry-run", "--set", "predict.overlap=0")).out
+    assert "2 pair(s), up to 3 epochs" not in succeed(branch.arguments("train", "--dry-run")).out
+    assert "1 pair(s), up to 3 epochs" in succeed(branch.arguments("train", "--dry-run", "--set", "train.epochs=3")).out
+    assert "3 labelled pair(s) of 5" in succeed(branch.arguments("evaluate", "--dry-run")).out
+    assert snapshot(branch.workspace) == before
+
+
+def test_status_tells_what_is_done_and_what_is_left(branch: Project) -> None:
+    done = succeed(branch.arguments("status")).out
+    assert [line.split() for line in done.splitlines() if "ingest: blocks" in line][0].count("7") == 1
+    assert "complete" in done
+    assert done.count("validation IoU") == len(MODELS)
+    shutil.rmtree(branch.workspace / "models" / MODELS[0])
+    next((branch.workspace / "records" / "pairs" / "wide").glob("*/0_1.json")).unlink()
+    left = succeed(branch.arguments("status")).out
+    assert "unfinished" in left
+    assert "not trained" in left
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+
+
+def test_verify_finds_damage_and_the_same_jobs_repair_it(branch: Project) -> None:
+    verified = succeed(branch.arguments("verify"))
+    assert "are as they were written" in verified.out
+    whole = contents(branch.workspace, *MADE)
+    wide, *_ = branch.manifest.pairs
+    damaged = [
+        branch.workspace / "store.zarr" / "pairs" / "wide" / wide.pair / "after" / "c" / "0" / "0" / "1",
+        branch.workspace / "store.zarr" / "changes" / "wide" / wide.change / "change" / "c" / "0" / "2",
+        branch.outputs / "rasters" / "small_probability.tif",
+        trained(branch)[0] / "model.safetensors",
+    ]
+    for path in damaged:
+        flip_a_byte(path)
+    found = call(branch.arguments("verify"))
+    assert found.code == EXIT_INTEGRITY
+    assert all(str(path.relative_to(branch.workspace)) in found.err for path in damaged)
+    assert "Traceback" not in found.err
+    assert not (branch.outputs / "manifest.json").exists()
+    for verb in ("ingest", "train", "predict", "evaluate"):
+        succeed(branch.arguments(verb))
+    assert contents(branch.workspace, *MADE) == whole
+    succeed(branch.arguments("verify"))
+
+
+def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> None:
+    """The pair's rasters come out as from the store, although nothing but files is given."""
+    scenes, model = finished.config.parent / "test", trained(finished)[1]
+    dates = ["--before", str(scenes / "before.tif"), "--after", str(scenes / "after.tif")]
+    out = ["--model", str(model), "--out", str(tmp_path / "out"), "--set", "predict.tta=none"]
+    succeed(["predict", *dates, *out])
+    expected = probabilities(finished)["test", MODELS[1]]
+    with rasterio.open(tmp_path / "out" / "probability.tif") as raster:
+        np.testing.assert_allclose(raster.read(1), expected, atol=1e-6)
+    with rasterio.open(tmp_path / "out" / "change.tif") as raster:
+        threshold = read_card(model).threshold
+        np.testing.assert_array_equal(raster.read(1), np.where(np.isnan(expected), 255, expected >= threshold))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"work", "probability.tif", "change.tif"}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_arrays_in_python_give_what_is_stored(finished: Project, number: int) -> None:
+    pair = next(pair for pair in finished.manifest.pairs if pair.pair_id == "test")
+    before, after, valid = (array(finished, "pairs", "test", pair.pair, name) for name in ("before", "after", "valid"))
+    found = cdpipe.predict_array(before, after, trained(finished)[number], observed=valid == 3, tta="none")
+    np.testing.assert_allclose(found, probabilities(finished)["test", MODELS[number]], atol=1e-6)

@@ -1,0 +1,74 @@
+"""Hashes of sources are remembered as long as the files stay as they were."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
+from cdpipe.formats.workspace import Workspace, hash_file
+
+
+def make_sources(folder: Path) -> list[Path]:
+    files = [folder / name for name in ("a.tif", "b.tif")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    return files
+
+
+def remember(workspace: Workspace, *files: Path) -> None:
+    remember_hashes(workspace, {file: (hash_file(file), stamp_before_hashing(file)) for file in files})
+
+
+def test_what_was_hashed_is_known(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    one, two = make_sources(tmp_path)
+    assert known_hashes(workspace, [one, two]) == {}
+    remember(workspace, one)
+    assert known_hashes(workspace, [one, two]) == {one: hashlib.sha256(b"a.tif").hexdigest()}
+    remember(workspace, two)
+    assert known_hashes(Workspace(tmp_path / "w"), [two, one]) == {one: hash_file(one), two: hash_file(two)}
+    assert known_hashes(workspace, [two]) == {two: hash_file(two)}
+
+
+@pytest.mark.parametrize("change", ["size", "time", "older", "gone", "folder"])
+def test_what_has_changed_since_is_not_known(tmp_path: Path, change: str) -> None:
+    workspace = Workspace(tmp_path / "w")
+    one, two = make_sources(tmp_path)
+    remember(workspace, one, two)
+    when = one.stat().st_mtime_ns
+    if change == "size":
+        one.write_bytes(b"longer than before")
+        os.utime(one, ns=(when, when))
+    elif change in ("time", "older"):
+        shift = 1 if change == "time" else -(10**9)
+        os.utime(one, ns=(when, when + shift))
+    else:
+        one.unlink()
+        if change == "folder":
+            one.mkdir()
+    assert known_hashes(workspace, [one, two]) == {two: hash_file(two)}
+    if change == "size":
+        remember(workspace, one)
+        assert known_hashes(workspace, [one]) == {one: hashlib.sha256(b"longer than before").hexdigest()}
+
+
+def test_a_change_while_hashing_shows(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    one, _ = make_sources(tmp_path)
+    stamp = stamp_before_hashing(one)
+    sha = hash_file(one)
+    one.write_bytes(b"written over while it was read")
+    remember_hashes(workspace, {one: (sha, stamp)})
+    assert known_hashes(workspace, [one]) == {}
+
+
+def test_a_damaged_memory_is_an_empty_one(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    one, _ = make_sources(tmp_path)
+    remember(workspace, one)
+    workspace.sources.write_text("{")
+    assert known_hashes(workspace, [one]) == {}
+    remember(workspace, one)
+    assert known_hashes(workspace, [one]) == {one: hash_file(one)}

@@ -1,0 +1,294 @@
+"""Training: it learns, it is interrupted without a trace, and its figures are those of whole scenes."""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from stored import Dates, bright_squares, store_pair, train_config, worker
+from torch import nn
+
+from cdpipe.arrays.metrics import score_histogram
+from cdpipe.arrays.normalisation import model_input
+from cdpipe.formats.stored_pair import LabelledPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.model_plan import plan_training
+from cdpipe.stages.samples import draw_sample
+from cdpipe.stages.train_job import TrainJob
+from cdpipe.stages.training import (
+    BEST,
+    CHECKPOINT,
+    HISTORY,
+    best_epoch,
+    finished,
+    make_sampler,
+    train_model,
+    write_checkpoint,
+)
+from cdpipe.stages.validation import validate
+from cdpipe.values.config import Train
+from cdpipe.values.errors import CdpipeError
+
+Saved = dict[str, bytes]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Training sets what holds for the whole process; other tests get it back as it was."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def pairs(workspace: Workspace) -> tuple[LabelledPair, LabelledPair]:
+    """One to learn from, one to validate on."""
+    train, val = bright_squares((128, 160), 1, squares=12), bright_squares((64, 96), 2, squares=4)
+    return store_pair(workspace, "train", *train), store_pair(workspace, "val", *val)
+
+
+def make_job(workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair], **options: Any) -> TrainJob:
+    return plan_training(workspace, train_config(workspace.root, **options), pairs[:1], pairs[1:])[0]
+
+
+class Keeper:
+    """A ``save`` that keeps each epoch's checkpoint in a folder of its own, and may be killed after one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folders = (folder / f"after{number}" for number in itertools.count())
+        self.kept: list[Path] = []
+        self.metrics: list[dict[str, Any]] = []
+
+    def __call__(self, metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
+        assert files is not None
+        folder = next(self.folders)
+        folder.mkdir(parents=True)
+        write_checkpoint(folder, files)
+        self.kept.append(folder)
+        self.metrics.append(metrics)
+
+
+def contents(checkpoint: Path) -> Saved:
+    """Everything in a checkpoint, bit by bit."""
+    state = torch.load(checkpoint / CHECKPOINT, weights_only=True)
+    best = torch.load(checkpoint / BEST, weights_only=True)
+    moments = {
+        f"{kind} {number}": value
+        for number, entry in state["optimizer"]["state"].items()
+        for kind, value in entry.items()
+    }
+    tensors = {**{f"best {name}": value for name, value in best.items()}, **state["network"], **moments}
+    hashes = {name: hashlib.sha256(value.numpy().tobytes()).digest() for name, value in tensors.items()}
+    groups = repr(state["optimizer"]["param_groups"]).encode()
+    return {**hashes, "groups": groups, HISTORY: (checkpoint / HISTORY).read_bytes()}
+
+
+def test_a_trivial_rule_is_learned(
+    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
+) -> None:
+    options = {"patch": 64, "global_batch": 4, "samples_per_epoch": 48, "epochs": 3, "learning_rate": 0.01}
+    keeper = Keeper(tmp_path)
+    train_model(make_job(workspace, pairs, **options), worker(keeper))
+    losses = [row["loss"] for row in keeper.metrics]
+    assert losses[-1] < losses[0] / 2
+    print(keeper.metrics)
+    assert keeper.metrics[-1]["f1_at_best_threshold"] > 0.8
+    assert [row["learning_rate"] for row in keeper.metrics] == pytest.approx([0.01, 0.0097, 0.009409])
+
+
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated")
+@pytest.mark.parametrize(
+    "options",
+    [
+        # drops paths at random while it learns, so what is drawn must not depend on the past
+        {"models": {"unetplusplus": {"encoder": "timm-efficientnet-b0", "arguments": {"encoder_depth": 3}}}},
+        {"precision": "bfloat16", "learning_rate": 0.05},
+    ],
+    ids=["random-net", "bfloat16"],
+)
+def test_continuing_from_any_epoch_gives_the_same_bits(
+    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair], options: dict[str, Any]
+) -> None:
+    for model in options.get("models", {}).values():
+        model["arguments"]["decoder_channels"] = [16, 16, 16]
+    job = make_job(workspace, pairs, epochs=3, **options)
+    whole = Keeper(tmp_path / "whole")
+    train_model(job, worker(whole))
+    assert len(whole.kept) == 3
+    for done, checkpoint in enumerate(whole.kept[:2], 1):
+        torch.rand(done)  # another process would be elsewhere in its random numbers
+        rest = Keeper(tmp_path / f"from{done}")
+        train_model(job, worker(rest, checkpoint))
+        assert [contents(each) for each in rest.kept] == [contents(each) for each in whole.kept[done:]]
+
+
+def test_a_finished_run_does_nothing_more(
+    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
+) -> None:
+    job = make_job(workspace, pairs, epochs=1)
+    keeper, again = Keeper(tmp_path / "a"), Keeper(tmp_path / "b")
+    train_model(job, worker(keeper))
+    train_model(job, worker(again, keeper.kept[-1]))
+    assert again.kept == []
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(
+    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
+) -> None:
+    job = make_job(workspace, pairs, epochs=4, learning_rate=0.03, patience=4)
+    keeper = Keeper(tmp_path)
+    train_model(job, worker(keeper))
+    networks = [torch.load(folder / CHECKPOINT, weights_only=True)["network"] for folder in keeper.kept]
+    chosen = networks[best_epoch(keeper.metrics)]
+    best = torch.load(keeper.kept[-1] / BEST, weights_only=True)
+    assert best.keys() == chosen.keys()
+    assert all(torch.equal(best[name], chosen[name]) for name in best)
+
+
+scores = st.lists(st.sampled_from([math.nan, 0.0, 0.25, 0.5]), min_size=1, max_size=12)
+
+
+@given(scores, st.integers(1, 5), st.integers(1, 12))
+def test_training_stops_after_so_many_epochs_without_a_better_one(
+    values: list[float], patience: int, epochs: int
+) -> None:
+    options = Train(patience=patience, epochs=epochs)
+    history: list[dict[str, Any]] = []
+    best, since = -math.inf, 0
+    for value in values:
+        if finished(history, options):
+            break
+        history.append({"val_iou": value})
+        score = -1.0 if math.isnan(value) else value
+        best, since = (score, 0) if score > best else (best, since + 1)
+        assert best_epoch(history) == len(history) - 1 - since  # of equals the first
+        assert finished(history, options) == (since >= patience or len(history) >= epochs)
+
+
+def ramp(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stands in for a network: depends on the pixel and on its place in the patch, on nothing else."""
+    side = patches.shape[-1]
+    slope = np.arange(side, dtype=np.float32) / side
+    return 1 / (1 + np.exp(-np.abs(patches[:, 0]) - slope[:, None] + 2 * slope))
+
+
+def whole_scene(item: LabelledPair, dates: Dates, valid: NDArray[np.uint8], patch: int) -> NDArray[np.float32]:
+    """Probabilities of ``ramp`` from plain arrays; NaN where not observed."""
+    observed = valid == 3
+    scene = model_input("difference", dates, observed, item.pair.scalings("common", together=False))[0]
+    padded = np.pad(scene, [(0, -length % patch) for length in scene.shape], mode="reflect")
+    rows, cols = (length // patch for length in padded.shape)
+    tiles = padded.reshape(rows, patch, cols, patch).swapaxes(1, 2).reshape(-1, 1, patch, patch)
+    scores = ramp(tiles).reshape(rows, cols, patch, patch).swapaxes(1, 2).reshape(padded.shape)
+    return np.where(observed, scores[: valid.shape[0], : valid.shape[1]], np.float32(np.nan))
+
+
+def test_validation_counts_are_those_of_whole_scenes(tmp_path: Path) -> None:
+    """Over several blocks, with holes, and with a scene that is smaller than a patch."""
+    workspace = Workspace(tmp_path)
+    stored, expected = [], []
+    for number, shape in enumerate([(530, 700), (20, 90)]):
+        dates, label = bright_squares(shape, number, squares=30, side=15)
+        label[5:9, 30:60] = 255
+        valid = np.full(shape, 3, np.uint8)
+        valid[:15, :40] = 1
+        stored.append(store_pair(workspace, f"p{number}", dates, label, valid))
+        expected.append(score_histogram(whole_scene(stored[-1], dates, valid, 32), label))
+    job = plan_training(workspace, train_config(tmp_path), stored[:1], stored)[0]
+    assert validate(job, worker(), ramp) == expected[0] + expected[1]
+    assert [validate(dataclasses.replace(job, val=(item,)), worker(), ramp) for item in job.val] == expected
+    assert 0 < sum(expected[1].changed) < sum(expected[0].changed)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A group of one process, in which a worker may believe to be one of two."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+class Recorder(nn.Module):
+    """Passes batches on and remembers what came along."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.seen: list[NDArray[np.float32]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x.detach().numpy().copy())
+        result: torch.Tensor = self.network(x)
+        return result
+
+
+def recorded(job: TrainJob, rank: int, world: int) -> list[NDArray[np.float32]]:
+    """The batches that a worker trains on."""
+    recorders: list[Recorder] = []
+
+    def wrap(network: nn.Module) -> nn.Module:
+        recorders.append(Recorder(network))
+        return recorders[0]
+
+    train_model(job, worker(rank=rank, world=world, wrap=wrap))
+    return recorders[0].seen
+
+
+@pytest.mark.usefixtures("alone")
+def test_workers_together_train_on_the_batches_of_one(
+    workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
+) -> None:
+    blocks = bright_squares((64, 500), 3, squares=20)
+    val = store_pair(workspace, "blocks", *blocks, block=256)  # each of two workers validates on one of its blocks
+    job = make_job(workspace, (pairs[0], val), global_batch=4, samples_per_epoch=20, epochs=2)
+    sampler = make_sampler(job)
+    numbers = [(epoch, step) for epoch in range(2) for step in range(5)]
+    shares = [recorded(job, rank, 2) for rank in range(2)]
+    for (epoch, step), whole, *parts in zip(numbers, recorded(job, 0, 1), *shares, strict=True):
+        samples = [draw_sample(sampler, epoch, 4 * step + index)[0] for index in range(4)]
+        assert np.array_equal(whole, np.stack(samples))
+        assert np.array_equal(np.concatenate(parts), np.stack([samples[index] for index in (0, 2, 1, 3)]))
+
+
+@pytest.mark.usefixtures("alone")
+def test_workers_together_validate_on_the_blocks_of_one(tmp_path: Path) -> None:
+    dates, label = bright_squares((530, 1100), 0)
+    workspace = Workspace(tmp_path)
+    pair = store_pair(workspace, "p", dates, label)
+    job = plan_training(workspace, train_config(tmp_path), [pair], [pair])[0]
+    first, second = (validate(job, worker(rank=rank, world=2), ramp) for rank in range(2))
+    assert first + second == validate(job, worker(), ramp)
+    assert 0 < sum(first.unchanged) < label.size
+
+
+def test_a_network_that_diverges_is_said_to(workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]) -> None:
+    job = make_job(workspace, pairs, learning_rate=1e30)
+    with pytest.raises(CdpipeError, match=r"model unetplusplus: training diverged in epoch 1: .*learning_rate"):
+        train_model(job, worker())
+
+
+def test_no_number_is_not_taken_for_not_observed(
+    workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
+) -> None:
+    def broken(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.where(patches[:, 0] > 2, np.float32(np.nan), ramp(patches))
+
+    with pytest.raises(CdpipeError, match=r"the network gives no number for \d+ observed"):
+        validate(make_job(workspace, pairs), worker(), broken)

@@ -1,0 +1,220 @@
+"""The workspace's small files survive a kill at any moment, and one run at a time holds it."""
+
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdpipe.formats.workspace import (
+    Workspace,
+    hash_file,
+    locked,
+    read_json,
+    refuse_job_copy,
+    sweep,
+    sync_folder,
+    write_atomically,
+    write_json,
+)
+from cdpipe.values.errors import EXIT_LOCKED, ConfigError, LockedError
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def test_everything_has_a_place_of_its_own() -> None:
+    workspace = Workspace(Path("/w"))
+    places = [
+        workspace.group("pairs", "p", "k"),
+        workspace.group("labels", "p", "k"),
+        workspace.group("pairs", "p", "l"),
+        workspace.group("pairs", "q", "k"),
+        workspace.records("pairs", "p", "k"),
+        workspace.sources,
+        workspace.model("m", "k"),
+        workspace.run("m"),
+    ]
+    assert len(set(places)) == len(places)
+    assert all(place.is_relative_to("/w") for place in places)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cdpipe.formats import workspace
+def die(*arguments, **named): os.kill(os.getpid(), signal.SIGKILL)
+target, moment = Path(sys.argv[1]), sys.argv[2]
+setattr(*{"write": (os, "fsync", die), "replace": (Path, "replace", die), "sync": (workspace, "sync_folder", die)}[moment])
+workspace.write_atomically(target, b"new" * 100_000)
+"""
+
+
+@pytest.mark.parametrize(("moment", "content"), [("write", b"old"), ("replace", b"old"), ("sync", b"new" * 100_000)])
+def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, moment: str, content: bytes) -> None:
+    target = tmp_path / "record.json"
+    write_atomically(target, b"old")
+    run = subprocess.run([sys.executable, "-c", KILLED, str(target), moment], check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert target.read_bytes() == content
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [target]
+    write_atomically(target, b"newer")
+    assert target.read_bytes() == b"newer"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "deep" / "record.json"
+    write_atomically(target, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+
+
+@given(value=JSON)
+def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.mktemp("j") / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+    data = path.read_bytes()
+    write_json(path, dict(reversed(value.items())) if isinstance(value, dict) else value)
+    assert path.read_bytes() == data
+
+
+def test_no_number_is_null_in_json(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": math.nan, "b": [1.0, (math.nan, {"c": math.nan})]})
+    assert json.loads(path.read_text()) == {"a": None, "b": [1.0, [None, {"c": None}]]}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, [math.inf])
+    assert json.loads(path.read_text())["a"] is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"a": 1} x', b"nope"])
+def test_a_damaged_json_file_is_none(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "value.json"
+    assert read_json(path) is None
+    path.write_bytes(data)
+    assert read_json(path) is None
+    assert read_json(path / "below.json") is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_a_file_s_hash_is_its_sha256(tmp_path: Path, size: int) -> None:
+    data = bytes(index % 251 for index in range(1000)) * (size // 1000) + b"x" * (size % 1000)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    assert hash_file(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_sweeping_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / "a.json", tmp_path / "deep" / "partial", tmp_path / "deep" / "b.partial.json"]
+    leftovers = [tmp_path / "a.json.12.partial", tmp_path / "deep" / "group.7.partial" / "c" / "0.partial"]
+    for path in (*kept, *leftovers):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    sweep(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert not (tmp_path / "deep" / "group.7.partial").exists()
+    sweep(tmp_path / "nothing")
+
+
+def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
+    sync_folder(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync_folder(tmp_path / "nothing")
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from cdpipe.formats.workspace import Workspace, locked
+with locked(Workspace(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def holder(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the workspace until it is told to end."""
+    command = [sys.executable, "-c", HOLDER, str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_two_processes_never_hold_one_workspace(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    with holder(workspace.root):
+        with pytest.raises(LockedError, match="another run is writing to it") as raised, locked(workspace):
+            pass
+        assert raised.value.exit_code == EXIT_LOCKED == 75
+        with locked(Workspace(tmp_path / "other")):
+            pass
+
+
+@pytest.mark.parametrize("end", ["kill", "return"])
+def test_the_lock_ends_with_its_holder_however_that_ends(tmp_path: Path, end: str) -> None:
+    workspace = Workspace(tmp_path / "w")
+    with holder(workspace.root) as process:
+        if end == "kill":
+            process.kill()
+        elif process.stdin:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert process.wait(60) == (-signal.SIGKILL if end == "kill" else 0)
+        with locked(workspace):
+            pass
+
+
+def test_the_lock_is_released_when_the_work_fails(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    with pytest.raises(KeyError), locked(workspace):
+        raise KeyError("bug")
+    with locked(workspace), pytest.raises(LockedError), locked(workspace):
+        pass
+
+
+def test_a_workspace_that_cannot_be_written_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    for root in (file, file / "below"):
+        with pytest.raises(ConfigError, match="expected a folder that can be written"), locked(Workspace(root)):
+            pass
+
+
+def test_a_submitted_job_s_copy_of_the_folder_is_refused() -> None:
+    copy = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_ab/work")  # noqa: S108 (not used)
+    with pytest.raises(ConfigError, match="outputs would be lost; give an absolute path"):
+        refuse_job_copy(copy)
+    with pytest.raises(ConfigError, match="outputs would be lost"), locked(Workspace(copy)):
+        pass
+    assert not copy.exists()
+    for path in ("/data/work", "/data/working_dir_files/work", "/tmp/ray/work"):  # noqa: S108 (not used)
+        refuse_job_copy(Path(path))
