@@ -32,9 +32,9 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """Ray on two CPUs of this machine, for all tests that call jobs in this process: it takes seconds to start."""
+    """Ray on this machine's CPUs, for all tests that call jobs in this process: it takes seconds to start."""
     from cdpipe.distributed.cluster import ray_session
     from cdpipe.values.config import Resources
 
-    with ray_session(Resources(workers=2, gpus=0), verbose=False):
+    with ray_session(Resources(gpus=0), verbose=False):
         yield

@@ -49,10 +49,11 @@ CONFIG: Mapping[str, Any] = {
         },
         "patch": 64,
         "global_batch": 4,
-        "epochs": 2,
+        "epochs": 3,
         "samples_per_epoch": 8,
     },
     "predict": {"tta": "none"},
+    "resources": {"gpus": 0},
 }
 
 

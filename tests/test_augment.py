@@ -40,8 +40,10 @@ def test_the_eight_symmetries_occur_about_equally_often() -> None:
 def test_label_and_every_channel_turn_alike(seed: int, channels: int, side: int) -> None:
     scene, label = sample(channels, side)
     turned, turned_label = augment(scene, label, seed)
-    assert (turned.dtype, turned.shape, turned.flags.c_contiguous) == (np.float32, scene.shape, True)
-    assert (turned_label.dtype, turned_label.shape, turned_label.flags.c_contiguous) == (np.uint8, label.shape, True)
+    for result, original in ((turned, scene), (turned_label, label)):
+        assert result.shape == original.shape
+        assert result.dtype == original.dtype
+        assert result.flags.c_contiguous
     (symmetry,) = which(scene, turned) if side > 1 else [0]
     np.testing.assert_array_equal(turned_label, symmetries(label)[symmetry])
 

@@ -52,7 +52,8 @@ def brute_force(patches: Patches, weights: NDArray[np.float32], shape: tuple[int
 @given(size=SIZES)
 def test_weights_are_positive_symmetric_and_separable(size: tuple[int, int]) -> None:
     weights = blend_weights(*size)
-    assert (weights.shape, weights.dtype) == ((size[0], size[0]), np.float32)
+    assert weights.shape == (size[0], size[0])
+    assert weights.dtype == np.float32
     assert ((weights > 0) & (weights <= 1)).all()
     for turned in (weights.T, weights[::-1], weights[:, ::-1]):
         assert np.array_equal(turned, weights)
@@ -74,7 +75,8 @@ def test_patches_of_one_value_blend_to_that_value(lattice: PatchGrid, value: flo
     constant = np.full((lattice.patch, lattice.patch), value, np.float32)
     patches = [(row, col, constant) for row, col in lattice.touching(scene_of(lattice))]
     result = blend(patches, blend_weights(lattice.patch, lattice.stride), scene_of(lattice))
-    assert (result.shape, result.dtype) == (lattice.shape, np.float32)
+    assert result.shape == lattice.shape
+    assert result.dtype == np.float32
     np.testing.assert_allclose(result, value, rtol=1e-6, atol=1e-37)
     if value in (0, 1):
         assert (result == value).all()

@@ -38,7 +38,7 @@ def scalings(pair: Dates, mask: NDArray[np.bool_], *, together: bool = False) ->
 def z_score(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The plain definition, over the pixels of the mask in all bands."""
     plain = values.astype(np.float64)
-    return (plain - plain[..., mask].mean()) / plain[..., mask].std()
+    return np.asarray((plain - plain[..., mask].mean()) / plain[..., mask].std())
 
 
 def grey(image: NDArray[Any]) -> NDArray[np.float64]:
@@ -52,7 +52,8 @@ def test_difference_is_the_plain_z_score_of_grey_before_minus_after(seed: int, d
     observed = np.random.default_rng(seed).random(SHAPE) < 0.8
     result = model_input("difference", pair, observed, scalings(pair, observed))
     before, after = (z_score(grey(date), observed) for date in pair)
-    assert (result.dtype, result.shape) == (np.float32, (1, *SHAPE))
+    assert result.shape == (1, *SHAPE)
+    assert result.dtype == np.float32
     np.testing.assert_allclose(result[0], np.where(observed, before - after, 0), atol=1e-4)
 
 
@@ -61,7 +62,8 @@ def test_stacked_is_the_plain_z_score_of_each_band_or_of_all(seed: int, together
     pair = dates(seed)
     observed = np.random.default_rng(seed).random(SHAPE) < 0.8
     result = model_input("stacked", pair, observed, scalings(pair, observed, together=together))
-    assert (result.dtype, result.shape) == (np.float32, (6, *SHAPE))
+    assert result.shape == (6, *SHAPE)
+    assert result.dtype == np.float32
     if together:
         expected = np.concatenate([z_score(date, observed) for date in pair])
     else:

@@ -70,7 +70,7 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     if damage == "folder":
         files[1].mkdir()
     if damage in ("flip", "truncate", "empty"):
-        files[1].write_bytes({"flip": data, "truncate": data[:-1], "empty": b""}[damage])
+        files[1].write_bytes({"flip": bytes(data), "truncate": bytes(data[:-1]), "empty": b""}[damage])
     assert damaged_objects(record, tmp_path) == ["store.zarr/b/c/0/0"]
 
 

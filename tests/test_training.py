@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,8 +109,7 @@ def test_a_trivial_rule_is_learned(
     train_model(make_job(workspace, pairs, **options), worker(keeper))
     losses = [row["loss"] for row in keeper.metrics]
     assert losses[-1] < losses[0] / 2
-    print(keeper.metrics)
-    assert keeper.metrics[-1]["f1_at_best_threshold"] > 0.8
+    assert keeper.metrics[-1]["val_iou"] > 0.8
     assert [row["learning_rate"] for row in keeper.metrics] == pytest.approx([0.01, 0.0097, 0.009409])
 
 
@@ -162,6 +162,20 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     assert all(torch.equal(best[name], chosen[name]) for name in best)
 
 
+def test_an_epoch_before_an_interruption_stays_the_best(
+    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
+) -> None:
+    job = make_job(workspace, pairs, epochs=2)
+    keeper, rest = Keeper(tmp_path / "a"), Keeper(tmp_path / "b")
+    train_model(make_job(workspace, pairs, epochs=1), worker(keeper))
+    first = keeper.kept[0]
+    (first / HISTORY).write_text(json.dumps([{**keeper.metrics[0], "val_iou": 1.0}]))
+    train_model(job, worker(rest, first))
+    assert rest.metrics[-1]["val_iou"] < 1
+    best, expected = (torch.load(folder / BEST, weights_only=True) for folder in (rest.kept[-1], first))
+    assert all(torch.equal(best[name], expected[name]) for name in expected)
+
+
 scores = st.lists(st.sampled_from([math.nan, 0.0, 0.25, 0.5]), min_size=1, max_size=12)
 
 
@@ -186,7 +200,7 @@ def ramp(patches: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stands in for a network: depends on the pixel and on its place in the patch, on nothing else."""
     side = patches.shape[-1]
     slope = np.arange(side, dtype=np.float32) / side
-    return 1 / (1 + np.exp(-np.abs(patches[:, 0]) - slope[:, None] + 2 * slope))
+    return np.asarray(1 / (1 + np.exp(-np.abs(patches[:, 0]) - slope[:, None] + 2 * slope)), np.float32)
 
 
 def whole_scene(item: LabelledPair, dates: Dates, valid: NDArray[np.uint8], patch: int) -> NDArray[np.float32]:

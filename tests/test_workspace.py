@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ from pathlib import Path
 from cdpipe.formats import workspace
 def die(*arguments, **named): os.kill(os.getpid(), signal.SIGKILL)
 target, moment = Path(sys.argv[1]), sys.argv[2]
-setattr(*{"write": (os, "fsync", die), "replace": (Path, "replace", die), "sync": (workspace, "sync_folder", die)}[moment])
+places = {"write": (os, "fsync"), "replace": (Path, "replace"), "sync": (workspace, "sync_folder")}
+setattr(*places[moment], die)
 workspace.write_atomically(target, b"new" * 100_000)
 """
 

@@ -18,6 +18,8 @@ from cdpipe.distributed.quiet import quiet_stderr
 from cdpipe.values.config import Resources
 from cdpipe.values.errors import CdpipeError
 
+LONGEST_REASON = 600  # characters
+
 Item = TypeVar("Item", bound=Hashable)
 
 # glibc gives freed memory back to the system at once and zeroes it again on the next forward; keeping it
@@ -117,7 +119,8 @@ def describe_failure(error: Exception) -> str:
     """One line about a task that failed for good."""
     cause = getattr(error, "cause", None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__
-    return text if len(text) <= 500 else text[:500] + " ..."
+    # a long one is a traceback, whose end says what happened
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON // 4]} ... {text[-LONGEST_REASON // 2 :]}"
 
 
 def failure_details(error: Exception) -> str:

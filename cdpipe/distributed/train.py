@@ -11,6 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from torch import nn
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, total_cpus, total_gpus
 from cdpipe.formats.workspace import read_json, write_json
@@ -102,12 +103,17 @@ def _train_worker(config: dict[str, Any]) -> None:
         world=world,
         device=str(device),
         threads=min(config["threads"], 4) if device.type == "cpu" else 4,
-        wrap=lambda network: ray.train.torch.prepare_model(network) if world > 1 else network,
+        wrap=_share if world > 1 else lambda network: network,
         checkpoint=Path(checkpoint.path) if checkpoint else None,
         save=_save,
         progress=_progress_writer(job) if rank == 0 else lambda *_: None,
     )
     train_model(job, worker)
+
+
+def _share(network: nn.Module) -> nn.Module:
+    """The network with gradients averaged over all workers; a shallow decoder leaves deep encoder layers unused."""
+    return ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"find_unused_parameters": True})
 
 
 def _save(metrics: dict[str, Any], files: dict[str, Any] | None) -> None:

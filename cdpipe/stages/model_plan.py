@@ -14,7 +14,7 @@ from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace, write_atomically
-from cdpipe.models import model_names, required_bands
+from cdpipe.models import build_model, model_names, required_bands
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, best_epoch
 from cdpipe.values.config import Config, Model
@@ -89,6 +89,7 @@ def _plan_model(
             raise ConfigError(
                 f"train.models.{name}.init_from: expected a model of {expected}, {model.init_from} holds {arrived}"
             )
+    _check_arguments(name, architecture, arguments)
     ingredients = {
         "architecture": architecture,
         "arguments": arguments,
@@ -112,6 +113,16 @@ def _plan_model(
         val=ordered[1],
         steps=_steps(workspace, config, train),
     )
+
+
+def _check_arguments(name: str, architecture: str, arguments: dict[str, Any]) -> None:
+    """Refuse what no network can be built of; on the device "meta" that takes neither memory nor time."""
+    try:
+        with torch.device("meta"):
+            build_model(architecture, **{**arguments, "encoder_weights": None})
+    except (ValueError, TypeError, RuntimeError) as error:
+        given = ", ".join(f"{key}: {value}" for key, value in arguments.items())
+        raise ConfigError(f"train.models.{name}: no {architecture} can be built with {given}: {error}") from None
 
 
 def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) -> int:

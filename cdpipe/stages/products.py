@@ -62,7 +62,7 @@ def rasters_are_written(job: RasterJob) -> bool:
 
 
 def write_rasters(job: RasterJob) -> list[Path]:
-    """Write, read back and publish a pair's rasters, then record them.
+    """Write, read back and publish a pair's rasters, then record them; records of what they replace are withdrawn.
 
     Raises:
         IntegrityError: If a raster does not read back as what is stored.
@@ -78,11 +78,21 @@ def write_rasters(job: RasterJob) -> list[Path]:
     for name, key in job.members:
         group = job.workspace.group("probabilities", job.pair.pair_id, key)
         wanted.append((folder / f"{job.pair.pair_id}_probability_{name}.tif", group, "probability", probability))
+    paths = [path for path, *_ in wanted]
+    _withdraw_records(job, paths)
     for path, group, array, layer in wanted:
         write_cog(path, _reader(group, array), job.pair.grid, layer)
-    paths = [path for path, *_ in wanted]
     write_record(job.record, job.workspace.root, paths)
     return paths
+
+
+def _withdraw_records(job: RasterJob, paths: list[Path]) -> None:
+    """Remove the records of other results of this run that lie under the same names."""
+    names = {str(path.relative_to(job.workspace.root)) for path in paths}
+    for path in job.record.parent.parent.glob(f"*/{GROUP_RECORD}"):
+        record = read_record(path)
+        if record is None or names & record.objects.keys():
+            path.unlink()
 
 
 def _reader(group: Path, name: str) -> Callable[[Window], NDArray[Any]]:

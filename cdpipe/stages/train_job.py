@@ -21,7 +21,7 @@ class TrainJob:
     Attributes:
         workspace: Where the pairs lie.
         name: The model's name in the configuration.
-        key: Key of the trained model, see :func:`cdpipe.stages.model_plan.training_key`.
+        key: Key of the trained model, made by :func:`cdpipe.stages.model_plan.plan_training`.
         architecture: Name in :func:`cdpipe.models.build_model`.
         arguments: Its arguments.
         init_from: Model folder to start from, or None.
