@@ -30,8 +30,8 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass
-class Local:
-    """A forward whose value depends on the pixel and its place in the patch; it notes what it was given."""
+class Fake:
+    """A forward whose value depends on the pixel, the one opposite, and its place in the patch; it notes its input."""
 
     given: list[Floats] = field(default_factory=list)
 
@@ -39,7 +39,7 @@ class Local:
         self.given.append(patches.copy())
         side = patches.shape[-1]
         place = (np.arange(side, dtype=np.float32) / side)[:, None] - np.arange(side, dtype=np.float32) / 7
-        value = (patches[:, 0] - 2 * patches[:, 1] + place) ** 2
+        value = (patches[:, 0] - 2 * patches[:, 1, ::-1, ::-1] + place) ** 2
         return np.asarray(value / (1 + value), np.float32)
 
 
@@ -105,11 +105,11 @@ def test_a_scene_of_any_size_is_padded_by_reflection_and_blended(
     lattice = PatchGrid(shape, patch, stride)
     scene, mask = make_scene(1, shape)
     mask[0, 0] = True
-    result = predict(Local(), 3, (scene, mask), lattice, whole(lattice))
+    result = predict(Fake(), 3, (scene, mask), lattice, whole(lattice))
     assert result.shape == shape
     assert result.dtype == np.float32
     assert np.array_equal(np.isnan(result), ~mask)
-    np.testing.assert_allclose(result[mask], plain_prediction(Local(), scene, lattice)[mask], rtol=1e-5)
+    np.testing.assert_allclose(result[mask], plain_prediction(Fake(), scene, lattice)[mask], rtol=1e-5)
 
 
 @given(
@@ -122,9 +122,9 @@ def test_blocks_of_any_size_give_the_bits_of_the_whole_scene(
     lattice: PatchGrid, seed: int, block: int, batches: tuple[int, int]
 ) -> None:
     data = make_scene(seed, lattice.shape)
-    scene = predict(Local(), batches[0], data, lattice, whole(lattice))
+    scene = predict(Fake(), batches[0], data, lattice, whole(lattice))
     for window in tiles_in(whole(lattice), max(block, 5)):
-        part = predict(Local(), batches[1], data, lattice, window)
+        part = predict(Fake(), batches[1], data, lattice, window)
         assert np.array_equal(part, scene[window.slices], equal_nan=True)
 
 
@@ -190,7 +190,7 @@ def test_just_the_patches_with_an_observed_pixel_are_run_in_batches_of_one_size(
         for col in plain_origins(lattice.shape[1], side, lattice.stride)
         if inside[row : row + side, col : col + side].any()
     ]
-    forward = Local()
+    forward = Fake()
     predict(forward, batch, (numbered(lattice.shape), mask), lattice, window)
     assert all(patches.shape == (batch, 2, side, side) for patches in forward.given)
     run = [divmod(int(patch[0, 0, 0]) - 1, 1000) for patches in forward.given for patch in patches if patch.any()]
@@ -202,7 +202,7 @@ def test_nothing_observed_runs_nothing() -> None:
     lattice = PatchGrid((40, 40), 16, 12)
     mask = np.ones((40, 40), np.bool_)
     mask[:20, :20] = False
-    forward = Local()
+    forward = Fake()
     result = predict(forward, 2, (numbered((40, 40)), mask), lattice, Window(0, 0, 20, 20))
     assert np.isnan(result).all()
     assert forward.given == []

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,15 +28,15 @@ def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Proje
     return finished_project(tmp_path_factory.getbasetemp())
 
 
-@pytest.fixture
-def undisturbed(finished: Project, tmp_path: Path) -> Project:
-    """The same with one model and a fixed threshold, which makes a run shorter, and a kill more likely to hit."""
+@pytest.fixture(scope="session")
+def undisturbed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same with one model and a fixed threshold, which makes runs shorter; tests leave it as it is."""
     config = finished.config.with_name("one.yaml")
     models = {"unetplusplus": CONFIG["train"]["models"]["unetplusplus"]}
     values = {**CONFIG, "train": {**CONFIG["train"], "models": models}, "predict": {"tta": "none", "threshold": 0.5}}
     config.write_text(yaml.safe_dump(values))
-    shutil.copytree(finished.workspace, tmp_path / "undisturbed")
-    project = Project(config, tmp_path / "undisturbed")
+    project = Project(config, tmp_path_factory.mktemp("undisturbed") / "work")
+    shutil.copytree(finished.workspace, project.workspace)
     succeed(project.arguments("pipeline"))
     return project
 
@@ -53,7 +53,8 @@ def started(project: Project, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     try:
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

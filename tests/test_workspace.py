@@ -210,12 +210,12 @@ def test_a_workspace_that_cannot_be_written_is_a_mistake_in_the_configuration(tm
             pass
 
 
-def test_a_submitted_job_s_copy_of_the_folder_is_refused() -> None:
-    copy = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_ab/work")  # noqa: S108 (not used)
+def test_a_submitted_job_s_copy_of_the_folder_is_refused(tmp_path: Path) -> None:
+    copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "package" / "work"
     with pytest.raises(ConfigError, match="outputs would be lost; give an absolute path"):
         refuse_job_copy(copy)
     with pytest.raises(ConfigError, match="outputs would be lost"), locked(Workspace(copy)):
         pass
     assert not copy.exists()
-    for path in ("/data/work", "/data/working_dir_files/work", "/tmp/ray/work"):  # noqa: S108 (not used)
+    for path in ("/data/work", "/data/working_dir_files/work", "/data/runtime_resources/work"):
         refuse_job_copy(Path(path))

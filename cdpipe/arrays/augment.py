@@ -29,4 +29,5 @@ def augment(
     # transform, since separate flips and rotations draw the same numbers from one seed and reach only 4 of the 8.
     transform = A.Compose([A.D4(p=1.0)], seed=seed)
     turned = transform(image=scene.transpose(1, 2, 0), mask=label)
-    return np.ascontiguousarray(turned["image"].transpose(2, 0, 1)), np.ascontiguousarray(turned["mask"])
+    # copies, also of what was not turned: the caller may write into them
+    return np.array(turned["image"].transpose(2, 0, 1), order="C"), np.array(turned["mask"], order="C")

@@ -182,6 +182,6 @@ def _clearing(site: Site, land: Land) -> _Found:
 
 
 _KINDS: tuple[_Kind, ...] = (
-    _works, _works, _new_hall, _new_hall, _new_flats, _new_street, _new_street, _new_street, _new_street,
-    _new_road, _new_road, _demolition, _demolition, _quarry, _clearing,
+    _works, _works, _works, _new_hall, _new_hall, _new_hall, _new_flats, _new_street,
+    _new_road, _demolition, _demolition, _demolition, _quarry, _clearing,
 )  # fmt: skip

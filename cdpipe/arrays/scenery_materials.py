@@ -28,14 +28,14 @@ class Material:
 
 MATERIALS: dict[str, Material] = {
     # fields, by season
-    "ploughed_wet": Material((170, 145, 125, 210), 0.05, 0.05, 0.10, damp=0.10),
-    "ploughed_dry": Material((420, 370, 300, 485), 0.04, 0.04, 0.07, damp=0.08),
-    "sprouting": Material((215, 228, 160, 450), 0.04, 0.05, 0.10, damp=0.10),
-    "green_crop": Material((120, 165, 105, 620), 0.04, 0.04, 0.06, damp=0.08),
+    "ploughed_wet": Material((170, 145, 125, 210), 0.04, 0.04, 0.06, damp=0.10),
+    "ploughed_dry": Material((420, 370, 300, 485), 0.03, 0.03, 0.04, damp=0.08),
+    "sprouting": Material((215, 228, 160, 450), 0.04, 0.04, 0.06, damp=0.10),
+    "green_crop": Material((120, 165, 105, 620), 0.04, 0.04, 0.05, damp=0.08),
     "lush_crop": Material((88, 140, 84, 720), 0.04, 0.04, 0.04, damp=0.06),
     "ripe_crop": Material((470, 430, 290, 590), 0.03, 0.03, 0.04, damp=0.05),
-    "stubble": Material((450, 410, 322, 525), 0.04, 0.04, 0.08, damp=0.06),
-    "loose_straw": Material((640, 588, 440, 720), 0.04, 0.04, 0.06, damp=0.05),
+    "stubble": Material((450, 410, 322, 525), 0.03, 0.03, 0.05, damp=0.06),
+    "loose_straw": Material((620, 570, 430, 700), 0.03, 0.03, 0.04, damp=0.05),
     "meadow_green": Material((165, 198, 125, 560), 0.06, 0.09, damp=0.12),
     "meadow_dry": Material((275, 265, 175, 470), 0.06, 0.09, damp=0.12),
     "verge": Material((215, 215, 150, 440), 0.08, 0.10, damp=0.06),
@@ -56,8 +56,8 @@ MATERIALS: dict[str, Material] = {
     "quarry": Material((660, 615, 520, 700), 0.07, 0.10),
     "felled": Material((400, 325, 245, 450), 0.14, 0.14),
     # roofs
-    "white_roof": Material((695, 700, 700, 660), 0.015, 0.015),
-    "pale_roof": Material((585, 580, 570, 575), 0.02, 0.02),
+    "white_roof": Material((715, 720, 720, 680), 0.015, 0.015),
+    "pale_roof": Material((615, 610, 600, 605), 0.02, 0.02),
     "grey_roof": Material((385, 388, 395, 390), 0.03, 0.02),
     "red_roof": Material((560, 310, 235, 540), 0.03, 0.02),
     "brown_roof": Material((330, 240, 200, 350), 0.03, 0.02),

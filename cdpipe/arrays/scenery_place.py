@@ -53,7 +53,7 @@ def lay_out_land(site: Site) -> Land:
         gardens += garden
         roads += streets
         buildings += houses
-    buildings += _lone_buildings(site, count=max(2, round(area / 36_000)))
+    buildings += _lone_buildings(site, count=max(2, round(area / 70_000)))
     cover = forest_things + river + gardens
     return Land(_settle_fields(fields, cover, site.use.shape) + cover, roads, buildings, _trees(site, fields))
 

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -54,6 +56,9 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
             local["num_gpus"] = resources.gpus
     level = logging.INFO if verbose else logging.ERROR
     ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
+    if threading.current_thread() is threading.main_thread():
+        # instead of Ray's own, which print a stack: stopping a job ends like Ctrl-C, and the same command continues
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if verbose:
             yield

@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import Counts, ScoreHistogram, count_changes, counts_by_threshold, score_histogram
+from cdpipe.arrays.metrics import (
+    Counts,
+    ScoreHistogram,
+    count_changes,
+    counts_by_threshold,
+    score_histogram,
+    threshold_change,
+)
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.prediction import threshold_change
 from cdpipe.values.grid import Window
 
 ENSEMBLE = "ensemble"

@@ -27,7 +27,7 @@ class PlannedPair:
         dtypes: NumPy names of the pixel types of both dates.
         key: Content key of the imagery.
         label_key: Content key of the label, None without one.
-        sources: File name and hash of every source, for the store's attributes.
+        sources: Hashes of the sources by file name, which several may share, for the store's attributes.
     """
 
     pair: Pair
@@ -86,7 +86,9 @@ def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> Planned
         source = [hashes[path] for path in label_files(pair)]
         parts = {"source": source, "values": config.label.model_dump(mode="json"), "pair": key}
         label_key = content_key("label", parts)
-    sources = {path.name: [hashes[path]] for path in source_files(pair)}
+    sources: dict[str, list[str]] = {}
+    for path in source_files(pair):
+        sources.setdefault(path.name, []).append(hashes[path])
     return PlannedPair(pair, grid, (rasters[0].dtype, rasters[1].dtype), key, label_key, sources)
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import NOT_OBSERVED, is_change
+from cdpipe.arrays.metrics import threshold_change
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.formats.records import block_record, write_record
@@ -127,9 +126,3 @@ def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemb
     ]
     records = workspace.records("changes", pair.pair_id, ensemble.key)
     write_record(block_record(records, key), workspace.root, stored)
-
-
-def threshold_change(probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """Change mask of a probability: 1 at or above the threshold, 0 below, 255 where not observed."""
-    change = is_change(probability, threshold).astype(np.uint8)
-    return np.where(np.isnan(probability), np.uint8(NOT_OBSERVED), change)

@@ -63,10 +63,10 @@ class _LogLines:
         self.done, self.begun, self.printed = 0, time.monotonic(), 0.0
 
     def advance(self, done: int, note: str) -> None:
-        """Count units; print if it is time or all are done."""
+        """Count units; print if it is time or the last has just been done."""
         self.done += done
         now = time.monotonic()
-        if self.done < self.total and now - max(self.printed, self.begun) < LOG_SECONDS:
+        if (not done or self.done < self.total) and now - max(self.printed, self.begun) < LOG_SECONDS:
             return
         self.printed = now
         rate = self.done / max(now - self.begun, 1e-3)

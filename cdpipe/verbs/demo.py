@@ -19,13 +19,15 @@ sensors:
 label: {changed: [1], unchanged: [0]}
 train:
   models:                     # small networks, so that the demo takes minutes on a laptop without a GPU
-    unetplusplus: {encoder: resnet18, arguments: {encoder_depth: 4, decoder_channels: [64, 32, 16, 16]}}
-    siamese_resnet18: {}
+    unetplusplus: {encoder: resnet18, arguments: {encoder_depth: 3, decoder_channels: [32, 16, 16]}}
+    siamese_resnet18: {arguments: {decoder_channels: [16, 24, 48, 96]}}
   patch: 128
-  global_batch: 8
+  global_batch: 4
   epochs: 12
-  samples_per_epoch: 240
-  learning_rate: 1.0e-3
+  samples_per_epoch: 80
+  learning_rate: 1.0e-3       # from random weights, for a few minutes; the default suits days
+  decay: 0.8
+  patience: 12
 predict: {overlap: 0.25, tta: d4, threshold: auto, model_rasters: true}
 """
 

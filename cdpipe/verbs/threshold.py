@@ -6,7 +6,7 @@ from cdpipe.distributed.publish import predict_only
 from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
-from cdpipe.formats.workspace import Workspace, read_json, write_json
+from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.stages.evaluation import ensemble_scores
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.prediction import probability_key
@@ -75,9 +75,12 @@ def _fit(session: Session, job: PredictJob, val: list[LabelledPair]) -> tuple[fl
 def _sum_scores(
     session: Session, val: list[LabelledPair], members: dict[str, list[tuple[str, float]]]
 ) -> ScoreHistogram | None:
-    jobs = [(item.pair.pair_id, (session.workspace, item, members[item.pair.pair_id])) for item in val]
+    jobs = [
+        (item.pair.pair_id, (session.workspace, item.pair, item.label_key, members[item.pair.pair_id])) for item in val
+    ]
     found: dict[str, ScoreHistogram] = {}
-    for pair_id, scores, error in map_pairs(_score, jobs):
+    # a lambda, since a function of this module would make every worker import the networks that it does not need
+    for pair_id, scores, error in map_pairs(lambda job: ensemble_scores(*job), jobs):
         if scores is None:
             session.fail(pair_id, f"fitting the threshold: {error}")
         else:
@@ -86,8 +89,3 @@ def _sum_scores(
         return None
     first, *others = found.values()
     return sum(others, first)
-
-
-def _score(job: tuple[Workspace, LabelledPair, list[tuple[str, float]]]) -> ScoreHistogram:
-    workspace, item, members = job
-    return ensemble_scores(workspace, item.pair, item.label_key, members)

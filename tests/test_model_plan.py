@@ -1,0 +1,296 @@
+"""Which models are trained on what, and what becomes of a finished training."""
+
+import csv
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rasters import make_config
+from stored import RGB, TINY_NET, TINY_TRAIN, bright_squares, store_pair, train_config, worker
+
+from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
+from cdpipe.formats.stored_pair import LabelledPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.models import build_model
+from cdpipe.stages.model_plan import finish_model, needed_bands, plan_training, trained_model
+from cdpipe.stages.train_job import TrainJob
+from cdpipe.stages.training import BEST, HISTORY, train_model, write_checkpoint
+from cdpipe.values.config import Train
+from cdpipe.values.errors import ConfigError, InputError
+
+Pairs = tuple[LabelledPair, ...]
+
+# Another value for every option of ``train``; a new option must be added here.
+OTHER: dict[str, Any] = {
+    "patch": 64,
+    "global_batch": 4,
+    "epochs": 9,
+    "samples_per_epoch": 40,
+    "learning_rate": 0.5,
+    "decay": 0.5,
+    "patience": 3,
+    "changed_share": 0.1,
+    "precision": "bfloat16",
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("plan"))
+
+
+@pytest.fixture(scope="module")
+def pairs(workspace: Workspace) -> Pairs:
+    return tuple(store_pair(workspace, f"p{seed}", *bright_squares((100, 120), seed)) for seed in range(3))
+
+
+def plan(store: Workspace, pairs: Pairs, **sections: Any) -> TrainJob:
+    """The job of the only model, trained on two pairs and chosen by the third."""
+    config = make_config(store.root, **{"train": TINY_TRAIN, **sections})
+    return plan_training(store, config, pairs[:2], pairs[2:])[0]
+
+
+def with_model(**options: Any) -> dict[str, Any]:
+    return TINY_TRAIN | {"models": {"unetplusplus": TINY_NET | options}}
+
+
+def test_every_option_of_training_has_a_part_in_the_key(workspace: Workspace, pairs: Pairs) -> None:
+    assert OTHER.keys() == Train.model_fields.keys() - {"models"}
+    jobs = [plan(workspace, pairs)]
+    jobs += [plan(workspace, pairs, train=TINY_TRAIN | {name: value}) for name, value in OTHER.items()]
+    jobs += [plan(workspace, pairs, normalisation={"statistics": "per_date"})]
+    jobs += [plan(workspace, pairs, normalisation={"bands": "together"})]
+    assert len({job.key for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder": "resnet18"},
+        {"encoder_weights": "imagenet"},
+        {"arguments": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}},
+        {"architecture": "siamese_resnet18", "encoder": None, "arguments": {}},
+    ],
+)
+def test_so_have_all_that_a_network_is_made_of(workspace: Workspace, pairs: Pairs, options: dict[str, Any]) -> None:
+    assert plan(workspace, pairs, train=with_model(**options)).key != plan(workspace, pairs).key
+
+
+def test_so_have_pixels_labels_and_their_part(workspace: Workspace, pairs: Pairs) -> None:
+    relabelled = dataclasses.replace(pairs[0], label_key=pairs[1].label_key)
+    config = train_config(workspace.root)
+    choices: list[tuple[Pairs, Pairs]] = [
+        (pairs[:2], pairs[2:]),
+        (pairs[:1], pairs[2:]),
+        (pairs, pairs[2:]),
+        (pairs[1:], pairs[:1]),
+        ((relabelled, pairs[1]), pairs[2:]),
+    ]
+    made = {plan_training(workspace, config, train, val)[0].key for train, val in choices}
+    assert len(made) == len(choices)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"name": "other"},
+        {"catalog": "other.csv", "workspace": "elsewhere"},
+        {"resources": {"workers": 7, "gpus": 2}},
+        {"predict": {"overlap": 0.5, "tta": "none", "threshold": 0.3}},
+        {"align": {"min_overlap": 0.7}},
+        {"train": TINY_TRAIN | {"models": {"mine": TINY_NET | {"architecture": "unetplusplus"}}}},
+    ],
+)
+def test_names_paths_and_workers_have_none(workspace: Workspace, pairs: Pairs, sections: dict[str, Any]) -> None:
+    assert plan(workspace, pairs, **sections).key == plan(workspace, pairs).key
+
+
+def test_the_order_of_pairs_makes_no_difference(workspace: Workspace, pairs: Pairs) -> None:
+    config = train_config(workspace.root)
+    one, other = (plan_training(workspace, config, order, pairs[2:])[0] for order in (pairs[:2], pairs[1::-1]))
+    assert one == other
+
+
+@pytest.mark.parametrize(("split", "bad"), [("train", (0, 1)), ("val", (2,))])
+def test_pairs_without_change_are_refused_by_name(tmp_path: Path, split: str, bad: tuple[int, ...]) -> None:
+    workspace, stored = Workspace(tmp_path), []
+    for number in range(3):
+        dates, label = bright_squares((70, 80), number)
+        valid = np.full(label.shape, 3, np.uint8)
+        if number in bad:
+            valid[label == 1] = 1  # what changed was not observed at the second date
+        stored.append(store_pair(workspace, f"p{number}", dates, label, valid))
+    ids = ", ".join(f"p{number}" for number in bad)
+    with pytest.raises(InputError, match=rf"no changed pixel in any {split} pair \({ids}\): check label.changed"):
+        plan_training(workspace, train_config(tmp_path), stored[:2], stored[2:])
+
+
+def test_a_pair_without_change_beside_others_is_none_the_worse(workspace: Workspace, pairs: Pairs) -> None:
+    quiet = store_pair(workspace, "quiet", bright_squares((70, 80), 7)[0])
+    jobs = plan_training(workspace, train_config(workspace.root), [pairs[0], quiet], [quiet, pairs[2]])
+    assert [item.pair.pair_id for item in jobs[0].train] == ["p0", "quiet"]
+
+
+def test_both_splits_need_a_pair(workspace: Workspace, pairs: Pairs) -> None:
+    for chosen, name in (((), pairs), "train"), ((pairs, ()), "val"):
+        with pytest.raises(InputError, match=f"no labelled pair of the split '{name}'"):
+            plan_training(workspace, train_config(workspace.root), *chosen)
+
+
+def test_an_epoch_covers_the_labelled_area_once(tmp_path: Path) -> None:
+    workspace, stored = Workspace(tmp_path), []
+    for number in range(2):
+        dates, label = bright_squares((200, 320), number)
+        label[:, 160:] = 255
+        stored.append(store_pair(workspace, f"p{number}", dates, label))
+    config = train_config(tmp_path, samples_per_epoch="auto", patch=32, global_batch=3)
+    samples = 2 * 200 * 160 // 32**2
+    assert plan_training(workspace, config, stored, stored)[0].steps == samples // 3
+    for samples_per_epoch, steps in ((17, 5), (1, 1)):
+        config = train_config(tmp_path, samples_per_epoch=samples_per_epoch, global_batch=3)
+        assert plan_training(workspace, config, stored, stored)[0].steps == steps
+
+
+def test_a_model_is_its_architecture_unless_it_says_so(workspace: Workspace, pairs: Pairs) -> None:
+    named = TINY_TRAIN | {"models": {"mine": TINY_NET | {"architecture": "unetplusplus"}, "siamese_resnet18": {}}}
+    jobs = plan_training(workspace, make_config(workspace.root, train=named), pairs, pairs)
+    assert [(job.name, job.architecture) for job in jobs] == [
+        ("mine", "unetplusplus"),
+        ("siamese_resnet18", "siamese_resnet18"),
+    ]
+    with pytest.raises(ConfigError, match=r"train.models.mine: .*name the model after its architecture or give"):
+        plan(workspace, pairs, train=TINY_TRAIN | {"models": {"mine": {}}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder": "resnet19"},
+        {"encoder": "tu-nothing"},
+        {"arguments": {"depth": 3}},
+        {"arguments": {"encoder_depth": 3, "decoder_channels": [16, 16]}},
+        {"arguments": {"encoder_depth": "deep"}},
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_before_training(
+    workspace: Workspace, pairs: Pairs, options: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train.models.unetplusplus: no unetplusplus can be built with .*encoder: .*: "
+    ):
+        plan(workspace, pairs, train=with_model(**options))
+
+
+def make_model(folder: Path, **changes: Any) -> ModelCard:
+    """A model folder with the tiny network of ``TINY_NET`` and weights of its own."""
+    arguments: dict[str, Any] = {**TINY_NET["arguments"], "encoder": TINY_NET["encoder"]}  # type: ignore[dict-item]
+    torch.manual_seed(42)
+    state = build_model("unetplusplus", **arguments).state_dict()
+    card = ModelCard("mine", "unetplusplus", arguments, RGB, "common", False, 64, "")
+    return save_model(folder, dataclasses.replace(card, **changes), state)
+
+
+def test_training_starts_from_a_given_model(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
+    make_model(tmp_path / "start")
+    shutil.copytree(tmp_path / "start", tmp_path / "copy")
+    jobs = [plan(workspace, pairs, train=with_model(init_from=str(tmp_path / name))) for name in ("start", "copy")]
+    assert jobs[0].key == jobs[1].key != plan(workspace, pairs).key
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def wrap(network: torch.nn.Module) -> torch.nn.Module:
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_model(jobs[0], worker(wrap=wrap))
+    expected = load_network(tmp_path / "start", read_card(tmp_path / "start")).state_dict()
+    assert all(torch.equal(seen[0][name], value) for name, value in expected.items())
+
+
+def test_a_model_of_another_shape_cannot_be_started_from(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
+    make_model(tmp_path / "start")
+    wrong: list[dict[str, Any]] = [{"encoder": "resnet18"}, {"arguments": {}}, {"architecture": "siamese_resnet18"}]
+    for options in wrong:
+        with pytest.raises(ConfigError, match=r"train.models.unetplusplus.init_from: expected a model of .* holds"):
+            plan(workspace, pairs, train=with_model(init_from=str(tmp_path / "start"), **options))
+    with pytest.raises(InputError, match=r"nowhere: expected a model folder with a readable model.json"):
+        plan(workspace, pairs, train=with_model(init_from=str(tmp_path / "nowhere")))
+
+
+def test_bands_are_asked_for_once(tmp_path: Path, workspace: Workspace) -> None:
+    assert needed_bands(make_config(workspace.root)) == ("red", "green", "blue")
+    make_model(tmp_path / "m", roles=("nir", "red"))
+    folders = [str(tmp_path / "m")] * 2
+    assert needed_bands(make_config(workspace.root, predict={"models": folders})) == ("nir", "red")
+
+
+def trained(job: TrainJob) -> Path:
+    """Train a job; the checkpoint that it ends with."""
+    checkpoint = job.workspace.model(job.name, job.key) / "checkpoints" / "checkpoint_7"
+
+    def save(_: dict[str, Any], files: dict[str, Any] | None) -> None:
+        assert files is not None
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(checkpoint, files)
+
+    train_model(job, worker(save))
+    return checkpoint
+
+
+def test_a_finished_training_becomes_a_model_folder(tmp_path: Path, pairs: Pairs, workspace: Workspace) -> None:
+    own = Workspace(tmp_path / "work")
+    shutil.copytree(workspace.root, own.root)
+    job = plan(own, pairs, train=TINY_TRAIN | {"epochs": 2, "learning_rate": 0.01})
+    assert trained_model(job) is None
+    checkpoint = trained(job)
+    history = json.loads((checkpoint / HISTORY).read_text())
+    weights = torch.load(checkpoint / BEST, weights_only=True)
+    folder = own.model(job.name, job.key)
+    (folder / "progress.json").write_text("{}")
+    card = finish_model(job, checkpoint)
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json", "history.csv", "model.md"}
+    assert trained_model(job) == card
+    best = max(history, key=lambda row: row["val_iou"])
+    assert (card.architecture, card.arguments, card.roles) == (
+        job.architecture,
+        job.arguments,
+        ("red", "green", "blue"),
+    )
+    assert (card.threshold, card.metrics, card.patch) == (best["best_threshold"], best, 32)
+    assert (card.statistics, card.together, card.training_key) == ("common", False, job.key)
+    network = load_network(folder, card).state_dict()
+    assert all(torch.equal(network[name], value) for name, value in weights.items())
+    with (folder / "history.csv").open() as stream:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+    assert rows == history
+    text = (folder / "model.md").read_text()
+    assert "learned from: p0, p1\n" in text
+    assert "best epoch chosen by: p2\n" in text
+    assert f"best epoch: {best['epoch'] + 1}\n" in text
+
+
+@pytest.mark.parametrize("spoil", [lambda row: row, lambda row: {**row, "val_precision": math.nan}])
+def test_the_same_training_gives_the_same_folder(
+    tmp_path: Path, pairs: Pairs, workspace: Workspace, spoil: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Also with figures that are not defined, as precision where nothing is predicted."""
+    found = []
+    for name in ("a", "b"):
+        own = Workspace(tmp_path / name)
+        shutil.copytree(workspace.root, own.root)
+        job = plan(own, pairs, train=TINY_TRAIN | {"epochs": 1})
+        checkpoint = trained(job)
+        rows = [spoil(row) for row in json.loads((checkpoint / HISTORY).read_text())]
+        (checkpoint / HISTORY).write_text(json.dumps(rows))
+        finish_model(job, checkpoint)
+        found.append({path.name: path.read_bytes() for path in own.model(job.name, job.key).iterdir()})
+        assert trained_model(job) is not None
+    assert found[0] == found[1]

@@ -1,0 +1,127 @@
+"""The report: figures that programs and people read the same, and pictures of what is stored."""
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stored import bright_squares, store_change, store_pair
+
+from cdpipe.arrays.metrics import Counts, ScoreHistogram
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, tabulate
+from cdpipe.stages.pictures import PairLayers, draw_pair
+from cdpipe.stages.report import FIGURES, PictureJob, draw_picture, pooled, write_tables
+
+Row = dict[str, Any]
+SHAPE = (60, 1500)  # every second pixel of it fits a picture
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Two pairs; in the second nothing changed and nothing was found."""
+    zeros = (0,) * 1002
+    found = {
+        "p": PairScores({"net": Counts(6, 2, 4, 88), ENSEMBLE: Counts(7, 1, 3, 89)}, histogram(250)),
+        "q": PairScores({"net": Counts(tn=50), ENSEMBLE: Counts(tn=50)}, ScoreHistogram(0.0, 10.0, zeros, zeros)),
+    }
+    return tabulate(found, {"p": "test", "q": "val"})
+
+
+def histogram(place: int) -> ScoreHistogram:
+    """Changed pixels that all reach 2.5 or so, unchanged ones that reach 0 only."""
+    counts = [[10 if number == at else 0 for number in range(1002)] for at in (place, 1)]
+    return ScoreHistogram(0.0, 10.0, tuple(counts[0]), tuple(counts[1]))
+
+
+def test_json_and_csv_hold_all_figures(tmp_path: Path, rows: list[Row]) -> None:
+    write_tables(tmp_path, rows)
+    loaded = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [list(row) for row in loaded] == [sorted(row) for row in rows]
+    with (tmp_path / "summary.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert len(loaded) == len(table) == len(rows)
+    for row, in_json, in_csv in zip(rows, loaded, table, strict=True):
+        assert in_csv.keys() == row.keys()
+        for name, value in row.items():
+            nothing = value is None or (isinstance(value, float) and math.isnan(value))
+            assert in_json[name] == (None if nothing else value)
+            assert in_csv[name] == ("" if nothing else str(value))
+    assert any(row["iou"] is None for row in loaded)
+
+
+def test_the_table_shows_what_can_be_said(tmp_path: Path, rows: list[Row]) -> None:
+    text = write_tables(tmp_path, rows)
+    assert (tmp_path / "evaluation.md").read_text() == text
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(rows)
+    assert len({len(line) for line in lines}) == 1
+    assert ["test", "p", "net", "0.500", "0.667", "0.750", "0.600"] in lines
+    assert ["test", "all", ENSEMBLE, "0.636", "0.778", "0.875", "0.700"] in lines
+    assert ["val", "q", "net", "-", "-", "-", "-"] in lines
+    assert ["test", "p", f"{BASELINE} (best at 0.01)", "1.000", "1.000", "1.000", "1.000"] in lines
+    assert "chosen in hindsight" in text
+
+
+def test_pooled_figures_are_those_of_the_split(rows: list[Row]) -> None:
+    assert pooled(rows, "test") == {"net": 0.5, ENSEMBLE: 7 / 11, BASELINE: 1.0}
+    assert pooled(rows, "train") == {}
+    assert set(FIGURES) <= rows[0].keys()
+
+
+def test_the_same_figures_give_the_same_bytes(tmp_path: Path, rows: list[Row]) -> None:
+    found = []
+    for name in ("a", "b"):
+        write_tables(tmp_path / name, rows)
+        found.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert found[0] == found[1]
+    assert set(found[0]) == {"evaluation.json", "summary.csv", "evaluation.md"}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_picture_shows_what_is_stored(tmp_path: Path, labelled: bool) -> None:
+    workspace = Workspace(tmp_path)
+    dates, label = bright_squares(SHAPE, 0)
+    valid = np.full(SHAPE, 3, np.uint8)
+    valid[:20, 100:300] = 1
+    item = store_pair(workspace, "p", dates, label, valid)
+    probability = np.where(valid == 3, np.random.default_rng(1).random(SHAPE, np.float32), np.float32(np.nan))
+    change = np.where(valid == 3, probability >= 0.5, 255).astype(np.uint8)
+    store_change(workspace, item.pair, "change", probability, change)
+    job = PictureJob(
+        workspace=workspace,
+        path=tmp_path / "drawn.png",
+        pair=item.pair,
+        label_key=item.label_key if labelled else None,
+        change_key="change",
+        dates=("2020-01-01", "2021-01-01"),
+        threshold=0.5,
+        counts=Counts(6, 2, 4, 88) if labelled else None,
+    )
+    draw_picture(job)
+    expected = PairLayers(
+        pair_id="p",
+        before=dates[0][:, ::2, ::2],
+        after=dates[1][:, ::2, ::2],
+        valid=valid[::2, ::2],
+        probability=probability[::2, ::2],
+        change=change[::2, ::2],
+        label=label[::2, ::2] if labelled else None,
+        dates=job.dates,
+        threshold=0.5,
+        iou=0.5 if labelled else None,
+        f1=2 / 3 if labelled else None,
+        grid=item.pair.grid,
+    )
+    draw_pair(tmp_path / "expected.png", expected)
+    drawn = job.path.read_bytes()
+    assert drawn == (tmp_path / "expected.png").read_bytes()
+    # which band is red is known by its role, not by its place
+    draw_picture(dataclasses.replace(job, pair=dataclasses.replace(item.pair, roles=("blue", "green", "red"))))
+    swapped = dataclasses.replace(expected, before=expected.before[::-1], after=expected.after[::-1])
+    draw_pair(tmp_path / "expected.png", swapped)
+    assert job.path.read_bytes() == (tmp_path / "expected.png").read_bytes() != drawn

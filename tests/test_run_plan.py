@@ -1,0 +1,260 @@
+"""What a run consists of: only what an option bears on is worked on again."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from rasters import make_config
+from stored import RGB, bright_squares, store_pair
+
+from cdpipe.formats.model_io import ModelCard, save_model
+from cdpipe.formats.records import GROUP_RECORD, block_record, damaged_objects, read_record
+from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.prediction import Ensemble, ensemble_block, predict_block, probability_key
+from cdpipe.stages.run_plan import (
+    DEFAULT_THRESHOLD,
+    PredictJob,
+    create_result_groups,
+    finish_results,
+    member_thresholds,
+    missing_roles,
+    plan_ensemble,
+    plan_members,
+    plan_work,
+    suggested_threshold,
+)
+from cdpipe.values.errors import ConfigError
+from cdpipe.values.grid import BlockKey
+
+CARD = ModelCard("m", "unetplusplus", {}, RGB, "common", together=False, patch=64, weights_sha256="")
+
+
+def save_models(folder: Path, *names: str) -> list[Path]:
+    """Model folders, each with weights of its own; no network is ever built of them."""
+    for number, name in enumerate(names):
+        state = {"weight": torch.full((2,), float(number))}
+        save_model(folder / name, dataclasses.replace(CARD, name=name, threshold=0.1 * (number + 2)), state)
+    return [folder / name for name in names]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    return save_models(tmp_path, "one", "two", "three")
+
+
+@pytest.fixture
+def pair(workspace: Workspace) -> StoredPair:
+    """A pair of three blocks."""
+    return store_pair(workspace, "p", *bright_squares((70, 600), 0), block=256).pair
+
+
+def plan(
+    workspace: Workspace,
+    pairs: Sequence[StoredPair],
+    folders: Sequence[Path],
+    threshold: float = 0.5,
+    **predict: Any,
+) -> PredictJob:
+    options: dict[str, Any] = {"tta": "none", "overlap": 0.0} | predict
+    members = plan_members(make_config(workspace.root, predict=options), folders, "cpu")
+    ensembles = tuple(plan_ensemble(pair, members, threshold) for pair in pairs)
+    return PredictJob(workspace, tuple(pairs), members, ensembles)
+
+
+def missing(job: PredictJob) -> list[tuple[int, int, tuple[int, ...], bool]]:
+    """Pair, block column, members and ensemble of every piece of work."""
+    work = plan_work(job, range(len(job.pairs)))
+    return [(item.pair, item.key.block_col, item.members, item.ensemble) for item in work]
+
+
+def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stands in for all networks."""
+    return np.asarray(1 / (1 + np.exp(-patches[:, 0])), np.float32)
+
+
+def do(job: PredictJob) -> None:
+    """Do all that is missing."""
+    for number in range(len(job.pairs)):
+        create_result_groups(job, number)
+    for item in plan_work(job, range(len(job.pairs))):
+        pair = job.pairs[item.pair]
+        for index in item.members:
+            predict_block(job.workspace, pair, item.key, job.members[index], forward)
+        if item.ensemble:
+            ensemble_block(job.workspace, pair, item.key, job.ensembles[item.pair])
+
+
+def test_everything_is_missing_until_it_is_done(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    job = plan(workspace, [pair], folders[:2])
+    assert missing(job) == [(0, col, (0, 1), True) for col in range(3)]
+    do(job)
+    assert missing(job) == []
+
+
+def test_a_probability_alone_can_be_wanted(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    job = dataclasses.replace(plan(workspace, [pair], folders[:1]), ensembles=())
+    do(job)
+    assert missing(job) == []
+    assert missing(plan(workspace, [pair], folders[:1])) == [(0, col, (), True) for col in range(3)]
+
+
+@pytest.mark.parametrize("change", [{"threshold": 0.6}, {"weights": {"one": 3.0}}])
+def test_threshold_and_weights_redo_the_ensemble_only(
+    workspace: Workspace, pair: StoredPair, folders: list[Path], change: dict[str, Any]
+) -> None:
+    do(plan(workspace, [pair], folders[:2]))
+    job = plan(workspace, [pair], folders[:2], **change)
+    assert missing(job) == [(0, col, (), True) for col in range(3)]
+    do(job)
+    assert missing(job) == missing(plan(workspace, [pair], folders[:2])) == []
+
+
+def test_weights_count_by_their_shares(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    plain, tenfold = (
+        plan(workspace, [pair], folders[:2], weights={"one": 1.5 * times, "two": 0.5 * times}) for times in (1, 8)
+    )
+    assert plain.ensembles[0].key == tenfold.ensembles[0].key
+
+
+def test_a_third_model_is_the_only_one_that_runs(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    do(plan(workspace, [pair], folders[:2]))
+    job = plan(workspace, [pair], folders)
+    assert missing(job) == [(0, col, (2,), True) for col in range(3)]
+    do(job)
+    assert missing(plan(workspace, [pair], folders[1:])) == [(0, col, (), True) for col in range(3)]
+
+
+@pytest.mark.parametrize("change", [{"overlap": 0.5}, {"tta": "d4"}, {"precision": "bfloat16"}])
+def test_how_models_are_run_redoes_all_of_them(
+    workspace: Workspace, pair: StoredPair, folders: list[Path], change: dict[str, Any]
+) -> None:
+    do(plan(workspace, [pair], folders[:2]))
+    assert missing(plan(workspace, [pair], folders[:2], **change)) == [(0, col, (0, 1), True) for col in range(3)]
+
+
+def test_other_options_redo_nothing(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    do(plan(workspace, [pair], folders[:2]))
+    for change in ({"model_rasters": True}, {"precision": "float32"}, {"overlap": 0.001}):  # as large a stride
+        assert missing(plan(workspace, [pair], folders[:2], **change)) == []
+
+
+def test_another_pair_runs_alone(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    do(plan(workspace, [pair], folders[:1]))
+    other = store_pair(workspace, "q", *bright_squares((70, 300), 1), block=256).pair
+    job = plan(workspace, [other, pair], folders[:1])
+    assert missing(job) == [(0, col, (0,), True) for col in range(2)]
+    assert plan_work(job, [1]) == []
+
+
+def test_a_withdrawn_record_redoes_its_block(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    job = plan(workspace, [pair], folders[:2])
+    do(job)
+    key, block = probability_key(pair.key, job.members[1]), BlockKey("p", 0, 2)
+    group = workspace.group("probabilities", "p", key)
+    before = {path: path.read_bytes() for path in group.rglob("*") if path.is_file()}
+    block_record(workspace.records("probabilities", "p", key), block).unlink()
+    assert missing(job) == [(0, 2, (1,), False)]
+    do(job)
+    assert {path: path.read_bytes() for path in group.rglob("*") if path.is_file()} == before
+
+
+def test_a_probability_is_of_its_model_pair_and_manner(
+    workspace: Workspace, pair: StoredPair, folders: list[Path]
+) -> None:
+    member = plan(workspace, [pair], folders[:1]).members[0]
+    cards: list[dict[str, Any]] = [{"weights_sha256": "0"}, {"together": True}, {"statistics": "per_date"}]
+    runs: list[dict[str, Any]] = [{"tta": "d4"}, {"precision": "bfloat16"}, {"device": "cuda"}, {"batch": 2}]
+    changed = [
+        member,
+        dataclasses.replace(member, overlap=0.5),
+        dataclasses.replace(member, card=dataclasses.replace(member.card, patch=128), overlap=0.5),  # the same stride
+        *(dataclasses.replace(member, card=dataclasses.replace(member.card, **values)) for values in cards),
+        *(dataclasses.replace(member, execution=dataclasses.replace(member.execution, **values)) for values in runs),
+    ]
+    keys = [probability_key(pair.key, each) for each in changed] + [probability_key("other", member)]
+    assert len(set(keys)) == len(keys)
+    card = dataclasses.replace(member.card, name="x", threshold=0.9, training_key="y", metrics={"iou": 1})
+    renamed = dataclasses.replace(member, card=card, folder=Path("elsewhere"), weight=7.0)
+    assert probability_key(pair.key, renamed) == keys[0]
+
+
+def test_groups_are_recorded_once_they_are_done(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    job = plan(workspace, [pair], folders[:2])
+    do(job)
+    finish_results(job, 0)
+    paths = list((workspace.root / "records").glob(f"[pc][rh]*/p/*/{GROUP_RECORD}"))
+    assert len(paths) == 3
+    for path in paths:
+        record = read_record(path)
+        assert record is not None
+        assert not damaged_objects(record, workspace.root)
+        assert all(name.endswith("zarr.json") for name in record.objects)
+    times = [path.stat().st_mtime_ns for path in paths]
+    finish_results(job, 0)
+    assert [path.stat().st_mtime_ns for path in paths] == times
+
+
+def test_members_are_what_the_configuration_says(tmp_path: Path, folders: list[Path]) -> None:
+    config = make_config(tmp_path, predict={"weights": {"two": 2.5}, "overlap": 0.3})
+    one, two = plan_members(config, folders[:2], "cpu")
+    assert (one.card.name, one.folder, one.weight, one.overlap) == ("one", folders[0], 1.0, 0.3)
+    assert two.weight == 2.5
+    assert (one.execution.tta, one.execution.precision, one.execution.batch) == ("d4", "float32", 1)
+    gpu = plan_members(config, folders[:2], "cuda")[0].execution
+    assert (gpu.precision, gpu.device) == ("bfloat16", "cuda")
+    exact = make_config(tmp_path, predict={"precision": "float32", "tta": "none"})
+    gpu = plan_members(exact, folders[:1], "cuda")[0].execution
+    assert (gpu.precision, gpu.tta) == ("float32", "none")
+
+
+def test_models_must_be_told_apart_and_weights_belong_to_one(tmp_path: Path, folders: list[Path]) -> None:
+    same = [folders[0], *save_models(tmp_path / "more", "one")]
+    with pytest.raises(ConfigError, match="expected models of different names, got one, one"):
+        plan_members(make_config(tmp_path), same, "cpu")
+    config = make_config(tmp_path, predict={"weights": {"four": 1.0}})
+    with pytest.raises(ConfigError, match="no model four in this run, which has one, two"):
+        plan_members(config, folders[:2], "cpu")
+
+
+def test_without_validation_pairs_the_models_own_thresholds_are_averaged() -> None:
+    cards = [(dataclasses.replace(CARD, threshold=value), weight) for value, weight in ((0.2, 3.0), (0.6, 1.0))]
+    unknown = (dataclasses.replace(CARD, threshold=None), 5.0)
+    threshold, source = suggested_threshold([*cards, unknown])
+    assert threshold == pytest.approx((3 * 0.2 + 0.6) / 4)
+    assert "mean of the models' own" in source
+    assert suggested_threshold([unknown])[0] == DEFAULT_THRESHOLD
+
+
+def test_each_model_is_judged_by_its_own_threshold_unless_one_is_configured(
+    workspace: Workspace, tmp_path: Path, pair: StoredPair, folders: list[Path]
+) -> None:
+    members = plan(workspace, [pair], folders[:2]).members
+    foreign = dataclasses.replace(members[0], card=dataclasses.replace(CARD, threshold=None))
+    auto, fixed = make_config(tmp_path), make_config(tmp_path, predict={"threshold": 0.7})
+    assert member_thresholds(auto, [*members, foreign], 0.45) == pytest.approx([0.2, 0.3, 0.45])
+    assert member_thresholds(fixed, [*members, foreign], 0.7) == [0.7, 0.7, 0.7]
+
+
+def test_bands_that_a_pair_lacks_are_named(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    members = plan(workspace, [pair], folders[:2]).members
+    infrared = dataclasses.replace(members[0], card=dataclasses.replace(CARD, name="far", roles=("red", "nir", "swir")))
+    assert missing_roles(pair, members) == {}
+    assert missing_roles(pair, [*members, infrared]) == {"far": ["nir", "swir"]}
+
+
+def test_an_ensemble_names_what_it_is_made_of(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
+    job = plan(workspace, [pair], folders[:2], threshold=0.25, weights={"one": 2.0})
+    ensemble = job.ensembles[0]
+    keys = [probability_key(pair.key, member) for member in job.members]
+    assert ensemble == Ensemble(ensemble.key, ((keys[0], 2.0), (keys[1], 1.0)), 0.25)
