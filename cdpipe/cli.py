@@ -18,6 +18,7 @@ VERBS = {
     "verify": "hash everything stored again; withdraw what is damaged",
     "status": "what is done, what is left, what failed",
 }
+PAIR_OPTIONS = ("before", "after", "model", "out")
 EPILOG = "exit codes: 0 done, 1 bug, 2 configuration, 3 input, 4 integrity, 5 done but for the pairs listed, 75 locked"
 
 
@@ -99,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
         from cdpipe.verbs import demo
 
         return demo.run(options.out, verbose=options.verbose)
-    if options.verb == "predict" and options.config is None:
+    if options.verb == "predict" and (options.config is None or any(getattr(options, name) for name in PAIR_OPTIONS)):
         from cdpipe.verbs import predict_pair
 
         return predict_pair.run(options)

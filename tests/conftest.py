@@ -33,8 +33,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """Ray on this machine's CPUs, for all tests that call jobs in this process: it takes seconds to start."""
-    from cdpipe.distributed.cluster import ray_session
-    from cdpipe.values.config import Resources
+    from cdpipe.distributed.cluster import ray_session  # noqa: PLC0415 (after the settings above, and only if needed)
+    from cdpipe.values.config import Resources  # noqa: PLC0415
 
     with ray_session(Resources(gpus=0), verbose=False):
         yield

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+import zarr
 from numpy.typing import NDArray
 from rasters import utm_grid, write_raster
 
@@ -23,7 +24,6 @@ from cdpipe.values.grid import Grid
 
 UNETPLUSPLUS = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}
 SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}}
-COLUMNS = ("pair_id", "before", "after", "label", "split")
 
 # Odd sizes, several blocks, less than a patch, a single row; all quick, since they are narrow.
 SCENES: Mapping[str, tuple[tuple[int, int], str]] = {
@@ -121,8 +121,9 @@ def make_project(folder: Path, scenes: Sequence[str] = tuple(SCENES), **sections
 
 def write_catalog(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Write a catalog."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -186,6 +187,11 @@ def snapshot(folder: Path, *patterns: str) -> dict[str, tuple[str, int]]:
 def contents(folder: Path, *patterns: str) -> dict[str, str]:
     """SHA-256 of every file beneath a folder, or of those that match."""
     return {name: sha for name, (sha, _) in snapshot(folder, *patterns).items()}
+
+
+def array(project: Project, kind: str, pair_id: str, key: str, name: str) -> NDArray[np.generic]:
+    """A stored array, read by Zarr alone."""
+    return np.asarray(zarr.open_array(project.workspace / "store.zarr" / kind / pair_id / key / name, mode="r")[...])
 
 
 def finished_project(base: Path) -> Project:

@@ -93,7 +93,9 @@ def undeclared_value(project: Project) -> None:
         (undeclared_value, "label.tif", "value(s) 7"),
     ],
 )
-def test_a_pair_that_cannot_be_used(with_model: Project, spoil: Callable[[Project], None], file: str, says: str) -> None:
+def test_a_pair_that_cannot_be_used(
+    with_model: Project, spoil: Callable[[Project], None], file: str, says: str
+) -> None:
     spoil(with_model)
     refuse(with_model, EXIT_INPUT, "pair test", f"test/{file}", says)
     refuse(with_model, EXIT_INPUT, "pair test", f"test/{file}", says, verb="ingest")

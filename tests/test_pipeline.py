@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import zarr
 from numpy.typing import NDArray
-from project import CONFIG, SCENES, Project, call, contents, finished_project, snapshot, succeed, untrained_model
+from project import CONFIG, SCENES, Project, array, call, contents, finished_project, snapshot, succeed, untrained_model
 from rio_cogeo.cogeo import cog_validate
 
 import cdpipe
@@ -20,7 +19,7 @@ from cdpipe.values.errors import EXIT_INTEGRITY
 MODELS = tuple(CONFIG["train"]["models"])
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
 MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", "runs/run/rasters/*", "runs/run/manifest.json")
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +35,6 @@ def branch(finished: Project, tmp_path: Path) -> Project:
     return Project(finished.config, tmp_path / "work")
 
 
-def array(project: Project, kind: str, pair_id: str, key: str, name: str) -> NDArray[np.generic]:
-    """A stored array, read by Zarr alone."""
-    return np.asarray(zarr.open_array(project.workspace / "store.zarr" / kind / pair_id / key / name, mode="r")[...])
-
-
 def probabilities(project: Project) -> dict[tuple[str, str], NDArray[np.generic]]:
     """Every model's probability and the ensemble's, by pair and model."""
     found = {}
@@ -52,7 +46,9 @@ def probabilities(project: Project) -> dict[tuple[str, str], NDArray[np.generic]
 
 
 def changes(project: Project) -> dict[str, NDArray[np.generic]]:
-    return {pair.pair_id: array(project, "changes", pair.pair_id, pair.change, "change") for pair in project.manifest.pairs}
+    return {
+        pair.pair_id: array(project, "changes", pair.pair_id, pair.change, "change") for pair in project.manifest.pairs
+    }
 
 
 def trained(project: Project) -> list[Path]:
@@ -102,7 +98,9 @@ def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     assert all(hash_file(finished.workspace / name) == sha for name, sha in listed.items())
     assert [model["key"] for model in manifest.models] == [read_card(folder).key for folder in trained(finished)]
     assert [finished.workspace / model["folder"] for model in manifest.models] == trained(finished)
-    assert {pair.pair_id: pair.split or "" for pair in manifest.pairs} == {name: split for name, (_, split) in SCENES.items()}
+    assert {pair.pair_id: pair.split or "" for pair in manifest.pairs} == {
+        name: split for name, (_, split) in SCENES.items()
+    }
     for pair in manifest.pairs:
         groups = {"pairs": [pair.pair], "probabilities": [*pair.probabilities.values()], "changes": [pair.change]}
         groups |= {"labels": [pair.label]} if pair.label else {}
@@ -125,7 +123,9 @@ def test_the_report_has_figures_and_a_picture_of_every_pair(finished: Project) -
     assert {row["layer"] for row in rows} == {*MODELS, "ensemble", "grey difference"}
     assert (report / "summary.csv").read_text().count("\n") == len(rows) + 1
     assert "ensemble" in (report / "evaluation.md").read_text()
-    label = array(finished, "labels", "test", next(p.label for p in finished.manifest.pairs if p.pair_id == "test") or "", "label")
+    label = array(
+        finished, "labels", "test", next(p.label for p in finished.manifest.pairs if p.pair_id == "test") or "", "label"
+    )
     change = changes(finished)["test"]
     both, either = ((label == 1) & (change == 1)).sum(), ((label == 1) | (change == 1))[change != 255].sum()
     iou = next(row["iou"] for row in rows if row["pair_id"] == "test" and row["layer"] == "ensemble")

@@ -41,6 +41,7 @@ from cdpipe.values.config import Train
 from cdpipe.values.errors import CdpipeError
 
 Saved = dict[str, bytes]
+Pairs = tuple[LabelledPair, LabelledPair]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,13 +60,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def pairs(workspace: Workspace) -> tuple[LabelledPair, LabelledPair]:
+def pairs(workspace: Workspace) -> Pairs:
     """One to learn from, one to validate on."""
     train, val = bright_squares((128, 160), 1, squares=12), bright_squares((64, 96), 2, squares=4)
     return store_pair(workspace, "train", *train), store_pair(workspace, "val", *val)
 
 
-def make_job(workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair], **options: Any) -> TrainJob:
+def make_job(workspace: Workspace, pairs: Pairs, **options: Any) -> TrainJob:
     return plan_training(workspace, train_config(workspace.root, **options), pairs[:1], pairs[1:])[0]
 
 
@@ -101,9 +102,7 @@ def contents(checkpoint: Path) -> Saved:
     return {**hashes, "groups": groups, HISTORY: (checkpoint / HISTORY).read_bytes()}
 
 
-def test_a_trivial_rule_is_learned(
-    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
-) -> None:
+def test_a_trivial_rule_is_learned(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
     options = {"patch": 64, "global_batch": 4, "samples_per_epoch": 48, "epochs": 3, "learning_rate": 0.01}
     keeper = Keeper(tmp_path)
     train_model(make_job(workspace, pairs, **options), worker(keeper))
@@ -124,7 +123,7 @@ def test_a_trivial_rule_is_learned(
     ids=["random-net", "bfloat16"],
 )
 def test_continuing_from_any_epoch_gives_the_same_bits(
-    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair], options: dict[str, Any]
+    tmp_path: Path, workspace: Workspace, pairs: Pairs, options: dict[str, Any]
 ) -> None:
     for model in options.get("models", {}).values():
         model["arguments"]["decoder_channels"] = [16, 16, 16]
@@ -139,9 +138,7 @@ def test_continuing_from_any_epoch_gives_the_same_bits(
         assert [contents(each) for each in rest.kept] == [contents(each) for each in whole.kept[done:]]
 
 
-def test_a_finished_run_does_nothing_more(
-    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
-) -> None:
+def test_a_finished_run_does_nothing_more(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
     job = make_job(workspace, pairs, epochs=1)
     keeper, again = Keeper(tmp_path / "a"), Keeper(tmp_path / "b")
     train_model(job, worker(keeper))
@@ -149,9 +146,7 @@ def test_a_finished_run_does_nothing_more(
     assert again.kept == []
 
 
-def test_the_best_weights_are_those_of_the_best_epoch(
-    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
-) -> None:
+def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
     job = make_job(workspace, pairs, epochs=4, learning_rate=0.03, patience=4)
     keeper = Keeper(tmp_path)
     train_model(job, worker(keeper))
@@ -162,9 +157,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     assert all(torch.equal(best[name], chosen[name]) for name in best)
 
 
-def test_an_epoch_before_an_interruption_stays_the_best(
-    tmp_path: Path, workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
-) -> None:
+def test_an_epoch_before_an_interruption_stays_the_best(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
     job = make_job(workspace, pairs, epochs=2)
     keeper, rest = Keeper(tmp_path / "a"), Keeper(tmp_path / "b")
     train_model(make_job(workspace, pairs, epochs=1), worker(keeper))
@@ -266,9 +259,7 @@ def recorded(job: TrainJob, rank: int, world: int) -> list[NDArray[np.float32]]:
 
 
 @pytest.mark.usefixtures("alone")
-def test_workers_together_train_on_the_batches_of_one(
-    workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
-) -> None:
+def test_workers_together_train_on_the_batches_of_one(workspace: Workspace, pairs: Pairs) -> None:
     blocks = bright_squares((64, 500), 3, squares=20)
     val = store_pair(workspace, "blocks", *blocks, block=256)  # each of two workers validates on one of its blocks
     job = make_job(workspace, (pairs[0], val), global_batch=4, samples_per_epoch=20, epochs=2)
@@ -292,15 +283,13 @@ def test_workers_together_validate_on_the_blocks_of_one(tmp_path: Path) -> None:
     assert 0 < sum(first.unchanged) < label.size
 
 
-def test_a_network_that_diverges_is_said_to(workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]) -> None:
+def test_a_network_that_diverges_is_said_to(workspace: Workspace, pairs: Pairs) -> None:
     job = make_job(workspace, pairs, learning_rate=1e30)
     with pytest.raises(CdpipeError, match=r"model unetplusplus: training diverged in epoch 1: .*learning_rate"):
         train_model(job, worker())
 
 
-def test_no_number_is_not_taken_for_not_observed(
-    workspace: Workspace, pairs: tuple[LabelledPair, LabelledPair]
-) -> None:
+def test_no_number_is_not_taken_for_not_observed(workspace: Workspace, pairs: Pairs) -> None:
     def broken(patches: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.where(patches[:, 0] > 2, np.float32(np.nan), ramp(patches))
 

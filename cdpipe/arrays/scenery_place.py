@@ -131,14 +131,13 @@ def _settle_fields(fields: list[Thing], cover: list[Thing], shape: tuple[int, ..
 
     The strips that are left of them would otherwise change with the crop, and look like new roads.
     """
-    seen = np.zeros(shape, np.int32)
-    for number, thing in enumerate([*fields, *cover], start=1):
-        fill(seen, thing.outline, number if number <= len(fields) else 0)
-    left = np.bincount(seen.ravel(), minlength=len(fields) + 1)[1:]
-    alone = np.zeros(shape, np.int32)
-    for number, thing in enumerate(fields, start=1):
-        fill(alone, thing.outline, number)
-    whole = np.bincount(alone.ravel(), minlength=len(fields) + 1)[1:]
+    top = np.zeros(shape, np.int32)
+    for number, field in enumerate(fields, start=1):
+        fill(top, field.outline, number)
+    whole = np.bincount(top.ravel(), minlength=len(fields) + 1)[1:]
+    for thing in cover:
+        fill(top, thing.outline, 0)
+    left = np.bincount(top.ravel(), minlength=len(fields) + 1)[1:]
     meadow = ("meadow_green", "meadow_green")
     return [
         replace(field, looks=meadow) if few else field

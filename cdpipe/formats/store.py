@@ -82,6 +82,11 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
     sync_folder(path.parent)
 
 
+def metadata_files(group: Path) -> list[Path]:
+    """Every file of a group that is not a block: metadata and coordinates."""
+    return sorted([*group.rglob("zarr.json"), *group.glob("[xy]/c/*")])
+
+
 def open_layer(group: Path, name: str) -> AnyArray:
     """Open one array of a group for reading, or for writing whole blocks."""
     store = zarr.storage.LocalStore(group / name)

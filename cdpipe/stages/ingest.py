@@ -10,7 +10,7 @@ from cdpipe.arrays.statistics import Moments, measure, no_pixels
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, read_record, write_record
-from cdpipe.formats.store import LABEL_LAYERS, cell_window, create_group, pair_layers, write_block
+from cdpipe.formats.store import LABEL_LAYERS, cell_window, create_group, metadata_files, pair_layers, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.pair_plan import PlannedPair
@@ -160,7 +160,7 @@ def finish_pair(job: IngestJob) -> StoredPair:
         )
     pair = _as_stored(job, moments)
     group = workspace.group("pairs", pair.pair_id, pair.key)
-    write_record(records / GROUP_RECORD, workspace.root, sorted(group.rglob("zarr.json")), pair.to_json())
+    write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), pair.to_json())
     return pair
 
 
@@ -179,7 +179,7 @@ def finish_label(job: IngestJob) -> None:
     facts = [_intact(record, records).facts for path, record in all_records(records) if path.name != GROUP_RECORD]
     totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}
     group = workspace.group("labels", planned.pair.pair_id, planned.label_key)
-    write_record(records / GROUP_RECORD, workspace.root, sorted(group.rglob("zarr.json")), totals)
+    write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), totals)
 
 
 def _intact(record: Record | None, folder: Any) -> Record:

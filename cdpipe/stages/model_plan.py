@@ -99,7 +99,7 @@ def _plan_model(
         "train": sorted([item.pair.key, item.label_key] for item in train),
         "val": sorted([item.pair.key, item.label_key] for item in val),
     }
-    ordered = [tuple(sorted(pairs, key=lambda item: item.pair.pair_id)) for pairs in (train, val)]
+    ordered = [tuple(sorted(pairs, key=lambda item: (item.pair.key, item.label_key))) for pairs in (train, val)]
     return TrainJob(
         workspace=workspace,
         name=name,
@@ -182,7 +182,7 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
     options = job.options
-    train, val = (", ".join(item.pair.pair_id for item in items) for items in (job.train, job.val))
+    train, val = (", ".join(sorted(item.pair.pair_id for item in items)) for items in (job.train, job.val))
     training = (
         f"{epochs} epochs of {job.steps} steps of {options.global_batch} patches of {options.patch} pixels; "
         f"best epoch: {best['epoch'] + 1}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from cdpipe.formats.model_io import ModelCard, read_card
 from cdpipe.formats.records import GROUP_RECORD, missing_blocks, write_record
-from cdpipe.formats.store import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
+from cdpipe.formats.store import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, metadata_files
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.inference import Execution
@@ -137,7 +137,7 @@ def finish_results(job: PredictJob, number: int) -> None:
         record = job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD
         if not record.is_file():
             group = job.workspace.group(kind, pair.pair_id, key)
-            write_record(record, job.workspace.root, sorted(group.rglob("zarr.json")))
+            write_record(record, job.workspace.root, metadata_files(group))
 
 
 def member_thresholds(config: Config, members: Sequence[Member], threshold: float) -> list[float]:

@@ -15,7 +15,7 @@ from cdpipe.formats.records import read_record
 from cdpipe.formats.workspace import sweep
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.prediction import Member, probability_key
-from cdpipe.stages.products import RasterJob
+from cdpipe.stages.products import RasterJob, rasters_are_written
 from cdpipe.stages.run_plan import (
     PredictJob,
     member_thresholds,
@@ -102,10 +102,11 @@ def _with_needed_bands(session: Session, planned: Planned, members: tuple[Member
 def _predict(session: Session, job: PredictJob, threshold: float) -> dict[int, RasterJob]:
     """Run the models; the rasters of every pair that was published."""
     work = plan_work(job, range(len(job.pairs)))
-    sweep(session.run_folder)
-    if work:
-        manifest_path(session.run_folder).unlink(missing_ok=True)
     rasters = [_raster_job(session, job, number, threshold) for number in range(len(job.pairs))]
+    sweep(session.run_folder)
+    # rasters alone are written where a run goes back to a threshold that it had before
+    if work or not all(map(rasters_are_written, rasters)):
+        manifest_path(session.run_folder).unlink(missing_ok=True)
     published: dict[int, RasterJob] = {}
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     facts = {"blocks": len(work), "patches": patches}

@@ -23,14 +23,16 @@ def run(options: argparse.Namespace) -> int:
     """Predict one pair; the rasters end in ``--out`` itself, all else in ``work/`` beneath it.
 
     Raises:
-        ConfigError: If an argument is missing or ``--bands`` is not understood.
+        ConfigError: If an argument is missing or does not fit the others, or ``--bands`` is not understood.
     """
-    missing = [name for name in ("before", "after", "model", "out") if getattr(options, name) is None]
+    wanted = "a configuration, or --before, --after, --model and --out"
+    if options.config is not None:
+        raise ConfigError(f"predict: expected {wanted}; got parts of both")
+    missing = [f"--{name}" for name in ("before", "after", "model", "out") if getattr(options, name) is None]
     if missing:
-        wanted = ", ".join(f"--{name}" for name in missing)
-        raise ConfigError(
-            f"predict: expected a configuration, or --before, --after, --model and --out; missing {wanted}"
-        )
+        raise ConfigError(f"predict: expected {wanted}; missing {', '.join(missing)}")
+    if options.dry_run:
+        raise ConfigError("predict: --dry-run is for runs with a configuration")
     catalog = options.out / "work" / "pair.csv"
     text = io.StringIO()
     rows = [["pair_id", "before", "after"], [NAME, str(options.before.resolve()), str(options.after.resolve())]]
