@@ -154,10 +154,9 @@ def assert_published(project: Project) -> None:
 def assert_small(cluster: Cluster, checkout: Path) -> None:
     """What Ray unpacked is the source, and nothing of what lay beside it."""
     (package,) = cluster.folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
-    found = {
-        path.relative_to(package) for path in package.rglob("*") if path.is_file() and "__pycache__" not in str(path)
-    }
-    source = {path.relative_to(checkout) for path in checkout.rglob("*.*") if {"cdpipe", "jobs"} & set(path.parts)}
-    assert {path for path in source if path.suffix == ".py"} <= found
-    assert {path.parts[0] for path in found} <= {"cdpipe", "jobs", "project", "pyproject.toml", ".gitignore"}
+    unpacked = {path.relative_to(package) for path in package.rglob("*") if path.is_file()}
+    found = {path for path in unpacked if "__pycache__" not in path.parts}  # Python's, made there
+    source = {path.relative_to(checkout) for name in ("cdpipe", "jobs") for path in (checkout / name).rglob("*.py")}
+    assert source <= found
+    assert {path.parts[0] for path in found - source} <= {"cdpipe", "project", "pyproject.toml", ".gitignore"}
     assert not [path for path in found if path.suffix == ".tif"]
