@@ -189,7 +189,7 @@ def contents(folder: Path, *patterns: str) -> dict[str, str]:
     return {name: sha for name, (sha, _) in snapshot(folder, *patterns).items()}
 
 
-def array(project: Project, kind: str, pair_id: str, key: str, name: str) -> NDArray[np.generic]:
+def array(project: Project, kind: str, pair_id: str, key: str, name: str) -> NDArray[Any]:
     """A stored array, read by Zarr alone."""
     return np.asarray(zarr.open_array(project.workspace / "store.zarr" / kind / pair_id / key / name, mode="r")[...])
 

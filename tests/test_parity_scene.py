@@ -80,7 +80,7 @@ def expected(shared: Path) -> Any:
     return np.load(shared / "reference" / "scene" / "expected.npz")
 
 
-@pytest.mark.parametrize(("name", "place"), zip(NETWORKS, PATCHES, strict=True))
+@pytest.mark.parametrize(("name", "place"), [*zip(NETWORKS, PATCHES, strict=True)])
 def test_a_patch_of_the_scene(ingested: Project, expected: Any, name: str, place: tuple[int, int]) -> None:
     workspace, folder = Workspace(ingested.workspace), ingested.config.parent / name
     key = next((ingested.workspace / "records" / "pairs" / "scene").iterdir()).name

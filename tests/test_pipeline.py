@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from project import CONFIG, SCENES, Project, array, call, contents, finished_pro
 from rio_cogeo.cogeo import cog_validate
 
 import cdpipe
+from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import hash_file
 from cdpipe.values.errors import EXIT_INTEGRITY
@@ -23,7 +25,7 @@ pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="session")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
     """A project whose pipeline has run; tests leave it as it is."""
     return finished_project(tmp_path_factory.getbasetemp())
 
@@ -35,7 +37,7 @@ def branch(finished: Project, tmp_path: Path) -> Project:
     return Project(finished.config, tmp_path / "work")
 
 
-def probabilities(project: Project) -> dict[tuple[str, str], NDArray[np.generic]]:
+def probabilities(project: Project) -> dict[tuple[str, str], NDArray[Any]]:
     """Every model's probability and the ensemble's, by pair and model."""
     found = {}
     for pair in project.manifest.pairs:
@@ -45,10 +47,13 @@ def probabilities(project: Project) -> dict[tuple[str, str], NDArray[np.generic]
     return found
 
 
-def changes(project: Project) -> dict[str, NDArray[np.generic]]:
-    return {
-        pair.pair_id: array(project, "changes", pair.pair_id, pair.change, "change") for pair in project.manifest.pairs
-    }
+def changes(project: Project) -> dict[str, NDArray[Any]]:
+    pairs = project.manifest.pairs
+    return {pair.pair_id: array(project, "changes", pair.pair_id, pair.change, "change") for pair in pairs}
+
+
+def listed(project: Project, pair_id: str) -> ManifestPair:
+    return next(pair for pair in project.manifest.pairs if pair.pair_id == pair_id)
 
 
 def trained(project: Project) -> list[Path]:
@@ -92,15 +97,14 @@ def test_change_is_the_thresholded_mean_and_not_observed_stays_so(finished: Proj
 
 def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     manifest = finished.manifest
-    listed = {name: sha for pair in manifest.pairs for name, sha in pair.rasters.items()}
+    rasters = {name: sha for pair in manifest.pairs for name, sha in pair.rasters.items()}
     on_disk = {f"runs/run/rasters/{path.name}" for path in (finished.outputs / "rasters").iterdir()}
-    assert set(listed) == on_disk
-    assert all(hash_file(finished.workspace / name) == sha for name, sha in listed.items())
+    assert set(rasters) == on_disk
+    assert all(hash_file(finished.workspace / name) == sha for name, sha in rasters.items())
     assert [model["key"] for model in manifest.models] == [read_card(folder).key for folder in trained(finished)]
     assert [finished.workspace / model["folder"] for model in manifest.models] == trained(finished)
-    assert {pair.pair_id: pair.split or "" for pair in manifest.pairs} == {
-        name: split for name, (_, split) in SCENES.items()
-    }
+    splits = {pair.pair_id: pair.split or "" for pair in manifest.pairs}
+    assert splits == {name: split for name, (_, split) in SCENES.items()}
     for pair in manifest.pairs:
         groups = {"pairs": [pair.pair], "probabilities": [*pair.probabilities.values()], "changes": [pair.change]}
         groups |= {"labels": [pair.label]} if pair.label else {}
@@ -123,10 +127,8 @@ def test_the_report_has_figures_and_a_picture_of_every_pair(finished: Project) -
     assert {row["layer"] for row in rows} == {*MODELS, "ensemble", "grey difference"}
     assert (report / "summary.csv").read_text().count("\n") == len(rows) + 1
     assert "ensemble" in (report / "evaluation.md").read_text()
-    label = array(
-        finished, "labels", "test", next(p.label for p in finished.manifest.pairs if p.pair_id == "test") or "", "label"
-    )
-    change = changes(finished)["test"]
+    change, key = changes(finished)["test"], listed(finished, "test").label
+    label = array(finished, "labels", "test", str(key), "label")
     both, either = ((label == 1) & (change == 1)).sum(), ((label == 1) | (change == 1))[change != 255].sum()
     iou = next(row["iou"] for row in rows if row["pair_id"] == "test" and row["layer"] == "ensemble")
     assert iou == pytest.approx(both / either)
@@ -206,7 +208,7 @@ def test_a_dry_run_writes_nothing(branch: Project, tmp_path: Path) -> None:
 
 def test_status_tells_what_is_done_and_what_is_left(branch: Project) -> None:
     done = succeed(branch.arguments("status")).out
-    assert [line.split() for line in done.splitlines() if "ingest: blocks" in line][0].count("7") == 1
+    assert next(line.split() for line in done.splitlines() if "ingest: blocks" in line).count("7") == 1
     assert "complete" in done
     assert done.count("validation IoU") == len(MODELS)
     shutil.rmtree(branch.workspace / "models" / MODELS[0])
@@ -226,7 +228,7 @@ def test_verify_finds_damage_and_the_same_jobs_repair_it(branch: Project) -> Non
     verified = succeed(branch.arguments("verify"))
     assert "are as they were written" in verified.out
     whole = contents(branch.workspace, *MADE)
-    wide, *_ = branch.manifest.pairs
+    wide = listed(branch, "wide")
     damaged = [
         branch.workspace / "store.zarr" / "pairs" / "wide" / wide.pair / "after" / "c" / "0" / "0" / "1",
         branch.workspace / "store.zarr" / "changes" / "wide" / wide.change / "change" / "c" / "0" / "2",
@@ -256,14 +258,14 @@ def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> 
     with rasterio.open(tmp_path / "out" / "probability.tif") as raster:
         np.testing.assert_allclose(raster.read(1), expected, atol=1e-6)
     with rasterio.open(tmp_path / "out" / "change.tif") as raster:
-        threshold = read_card(model).threshold
+        threshold = read_card(model).threshold or 0.0
         np.testing.assert_array_equal(raster.read(1), np.where(np.isnan(expected), 255, expected >= threshold))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"work", "probability.tif", "change.tif"}
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_arrays_in_python_give_what_is_stored(finished: Project, number: int) -> None:
-    pair = next(pair for pair in finished.manifest.pairs if pair.pair_id == "test")
-    before, after, valid = (array(finished, "pairs", "test", pair.pair, name) for name in ("before", "after", "valid"))
+    key = listed(finished, "test").pair
+    before, after, valid = (array(finished, "pairs", "test", key, name) for name in ("before", "after", "valid"))
     found = cdpipe.predict_array(before, after, trained(finished)[number], observed=valid == 3, tta="none")
     np.testing.assert_allclose(found, probabilities(finished)["test", MODELS[number]], atol=1e-6)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(900)  # a run that is killed four times takes a
 
 
 @pytest.fixture(scope="session")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
     """An undisturbed run of the pipeline; tests leave it as it is."""
     return finished_project(tmp_path_factory.getbasetemp())
 
