@@ -149,13 +149,16 @@ def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project) -> 
     after = snapshot(branch.workspace, *MADE)
     new = {name for name in after if name not in before}
     assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", "rasters"}
-    kept = {name for name in before if after[name] == before[name]}
-    assert {name.split("/")[1] for name in set(before) - kept} == {"run"}  # rasters and manifest of that name
+    gone = set(before) - set(after)
+    assert {name.split("/")[1] for name in gone} == {"rasters"}  # records of files that are others now
+    changed = {name for name in set(before) - gone if after[name] != before[name]}
+    assert {name.split("/")[1] for name in changed} == {"run"}  # rasters and manifest of that name
     assert branch.manifest.threshold == 0.25
     assert all(one.change != other.change for one, other in zip(old.pairs, branch.manifest.pairs, strict=True))
     for pair_id, change in changes(branch).items():
         ensemble = probabilities(branch)[pair_id, "ensemble"]
         np.testing.assert_array_equal(change == 1, ensemble >= np.float32(0.25))
+    succeed(branch.arguments("verify"))
 
 
 def test_a_third_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
