@@ -220,7 +220,7 @@ def test_validation_counts_are_those_of_whole_scenes(tmp_path: Path) -> None:
         expected.append(score_histogram(whole_scene(stored[-1], dates, valid, 32), label))
     job = plan_training(workspace, train_config(tmp_path), stored[:1], stored)[0]
     assert validate(job, worker(), ramp) == expected[0] + expected[1]
-    assert [validate(dataclasses.replace(job, val=(item,)), worker(), ramp) for item in job.val] == expected
+    assert [validate(dataclasses.replace(job, val=(item,)), worker(), ramp) for item in stored] == expected
     assert 0 < sum(expected[1].changed) < sum(expected[0].changed)
 
 
