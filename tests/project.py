@@ -33,6 +33,7 @@ SCENES: Mapping[str, tuple[tuple[int, int], str]] = {
     "small": ((40, 53), ""),
     "row": ((1, 77), ""),
 }
+SIAMESE = {"arguments": {"decoder_channels": [8, 8, 8, 8]}}
 CONFIG: Mapping[str, Any] = {
     "name": "run",
     "catalog": "pairs.csv",
@@ -45,15 +46,14 @@ CONFIG: Mapping[str, Any] = {
                 "encoder": "resnet18",
                 "arguments": {name: UNETPLUSPLUS[name] for name in ("encoder_depth", "decoder_channels")},
             },
-            "siamese_resnet18": {"arguments": {"decoder_channels": [8, 8, 8, 8]}},
         },
         "patch": 64,
         "global_batch": 4,
         "epochs": 3,
         "samples_per_epoch": 8,
     },
-    "predict": {"tta": "none"},
-    "resources": {"gpus": 0},
+    "predict": {"tta": "none", "threshold": 0.5},
+    "resources": {"workers": 1, "gpus": 0},
 }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from project import Project, make_project, untrained_model
+from project import CONFIG, SIAMESE, Project, make_project
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cdpipe.values.errors import EXIT_CONFIG, EXIT_DONE
@@ -23,6 +23,7 @@ from cdpipe.values.errors import EXIT_CONFIG, EXIT_DONE
 REPOSITORY = Path(__file__).resolve().parents[1]
 RAY = Path(sys.executable).with_name("ray")
 VERSION = "0.0.0+submitted"
+SCENES = ("wide", "val")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +125,9 @@ def follow(client: JobSubmissionClient, name: str) -> tuple[int | None, str]:
 
 def test_jobs_on_a_cluster(cluster: Cluster, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    predict = {"models": ["third"], "tta": "none", "threshold": 0.5}
-    project = make_project(tmp_path / "data", ("val", "small"), predict=predict)
-    untrained_model(tmp_path / "data", "third")
-    inside = make_project(checkout / "project", ("small",), predict=predict)
+    train = {**CONFIG["train"], "models": {"siamese_resnet18": SIAMESE}}
+    project = make_project(tmp_path / "data", SCENES, train=train, predict={"tta": "none"})
+    inside = make_project(checkout / "project", ("small",))
     submit(cluster, checkout, "good", "python", "jobs/pipeline.py", str(project.config))
     submit(cluster, checkout, "lost", "python", "jobs/ingest.py", str(inside.config.relative_to(checkout)))
     client = JobSubmissionClient(cluster.address)
@@ -143,9 +143,11 @@ def test_jobs_on_a_cluster(cluster: Cluster, checkout: Path, tmp_path: Path, mon
 
 def assert_published(project: Project) -> None:
     """Results lie where the configuration says, made by the code that was submitted."""
-    assert [pair.pair_id for pair in project.manifest.pairs] == ["val", "small"]
+    assert [pair.pair_id for pair in project.manifest.pairs] == list(SCENES)
+    assert [model["name"] for model in project.manifest.models] == ["siamese_resnet18"]
+    assert project.manifest.fitted_on.endswith("on validation pairs val")
     assert {path.name for path in (project.outputs / "rasters").iterdir()} == {
-        f"{pair_id}_{layer}.tif" for pair_id in ("val", "small") for layer in ("change", "probability")
+        f"{pair_id}_{layer}.tif" for pair_id in SCENES for layer in ("change", "probability")
     }
     log = json.loads((project.outputs / "log.json").read_text())
     assert {entry["versions"]["cdpipe"] for entry in log} == {VERSION}

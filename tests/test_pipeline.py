@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from project import CONFIG, SCENES, Project, array, call, contents, finished_project, snapshot, succeed, untrained_model
+from project import (
+    CONFIG,
+    SCENES,
+    SIAMESE,
+    Project,
+    array,
+    call,
+    contents,
+    finished_project,
+    make_project,
+    snapshot,
+    succeed,
+    untrained_model,
+)
 from rio_cogeo.cogeo import cog_validate
 
 import cdpipe
@@ -18,7 +31,7 @@ from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import hash_file
 from cdpipe.values.errors import EXIT_INTEGRITY
 
-MODELS = tuple(CONFIG["train"]["models"])
+(MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
 MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", "runs/run/rasters/*", "runs/run/manifest.json")
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
@@ -56,9 +69,10 @@ def listed(project: Project, pair_id: str) -> ManifestPair:
     return next(pair for pair in project.manifest.pairs if pair.pair_id == pair_id)
 
 
-def trained(project: Project) -> list[Path]:
-    """Folders of the trained models, in the configuration's order."""
-    return [next((project.workspace / "models" / name).iterdir()) for name in MODELS]
+def trained(project: Project, name: str = MODEL) -> Path:
+    """Folder of a trained model."""
+    (folder,) = (project.workspace / "models" / name).iterdir()
+    return folder
 
 
 def use_models(*folders: Path) -> tuple[str, str]:
@@ -82,12 +96,11 @@ def test_rasters_are_valid_and_lie_where_the_first_date_lies(finished: Project) 
                 assert raster.dtypes == (stored.dtype.name,)
 
 
-def test_change_is_the_thresholded_mean_and_not_observed_stays_so(finished: Project) -> None:
+def test_change_is_the_thresholded_probability_and_not_observed_stays_so(finished: Project) -> None:
     found, manifest = probabilities(finished), finished.manifest
     for pair in manifest.pairs:
-        mean = np.mean([found[pair.pair_id, model] for model in MODELS], axis=0)
         ensemble, change = found[pair.pair_id, "ensemble"], changes(finished)[pair.pair_id]
-        np.testing.assert_allclose(ensemble, mean, atol=1e-6)
+        np.testing.assert_array_equal(ensemble, found[pair.pair_id, MODEL])
         observed = array(finished, "pairs", pair.pair_id, pair.pair, "valid") == 3
         np.testing.assert_array_equal(np.isfinite(ensemble), observed)
         assert not observed[:, :5].any()
@@ -101,8 +114,8 @@ def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     on_disk = {f"runs/run/rasters/{path.name}" for path in (finished.outputs / "rasters").iterdir()}
     assert set(rasters) == on_disk
     assert all(hash_file(finished.workspace / name) == sha for name, sha in rasters.items())
-    assert [model["key"] for model in manifest.models] == [read_card(folder).key for folder in trained(finished)]
-    assert [finished.workspace / model["folder"] for model in manifest.models] == trained(finished)
+    assert [model["key"] for model in manifest.models] == [read_card(trained(finished)).key]
+    assert [finished.workspace / model["folder"] for model in manifest.models] == [trained(finished)]
     splits = {pair.pair_id: pair.split or "" for pair in manifest.pairs}
     assert splits == {name: split for name, (_, split) in SCENES.items()}
     for pair in manifest.pairs:
@@ -124,7 +137,7 @@ def test_the_report_has_figures_and_a_picture_of_every_pair(finished: Project) -
     assert {path.stem for path in (report / "pictures").iterdir()} == set(SCENES)
     rows = json.loads((report / "evaluation.json").read_text())
     assert {row["split"] for row in rows} == {"train", "val", "test"}
-    assert {row["layer"] for row in rows} == {*MODELS, "ensemble", "grey difference"}
+    assert {row["layer"] for row in rows} == {MODEL, "ensemble", "grey difference"}
     assert (report / "summary.csv").read_text().count("\n") == len(rows) + 1
     assert "ensemble" in (report / "evaluation.md").read_text()
     change, key = changes(finished)["test"], listed(finished, "test").label
@@ -145,7 +158,7 @@ def test_a_second_run_touches_nothing(branch: Project) -> None:
 def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project) -> None:
     before = snapshot(branch.workspace, *MADE)
     old = branch.manifest
-    succeed(branch.arguments("predict", "--set", "predict.threshold=0.25"))
+    succeed(branch.arguments("predict", "--set", "predict.threshold=auto"))
     after = snapshot(branch.workspace, *MADE)
     new = {name for name in after if name not in before}
     assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", "rasters"}
@@ -153,27 +166,28 @@ def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project) -> 
     assert {name.split("/")[1] for name in gone} == {"rasters"}  # records of files that are others now
     changed = {name for name in set(before) - gone if after[name] != before[name]}
     assert {name.split("/")[1] for name in changed} == {"run"}  # rasters and manifest of that name
-    assert branch.manifest.threshold == 0.25
+    assert branch.manifest.fitted_on.endswith("on validation pairs val")
     assert all(one.change != other.change for one, other in zip(old.pairs, branch.manifest.pairs, strict=True))
     for pair_id, change in changes(branch).items():
         ensemble = probabilities(branch)[pair_id, "ensemble"]
-        np.testing.assert_array_equal(change == 1, ensemble >= np.float32(0.25))
+        np.testing.assert_array_equal(change == 1, ensemble >= np.float32(branch.manifest.threshold))
     succeed(branch.arguments("verify"))
 
 
-def test_a_third_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
+def test_a_further_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
     third = untrained_model(tmp_path, "third")
     before = snapshot(branch.workspace, "store.zarr/probabilities/**/*")
-    options = ("--set", "predict.threshold=0.5", "--set", "predict.model_rasters=true")
-    succeed(branch.arguments("predict", *use_models(*trained(branch), third), *options))
+    options = ("--set", "predict.model_rasters=true", "--set", "predict.weights={third: 3}")
+    succeed(branch.arguments("predict", *use_models(trained(branch), third), *options))
     after = snapshot(branch.workspace, "store.zarr/probabilities/**/*")
     assert before.items() <= after.items()
     new = {tuple(Path(name).parts[2:4]) for name in set(after) - set(before)}
     assert new == {(pair.pair_id, pair.probabilities["third"]) for pair in branch.manifest.pairs}
     found = probabilities(branch)
     for pair in branch.manifest.pairs:
-        members = {name: found[pair.pair_id, name] for name in (*MODELS, "third")}
-        np.testing.assert_allclose(found[pair.pair_id, "ensemble"], np.mean([*members.values()], axis=0), atol=1e-6)
+        members = {name: found[pair.pair_id, name] for name in (MODEL, "third")}
+        mean = (members[MODEL] + 3 * members["third"]) / 4
+        np.testing.assert_allclose(found[pair.pair_id, "ensemble"], mean, atol=1e-6)
         assert len(pair.rasters) == 2 + len(members)
         for name, values in members.items():
             with rasterio.open(branch.outputs / "rasters" / f"{pair.pair_id}_probability_{name}.tif") as raster:
@@ -182,8 +196,7 @@ def test_a_third_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
 
 def test_results_do_not_depend_on_the_size_of_blocks(finished: Project, tmp_path: Path) -> None:
     other = Project(finished.config, tmp_path / "work")
-    options = ["--set", "align.block=1024", *use_models(*trained(finished))]
-    options += ["--set", f"predict.threshold={finished.manifest.threshold!r}"]
+    options = ["--set", "align.block=1024", *use_models(trained(finished))]
     succeed(other.arguments("ingest", *options))
     succeed(other.arguments("predict", *options))
     expected, found = probabilities(finished), probabilities(other)
@@ -213,8 +226,8 @@ def test_status_tells_what_is_done_and_what_is_left(branch: Project) -> None:
     done = succeed(branch.arguments("status")).out
     assert next(line.split() for line in done.splitlines() if "ingest: blocks" in line).count("7") == 1
     assert "complete" in done
-    assert done.count("validation IoU") == len(MODELS)
-    shutil.rmtree(branch.workspace / "models" / MODELS[0])
+    assert done.count("validation IoU") == 1
+    shutil.rmtree(branch.workspace / "models" / MODEL)
     next((branch.workspace / "records" / "pairs" / "wide").glob("*/0_1.json")).unlink()
     left = succeed(branch.arguments("status")).out
     assert "unfinished" in left
@@ -236,7 +249,7 @@ def test_verify_finds_damage_and_the_same_jobs_repair_it(branch: Project) -> Non
         branch.workspace / "store.zarr" / "pairs" / "wide" / wide.pair / "after" / "c" / "0" / "0" / "1",
         branch.workspace / "store.zarr" / "changes" / "wide" / wide.change / "change" / "c" / "0" / "2",
         branch.outputs / "rasters" / "small_probability.tif",
-        trained(branch)[0] / "model.safetensors",
+        trained(branch) / "model.safetensors",
     ]
     for path in damaged:
         flip_a_byte(path)
@@ -253,11 +266,11 @@ def test_verify_finds_damage_and_the_same_jobs_repair_it(branch: Project) -> Non
 
 def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> None:
     """The pair's rasters come out as from the store, although nothing but files is given."""
-    scenes, model = finished.config.parent / "test", trained(finished)[1]
+    scenes, model = finished.config.parent / "test", trained(finished)
     dates = ["--before", str(scenes / "before.tif"), "--after", str(scenes / "after.tif")]
     out = ["--model", str(model), "--out", str(tmp_path / "out"), "--set", "predict.tta=none"]
     succeed(["predict", *dates, *out])
-    expected = probabilities(finished)["test", MODELS[1]]
+    expected = probabilities(finished)["test", MODEL]
     with rasterio.open(tmp_path / "out" / "probability.tif") as raster:
         np.testing.assert_allclose(raster.read(1), expected, atol=1e-6)
     with rasterio.open(tmp_path / "out" / "change.tif") as raster:
@@ -266,9 +279,23 @@ def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"work", "probability.tif", "change.tif"}
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_arrays_in_python_give_what_is_stored(finished: Project, number: int) -> None:
+def test_arrays_in_python_give_what_is_stored(finished: Project) -> None:
     key = listed(finished, "test").pair
     before, after, valid = (array(finished, "pairs", "test", key, name) for name in ("before", "after", "valid"))
-    found = cdpipe.predict_array(before, after, trained(finished)[number], observed=valid == 3, tta="none")
-    np.testing.assert_allclose(found, probabilities(finished)["test", MODELS[number]], atol=1e-6)
+    found = cdpipe.predict_array(before, after, trained(finished), observed=valid == 3, tta="none")
+    np.testing.assert_allclose(found, probabilities(finished)["test", MODEL], atol=1e-6)
+
+
+@pytest.mark.heavy
+def test_two_trained_models_with_what_is_configured_by_default(tmp_path: Path) -> None:
+    train = {**CONFIG["train"], "models": {**CONFIG["train"]["models"], "siamese_resnet18": SIAMESE}}
+    project = make_project(tmp_path, train=train, predict={"model_rasters": True})
+    succeed(project.arguments("pipeline"))
+    found, manifest = probabilities(project), project.manifest
+    assert [model["name"] for model in manifest.models] == [MODEL, "siamese_resnet18"]
+    assert manifest.fitted_on.endswith("on validation pairs val")
+    for pair in manifest.pairs:
+        mean = np.mean([found[pair.pair_id, name] for name in train["models"]], axis=0)
+        np.testing.assert_allclose(found[pair.pair_id, "ensemble"], mean, atol=1e-6)
+        assert len(pair.rasters) == 4
+    succeed(project.arguments("verify"))
