@@ -33,9 +33,10 @@ def mistakes(folder: Path, text: str, **sections: Any) -> list[str]:
 def test_a_row_becomes_a_pair_with_paths_beside_the_table(tmp_path: Path) -> None:
     [pair] = read(
         tmp_path,
-        "pair_id,before,after,label,split,before_date,after_date,before_valid\n"
-        "a.1,img/a.tif,/data/b.tif,m.gpkg,val,2018-09-22,2019-08-04T10:00:00Z,ok.tif\n",
+        "pair_id,name,before,after,label,split,group,before_date,after_date,before_valid\n"
+        "a.1,Кама 1,img/a.tif,/data/b.tif,m.gpkg,val,river,2018-09-22,2019-08-04T10:00:00Z,ok.tif\n",
     )
+    assert (pair.pair_id, pair.name, pair.group) == ("a.1", "Кама 1", "river")
     assert pair.before.path == tmp_path / "img/a.tif"
     assert pair.after.path == Path("/data/b.tif")
     assert (pair.label, pair.before_valid, pair.after_valid) == (tmp_path / "m.gpkg", tmp_path / "ok.tif", None)

@@ -41,6 +41,7 @@ def pair(tmp_path: Path) -> Pair:
     label[:30, :32] = 1
     return Pair(
         "p",
+        "p",
         source_of(write_raster(tmp_path / "before.tif", texture(GRID.shape), GRID), config, (1, 2, 3)),
         source_of(write_raster(tmp_path / "after.tif", texture(GRID.shape), GRID), config, (1, 2, 3)),
         ("red", "green", "blue"),
@@ -126,11 +127,11 @@ def test_missing_bands_of_the_models_are_named(pair: Pair) -> None:
 
 def test_doubts_are_warnings(pair: Pair) -> None:
     rewrite_after(pair, texture((100, 110)), utm_grid(100, 110, (30.0, 0.0, 500_000.0, 0.0, -30.0, 4_000_000.0)))
-    odd = Pair("p", pair.before, pair.after, pair.roles, before_date="2019-01-01", after_date="2018-01-01T00:00:00Z")
+    odd = dataclasses.replace(pair, label=None, before_date="2019-01-01", after_date="2018-01-01T00:00:00Z")
     swapped, coarse = checked(odd).warnings[:2]
     assert "before_date 2019-01-01 is later than after_date 2018-01-01T00:00:00Z; are the dates swapped?" in swapped
     assert "its pixels are 3.0 times larger than the first date's" in coarse
-    [same] = checked(Pair("p", pair.before, pair.before, pair.roles)).warnings
+    [same] = checked(Pair("p", "p", pair.before, pair.before, pair.roles)).warnings
     assert "both dates are the same file" in same
 
 
@@ -170,7 +171,7 @@ def test_reading_all_finds_damage_that_samples_miss(pair: Pair) -> None:
     grid = utm_grid(1500, 1500)
     for source in (pair.before, pair.after):
         write_raster(source.path, texture(grid.shape), grid, tiled=True, blockxsize=256, blockysize=256)
-    pair = Pair("p", pair.before, pair.after, pair.roles)
+    pair = Pair("p", "p", pair.before, pair.after, pair.roles)
     assert not checked(pair, read_all=True).problems
     for source in (pair.before, pair.after):
         source.path.write_bytes(source.path.read_bytes()[:-1000])
@@ -267,7 +268,7 @@ def test_mismatched_pairs_are_refused(shared: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, sensors={"s": {"bands": {"red": 1}}})
     for first, second in (("multispectral_t1.tif", "multispectral_t2.tif"), ("sar_t1.tiff", "sar_t2.tiff")):
         before, after = (source_of(folder / name, config, (1,)) for name in (first, second))
-        [problem] = check_pair(Pair("p", before, after, ("red",)), config, required=("red",)).problems
+        [problem] = check_pair(Pair("p", "p", before, after, ("red",)), config, required=("red",)).problems
         assert "covers 0% of the first date" in problem
 
 
@@ -278,7 +279,7 @@ def test_odd_files_never_stumble(shared: Path, tmp_path: Path, pixel_coordinates
     good = 0
     for file in files:
         source = source_of(file, config, (1,))
-        report = check_pair(Pair("p", source, source, ("red",)), config, required=("red",), read_all=True)
+        report = check_pair(Pair("p", "p", source, source, ("red",)), config, required=("red",), read_all=True)
         assert all(problem.startswith(str(file)) and "\n" not in problem for problem in report.problems)
         good += not report.problems
     assert good >= (95 if pixel_coordinates else 50)
@@ -289,7 +290,7 @@ def test_real_pairs_are_good_and_their_shift_is_small(shared: Path, tmp_path: Pa
     for city in ("abudhabi", "hongkong", "saclay_e"):
         folder = shared / "data" / "oscd" / city
         before, after = (source_of(folder / f"{date}.tif", config, (1, 2, 3)) for date in ("before", "after"))
-        pair = Pair(city, before, after, ("blue", "green", "red"), folder / "mask.tif")
+        pair = Pair(city, city, before, after, ("blue", "green", "red"), folder / "mask.tif")
         report = check_pair(pair, config, read_all=True)
         assert not report.problems
         assert report.shift is not None

@@ -7,8 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from cdpipe.formats.config_file import load_config
-from cdpipe.values.config import PRESETS, Config
+from cdpipe.models import required_bands
+from cdpipe.stages.model_plan import architecture_of
+from cdpipe.values.config import Config
 from cdpipe.values.errors import ConfigError
+from cdpipe.values.presets import PRESETS
 
 LEAST = """\
 name: north
@@ -174,7 +177,18 @@ def test_the_original_preset_gives_way_to_the_users_own_keys(tmp_path: Path) -> 
     assert (config.predict.overlap, config.predict.threshold) == (0.0, 0.5)
     assert load(tmp_path, LEAST, "preset=original").predict.threshold == 0.4
     assert "preset: got 'newest'" in refusal(tmp_path, f"{LEAST}preset: newest\n")
-    assert list(PRESETS) == ["original"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_recipe_whose_models_can_be_built(preset: str, tmp_path: Path) -> None:
+    config = load(tmp_path, f"{LEAST}preset: {preset}\n")
+    assert (config.train.patch, config.train.global_batch, config.train.samples_per_pair) == (256, 5, 100)
+    if preset != "original":
+        for name, model in config.train.models.items():
+            architecture = architecture_of(name, model)
+            assert required_bands(architecture, model.options) == ("red", "green", "blue")
+            assert (model.encoder_weights == "imagenet") == (architecture == "unetplusplus")
+            assert bool(model.init_from) == architecture.startswith("siamese_")
 
 
 def test_a_configuration_cannot_be_changed_and_travels(tmp_path: Path) -> None:

@@ -144,7 +144,12 @@ def small_net() -> nn.Module:
 def tiny_unet() -> nn.Module:
     torch.manual_seed(6)
     return build_model(
-        "unetplusplus", encoder="mobilenet_v2", in_channels=2, encoder_depth=3, decoder_channels=(8, 8, 8)
+        "unetplusplus",
+        encoder="mobilenet_v2",
+        input="stacked",
+        bands=["red"],
+        encoder_depth=3,
+        decoder_channels=(8, 8, 8),
     )
 
 

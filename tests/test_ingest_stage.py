@@ -61,6 +61,7 @@ def make_pair(
     paths = {name: write_raster(folder / f"{name}.tif", mask, GRID) for name, mask in masks.items()}
     return Pair(
         "p",
+        "p",
         source_of(write_raster(folder / "before.tif", before, GRID, tiled=True), config, BANDS),
         source_of(write_raster(folder / "after.tif", after, after_grid, tiled=True), config, BANDS),
         ("red", "green", "blue"),

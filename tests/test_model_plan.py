@@ -39,6 +39,7 @@ OTHER: dict[str, Any] = {
     "changed_share": 0.1,
     "precision": "bfloat16",
     "seed": 1,
+    "samples_per_pair": 7,
 }
 
 
@@ -65,7 +66,11 @@ def with_model(**options: Any) -> dict[str, Any]:
 def test_every_option_of_training_has_a_part_in_the_key(workspace: Workspace, pairs: Pairs) -> None:
     assert OTHER.keys() == Train.model_fields.keys() - {"models"}
     jobs = [plan(workspace, pairs)]
-    jobs += [plan(workspace, pairs, train=TINY_TRAIN | {name: value}) for name, value in OTHER.items()]
+    for name, value in OTHER.items():
+        base = {
+            key: kept for key, kept in TINY_TRAIN.items() if (name, key) != ("samples_per_pair", "samples_per_epoch")
+        }
+        jobs.append(plan(workspace, pairs, train=base | {name: value}))
     jobs += [plan(workspace, pairs, normalisation={"statistics": "per_date"})]
     jobs += [plan(workspace, pairs, normalisation={"bands": "together"})]
     assert len({job.key for job in jobs}) == len(jobs)
@@ -229,7 +234,7 @@ def test_bands_are_asked_for_once(tmp_path: Path, workspace: Workspace) -> None:
     assert needed_bands(make_config(workspace.root)) == ("red", "green", "blue")
     make_model(tmp_path / "m", roles=("nir", "red"))
     folders = [str(tmp_path / "m")] * 2
-    assert needed_bands(make_config(workspace.root, predict={"models": folders})) == ("nir", "red")
+    assert needed_bands(make_config(workspace.root, predict={"models": folders})) == ("red", "green", "blue", "nir")
 
 
 def trained(job: TrainJob) -> Path:

@@ -7,12 +7,16 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from cdpipe.models import build_model, input_kind, required_bands, size_divisor
+from cdpipe.models import build_model, input_kind, model_names, required_bands
+from cdpipe.models.decoders import DECODERS
 from cdpipe.values.errors import InputError
 
 SMALL: dict[str, dict[str, Any]] = {
     "unetplusplus": {"encoder": "resnet18", "decoder_channels": (16, 8, 8, 8, 4)},
     "siamese_resnet18": {"decoder_channels": (8, 8, 12, 16)},
+    "snunet": {"channels": 16},
+    **{name: {"encoder": "resnet18"} for name in DECODERS if name != "unetplusplus"},
+    "segformer": {"encoder": "mit_b0"},
 }
 
 
@@ -21,19 +25,34 @@ def small(name: str) -> nn.Module:
     return build_model(name, **SMALL[name]).eval()
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "channels"), [("unetplusplus", "difference", 1), ("siamese_resnet18", "stacked", 6)]
-)
-def test_a_model_takes_one_tensor_and_gives_logits(name: str, kind: str, channels: int) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_a_model_takes_one_tensor_and_gives_logits(name: str) -> None:
+    kind = "difference" if name in DECODERS else "stacked"
     assert input_kind(name) == kind
     assert required_bands(name) == ("red", "green", "blue")
     model = small(name)
-    x = torch.randn(2, channels, 2 * size_divisor(name), size_divisor(name))
+    x = torch.randn(2, 1 if kind == "difference" else 6, 128, 160)
     with torch.no_grad():
         logits = model(x)
         assert logits.shape == (2, 1, *x.shape[2:])
         assert torch.equal(model(x), logits)
-    assert (logits < 0).any()  # not squeezed by a sigmoid
+    assert ((logits < 0) | (logits > 1)).any()  # not squeezed by a sigmoid
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_may_read_the_bands_of_both_dates(name: str) -> None:
+    options = {**SMALL[name], "input": "stacked", "bands": ("red", "green", "blue", "nir")}
+    assert input_kind(name, options) == "stacked"
+    assert required_bands(name, options) == ("red", "green", "blue", "nir")
+    torch.manual_seed(1)
+    model = build_model(name, **options).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 8, 128, 128)).shape == (1, 1, 128, 128)
+
+
+def test_every_network_has_one_name() -> None:
+    assert len(set(model_names())) == len(model_names())
+    assert {"siamese_seresnext50", "siamese_resnext101", "siamese_densenet161", "siamese_dpn92"} < set(model_names())
 
 
 def test_unetplusplus_is_the_library_s_own() -> None:
@@ -49,10 +68,10 @@ def test_unetplusplus_passes_options_on() -> None:
     assert model.get_parameter("segmentation_head.0.weight").shape == (1, 8, 3, 3)
 
 
-@pytest.mark.parametrize("ask", [build_model, input_kind, required_bands, size_divisor])
+@pytest.mark.parametrize("ask", [build_model, input_kind, required_bands])
 def test_an_unknown_name_is_answered_with_those_that_exist(ask: Any) -> None:
-    with pytest.raises(ValueError, match="no model named 'unet'; there are unetplusplus, siamese_seresnext50"):
-        ask("unet")
+    with pytest.raises(ValueError, match="no model named 'unett'; there are unetplusplus, siamese_seresnext50"):
+        ask("unett")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +83,9 @@ def test_an_unknown_name_is_answered_with_those_that_exist(ask: Any) -> None:
             "no option decoder_chanels; it accepts .*decoder_channels",
         ),
         ("unetplusplus", {"activation": "sigmoid"}, "no option activation"),
+        ("unetplusplus", {"input": "sum"}, "expected input difference or stacked, got 'sum'"),
+        ("unet", {"bands": ["nir"]}, "bands: the grey difference is made of red, green, blue; .* input: stacked"),
+        ("snunet", {"encoder": "resnet34"}, "no option encoder; it accepts channels"),
         ("siamese_resnet18", {"encoder": "resnet34"}, "no option encoder; it accepts encoder_weights"),
         ("siamese_resnet18", {"decoder_channels": (8, 8)}, r"4 decoder channel counts.* and \(8, 8\)"),
         ("unetplusplus", {"encoder": "resnet81"}, "no encoder named 'resnet81'; did you mean resnet"),

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import DateScaling, date_scaling, model_input
+from cdpipe.arrays.normalisation import RGB, DateScaling, InputKind, Recipe, date_scaling, model_input
 from cdpipe.arrays.statistics import measure, no_pixels
 from cdpipe.values.grid import Window
 
 SHAPE = (31, 27)
 WINDOW = Window(0, 0, *SHAPE)
-RGB = ("red", "green", "blue")
 EVERYWHERE = np.ones(SHAPE, np.bool_)
 PLAIN_UNIT = (1.0, 0.0)
+KINDS: tuple[InputKind, ...] = ("difference", "stacked")
 
 Dates = tuple[NDArray[Any], NDArray[Any]]
 
@@ -30,8 +30,15 @@ def dates(seed: int, dtype: str = "uint16", bands: int = 3) -> Dates:
     return before, after
 
 
-def scalings(pair: Dates, mask: NDArray[np.bool_], *, together: bool = False) -> tuple[DateScaling, DateScaling]:
-    before, after = (date_scaling(measure(date, mask, WINDOW), RGB, PLAIN_UNIT, together) for date in pair)
+def recipe(kind: InputKind, *, together: bool = False) -> Recipe:
+    return Recipe(kind, RGB, "common", together)
+
+
+def scalings(
+    kind: InputKind, pair: Dates, mask: NDArray[np.bool_], *, together: bool = False
+) -> tuple[DateScaling, DateScaling]:
+    own = recipe(kind, together=together)
+    before, after = (date_scaling(measure(date, mask, WINDOW), RGB, PLAIN_UNIT, own) for date in pair)
     return before, after
 
 
@@ -50,7 +57,7 @@ def grey(image: NDArray[Any]) -> NDArray[np.float64]:
 def test_difference_is_the_plain_z_score_of_grey_before_minus_after(seed: int, dtype: str) -> None:
     pair = dates(seed, dtype)
     observed = np.random.default_rng(seed).random(SHAPE) < 0.8
-    result = model_input("difference", pair, observed, scalings(pair, observed))
+    result = model_input(pair, observed, scalings("difference", pair, observed))
     before, after = (z_score(grey(date), observed) for date in pair)
     assert result.shape == (1, *SHAPE)
     assert result.dtype == np.float32
@@ -61,7 +68,7 @@ def test_difference_is_the_plain_z_score_of_grey_before_minus_after(seed: int, d
 def test_stacked_is_the_plain_z_score_of_each_band_or_of_all(seed: int, together: bool) -> None:
     pair = dates(seed)
     observed = np.random.default_rng(seed).random(SHAPE) < 0.8
-    result = model_input("stacked", pair, observed, scalings(pair, observed, together=together))
+    result = model_input(pair, observed, scalings("stacked", pair, observed, together=together))
     assert result.shape == (6, *SHAPE)
     assert result.dtype == np.float32
     if together:
@@ -76,17 +83,18 @@ def test_what_the_original_program_did_to_a_whole_scene() -> None:
     eaten = [date.astype(np.float64) / 1024 for date in pair]
     colours = [(date - date.mean()) / date.std() for date in eaten]
     greys = [(grey(date) - grey(date).mean()) / grey(date).std() for date in eaten]
-    both = scalings(pair, EVERYWHERE, together=True)
-    np.testing.assert_allclose(model_input("difference", pair, EVERYWHERE, both)[0], greys[0] - greys[1], atol=1e-4)
-    np.testing.assert_allclose(model_input("stacked", pair, EVERYWHERE, both), np.concatenate(colours), atol=1e-4)
+    expected = {"difference": (greys[0] - greys[1])[None], "stacked": np.concatenate(colours)}
+    for kind in KINDS:
+        result = model_input(pair, EVERYWHERE, scalings(kind, pair, EVERYWHERE, together=True))
+        np.testing.assert_allclose(result, expected[kind], atol=1e-4)
 
 
 def test_statistics_may_count_other_pixels_than_are_observed_at_both_dates() -> None:
     pair = dates(6)
     seen_before = np.random.default_rng(1).random(SHAPE) < 0.6
-    both = (scalings(pair, seen_before)[0], scalings(pair, EVERYWHERE)[1])
+    both = (scalings("difference", pair, seen_before)[0], scalings("difference", pair, EVERYWHERE)[1])
     expected = z_score(grey(pair[0]), seen_before) - z_score(grey(pair[1]), EVERYWHERE)
-    result = model_input("difference", pair, seen_before, both)[0]
+    result = model_input(pair, seen_before, both)[0]
     np.testing.assert_allclose(result, np.where(seen_before, expected, 0), atol=1e-4)
 
 
@@ -95,9 +103,9 @@ def test_what_brightened_is_negative() -> None:
     before[:, ::2] = 200
     after = before.copy()
     after[:, 5, 5] = 900  # a new bright roof
-    result = model_input("difference", (before, after), EVERYWHERE, scalings((before, after), EVERYWHERE))
+    result = model_input((before, after), EVERYWHERE, scalings("difference", (before, after), EVERYWHERE))
     assert result[0].argmin() == 5 * SHAPE[1] + 5
-    swapped = model_input("difference", (after, before), EVERYWHERE, scalings((after, before), EVERYWHERE))
+    swapped = model_input((after, before), EVERYWHERE, scalings("difference", (after, before), EVERYWHERE))
     np.testing.assert_array_equal(swapped, -result)
 
 
@@ -105,12 +113,13 @@ def test_what_brightened_is_negative() -> None:
 def test_bands_are_found_by_their_names(order: tuple[str, ...]) -> None:
     pair = dates(7, bands=4)
     named = dict(zip(order, range(4), strict=True))
-    both = [date_scaling(measure(date, EVERYWHERE, WINDOW), order, PLAIN_UNIT, together=False) for date in pair]
-    result = model_input("stacked", pair, EVERYWHERE, (both[0], both[1]))
+    own = recipe("stacked")
+    both = [date_scaling(measure(date, EVERYWHERE, WINDOW), order, PLAIN_UNIT, own) for date in pair]
+    result = model_input(pair, EVERYWHERE, (both[0], both[1]))
     expected = [z_score(date[named[role]], EVERYWHERE) for date in pair for role in RGB]
     np.testing.assert_allclose(result, expected, atol=1e-4)
     with pytest.raises(ValueError, match="bands red, blue are not among green, nir"):
-        date_scaling(no_pixels(2), ("green", "nir"), PLAIN_UNIT, together=False)
+        date_scaling(no_pixels(2), ("green", "nir"), PLAIN_UNIT, own)
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -118,14 +127,16 @@ def test_bands_are_found_by_their_names(order: tuple[str, ...]) -> None:
 def test_a_sensor_s_unit_is_that_of_the_physical_value(unit: tuple[float, float], together: bool) -> None:
     pair = dates(8)
     physical = [date * unit[0] + unit[1] for date in pair]
-    both = [date_scaling(measure(date, EVERYWHERE, WINDOW), RGB, unit, together) for date in pair]
-    colours = model_input("stacked", pair, EVERYWHERE, (both[0], both[1]))
+    inputs = {}
+    for kind in KINDS:
+        own = recipe(kind, together=together)
+        both = [date_scaling(measure(date, EVERYWHERE, WINDOW), RGB, unit, own) for date in pair]
+        inputs[kind] = model_input(pair, EVERYWHERE, (both[0], both[1]))
     parts = physical if together else [band for date in physical for band in date]
     expected = np.concatenate([z_score(part, EVERYWHERE).reshape(-1, *SHAPE) for part in parts])
-    np.testing.assert_allclose(colours, expected, atol=1e-4)
-    difference = model_input("difference", pair, EVERYWHERE, (both[0], both[1]))[0]
+    np.testing.assert_allclose(inputs["stacked"], expected, atol=1e-4)
     before, after = (z_score(grey(date), EVERYWHERE) for date in physical)
-    np.testing.assert_allclose(difference, before - after, atol=1e-4)
+    np.testing.assert_allclose(inputs["difference"][0], before - after, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
@@ -133,39 +144,49 @@ def test_a_sensor_s_unit_is_that_of_the_physical_value(unit: tuple[float, float]
 def test_a_date_of_one_value_becomes_zero(dtype: str, value: float) -> None:
     flat = np.full((3, *SHAPE), value).astype(dtype)
     _, after = dates(9, dtype)
-    both = scalings((flat, after), EVERYWHERE)
-    assert not model_input("stacked", (flat, after), EVERYWHERE, both)[:3].any()
-    result = model_input("difference", (flat, after), EVERYWHERE, both)[0]
-    np.testing.assert_allclose(result, -z_score(grey(after), EVERYWHERE), atol=1e-4)
+    stacked, difference = (
+        model_input((flat, after), EVERYWHERE, scalings(kind, (flat, after), EVERYWHERE))
+        for kind in ("stacked", "difference")
+    )
+    assert not stacked[:3].any()
+    np.testing.assert_allclose(difference[0], -z_score(grey(after), EVERYWHERE), atol=1e-4)
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 1e300])
 @pytest.mark.parametrize("kind", ["difference", "stacked"])
-def test_not_observed_is_zero_whatever_is_stored_there(kind: Any, garbage: float) -> None:
+def test_not_observed_is_zero_whatever_is_stored_there(kind: InputKind, garbage: float) -> None:
     clean = dates(10, "float64")
     observed = np.random.default_rng(2).random(SHAPE) < 0.6
     before, after = (np.where(observed, date, garbage) for date in clean)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = model_input(kind, (before, after), observed, scalings((before, after), observed))
+        result = model_input((before, after), observed, scalings(kind, (before, after), observed))
     assert not result[:, ~observed].any()
-    np.testing.assert_array_equal(result, model_input(kind, clean, observed, scalings(clean, observed)))
+    np.testing.assert_array_equal(result, model_input(clean, observed, scalings(kind, clean, observed)))
 
 
 @given(row=st.integers(0, 30), col=st.integers(0, 26), height=st.integers(1, 31), width=st.integers(1, 27))
 @pytest.mark.parametrize("kind", ["difference", "stacked"])
 def test_a_window_is_normalised_as_it_is_within_the_scene(
-    kind: Any, row: int, col: int, height: int, width: int
+    kind: InputKind, row: int, col: int, height: int, width: int
 ) -> None:
     pair = dates(11)
     observed = np.random.default_rng(3).random(SHAPE) < 0.8
-    both = scalings(pair, observed)
+    both = scalings(kind, pair, observed)
     part = np.s_[row : row + height, col : col + width]
-    whole = model_input(kind, pair, observed, both)
-    cut = model_input(kind, (pair[0][:, *part], pair[1][:, *part]), observed[part], both)
+    whole = model_input(pair, observed, both)
+    cut = model_input((pair[0][:, *part], pair[1][:, *part]), observed[part], both)
     assert np.array_equal(cut, whole[:, *part])
 
 
 def test_no_observed_pixel_gives_no_scaling() -> None:
     with pytest.raises(ValueError, match="no pixels"):
-        date_scaling(no_pixels(3), RGB, PLAIN_UNIT, together=False)
+        date_scaling(no_pixels(3), RGB, PLAIN_UNIT, recipe("stacked"))
+
+
+def test_any_bands_may_be_stacked() -> None:
+    pair, order = dates(12, bands=4), ("red", "green", "blue", "nir")
+    own = Recipe("stacked", ("nir", "red"), "common", together=False)
+    both = [date_scaling(measure(date, EVERYWHERE, WINDOW), order, PLAIN_UNIT, own) for date in pair]
+    expected = [z_score(date[band], EVERYWHERE) for date in pair for band in (3, 0)]
+    np.testing.assert_allclose(model_input(pair, EVERYWHERE, (both[0], both[1])), expected, atol=1e-4)

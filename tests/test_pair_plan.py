@@ -33,7 +33,7 @@ def make_pair(folder: Path) -> Pair:
     paths = [write_raster(folder / f"{name}.tif", image + number, GRID) for number, name in enumerate(("a", "b"))]
     before, after = (source_of(path, config, BANDS) for path in paths)
     label, valid = (write_raster(folder / f"{name}.tif", mask, GRID) for name in ("label", "valid"))
-    return Pair("p", before, after, ("red", "green", "blue"), label=label, after_valid=valid)
+    return Pair("p", "p", before, after, ("red", "green", "blue"), label=label, after_valid=valid)
 
 
 def plan(pair: Pair, config: Config) -> PlannedPair:

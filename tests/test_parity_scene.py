@@ -16,7 +16,7 @@ from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
 from cdpipe.formats.stored_pair import load_pair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
-from cdpipe.models import build_model, input_kind, load_published
+from cdpipe.models import build_model, load_published
 from cdpipe.stages.inference import Execution, Placement, make_forward, predict_window
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid
@@ -89,8 +89,8 @@ def test_a_patch_of_the_scene(ingested: Project, expected: Any, name: str, place
     window = Window(place[0] * PATCH, place[1] * PATCH, PATCH, PATCH)
     place_ = Placement(PatchGrid(pair.grid.shape, PATCH, PATCH), window)
     assert place_.halo == window
-    observed, scalings = read_observed(workspace, pair, window), pair.scalings(card.statistics, card.together)
-    scene = model_input(input_kind(card.architecture), read_dates(workspace, pair, window), observed, scalings)
+    observed, scalings = read_observed(workspace, pair, window), pair.scalings(card.recipe)
+    scene = model_input(read_dates(workspace, pair, window), observed, scalings)
     forward = make_forward(load_network(folder, card), Execution("d4", "float32", "cpu", 1))
     found = predict_window(forward, 1, scene, observed, place_)
     np.testing.assert_allclose(found, expected[name][window.slices], atol=TOLERANCE, rtol=0)

@@ -38,6 +38,15 @@ PUBLISHED_ENCODER = {
         "features.denseblock4.": "4.1.",
         "features.norm5.": "4.2.",
     },
+    "DPNEncoder": {
+        "features.conv1_1.conv.": "0.0.",
+        "features.conv1_1.bn.": "0.1.",
+        **{f"features.conv2_{block}.": f"1.{block}." for block in range(1, 4)},
+        **{f"features.conv3_{block}.": f"2.{block - 1}." for block in range(1, 5)},
+        **{f"features.conv4_{block}.": f"3.{block - 1}." for block in range(1, 21)},
+        **{f"features.conv5_{block}.": f"4.{block - 1}." for block in range(1, 4)},
+        "features.conv5_bn_ac.": "4.3.",
+    },
 }
 
 
@@ -161,9 +170,19 @@ def test_many_misfits_are_cut_short() -> None:
     assert len(str(raised.value)) < 300
 
 
-def test_only_siamese_networks_take_published_weights() -> None:
-    with pytest.raises(ValueError, match="not UnetPlusPlus"):
-        load_published(build_model("unetplusplus", encoder="resnet18"), {})
+@pytest.mark.parametrize("name", ["unetplusplus", "siamese_resnet18", "snunet"])
+def test_a_network_s_own_names_are_understood(name: str) -> None:
+    options: dict[str, Any] = {"channels": 16} if name == "snunet" else {}
+    options |= {"encoder": "resnet18"} if name == "unetplusplus" else {}
+    given, model = (build_model(name, **options) for _ in range(2))
+    assert load_published(model, {f"module.{key}": value for key, value in given.state_dict().items()}) == ()
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in given.state_dict().items())
+    last = {"unetplusplus": "segmentation_head.0", "siamese_resnet18": "final", "snunet": "conv_final"}[name]
+    weights = given.state_dict()
+    for part in ("weight", "bias"):
+        weights[f"{last}.{part}"] = weights[f"{last}.{part}"].repeat_interleave(2, 0)
+    assert load_published(model, weights) == (f"{last}.weight", f"{last}.bias")
 
 
 def reference_weights(reference: Path, network: str, classes: int) -> dict[str, Tensor]:

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from rasters import utm_grid
 from stored import RGB, Bytes, Dates, store_pair
 
+from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.samples import CellPool, Sampler, draw_sample, draw_window, index_cells
 from cdpipe.values.windows import CELL, TILE
+
+STACKED = Recipe("stacked", ("red", "green", "blue"), "common", together=False)
 
 LARGE, QUIET, SMALL = (300, 560), (130, 200), (40, 50)
 
@@ -53,15 +56,15 @@ def pairs(workspace: Workspace, labels: tuple[Bytes, Bytes, Bytes]) -> tuple[Lab
 
 def make_sampler(workspace: Workspace, pairs: tuple[LabelledPair, ...], patch: int, share: float = 0.7) -> Sampler:
     pools = index_cells(workspace, pairs)
-    return Sampler(workspace, pairs, pools, patch, share, "stacked", "common", together=False, seed=5)
+    return Sampler(workspace, pairs, pools, patch, share, STACKED, seed=5)
 
 
 def places(sampler: Sampler, x: NDArray[np.float32], number: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Row and column of every pixel of a sample, read off its values; at both dates, which must agree."""
     pair = sampler.pairs[number].pair
-    before, after = pair.scalings("common", together=False)
+    before, after = pair.scalings(STACKED)
     (row, col, _), (mirrored_row, same_col, _) = (
-        [(band - bias) / gain for band, (gain, bias) in zip(date, scaling.colour, strict=True)]
+        [(band - bias) / gain for band, (gain, bias) in zip(date, scaling.each, strict=True)]
         for date, scaling in ((x[:3], before), (x[3:], after))
     )
     rows, cols = np.rint(row).astype(np.intp), np.rint(col).astype(np.intp)
@@ -211,7 +214,7 @@ def test_windows_lie_inside_the_scene_and_hold_their_cell(
     cell = pixel[0] // CELL * -(-shape[1] // CELL) + pixel[1] // CELL
     pool = CellPool((0,), (np.array([cell]),))
     pair = LabelledPair(StoredPair("p", "k", utm_grid(*shape), TILE, RGB, ((1.0, 0.0), (1.0, 0.0)), {}), "l")
-    sampler = Sampler(Workspace(Path()), (pair,), (pool, pool), patch, 0.5, "stacked", "common", together=False, seed=0)
+    sampler = Sampler(Workspace(Path()), (pair,), (pool, pool), patch, 0.5, STACKED, seed=0)
     _, *starts = draw_window(sampler, np.random.default_rng(seed))
     for start, at, length in zip(starts, pixel, shape, strict=True):
         assert start >= 0

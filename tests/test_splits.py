@@ -24,7 +24,7 @@ SPLITS = {"train", "val", "test"}
 
 def planned(pair_id: str, grid: Grid, *, label: bool = True, split: str | None = None) -> PlannedPair:
     label_path = Path("label.tif") if label else None
-    pair = Pair(pair_id, SOURCE, SOURCE, ("red",), label=label_path, split=split)
+    pair = Pair(pair_id, pair_id, SOURCE, SOURCE, ("red",), label=label_path, split=split)
     return PlannedPair(pair, grid, ("uint8", "uint8"), "pair", "label" if label else None, {})
 
 

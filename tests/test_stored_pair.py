@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasters import utm_grid
 from stored import RGB, store_pair
 
-from cdpipe.arrays.normalisation import date_scaling
+from cdpipe.arrays.normalisation import Recipe, date_scaling
 from cdpipe.arrays.statistics import Moments, measure
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair, load_pair, read_dates, read_observed
@@ -110,11 +110,12 @@ def test_each_date_is_normalised_by_its_own_statistics_and_unit(stored: Stored) 
         ("per_date", (stored.valid & 1 > 0, stored.valid & 2 > 0)),
     ):
         for together in (True, False):
+            recipe = Recipe("difference", RGB, statistics, together)
             expected = tuple(
-                date_scaling(measure(date, mask, scene), RGB, unit, together)
+                date_scaling(measure(date, mask, scene), RGB, unit, recipe)
                 for date, mask, unit in zip(stored.dates, masks, units, strict=True)
             )
-            assert pair.scalings(statistics, together) == expected
+            assert pair.scalings(recipe) == expected
 
 
 def test_moments_are_kept_exactly(stored: Stored) -> None:

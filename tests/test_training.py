@@ -23,6 +23,7 @@ from cdpipe.arrays.metrics import score_histogram
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.evaluation import BASELINE_RECIPE
 from cdpipe.stages.model_plan import plan_training
 from cdpipe.stages.samples import draw_sample
 from cdpipe.stages.train_job import TrainJob
@@ -199,7 +200,7 @@ def ramp(patches: NDArray[np.float32]) -> NDArray[np.float32]:
 def whole_scene(item: LabelledPair, dates: Dates, valid: NDArray[np.uint8], patch: int) -> NDArray[np.float32]:
     """Probabilities of ``ramp`` from plain arrays; NaN where not observed."""
     observed = valid == 3
-    scene = model_input("difference", dates, observed, item.pair.scalings("common", together=False))[0]
+    scene = model_input(dates, observed, item.pair.scalings(BASELINE_RECIPE))[0]
     padded = np.pad(scene, [(0, -length % patch) for length in scene.shape], mode="reflect")
     rows, cols = (length // patch for length in padded.shape)
     tiles = padded.reshape(rows, patch, cols, patch).swapaxes(1, 2).reshape(-1, 1, patch, patch)

@@ -16,7 +16,7 @@ from cdpipe.values.grid import ID_PATTERN
 
 SPLITS = ("train", "val", "test")
 COLUMNS = (
-    *("pair_id", "before", "after", "composite", "label", "split"),
+    *("pair_id", "name", "before", "after", "composite", "label", "split", "group"),
     *("before_date", "after_date", "before_sensor", "after_sensor", "sensor", "before_valid", "after_valid"),
 )
 
@@ -62,22 +62,26 @@ class Pair:
     """Two dates of one place, as a row of the catalog names them.
 
     Attributes:
-        pair_id: Its name, good as a folder's name.
+        pair_id: Its identifier, good as a folder's name.
+        name: What its owner calls it, in any script; the identifier where the catalog has no other.
         before: The first date, whose grid is the pair's grid.
         after: The second date.
         roles: Band roles that both sensors have, in the first sensor's order.
         label: Raster or vector file of what changed.
         split: "train", "val", "test" or None.
+        group: Pairs of one group, such as neighbours, fall into the same fold; the pair alone where there is none.
         before_date: ISO 8601, as the catalog has it; so is ``after_date``.
         before_valid: Raster that says which pixels of the first date to use; so is ``after_valid``.
     """
 
     pair_id: str
+    name: str
     before: Source
     after: Source
     roles: tuple[str, ...]
     label: Path | None = None
     split: str | None = None
+    group: str | None = None
     before_date: str | None = None
     after_date: str | None = None
     before_valid: Path | None = None
@@ -156,7 +160,18 @@ def _read_pair(cells: Mapping[str, str], config: Config, found: list[str]) -> Pa
     if sources is None:
         return None
     before, after, roles = sources
-    return Pair(pair_id, before, after, roles, split=split, before_date=before_date, after_date=after_date, **optional)
+    return Pair(
+        pair_id,
+        cells.get("name") or pair_id,
+        before,
+        after,
+        roles,
+        split=split,
+        group=cells.get("group") or None,
+        before_date=before_date,
+        after_date=after_date,
+        **optional,
+    )
 
 
 def _read_sources(

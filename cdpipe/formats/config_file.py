@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cdpipe.values.config import PRESETS, Config
+from cdpipe.values.config import Config
 from cdpipe.values.errors import ConfigError
+from cdpipe.values.presets import PRESETS
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,15 +50,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(values: dict[str, Any], base: Path, overrides: Sequence[str] = (), where: str = "config") -> Config:
     """Validate a configuration given as a mapping; see :func:`load_config`."""
-    for override in overrides:
-        values = _merge(values, _parse_override(override))
+    values = _merge(values, parse_overrides(overrides))
     preset = values.get("preset")
     if isinstance(preset, str) and preset in PRESETS:
         values = _merge(PRESETS[preset], values)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        lines = _describe_all(error.errors())
+        lines = describe_mistakes(error)
         raise ConfigError("\n".join([f"{where}: {len(lines)} mistake(s)", *lines])) from None
     return _absolute(config, base)
 
@@ -75,6 +75,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys such as name, catalog, workspace, sensors")
+    return values
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested mapping of ``dotted.key=value`` strings; of two for one key the later wins.
+
+    Raises:
+        ConfigError: If one is not of that form.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        values = _merge(values, _parse_override(override))
     return values
 
 
@@ -100,11 +112,11 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe_all(details: Sequence[Any]) -> list[str]:
+def describe_mistakes(error: ValidationError, root: type[BaseModel] = Config) -> list[str]:
     """One line a mistake; where a key takes several kinds of value, pydantic complains once for each."""
     found: dict[str, list[str]] = {}
-    for detail in details:
-        key, text = _describe(detail)
+    for detail in error.errors():
+        key, text = _describe(detail, root)
         found.setdefault(key, []).append(text)
     return [
         f"  {key}: {texts[0]}{''.join(f', or {_expectation(text)}' for text in texts[1:])}"
@@ -117,13 +129,13 @@ def _expectation(text: str) -> str:
     return expected[:1].lower() + expected[1:]
 
 
-def _describe(detail: Any) -> tuple[str, str]:
+def _describe(detail: Any, root: type[BaseModel]) -> tuple[str, str]:
     # pydantic adds the tried member of a union to the location ("threshold.float"); drop what is not a key
     members = r"(constrained|function|literal|float|int|str|bool|list)(\b|\[)"
     location = [str(part) for part in detail["loc"] if not re.match(members, str(part))]
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(root, location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
         return key, f"unknown key; {hint}"
@@ -132,9 +144,9 @@ def _describe(detail: Any) -> tuple[str, str]:
     return key, f"got {detail['input']!r}; {detail['msg'].removeprefix('Value error, ')}"
 
 
-def _known_keys(location: list[str]) -> list[str]:
+def _known_keys(root: type[BaseModel], location: list[str]) -> list[str]:
     """Keys that the section at ``location`` has."""
-    section: Any = Config
+    section: Any = root
     for part in location:
         if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
             section = section.model_fields[part].annotation

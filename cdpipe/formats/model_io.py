@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.workspace import hash_file, read_json, write_atomically, write_json
 from cdpipe.models import build_model, input_kind
 from cdpipe.values.errors import InputError, IntegrityError
@@ -34,7 +35,8 @@ class ModelCard:
         weights_sha256: Hash of the weights' file.
         training_key: What it was trained on and how; None where that is not known.
         threshold: Suggested threshold, fitted on validation pairs.
-        metrics: Figures on validation pairs.
+        metrics: Figures on validation pairs, or what an imported file said.
+        fresh: Parameters that still have random values, since the imported file had none that fit.
     """
 
     name: str
@@ -48,14 +50,20 @@ class ModelCard:
     training_key: str | None = None
     threshold: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Hash of everything that bears on what the model predicts."""
         parts = {**asdict(self), "roles": list(self.roles)}
-        for other in ("name", "training_key", "threshold", "metrics"):
+        for other in ("name", "training_key", "threshold", "metrics", "fresh"):
             del parts[other]
         return content_key("model", parts)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How stored pixels become its input."""
+        return Recipe(input_kind(self.architecture, self.arguments), self.roles, self.statistics, self.together)
 
 
 def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor]) -> ModelCard:
@@ -86,11 +94,24 @@ def read_card(folder: Path) -> ModelCard:
     if values is None:
         raise InputError(f"model {folder}: expected a model folder with a readable {CARD}")
     try:
-        card = ModelCard(**{**values, "roles": tuple(values["roles"])})
-        input_kind(card.architecture)
+        card = ModelCard(**{**values, "roles": tuple(values["roles"]), "fresh": tuple(values["fresh"])})
+        input_kind(card.architecture, card.arguments)
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"model {folder}: {CARD} is not one that cdpipe wrote: {error}") from None
     return card
+
+
+def check_trained(folder: Path, card: ModelCard) -> None:
+    """Refuse a model whose last layer is random: it would predict noise.
+
+    Raises:
+        InputError: If that is so.
+    """
+    if card.fresh:
+        raise InputError(
+            f"model {folder}: {', '.join(card.fresh)} never learned anything (the imported weights had other classes); "
+            f"train it first: train.models.{card.architecture}.init_from: {folder}"
+        )
 
 
 def load_network(folder: Path, card: ModelCard) -> nn.Module:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import DateScaling, date_scaling
+from cdpipe.arrays.normalisation import DateScaling, Recipe, date_scaling
 from cdpipe.arrays.statistics import Moments
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.store import open_layer, read_window
@@ -42,11 +42,11 @@ class StoredPair:
     units: tuple[tuple[float, float], tuple[float, float]]
     moments: dict[str, tuple[Moments, Moments]]
 
-    def scalings(self, statistics: str, together: bool) -> tuple[DateScaling, DateScaling]:
-        """How each date is normalised; see :class:`cdpipe.values.config.Normalisation`."""
+    def scalings(self, recipe: Recipe) -> tuple[DateScaling, DateScaling]:
+        """How each date is normalised."""
         before, after = (
-            date_scaling(moments, self.roles, unit, together)
-            for moments, unit in zip(self.moments[statistics], self.units, strict=True)
+            date_scaling(moments, self.roles, unit, recipe)
+            for moments, unit in zip(self.moments[recipe.statistics], self.units, strict=True)
         )
         return before, after
 

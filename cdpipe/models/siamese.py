@@ -58,6 +58,24 @@ def densenet_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
     return [*features[:-1], torch.relu(features[-1])]
 
 
+def dpn_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
+    """Return a DPN's features where the published network takes them.
+
+    Unlike the library's, the two paths of a skip are concatenated as they are, without a ReLU.
+    """
+    layers = dict(encoder.get_submodule("features").named_children())
+    for name in ("conv", "bn", "act"):
+        x = layers["conv1_1"].get_submodule(name)(x)
+    features = [x]
+    paths: Tensor | tuple[Tensor, Tensor] = layers["conv1_1"].get_submodule("pool")(x)
+    for stage in ("conv2_", "conv3_", "conv4_", "conv5_"):
+        for name, layer in layers.items():
+            if name.startswith(stage):
+                paths = layer(paths)
+        features.append(torch.cat(paths, dim=1) if isinstance(paths, tuple) else paths)
+    return features
+
+
 class SiameseUnet(nn.Module):
     """U-Net that encodes both dates with the same weights and decodes them together to one logit per pixel.
 

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.normalisation import date_scaling, model_input
 from cdpipe.arrays.statistics import measure
-from cdpipe.formats.model_io import load_network, read_card
-from cdpipe.models import input_kind
+from cdpipe.formats.model_io import check_trained, load_network, read_card
 from cdpipe.stages.inference import Execution, Placement, make_forward, predict_window
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
@@ -44,6 +43,7 @@ def predict_array(
         InputError: If there is no such model or no pixel is observed.
     """
     card = read_card(Path(model))
+    check_trained(Path(model), card)
     _check(before, after, observed, card.roles)
     if tta not in ("d4", "none"):
         raise ValueError(f"expected tta d4 or none, got {tta!r}")
@@ -55,10 +55,10 @@ def predict_array(
     window = Window(0, 0, *both.shape)
     masks = [both, both] if card.statistics == "common" else own
     scalings = [
-        date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), together=card.together)
+        date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), card.recipe)
         for date, mask in zip((before, after), masks, strict=True)
     ]
-    scene = model_input(input_kind(card.architecture), (before, after), both, (scalings[0], scalings[1]))
+    scene = model_input((before, after), both, (scalings[0], scalings[1]))
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
     forward = make_forward(load_network(Path(model), card), Execution(tta, "float32", "cpu", 1))
     return predict_window(forward, 1, scene, both, place)

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from cdpipe.arrays.normalisation import RGB
 from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace, write_atomically
-from cdpipe.models import build_model, model_names, required_bands
+from cdpipe.models import build_model, input_kind, model_names, required_bands
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, best_epoch
 from cdpipe.values.config import Config, Model
@@ -45,8 +46,8 @@ def needed_bands(config: Config) -> tuple[str, ...]:
         roles = [role for folder in config.predict.models for role in read_card(folder).roles]
     else:
         models = config.train.models.items()
-        roles = [role for name, model in models for role in required_bands(architecture_of(name, model))]
-    return tuple(dict.fromkeys(roles))
+        roles = [role for name, model in models for role in required_bands(architecture_of(name, model), model.options)]
+    return tuple(dict.fromkeys([*RGB, *roles]))  # pictures and the baseline are made of the first three
 
 
 def plan_training(
@@ -76,11 +77,7 @@ def _plan_model(
 ) -> TrainJob:
     model, options = config.train.models[name], config.train
     architecture = architecture_of(name, model)
-    arguments: dict[str, Any] = dict(model.arguments)
-    if model.encoder is not None:
-        arguments["encoder"] = model.encoder
-    if model.encoder_weights is not None:
-        arguments["encoder_weights"] = model.encoder_weights
+    arguments = model.options
     start = read_card(model.init_from) if model.init_from else None
     if start is not None:
         expected = (architecture, {k: v for k, v in arguments.items() if k != "encoder_weights"})
@@ -89,11 +86,12 @@ def _plan_model(
             raise ConfigError(
                 f"train.models.{name}.init_from: expected a model of {expected}, {model.init_from} holds {arrived}"
             )
-    _check_arguments(name, architecture, arguments)
+    _check_arguments(name, architecture, arguments, options.patch, frozen=model.frozen_epochs > 0)
     ingredients = {
         "architecture": architecture,
         "arguments": arguments,
         "init_from": start.key if start else None,
+        "frozen_epochs": model.frozen_epochs,
         "options": options.model_dump(mode="json", exclude={"models"}),
         "normalisation": config.normalisation.model_dump(mode="json"),
         "train": sorted([item.pair.key, item.label_key] for item in train),
@@ -107,6 +105,7 @@ def _plan_model(
         architecture=architecture,
         arguments=arguments,
         init_from=model.init_from,
+        frozen_epochs=model.frozen_epochs,
         options=options,
         normalisation=config.normalisation,
         train=ordered[0],
@@ -115,13 +114,19 @@ def _plan_model(
     )
 
 
-def _check_arguments(name: str, architecture: str, arguments: dict[str, Any]) -> None:
-    """Refuse what no network can be built of; on the device "meta" that takes neither memory nor time."""
+def _check_arguments(name: str, architecture: str, arguments: dict[str, Any], patch: int, *, frozen: bool) -> None:
+    """Refuse what no network can be built of or run on; on the device "meta" that takes neither memory nor time."""
+    options = {key: value for key, value in arguments.items() if key != "encoder_weights"}
+    bands = required_bands(architecture, options)
+    channels = 1 if input_kind(architecture, options) == "difference" else 2 * len(bands)
     try:
-        with torch.device("meta"):
-            build_model(architecture, **{**arguments, "encoder_weights": None})
-    except (ValueError, TypeError, RuntimeError) as error:
-        given = ", ".join(f"{key}: {value}" for key, value in arguments.items())
+        with torch.device("meta"), torch.no_grad():
+            network = build_model(architecture, **options).eval()
+            network(torch.empty(1, channels, patch, patch))
+            if frozen:
+                network.get_submodule("encoder")
+    except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError) as error:
+        given = f"patches of {patch} pixels, " + ", ".join(f"{key}: {value}" for key, value in arguments.items())
         raise ConfigError(f"train.models.{name}: no {architecture} can be built with {given}: {error}") from None
 
 
@@ -129,7 +134,9 @@ def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) 
     """Steps of an epoch: its samples in global batches; by default as many as cover the labelled area once."""
     options = config.train
     samples = options.samples_per_epoch
-    if samples == "auto":
+    if options.samples_per_pair is not None:
+        samples = options.samples_per_pair * len(train)
+    elif samples == "auto":
         samples = sum(_label_count(workspace, item, "valid") for item in train) // options.patch**2
     return max(1, samples // options.global_batch)
 
@@ -156,7 +163,7 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
         name=job.name,
         architecture=job.architecture,
         arguments=job.arguments,
-        roles=required_bands(job.architecture),
+        roles=job.recipe.roles,
         statistics=job.normalisation.statistics,
         together=job.normalisation.bands == "together",
         patch=job.options.patch,
@@ -188,7 +195,7 @@ def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
         f"best epoch: {best['epoch'] + 1}"
     )
     fitted = f"{best['best_threshold']:.3f} (F1 {best['f1_at_best_threshold']:.3f} on those pairs)"
-    bands = f"{', '.join(required_bands(job.architecture))}, normalised by {job.normalisation.statistics} statistics"
+    bands = f"{', '.join(job.recipe.roles)}, normalised by {job.normalisation.statistics} statistics"
     facts = {
         "architecture": f"{job.architecture} {json.dumps(job.arguments)}",
         "input": f"{bands} of {job.normalisation.bands} band",

@@ -12,7 +12,6 @@ from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import open_layer, read_window, write_block
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
-from cdpipe.models import input_kind
 from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.keys import content_key
@@ -83,12 +82,7 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
     """
     place = Placement(member.lattice(pair), pair.window(key))
     observed = read_observed(workspace, pair, place.halo)
-    scene = model_input(
-        input_kind(member.card.architecture),
-        read_dates(workspace, pair, place.halo),
-        observed,
-        pair.scalings(member.card.statistics, member.card.together),
-    )
+    scene = model_input(read_dates(workspace, pair, place.halo), observed, pair.scalings(member.card.recipe))
     probability = predict_window(forward, member.execution.batch, scene, observed, place)
     own = probability_key(pair.key, member)
     stored = write_block(workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability)

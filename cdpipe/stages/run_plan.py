@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.model_io import ModelCard, read_card
+from cdpipe.formats.model_io import ModelCard, check_trained, read_card
 from cdpipe.formats.records import GROUP_RECORD, missing_blocks, write_record
 from cdpipe.formats.store import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, metadata_files
 from cdpipe.formats.stored_pair import StoredPair
@@ -59,6 +59,8 @@ def plan_members(config: Config, folders: Sequence[Path], device: str) -> tuple[
         ConfigError: If two share a name or a weight is given to a model that is not there.
     """
     cards = [read_card(folder) for folder in folders]
+    for folder, card in zip(folders, cards, strict=True):
+        check_trained(folder, card)
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
         raise ConfigError(f"predict.models: expected models of different names, got {', '.join(names)}")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.augment import augment
-from cdpipe.arrays.normalisation import InputKind, model_input
+from cdpipe.arrays.normalisation import Recipe, model_input
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
@@ -71,9 +71,7 @@ class Sampler:
         pools: See :func:`index_cells`.
         patch: Side of a sample in pixels.
         changed_share: Share of the samples drawn where there is change, if there is any.
-        kind: What the model eats.
-        statistics: See :class:`cdpipe.values.config.Normalisation`.
-        together: Likewise.
+        recipe: What the model eats.
         seed: Of the training run.
     """
 
@@ -82,9 +80,7 @@ class Sampler:
     pools: tuple[CellPool, CellPool]
     patch: int
     changed_share: float
-    kind: InputKind
-    statistics: str
-    together: bool
+    recipe: Recipe
     seed: int
 
 
@@ -109,7 +105,7 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     label = read_window(open_layer(group, "label"), window)
     observed = read_observed(sampler.workspace, item.pair, window)
     label = np.where(observed, label, np.uint8(IGNORE))
-    x = model_input(sampler.kind, (before, after), observed, item.pair.scalings(sampler.statistics, sampler.together))
+    x = model_input((before, after), observed, item.pair.scalings(sampler.recipe))
     return augment(np.ascontiguousarray(x[:, mirror[0], mirror[1]]), label[mirror], int(rng.integers(2**31)))
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.models import input_kind, required_bands
 from cdpipe.stages.inference import Execution
 from cdpipe.values.config import Normalisation, Train
 
@@ -25,6 +27,7 @@ class TrainJob:
         architecture: Name in :func:`cdpipe.models.build_model`.
         arguments: Its arguments.
         init_from: Model folder to start from, or None.
+        frozen_epochs: Epochs in which the encoder keeps its weights.
         options: The configuration's ``train``.
         normalisation: The configuration's ``normalisation``.
         train: Pairs to learn from.
@@ -38,11 +41,19 @@ class TrainJob:
     architecture: str
     arguments: dict[str, Any]
     init_from: Path | None
+    frozen_epochs: int
     options: Train
     normalisation: Normalisation
     train: tuple[LabelledPair, ...]
     val: tuple[LabelledPair, ...]
     steps: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """How stored pixels become the network's input."""
+        kind = input_kind(self.architecture, self.arguments)
+        roles = required_bands(self.architecture, self.arguments)
+        return Recipe(kind, roles, self.normalisation.statistics, self.normalisation.bands == "together")
 
 
 @dataclass(frozen=True, slots=True)

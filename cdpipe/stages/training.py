@@ -17,7 +17,7 @@ from torch import nn
 from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.metrics import ScoreHistogram, best_threshold, counts_by_threshold
 from cdpipe.formats.model_io import load_network, read_card
-from cdpipe.models import build_model, input_kind
+from cdpipe.models import build_model
 from cdpipe.stages.inference import make_forward
 from cdpipe.stages.samples import Sampler, draw_sample, index_cells
 from cdpipe.stages.train_job import TrainJob, Worker, execution
@@ -90,9 +90,7 @@ def make_sampler(job: TrainJob) -> Sampler:
         pools=index_cells(job.workspace, job.train),
         patch=job.options.patch,
         changed_share=job.options.changed_share,
-        kind=input_kind(job.architecture),
-        statistics=job.normalisation.statistics,
-        together=job.normalisation.bands == "together",
+        recipe=job.recipe,
         seed=job.options.seed,
     )
 
@@ -119,6 +117,8 @@ def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module
     device = torch.device(worker.device)
     half = execution(job, worker).precision == "bfloat16"
     epoch, total = len(state.history), 0.0
+    if job.frozen_epochs:
+        _freeze_encoder(state.network, frozen=epoch < job.frozen_epochs)
     for step, (scenes, labels) in enumerate(_batches(job, worker, sampler, epoch)):
         x = torch.from_numpy(scenes).to(device, memory_format=torch.channels_last)
         y = torch.from_numpy(labels).to(device)
@@ -131,6 +131,12 @@ def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module
         total += float(loss.detach())
         worker.progress(epoch, step + 1, total / (step + 1))
     return total / job.steps
+
+
+def _freeze_encoder(network: nn.Module, *, frozen: bool) -> None:
+    """Keep the encoder's weights and running statistics as they are, or let go of them."""
+    encoder = network.get_submodule("encoder")
+    encoder.requires_grad_(not frozen).train(not frozen)
 
 
 def _share_buffers(network: nn.Module, worker: Worker) -> None:

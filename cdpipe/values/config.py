@@ -1,11 +1,12 @@
 """The configuration: one YAML file, every key known, every mistake listed at once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cdpipe.values.grid import ID_PATTERN
+from cdpipe.values.presets import PRESETS
 from cdpipe.values.windows import TILE
 
 Auto = Literal["auto"]
@@ -78,24 +79,46 @@ class Normalisation(Section):
 class Model(Section):
     """One model to train; its name in the configuration is its architecture unless ``architecture`` says so.
 
-    ``init_from`` is a model folder to start from. ``arguments`` go to the network's constructor as they are.
+    ``input`` is ``difference`` (of the greys) or ``stacked`` (``bands`` of both dates) for the decoders that can eat
+    either. ``init_from`` is a model folder to start from, whose encoder keeps its weights for ``frozen_epochs``.
+    ``arguments`` go to the network's constructor as they are.
     """
 
     architecture: str | None = None
     encoder: str | None = None
     encoder_weights: str | None = None
+    input: Literal["difference", "stacked"] | None = None
+    bands: tuple[str, ...] | None = Field(default=None, min_length=1)
     init_from: Path | None = None
+    frozen_epochs: Annotated[int, Field(ge=0)] = 0
     arguments: dict[str, int | float | str | bool | list[int] | None] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Model":
+        if self.frozen_epochs and not (self.init_from or self.encoder_weights):
+            raise ValueError("frozen_epochs: a random encoder must learn; give init_from or encoder_weights")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of the network's constructor."""
+        own = {"encoder", "encoder_weights", "input", "bands"}
+        return {**self.arguments, **self.model_dump(mode="json", include=own, exclude_none=True)}
 
 
 class Train(Section):
-    """How models are trained. ``samples_per_epoch: auto`` is one pass over the training pairs' area."""
+    """How models are trained.
+
+    ``samples_per_epoch: auto`` is one pass over the training pairs' area; ``samples_per_pair`` instead counts so many
+    for each training pair, however large.
+    """
 
     models: dict[str, Model] = {"unetplusplus": Model(), "siamese_seresnext50": Model()}
     patch: int = Field(default=256, ge=32, multiple_of=32)
     global_batch: Positive = 8
     epochs: Positive = 150
     samples_per_epoch: Positive | Auto = "auto"
+    samples_per_pair: Positive | None = None
     learning_rate: float = Field(default=1e-4, gt=0)
     decay: float = Field(default=0.97, gt=0, le=1)
     patience: Positive = 7
@@ -108,6 +131,8 @@ class Train(Section):
         wrong = [name for name in self.models if not ID_PATTERN.fullmatch(name)]
         if wrong:
             raise ValueError(f"a model's name must match {ID_PATTERN.pattern}, got {', '.join(wrong)}")
+        if self.samples_per_pair is not None and self.samples_per_epoch != "auto":
+            raise ValueError("give samples_per_epoch or samples_per_pair, not both")
         return self
 
 
@@ -149,7 +174,7 @@ class Config(Section):
     catalog: Path
     workspace: Path
     sensors: dict[str, Sensor] = Field(min_length=1)
-    preset: Literal["original"] | None = None
+    preset: str | None = None
     input: Input = Input()
     align: Align = Align()
     label: Label = Label()
@@ -158,12 +183,9 @@ class Config(Section):
     predict: Predict = Predict()
     resources: Resources = Resources()
 
-
-# What the original program did, as far as it bears on results; the user's own keys win.
-PRESETS = {
-    "original": {
-        "normalisation": {"statistics": "per_date", "bands": "together"},
-        "train": {"patch": 256, "global_batch": 5, "epochs": 150, "patience": 7},
-        "predict": {"overlap": 0.0, "tta": "d4", "precision": "float32", "threshold": 0.4},
-    }
-}
+    @field_validator("preset")
+    @classmethod
+    def _check(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"Input should be one of {', '.join(PRESETS)}")
+        return preset

@@ -23,11 +23,11 @@ train:
     siamese_resnet18: {arguments: {decoder_channels: [16, 24, 48, 96]}}
   patch: 128
   global_batch: 4
-  epochs: 8
+  epochs: 6
   samples_per_epoch: 160
   learning_rate: 1.0e-3       # from random weights, for a few minutes; the default suits days
   decay: 0.8
-  patience: 8
+  patience: 6
 predict: {overlap: 0.25, tta: d4, threshold: auto, model_rasters: true}
 """
 
