@@ -75,7 +75,7 @@ def through_the_store(root: Path, dates: Dates, valid: NDArray[np.uint8], member
 
 
 def member_of(folder: Path, overlap: float = 0.25, tta: str = "none") -> Member:
-    return Member(read_card(folder), folder, 1.0, overlap, Execution(tta, "float32", "cpu", 1))
+    return Member(read_card(folder), folder, folder.name, None, 1.0, overlap, Execution(tta, "float32", "cpu", 1))
 
 
 @pytest.mark.parametrize(

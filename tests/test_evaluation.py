@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from stored import Bytes, Dates, bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.arrays.metrics import Counts, counts_by_threshold, score_histogram
+from cdpipe.arrays.metrics import Counts, counts_by_threshold
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.evaluation import (
@@ -16,7 +16,6 @@ from cdpipe.stages.evaluation import (
     ENSEMBLE,
     PairScores,
     Results,
-    ensemble_scores,
     evaluate_pair,
     tabulate,
 )
@@ -144,13 +143,3 @@ def test_pooled_rows_are_sums_over_the_pairs_of_a_split(cases: list[Case]) -> No
     curves = counts_by_threshold(scores["p0"].baseline + scores["p2"].baseline)
     assert pooled["iou"] == max(counts.iou for counts in curves if not math.isnan(counts.iou))
     assert pooled["iou"] <= max(found["test", pair, BASELINE]["iou"] for pair in ("p0", "p2"))
-
-
-def test_scores_of_an_ensemble_are_those_of_the_weighted_mean(cases: list[Case]) -> None:
-    case = cases[1]
-    found = ensemble_scores(case.workspace, case.item.pair, case.item.label_key, [("one", 3.0), ("two", 1.0)])
-    mean = case.probabilities["one"] * np.float32(0.75) + case.probabilities["two"] * np.float32(0.25)
-    assert found == score_histogram(mean, case.label)
-    assert sum(found.changed) == int((case.observed & (case.label == 1)).sum())
-    alone = ensemble_scores(case.workspace, case.item.pair, case.item.label_key, [("two", 7.0)])
-    assert alone == score_histogram(case.probabilities["two"], case.label)

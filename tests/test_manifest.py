@@ -10,7 +10,8 @@ from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, read_
 
 FULL = Manifest(
     name="north",
-    models=[{"name": "m", "key": "0" * 12, "folder": "models/m/k", "weight": 0.5, "threshold": None}],
+    models=[{"name": "m", "layer": "m", "key": "0" * 12, "folder": "models/m/k", "weight": 0.5, "threshold": None}],
+    ensemble="mean",
     threshold=0.1 + 0.2,
     fitted_on="validation pairs a and ü",
     pairs=[
@@ -21,7 +22,7 @@ FULL = Manifest(
 )
 
 
-@pytest.mark.parametrize("manifest", [FULL, Manifest("empty", [], 0.5, "nothing", [])])
+@pytest.mark.parametrize("manifest", [FULL, Manifest("empty", [], "vote", 0.5, "nothing", [])])
 def test_a_manifest_comes_back(tmp_path: Path, manifest: Manifest) -> None:
     write_manifest(tmp_path / "run", manifest)
     assert read_manifest(tmp_path / "run") == manifest

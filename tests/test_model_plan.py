@@ -64,7 +64,7 @@ def with_model(**options: Any) -> dict[str, Any]:
 
 
 def test_every_option_of_training_has_a_part_in_the_key(workspace: Workspace, pairs: Pairs) -> None:
-    assert OTHER.keys() == Train.model_fields.keys() - {"models"}
+    assert OTHER.keys() == Train.model_fields.keys() - {"models", "folds"}
     jobs = [plan(workspace, pairs)]
     for name, value in OTHER.items():
         base = {

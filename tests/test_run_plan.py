@@ -16,19 +16,23 @@ from cdpipe.formats.model_io import ModelCard, save_model
 from cdpipe.formats.records import GROUP_RECORD, block_record, damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.prediction import Ensemble, ensemble_block, predict_block, probability_key
+from cdpipe.stages.ensemble import Ensemble, ensemble_block
+from cdpipe.stages.prediction import predict_block, probability_key
 from cdpipe.stages.run_plan import (
     DEFAULT_THRESHOLD,
+    ModelSource,
     PredictJob,
+    Thresholds,
     create_result_groups,
     finish_results,
-    member_thresholds,
     missing_roles,
-    plan_ensemble,
+    pair_ensemble,
     plan_members,
+    plan_uses,
     plan_work,
     suggested_threshold,
 )
+from cdpipe.values.config import Config
 from cdpipe.values.errors import ConfigError
 from cdpipe.values.grid import BlockKey
 
@@ -67,9 +71,20 @@ def plan(
     **predict: Any,
 ) -> PredictJob:
     options: dict[str, Any] = {"tta": "none", "overlap": 0.0} | predict
-    members = plan_members(make_config(workspace.root, predict=options), folders, "cpu")
-    ensembles = tuple(plan_ensemble(pair, members, threshold) for pair in pairs)
-    return PredictJob(workspace, tuple(pairs), members, ensembles)
+    config = make_config(workspace.root, predict=options)
+    members = plan_members(config, sources(folders), "cpu")
+    job = PredictJob(workspace, tuple(pairs), members, (plan_uses(members, None),) * len(pairs))
+    return with_ensembles(config, job, threshold)
+
+
+def sources(folders: Sequence[Path]) -> list[ModelSource]:
+    return [ModelSource(folder, folder.name) for folder in folders]
+
+
+def with_ensembles(config: Config, job: PredictJob, threshold: float) -> PredictJob:
+    thresholds = Thresholds(threshold, {member.name: threshold for member in job.members}, "a test")
+    ensembles = (pair_ensemble(config, job, number, thresholds) for number in range(len(job.pairs)))
+    return dataclasses.replace(job, ensembles=tuple(ensembles))
 
 
 def missing(job: PredictJob) -> list[tuple[int, int, tuple[int, ...], bool]]:
@@ -217,24 +232,29 @@ def test_groups_are_recorded_once_they_are_done(workspace: Workspace, pair: Stor
 
 def test_members_are_what_the_configuration_says(tmp_path: Path, folders: list[Path]) -> None:
     config = make_config(tmp_path, predict={"weights": {"two": 2.5}, "overlap": 0.3})
-    one, two = plan_members(config, folders[:2], "cpu")
+    one, two = plan_members(config, sources(folders[:2]), "cpu")
     assert (one.card.name, one.folder, one.weight, one.overlap) == ("one", folders[0], 1.0, 0.3)
     assert two.weight == 2.5
     assert (one.execution.tta, one.execution.precision, one.execution.batch) == ("d4", "float32", 1)
-    gpu = plan_members(config, folders[:2], "cuda")[0].execution
+    gpu = plan_members(config, sources(folders[:2]), "cuda")[0].execution
     assert (gpu.precision, gpu.device) == ("bfloat16", "cuda")
     exact = make_config(tmp_path, predict={"precision": "float32", "tta": "none"})
-    gpu = plan_members(exact, folders[:1], "cuda")[0].execution
+    gpu = plan_members(exact, sources(folders[:1]), "cuda")[0].execution
     assert (gpu.precision, gpu.tta) == ("float32", "none")
 
 
 def test_models_must_be_told_apart_and_weights_belong_to_one(tmp_path: Path, folders: list[Path]) -> None:
     same = [folders[0], *save_models(tmp_path / "more", "one")]
     with pytest.raises(ConfigError, match="expected models of different names, got one, one"):
-        plan_members(make_config(tmp_path), same, "cpu")
-    config = make_config(tmp_path, predict={"weights": {"four": 1.0}})
-    with pytest.raises(ConfigError, match="no model four in this run, which has one, two"):
-        plan_members(config, folders[:2], "cpu")
+        plan_members(make_config(tmp_path), sources(same), "cpu")
+    for key, value in {
+        "weights": {"four": 1.0},
+        "members": ["one", "four"],
+        "threshold": {"four": 0.1},
+    }.items():
+        config = make_config(tmp_path, predict={key: value, "ensemble": "vote"})
+        with pytest.raises(ConfigError, match=f"predict.{key}: no model four in this run, which has one, two"):
+            plan_members(config, sources(folders[:2]), "cpu")
 
 
 def test_without_validation_pairs_the_models_own_thresholds_are_averaged() -> None:
@@ -246,14 +266,29 @@ def test_without_validation_pairs_the_models_own_thresholds_are_averaged() -> No
     assert suggested_threshold([unknown])[0] == DEFAULT_THRESHOLD
 
 
-def test_each_model_is_judged_by_its_own_threshold_unless_one_is_configured(
-    workspace: Workspace, tmp_path: Path, pair: StoredPair, folders: list[Path]
+def test_members_may_be_some_of_the_models(tmp_path: Path, folders: list[Path]) -> None:
+    config = make_config(tmp_path, predict={"members": ["three", "one"]})
+    assert [member.name for member in plan_members(config, sources(folders), "cpu")] == ["one", "three"]
+
+
+def test_a_pair_is_never_predicted_by_a_model_that_learned_from_it(
+    workspace: Workspace, pair: StoredPair, folders: list[Path]
 ) -> None:
-    members = plan(workspace, [pair], folders[:2]).members
-    foreign = dataclasses.replace(members[0], card=dataclasses.replace(CARD, threshold=None))
-    auto, fixed = make_config(tmp_path), make_config(tmp_path, predict={"threshold": 0.7})
-    assert member_thresholds(auto, [*members, foreign], 0.45) == pytest.approx([0.2, 0.3, 0.45])
-    assert member_thresholds(fixed, [*members, foreign], 0.7) == [0.7, 0.7, 0.7]
+    """Three folds of one model beside a model without folds; the second pair belongs to the second fold."""
+    other = save_models(folders[0].parent / "more", "four")
+    given = [ModelSource(folder, "net", fold) for fold, folder in enumerate(folders)] + sources(other)
+    config = make_config(workspace.root, predict={"tta": "none", "overlap": 0.0, "weights": {"net": 3.0}})
+    members = plan_members(config, given, "cpu")
+    pairs = (pair, dataclasses.replace(pair, pair_id="q", key="q"))
+    job = PredictJob(workspace, pairs, members, (plan_uses(members, None), plan_uses(members, 1)))
+    assert job.uses == ((0, 1, 2, 3), (1, 3))
+    assert list(job.layers(0)) == ["one", "two", "three", "four"]
+    assert list(job.layers(1)) == ["net", "four"]
+    job = with_ensembles(config, job, 0.5)
+    keys = [[probability_key(each.key, member) for member in members] for each in pairs]
+    assert job.ensembles[0].members == tuple(zip(keys[0], (1.0, 1.0, 1.0, 1.0), strict=True))
+    assert job.ensembles[1].members == ((keys[1][1], 3.0), (keys[1][3], 1.0))
+    assert {(item.pair, item.members) for item in plan_work(job, (0, 1))} == {(0, (0, 1, 2, 3)), (1, (1, 3))}
 
 
 def test_bands_that_a_pair_lacks_are_named(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:

@@ -18,8 +18,9 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
+from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
-from cdpipe.stages.prediction import ensemble_block, load_forward, predict_block
+from cdpipe.stages.prediction import load_forward, predict_block
 from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey

@@ -92,7 +92,7 @@ def read_catalog(config: Config) -> list[Pair]:
     """Read the configuration's catalog; only the table is read, none of the files that it names.
 
     Raises:
-        InputError: Naming every mistake: line (CSV) or row (Parquet), pair, column, what was expected.
+        InputError: Naming every mistake: line (CSV) or row (Excel, Parquet), pair, column, what was expected.
     """
     columns, rows = read_table(config.catalog)
     mistakes = _column_mistakes(columns)

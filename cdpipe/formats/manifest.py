@@ -36,7 +36,9 @@ class Manifest:
 
     Attributes:
         name: The run's name.
-        models: Name, key, folder relative to the workspace (or absolute), weight, own threshold of each model.
+        models: Name, layer (the name that models of several folds share), key, folder relative to the workspace (or
+            absolute), weight and own threshold of each model.
+        ensemble: ``mean`` or ``vote``.
         threshold: Of the ensemble.
         fitted_on: What the threshold was fitted on, in words.
         pairs: Finished pairs.
@@ -45,6 +47,7 @@ class Manifest:
 
     name: str
     models: list[dict[str, Any]]
+    ensemble: str
     threshold: float
     fitted_on: str
     pairs: list[ManifestPair]

@@ -110,30 +110,6 @@ def read_masks(workspace: Workspace, results: Results, window: Window) -> dict[s
     return masks
 
 
-def ensemble_scores(
-    workspace: Workspace, pair: StoredPair, label_key: str, members: Sequence[tuple[str, float]]
-) -> ScoreHistogram:
-    """Weighted mean of stored probabilities against a label, over thresholds from 0 to 1.
-
-    Args:
-        workspace: The store.
-        pair: The pair.
-        label_key: Key of its label.
-        members: Probability key and weight of each model.
-    """
-    total = ScoreHistogram(0.0, 1.0, (0,) * 1002, (0,) * 1002)
-    weight = sum(share for _, share in members)
-    for key in pair.blocks():
-        window = pair.window(key)
-        mean = np.zeros(window.shape, np.float32)
-        for probability_key, share in members:
-            group = workspace.group("probabilities", pair.pair_id, probability_key)
-            mean += read_window(open_layer(group, "probability"), window) * np.float32(share / weight)
-        label = open_layer(workspace.group("labels", pair.pair_id, label_key), "label")
-        total += score_histogram(mean, read_window(label, window))
-    return total
-
-
 def _no_scores() -> ScoreHistogram:
     zeros = (0,) * (BASELINE_BINS + 2)
     return ScoreHistogram(0.0, BASELINE_RANGE, zeros, zeros)

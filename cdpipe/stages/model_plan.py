@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace, write_atomically
 from cdpipe.models import build_model, input_kind, model_names, required_bands
+from cdpipe.stages.folds import Part, fold_parts
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, best_epoch
 from cdpipe.values.config import Config, Model
@@ -51,30 +52,38 @@ def needed_bands(config: Config) -> tuple[str, ...]:
 
 
 def plan_training(
-    workspace: Workspace, config: Config, train: Sequence[LabelledPair], val: Sequence[LabelledPair]
+    workspace: Workspace,
+    config: Config,
+    train: Sequence[LabelledPair],
+    val: Sequence[LabelledPair],
+    folds: Mapping[str, int] | None = None,
 ) -> list[TrainJob]:
-    """One job for each configured model.
+    """One job for each configured model, and for each fold if there are folds.
+
+    Args:
+        workspace: The store.
+        config: The configuration.
+        train: Labelled pairs to learn from.
+        val: Labelled pairs to choose the best epoch by; with folds there may be none: the next fold then serves.
+        folds: Fold of each training pair.
 
     Raises:
         ConfigError: If a model cannot be built.
         InputError: If there is nothing to learn from or nothing to choose the best epoch by.
     """
-    for name, pairs in (("train", train), ("val", val)):
-        if not pairs:
-            raise InputError(f"no labelled pair of the split {name!r} is in the store; training needs at least one")
-        if not sum(_label_count(workspace, item, "changed") for item in pairs):
-            ids = ", ".join(item.pair.pair_id for item in pairs)
-            raise InputError(f"no changed pixel in any {name} pair ({ids}): check label.changed and the labels")
-    return [_plan_model(workspace, config, name, train, val) for name in config.train.models]
+    parts = fold_parts(config.train.folds or 0, train, val, folds) if folds else [Part(None, tuple(train), tuple(val))]
+    for part in parts:
+        where = "" if part.fold is None else f" without fold {part.fold + 1}"
+        for name, pairs in (("train", part.train), ("val", part.val)):
+            if not pairs:
+                raise InputError(f"no labelled pair of the split {name!r} is in the store; training needs at least one")
+            if not sum(_label_count(workspace, item, "changed") for item in pairs):
+                ids = ", ".join(item.pair.pair_id for item in pairs)
+                raise InputError(f"no changed pixel in any {name} pair{where} ({ids}): check label.changed and labels")
+    return [_plan_model(workspace, config, name, part) for name in config.train.models for part in parts]
 
 
-def _plan_model(
-    workspace: Workspace,
-    config: Config,
-    name: str,
-    train: Sequence[LabelledPair],
-    val: Sequence[LabelledPair],
-) -> TrainJob:
+def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> TrainJob:
     model, options = config.train.models[name], config.train
     architecture = architecture_of(name, model)
     arguments = model.options
@@ -92,15 +101,18 @@ def _plan_model(
         "arguments": arguments,
         "init_from": start.key if start else None,
         "frozen_epochs": model.frozen_epochs,
-        "options": options.model_dump(mode="json", exclude={"models"}),
+        "options": options.model_dump(mode="json", exclude={"models", "folds"}),
         "normalisation": config.normalisation.model_dump(mode="json"),
-        "train": sorted([item.pair.key, item.label_key] for item in train),
-        "val": sorted([item.pair.key, item.label_key] for item in val),
+        "train": sorted([item.pair.key, item.label_key] for item in part.train),
+        "val": sorted([item.pair.key, item.label_key] for item in part.val),
     }
-    ordered = [tuple(sorted(pairs, key=lambda item: (item.pair.key, item.label_key))) for pairs in (train, val)]
+    ordered = [
+        tuple(sorted(pairs, key=lambda item: (item.pair.key, item.label_key))) for pairs in (part.train, part.val)
+    ]
     return TrainJob(
         workspace=workspace,
-        name=name,
+        model=name,
+        fold=part.fold,
         key=content_key("model", ingredients),
         architecture=architecture,
         arguments=arguments,
@@ -110,7 +122,7 @@ def _plan_model(
         normalisation=config.normalisation,
         train=ordered[0],
         val=ordered[1],
-        steps=_steps(workspace, config, train),
+        steps=_steps(workspace, config, part.train),
     )
 
 

@@ -1,15 +1,12 @@
-"""One block through one model, and one block of the ensemble: read, compute, store, record."""
+"""One block through one model: read, compute, store, record."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from cdpipe.arrays.metrics import threshold_change
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.formats.records import block_record, write_record
-from cdpipe.formats.store import open_layer, read_window, write_block
+from cdpipe.formats.store import write_block
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
@@ -25,13 +22,17 @@ class Member:
     Attributes:
         card: The model's card.
         folder: Its folder.
-        weight: Its share in the ensemble (any positive number).
+        name: The model's name in the configuration, which the models of all folds share.
+        fold: The fold of training pairs that it never saw; None where it is not one of several.
+        weight: Share of that name in the ensemble (any positive number).
         overlap: Overlap of neighbouring patches as a share of the patch.
         execution: How it is run.
     """
 
     card: ModelCard
     folder: Path
+    name: str
+    fold: int | None
     weight: float
     overlap: float
     execution: Execution
@@ -58,13 +59,6 @@ def probability_key(pair_key: str, member: Member) -> str:
     )
 
 
-def change_key(probability_keys: list[str], weights: list[float], threshold: float) -> str:
-    """Key of an ensemble's probability and change."""
-    total = sum(weights)
-    shares = [weight / total for weight in weights]
-    return content_key("change", {"of": probability_keys, "shares": shares, "threshold": threshold})
-
-
 def load_forward(member: Member) -> Forward:
     """A member's network, ready to run."""
     return make_forward(load_network(member.folder, member.card), member.execution)
@@ -88,35 +82,3 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
     stored = write_block(workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability)
     records = workspace.records("probabilities", pair.pair_id, own)
     write_record(block_record(records, key), workspace.root, [stored])
-
-
-@dataclass(frozen=True, slots=True)
-class Ensemble:
-    """How members' probabilities become change.
-
-    Attributes:
-        key: Key of the result, see :func:`change_key`.
-        members: (probability key, weight) of each member.
-        threshold: Change is where the weighted mean is at least this.
-    """
-
-    key: str
-    members: tuple[tuple[str, float], ...]
-    threshold: float
-
-
-def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemble: Ensemble) -> None:
-    """Store one block of the ensemble's probability and of the change mask, from the members' stored ones."""
-    window = pair.window(key)
-    total = sum(weight for _, weight in ensemble.members)
-    probability = np.zeros(window.shape, np.float32)
-    for member, weight in ensemble.members:
-        array = open_layer(workspace.group("probabilities", pair.pair_id, member), "probability")
-        probability += read_window(array, window) * np.float32(weight / total)
-    group = workspace.group("changes", pair.pair_id, ensemble.key)
-    stored = [
-        write_block(group, "probability", window, probability),
-        write_block(group, "change", window, threshold_change(probability, ensemble.threshold)),
-    ]
-    records = workspace.records("changes", pair.pair_id, ensemble.key)
-    write_record(block_record(records, key), workspace.root, stored)

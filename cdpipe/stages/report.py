@@ -84,6 +84,15 @@ def write_tables(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
     return text
 
 
+def write_agreement(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write ``agreement.csv``, or remove what an earlier evaluation left where there is nothing to compare."""
+    path = folder / "agreement.csv"
+    if rows:
+        write_atomically(path, _csv(rows).encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

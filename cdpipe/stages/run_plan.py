@@ -1,5 +1,6 @@
 """What a prediction run consists of: members, keys, thresholds, and which blocks are missing."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from cdpipe.formats.records import GROUP_RECORD, missing_blocks, write_record
 from cdpipe.formats.store import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, metadata_files
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Kind, Workspace, sweep
+from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.stages.inference import Execution
-from cdpipe.stages.prediction import Ensemble, Member, change_key, probability_key
+from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.values.config import Config
 from cdpipe.values.errors import ConfigError
 from cdpipe.values.grid import BlockKey
@@ -28,13 +30,54 @@ class PredictJob:
         workspace: The store.
         pairs: The pairs, by position.
         members: The models.
+        uses: Positions of the members that predict each pair.
         ensembles: The ensemble of each pair; empty while only probabilities are wanted.
     """
 
     workspace: Workspace
     pairs: tuple[StoredPair, ...]
     members: tuple[Member, ...]
-    ensembles: tuple[Ensemble, ...]
+    uses: tuple[tuple[int, ...], ...]
+    ensembles: tuple[Ensemble, ...] = ()
+
+    def members_of(self, number: int) -> list[Member]:
+        """The members that predict a pair."""
+        return [self.members[index] for index in self.uses[number]]
+
+    def layers(self, number: int) -> dict[str, str]:
+        """Probability key of each layer of a pair: its member's name, or the model's where one fold speaks for it."""
+        chosen = self.members_of(number)
+        names = Counter(member.name for member in chosen)
+        return {
+            member.name if names[member.name] == 1 else member.card.name: probability_key(
+                self.pairs[number].key, member
+            )
+            for member in chosen
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model folder and its part in a run; see :class:`cdpipe.stages.prediction.Member`."""
+
+    folder: Path
+    name: str
+    fold: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What counts as change.
+
+    Attributes:
+        ensemble: Of the ensemble's probability.
+        models: Of each model alone, by name.
+        fitted_on: What the ensemble's was fitted on, in words.
+    """
+
+    ensemble: float
+    models: dict[str, float]
+    fitted_on: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +90,53 @@ class BlockWork:
     ensemble: bool
 
 
-def plan_members(config: Config, folders: Sequence[Path], device: str) -> tuple[Member, ...]:
+def plan_members(config: Config, sources: Sequence[ModelSource], device: str) -> tuple[Member, ...]:
     """The models of a run.
 
     Args:
         config: The configuration.
-        folders: Their folders.
+        sources: Their folders.
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigError: If two share a name or a weight is given to a model that is not there.
+        ConfigError: If two share a name, or the configuration names one that is not there.
+        InputError: If one cannot be read or was never trained.
     """
-    cards = [read_card(folder) for folder in folders]
-    for folder, card in zip(folders, cards, strict=True):
-        check_trained(folder, card)
+    cards = [read_card(source.folder) for source in sources]
+    for source, card in zip(sources, cards, strict=True):
+        check_trained(source.folder, card)
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
         raise ConfigError(f"predict.models: expected models of different names, got {', '.join(names)}")
-    unknown = sorted(set(config.predict.weights) - set(names))
-    if unknown:
-        raise ConfigError(f"predict.weights: no model {', '.join(unknown)} in this run, which has {', '.join(names)}")
+    _check_names(config, [source.name for source in sources])
     precision = config.predict.precision
     if precision == "auto":
         precision = "bfloat16" if device == "cuda" else "float32"
     execution = Execution(config.predict.tta, precision, device, GPU_BATCH if device == "cuda" else 1)
+    weights, overlap = config.predict.weights, config.predict.overlap
+    chosen = config.predict.members or [source.name for source in sources]
     return tuple(
-        Member(card, folder, config.predict.weights.get(card.name, 1.0), config.predict.overlap, execution)
-        for card, folder in zip(cards, folders, strict=True)
+        Member(card, source.folder, source.name, source.fold, weights.get(source.name, 1.0), overlap, execution)
+        for card, source in zip(cards, sources, strict=True)
+        if source.name in chosen
+    )
+
+
+def _check_names(config: Config, names: Sequence[str]) -> None:
+    """Refuse members, weights and thresholds of models that the run does not have."""
+    options = config.predict
+    thresholds = options.threshold if isinstance(options.threshold, dict) else {}
+    for key, given in (("members", options.members), ("weights", options.weights), ("threshold", thresholds)):
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            known = ", ".join(dict.fromkeys(names))
+            raise ConfigError(f"predict.{key}: no model {', '.join(unknown)} in this run, which has {known}")
+
+
+def plan_uses(members: Sequence[Member], fold: int | None) -> tuple[int, ...]:
+    """Positions of the members that predict a pair of a fold: never one that learned from it."""
+    return tuple(
+        index for index, member in enumerate(members) if fold is None or member.fold is None or member.fold == fold
     )
 
 
@@ -86,11 +149,20 @@ def suggested_threshold(cards: Sequence[tuple[ModelCard, float]]) -> tuple[float
     return sum(value * weight for value, weight in known) / total, "mean of the models' own"
 
 
-def plan_ensemble(pair: StoredPair, members: Sequence[Member], threshold: float) -> Ensemble:
-    """Keys and weights of a pair's ensemble."""
-    keys = [probability_key(pair.key, member) for member in members]
-    weights = [member.weight for member in members]
-    return Ensemble(change_key(keys, weights, threshold), tuple(zip(keys, weights, strict=True)), threshold)
+def pair_ensemble(config: Config, job: PredictJob, number: int, thresholds: Thresholds) -> Ensemble:
+    """The ensemble of a pair; models of several folds share their name's weight."""
+    shares = member_shares(job, number)
+    votes = [thresholds.models[member.name] for member in job.members_of(number)]
+    if config.predict.ensemble == "vote":
+        return plan_ensemble(shares, MAJORITY, votes)
+    return plan_ensemble(shares, thresholds.ensemble)
+
+
+def member_shares(job: PredictJob, number: int, name: str | None = None) -> list[tuple[str, float]]:
+    """Probability key and weight of a pair's members, all or those of one name."""
+    chosen = [member for member in job.members_of(number) if name in (None, member.name)]
+    counts = Counter(member.name for member in chosen)
+    return [(probability_key(job.pairs[number].key, member), member.weight / counts[member.name]) for member in chosen]
 
 
 def plan_work(job: PredictJob, chosen: Sequence[int]) -> list[BlockWork]:
@@ -99,10 +171,13 @@ def plan_work(job: PredictJob, chosen: Sequence[int]) -> list[BlockWork]:
     for number in chosen:
         pair = job.pairs[number]
         keys = pair.blocks()
-        missing = [_missing(job, pair, "probabilities", probability_key(pair.key, member)) for member in job.members]
+        missing = {
+            index: _missing(job, pair, "probabilities", probability_key(pair.key, job.members[index]))
+            for index in job.uses[number]
+        }
         ensemble = _missing(job, pair, "changes", job.ensembles[number].key) if job.ensembles else set()
         for key in keys:
-            members = tuple(index for index, blocks in enumerate(missing) if key in blocks)
+            members = tuple(index for index, blocks in missing.items() if key in blocks)
             if members or key in ensemble:
                 work.append(BlockWork(number, key, members, key in ensemble))
     return work
@@ -119,34 +194,29 @@ def create_result_groups(job: PredictJob, number: int) -> None:
     for kind in kinds:
         sweep(job.workspace.group(kind, pair.pair_id, pair.key).parent)
         sweep(job.workspace.records(kind, pair.pair_id, pair.key).parent)
-    for member in job.members:
+    for member in job.members_of(number):
         group = job.workspace.group("probabilities", pair.pair_id, probability_key(pair.key, member))
-        attributes = {"model": member.card.name, "model_key": member.card.key, "pair": pair.key}
-        create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, attributes)
+        facts = {"model": member.card.name, "model_key": member.card.key, "pair": pair.key}
+        create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, facts)
     if job.ensembles:
         ensemble = job.ensembles[number]
         group = job.workspace.group("changes", pair.pair_id, ensemble.key)
-        parents = {"of": [list(each) for each in ensemble.members], "threshold": ensemble.threshold}
-        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, parents)
+        attributes: dict[str, Any] = {"of": [list(each) for each in ensemble.members], "threshold": ensemble.threshold}
+        if ensemble.votes:
+            attributes["votes"] = list(ensemble.votes)
+        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, attributes)
 
 
 def finish_results(job: PredictJob, number: int) -> None:
     """Record the metadata of a pair's finished results."""
     pair = job.pairs[number]
-    groups: list[tuple[Kind, str]] = [("probabilities", probability_key(pair.key, member)) for member in job.members]
+    groups: list[tuple[Kind, str]] = [("probabilities", key) for key, _ in member_shares(job, number)]
     groups.append(("changes", job.ensembles[number].key))
     for kind, key in groups:
         record = job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD
         if not record.is_file():
             group = job.workspace.group(kind, pair.pair_id, key)
             write_record(record, job.workspace.root, metadata_files(group))
-
-
-def member_thresholds(config: Config, members: Sequence[Member], threshold: float) -> list[float]:
-    """Threshold at which each model is judged alone: the configured one, else its own, else the ensemble's."""
-    if config.predict.threshold != "auto":
-        return [float(config.predict.threshold)] * len(members)
-    return [threshold if member.card.threshold is None else member.card.threshold for member in members]
 
 
 def describe_members(members: Sequence[Member]) -> list[dict[str, Any]]:

@@ -22,7 +22,8 @@ class TrainJob:
 
     Attributes:
         workspace: Where the pairs lie.
-        name: The model's name in the configuration.
+        model: The model's name in the configuration.
+        fold: Which of the folds it never sees; None where there are none.
         key: Key of the trained model, made by :func:`cdpipe.stages.model_plan.plan_training`.
         architecture: Name in :func:`cdpipe.models.build_model`.
         arguments: Its arguments.
@@ -36,7 +37,8 @@ class TrainJob:
     """
 
     workspace: Workspace
-    name: str
+    model: str
+    fold: int | None
     key: str
     architecture: str
     arguments: dict[str, Any]
@@ -47,6 +49,11 @@ class TrainJob:
     train: tuple[LabelledPair, ...]
     val: tuple[LabelledPair, ...]
     steps: int
+
+    @property
+    def name(self) -> str:
+        """The trained model's own name, which says the fold."""
+        return self.model if self.fold is None else f"{self.model}-fold{self.fold + 1}"
 
     @property
     def recipe(self) -> Recipe:

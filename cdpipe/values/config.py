@@ -110,7 +110,8 @@ class Train(Section):
     """How models are trained.
 
     ``samples_per_epoch: auto`` is one pass over the training pairs' area; ``samples_per_pair`` instead counts so many
-    for each training pair, however large.
+    for each training pair, however large. ``folds`` trains every model that many times, each time without one fold of
+    the training pairs' groups (the catalog's column ``group``), which that model then predicts.
     """
 
     models: dict[str, Model] = {"unetplusplus": Model(), "siamese_seresnext50": Model()}
@@ -125,6 +126,7 @@ class Train(Section):
     changed_share: Share = 0.7
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
+    folds: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Train":
@@ -139,17 +141,27 @@ class Train(Section):
 class Predict(Section):
     """How models are applied.
 
-    ``models`` are model folders to use instead of the ones that ``train`` names. ``weights`` are the
-    members' shares in the ensemble (default: equal). ``threshold: auto`` is fitted on validation pairs.
+    ``models`` are model folders to use instead of the ones that ``train`` names; ``members`` of either take part
+    (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
+    change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
+    model that votes, or ``auto``: fitted on pairs that the models did not learn from.
     """
 
     models: tuple[Path, ...] = ()
+    members: tuple[str, ...] = ()
+    ensemble: Literal["mean", "vote"] = "mean"
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     overlap: float = Field(default=0.25, ge=0, lt=1)
     tta: Literal["d4", "none"] = "d4"
     precision: Precision = "auto"
-    threshold: Share | Auto = "auto"
+    threshold: Share | Auto | dict[str, Share | Auto] = "auto"
     model_rasters: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "Predict":
+        if isinstance(self.threshold, dict) and self.ensemble == "mean":
+            raise ValueError("threshold: a mean has one threshold; for one of each model choose ensemble: vote")
+        return self
 
 
 class Resources(Section):

@@ -1,107 +1,148 @@
 """``cdpipe evaluate``: a run's results against its labels, as figures and pictures."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.table import Table
 
+from cdpipe.arrays.run_length import Runs
 from cdpipe.distributed.tasks import map_pairs
-from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
-from cdpipe.formats.stored_pair import StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.evaluation import ENSEMBLE, PairScores, Results, evaluate_pair, tabulate
-from cdpipe.stages.report import FIGURES, PictureJob, draw_picture, pooled, write_tables
+from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
+from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, UNSPLIT, PairScores, Results, evaluate_pair, tabulate
+from cdpipe.stages.report import FIGURES, PictureJob, draw_picture, pooled, write_agreement, write_tables
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import progress
+from cdpipe.verbs.run_pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.verbs.session import Session, logged
+
+Submissions = Mapping[str, Mapping[str, Runs]]  # masks by the submission's name and the pair's id
+Job = tuple[Workspace, Results, PictureJob | None]
+Found = tuple[PairScores | None, Agreement]
 
 
 def run(session: Session) -> None:
-    """Evaluate every predicted pair that has a label, and draw all.
+    """Evaluate every predicted pair that has a label, and draw all; compare submissions with each other and the run.
 
     Raises:
-        InputError: If the run has no manifest yet.
+        InputError: If the run has no manifest yet and there is no submission, or a submission has mistakes.
     """
-    manifest = read_manifest(session.run_folder)
-    if manifest is None:
-        raise InputError(f"run {session.config.name} has no manifest in {session.run_folder}; run cdpipe predict first")
-    for pair_id, reason in manifest.failed.items():
+    manifest = read_manifest(session.run_folder) if session.submissions else finished_run(session)
+    for pair_id, reason in manifest.failed.items() if manifest else ():
         session.fail(pair_id, reason)
+    pairs = run_pairs(session, manifest)
+    submissions = _read_submissions(session, manifest, pairs)
+    jobs = [(each.pair.pair_id, _job(session, manifest, each, submissions)) for each in pairs]
+    # what neither the run nor a submission has a mask of is left alone
+    jobs = [(pair_id, job) for pair_id, job in jobs if job[1].change_key or job[1].submissions]
     if session.dry_run:
-        labelled = sum(pair.label is not None for pair in manifest.pairs)
-        session.say(f"evaluate: {labelled} labelled pair(s) of {len(manifest.pairs)}, a picture of each")
+        _show_plan(session, [results for _, (_, results, _) in jobs], submissions)
         return
     session.start_ray()
-    with logged(session, "evaluate", {}):
-        scores = _evaluate(session, manifest)
-    if not scores:
-        session.say(f"evaluate: no pair has a label; pictures in {session.run_folder / 'report' / 'pictures'}")
-        return
-    splits = {pair.pair_id: pair.split or "unsplit" for pair in manifest.pairs}
-    rows = tabulate({pair_id: scores[pair_id] for pair_id in sorted(scores)}, splits)
-    write_tables(session.run_folder / "report", rows)
-    _print(session, rows)
+    with logged(session, "evaluate", {"submissions": list(submissions)}):
+        found = _evaluate(session, jobs)
+    _report_scores(session, pairs, {pair_id: scores for pair_id, (scores, _) in found.items() if scores})
+    agreement = tabulate_agreement({pair_id: each for pair_id, (_, each) in found.items()})
+    write_agreement(session.run_folder / "report", agreement)
+    if agreement:
+        _print_agreement(session, agreement)
 
 
-def _evaluate(session: Session, manifest: Manifest) -> dict[str, PairScores]:
-    dates = {pair.pair_id: (pair.before_date, pair.after_date) for pair in read_catalog(session.config)}
-    jobs = []
-    for listed in manifest.pairs:
-        stored = load_pair(session.workspace, listed.pair_id, listed.pair)
-        if stored is None:
-            session.fail(listed.pair_id, "is not in the store any more; run cdpipe ingest")
-        elif listed.pair_id in dates:
-            jobs.append((listed.pair_id, _job(session, manifest, listed, stored, dates[listed.pair_id])))
-    scores = {}
-    with progress(session.console, "evaluate: pairs", len(jobs)) as advance:
-        for pair_id, found, error in map_pairs(_evaluate_one, jobs):
-            advance(1, "")
-            if error is not None:
-                session.fail(pair_id, f"evaluation: {error}")
-            elif found is not None:
-                scores[pair_id] = found
-    return scores
+def _read_submissions(session: Session, manifest: Manifest | None, pairs: list[RunPair]) -> Submissions:
+    """Masks of every submission, which is named after its file."""
+    taken = {BASELINE, ENSEMBLE, *(str(model["name"]) for model in (manifest.models if manifest else ()))}
+    found: dict[str, Mapping[str, Runs]] = {}
+    for path in session.submissions:
+        if path.stem in taken:
+            raise InputError(f"{path}: something else is called {path.stem} in the tables; give the file another name")
+        taken.add(path.stem)
+        found[path.stem] = read_masks(session, path, pairs)
+    return found
 
 
-def _job(
-    session: Session,
-    manifest: Manifest,
-    listed: ManifestPair,
-    stored: StoredPair,
-    dates: tuple[str | None, str | None],
-) -> tuple[Workspace, Results | None, PictureJob]:
-    own = {model["name"]: model["threshold"] for model in manifest.models}
-    members = tuple((name, key, own[name]) for name, key in listed.probabilities.items())
-    results = Results(stored, listed.label, members, listed.change) if listed.label else None
-    picture = PictureJob(
-        workspace=session.workspace,
-        path=session.run_folder / "report" / "pictures" / f"{listed.pair_id}.png",
-        pair=stored,
-        label_key=listed.label,
-        change_key=listed.change,
-        dates=(dates[0], dates[1]) if dates[0] and dates[1] else None,
-        threshold=manifest.threshold,
-        counts=None,
+def _job(session: Session, manifest: Manifest | None, each: RunPair, submissions: Submissions) -> Job:
+    models = manifest.models if manifest else []
+    own = {model[name]: model["threshold"] for model in models for name in ("layer", "name")}
+    finished, pair_id = each.finished, each.pair.pair_id
+    results = Results(
+        pair=each.stored,
+        label_key=each.label_key,
+        members=tuple((name, key, own[name]) for name, key in finished.probabilities.items()) if finished else (),
+        change_key=finished.change if finished else None,
+        submissions=tuple((name, masks[pair_id]) for name, masks in submissions.items() if pair_id in masks),
     )
+    picture = _picture(session, manifest.threshold, each, finished) if manifest and finished else None
     return session.workspace, results, picture
 
 
-def _evaluate_one(job: tuple[Workspace, Results | None, PictureJob]) -> PairScores | None:
+def _picture(session: Session, threshold: float, each: RunPair, finished: ManifestPair) -> PictureJob:
+    before, after = each.pair.before_date, each.pair.after_date
+    return PictureJob(
+        workspace=session.workspace,
+        path=session.run_folder / "report" / "pictures" / f"{finished.pair_id}.png",
+        pair=each.stored,
+        label_key=finished.label,
+        change_key=finished.change,
+        dates=(before, after) if before and after else None,
+        threshold=threshold,
+        counts=None,
+    )
+
+
+def _show_plan(session: Session, results: Sequence[Results], submissions: Submissions) -> None:
+    labelled = sum(each.label_key is not None for each in results)
+    session.say(f"evaluate: {labelled} labelled pair(s) of {len(results)}, a picture of each that is predicted")
+    for name, masks in submissions.items():
+        session.say(f"  submission {name}: {len(masks)} mask(s)")
+
+
+def _evaluate(session: Session, jobs: list[tuple[str, Job]]) -> dict[str, Found]:
+    """What was found of each pair, in the order of their ids."""
+    found: dict[str, Found] = {}
+    with progress(session.console, "evaluate: pairs", len(jobs)) as advance:
+        for pair_id, each, error in map_pairs(_evaluate_one, jobs):
+            advance(1, "")
+            if each is None:
+                session.fail(pair_id, f"evaluation: {error}")
+            else:
+                found[pair_id] = each
+    return dict(sorted(found.items()))
+
+
+def _evaluate_one(job: Job) -> Found:
     workspace, results, picture = job
-    scores = evaluate_pair(workspace, results) if results else None
-    draw_picture(replace(picture, counts=scores.counts[ENSEMBLE]) if scores else picture)
-    return scores
+    scores = evaluate_pair(workspace, results) if results.label_key else None
+    if picture is not None:
+        draw_picture(replace(picture, counts=scores.counts[ENSEMBLE]) if scores else picture)
+    return scores, compare_masks(workspace, results) if results.submissions else {}
 
 
-def _print(session: Session, rows: list[dict[str, object]]) -> None:
-    """The pooled figures of every split."""
-    table = Table("split", "layer", "IoU", "F1", "precision", "recall", title="Pooled over pairs")
+def _report_scores(session: Session, pairs: Sequence[RunPair], scores: Mapping[str, PairScores]) -> None:
+    folder = session.run_folder / "report"
+    if not scores:
+        session.say(f"evaluate: no pair has a label; pictures in {folder / 'pictures'}")
+        return
+    rows = tabulate(scores, {each.pair.pair_id: each.split or UNSPLIT for each in pairs})
+    write_tables(folder, rows)
+    table = Table("split", "layer", "pairs", "IoU", "F1", "precision", "recall", title="Pooled over pairs")
     for row in rows:
         if row["pair_id"] is None:
-            table.add_row(str(row["split"]), str(row["layer"]), *(f"{row[name]:.3f}" for name in FIGURES))
+            table.add_row(row["split"], row["layer"], str(row["pairs"]), *(f"{row[name]:.3f}" for name in FIGURES))
     session.console.print(table)
     unseen = pooled(rows, "test")
     if unseen:
         found = ", ".join(f"{layer} {iou:.3f}" for layer, iou in unseen.items())
         session.say(f"IoU on test pairs, which neither training nor selection saw: {found}")
-    session.say(f"evaluate: figures and pictures in {session.run_folder / 'report'}")
+    session.say(f"evaluate: figures and pictures in {folder}")
+
+
+def _print_agreement(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """How far two masks agree, of each pair and pooled."""
+    table = Table("pair", "mask", "and mask", "IoU", "pixels that differ", title="Agreement of masks")
+    for row in rows:
+        place = row["pair_id"] or f"all {row['pairs']}"
+        table.add_row(place, row["first"], row["second"], f"{row['iou']:.3f}", str(row["differing"]))
+    session.console.print(table)
+    session.say(f"evaluate: agreement in {session.run_folder / 'report' / 'agreement.csv'}")

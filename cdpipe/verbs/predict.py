@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -11,25 +10,28 @@ from cdpipe.distributed.cluster import total_gpus
 from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, write_manifest
+from cdpipe.formats.model_io import read_card
 from cdpipe.formats.records import read_record
 from cdpipe.formats.workspace import sweep
 from cdpipe.stages.model_plan import trained_model
-from cdpipe.stages.prediction import Member, probability_key
+from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import RasterJob, rasters_are_written
 from cdpipe.stages.run_plan import (
+    ModelSource,
     PredictJob,
-    member_thresholds,
+    Thresholds,
     missing_roles,
-    plan_ensemble,
+    pair_ensemble,
     plan_members,
+    plan_uses,
     plan_work,
 )
 from cdpipe.stages.splits import split_pairs
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import duration, progress, size
 from cdpipe.verbs.session import Session, last_rate, logged, stored_pairs
-from cdpipe.verbs.threshold import Planned, find_threshold
-from cdpipe.verbs.train import jobs_for
+from cdpipe.verbs.threshold import Planned, find_thresholds
+from cdpipe.verbs.train import jobs_for, training_folds
 
 
 def run(session: Session) -> None:
@@ -39,50 +41,81 @@ def run(session: Session) -> None:
         InputError: If no pair can be predicted or a model is not trained.
     """
     planned = stored_pairs(session)
-    folders = model_folders(session, planned)
+    sources = model_sources(session, planned)
     if session.dry_run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        _show_plan(session, planned, plan_members(session.config, folders, device))
+        _show_plan(session, planned, plan_members(session.config, sources, device))
         return
     session.start_ray()
-    members = plan_members(session.config, folders, "cuda" if total_gpus() else "cpu")
+    members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
     planned = _with_needed_bands(session, planned, members)
     splits = split_pairs([item for item, _ in planned])
-    job = PredictJob(session.workspace, tuple(stored for _, stored in planned), members, ())
-    threshold, fitted_on = find_threshold(session, planned, job, splits)
-    job = replace(job, ensembles=tuple(plan_ensemble(pair, members, threshold) for pair in job.pairs))
-    published = _predict(session, job, threshold)
+    job, unseen = _plan(session, planned, members, splits)
+    thresholds = find_thresholds(session, planned, job, unseen)
+    job, planned = _choose(session, job, planned, splits)
+    ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
+    job = replace(job, ensembles=tuple(ensembles))
+    published = _predict(session, job, thresholds)
     if not published:
         raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
     manifest = Manifest(
         name=session.config.name,
-        models=_describe_models(session, members, threshold),
-        threshold=threshold,
-        fitted_on=fitted_on,
+        models=_describe_models(session, members, thresholds),
+        ensemble=session.config.predict.ensemble,
+        threshold=thresholds.ensemble,
+        fitted_on=thresholds.fitted_on,
         pairs=[_describe_pair(job, number, planned, splits, rasters) for number, rasters in sorted(published.items())],
         failed=dict(session.failures),
     )
     write_manifest(session.run_folder, manifest)
-    session.say(f"predict: {len(published)} pair(s), threshold {threshold:.3f} ({fitted_on})")
+    session.say(f"predict: {len(published)} pair(s), threshold {thresholds.ensemble:.3f} ({thresholds.fitted_on})")
     session.say(f"predict: rasters in {session.run_folder / 'rasters'}")
 
 
-def model_folders(session: Session, planned: Planned) -> list[Path]:
-    """Folders of the run's models: those the configuration names, else those it trains.
+def _plan(
+    session: Session, planned: Planned, members: tuple[Member, ...], splits: dict[str, str]
+) -> tuple[PredictJob, dict[str, str]]:
+    """Which members predict each pair; and the pairs that thresholds may be fitted on, with what they are."""
+    own = not session.config.predict.models
+    folds = training_folds(session, [item for item, _ in planned]) if own else {}
+    pairs = tuple(stored for _, stored in planned)
+    uses = tuple(plan_uses(members, folds.get(pair.pair_id)) for pair in pairs)
+    unseen = dict.fromkeys(folds, "out-of-fold")
+    if not unseen:
+        unseen = {pair_id: "validation" for pair_id, split in splits.items() if split == "val"}
+    return PredictJob(session.workspace, pairs, members, uses), unseen
+
+
+def _choose(session: Session, job: PredictJob, planned: Planned, splits: dict[str, str]) -> tuple[PredictJob, Planned]:
+    """The run without the pairs that were not asked for.
+
+    Raises:
+        InputError: If none is left.
+    """
+    wanted = [n for n, (item, _) in enumerate(planned) if session.wants(item.pair, splits.get(item.pair.pair_id))]
+    if not wanted:
+        raise InputError("no pair of the store is among those that --pair and --split ask for")
+    chosen = replace(job, pairs=tuple(job.pairs[n] for n in wanted), uses=tuple(job.uses[n] for n in wanted))
+    return chosen, [planned[n] for n in wanted]
+
+
+def model_sources(session: Session, planned: Planned) -> list[ModelSource]:
+    """The run's models: those the configuration names, else those it trains.
 
     Raises:
         InputError: If one is not trained yet.
     """
     if session.config.predict.models:
-        return list(session.config.predict.models)
-    jobs = jobs_for(session, [item for item, _ in planned])
+        return [ModelSource(folder, read_card(folder).name) for folder in session.config.predict.models]
+    wanted = session.config.predict.members or list(session.config.train.models)
+    jobs = [job for job in jobs_for(session, [item for item, _ in planned]) if job.model in wanted]
     untrained = [job.name for job in jobs if trained_model(job) is None]
     if untrained:
         raise InputError(
             f"not trained on these pairs with this configuration: {', '.join(untrained)}; run cdpipe train first, "
             "or name model folders under predict.models"
         )
-    return [session.workspace.model(job.name, job.key) for job in jobs]
+    return [ModelSource(session.workspace.model(job.name, job.key), job.model, job.fold) for job in jobs]
 
 
 def _with_needed_bands(session: Session, planned: Planned, members: tuple[Member, ...]) -> Planned:
@@ -99,10 +132,10 @@ def _with_needed_bands(session: Session, planned: Planned, members: tuple[Member
     return kept
 
 
-def _predict(session: Session, job: PredictJob, threshold: float) -> dict[int, RasterJob]:
+def _predict(session: Session, job: PredictJob, thresholds: Thresholds) -> dict[int, RasterJob]:
     """Run the models; the rasters of every pair that was published."""
     work = plan_work(job, range(len(job.pairs)))
-    rasters = [_raster_job(session, job, number, threshold) for number in range(len(job.pairs))]
+    rasters = [_raster_job(session, job, number, thresholds) for number in range(len(job.pairs))]
     sweep(session.run_folder)
     # rasters alone are written where a run goes back to a threshold that it had before
     if work or not all(map(rasters_are_written, rasters)):
@@ -124,15 +157,14 @@ def _predict(session: Session, job: PredictJob, threshold: float) -> dict[int, R
     return {number: each for number, each in published.items() if job.pairs[number].pair_id not in session.failures}
 
 
-def _raster_job(session: Session, job: PredictJob, number: int, threshold: float) -> RasterJob:
+def _raster_job(session: Session, job: PredictJob, number: int, thresholds: Thresholds) -> RasterJob:
     pair = job.pairs[number]
-    members = tuple((each.card.name, probability_key(pair.key, each)) for each in job.members)
     tags = {
         "software": f"cdpipe {__version__}",
-        "models": ", ".join(f"{each.card.name} {each.card.key}" for each in job.members),
-        "threshold": f"{threshold:g}",
+        "models": ", ".join(f"{each.card.name} {each.card.key}" for each in job.members_of(number)),
+        "threshold": f"{thresholds.ensemble:g}",
     }
-    wanted = members if session.config.predict.model_rasters else ()
+    wanted = tuple(job.layers(number).items()) if session.config.predict.model_rasters else ()
     return RasterJob(session.workspace, session.config.name, pair, job.ensembles[number].key, wanted, tags)
 
 
@@ -151,18 +183,18 @@ def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
     return round(total)
 
 
-def _describe_models(session: Session, members: tuple[Member, ...], threshold: float) -> list[dict[str, object]]:
+def _describe_models(session: Session, members: tuple[Member, ...], thresholds: Thresholds) -> list[dict[str, object]]:
     root = session.workspace.root
-    own = member_thresholds(session.config, members, threshold)
     return [
         {
             "name": each.card.name,
+            "layer": each.name,
             "key": each.card.key,
             "folder": str(each.folder.relative_to(root) if each.folder.is_relative_to(root) else each.folder),
             "weight": each.weight,
-            "threshold": alone,
+            "threshold": thresholds.models[each.name],
         }
-        for each, alone in zip(members, own, strict=True)
+        for each in members
     ]
 
 
@@ -176,14 +208,15 @@ def _describe_pair(
         split=splits.get(pair.pair_id),
         pair=pair.key,
         label=item.label_key,
-        probabilities={each.card.name: probability_key(pair.key, each) for each in job.members},
+        probabilities=job.layers(number),
         change=job.ensembles[number].key,
         rasters=record.objects if record else {},
     )
 
 
 def _show_plan(session: Session, planned: Planned, members: tuple[Member, ...]) -> None:
-    job = PredictJob(session.workspace, tuple(stored for _, stored in planned), members, ())
+    splits = split_pairs([item for item, _ in planned])
+    job, planned = _choose(session, _plan(session, planned, members, splits)[0], planned, splits)
     work = plan_work(job, range(len(job.pairs)))
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     pixels = sum(pair.grid.height * pair.grid.width for pair in job.pairs)

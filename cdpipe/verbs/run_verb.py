@@ -5,7 +5,7 @@ import argparse
 from cdpipe.formats.workspace import locked
 from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE
-from cdpipe.verbs import evaluate, ingest, pipeline, predict, status, train, verify
+from cdpipe.verbs import evaluate, ingest, pipeline, predict, status, submission, train, verify
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 
@@ -14,12 +14,13 @@ RUN = {
     "train": train.run,
     "predict": predict.run,
     "evaluate": evaluate.run,
+    "submission": submission.run,
     "pipeline": pipeline.run,
     "verify": verify.run,
     "status": status.run,
 }
 READ_ONLY = ("status",)
-KEEPS_FAILURES = ("status", "verify")
+KEEPS_FAILURES = ("status", "verify", "submission")
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
@@ -31,6 +32,12 @@ def run(config: Config, options: argparse.Namespace) -> int:
         keep_going=getattr(options, "keep_going", False),
         only_failed=getattr(options, "failed", False),
         verbose=options.verbose,
+        only_pairs=tuple(getattr(options, "pair", None) or ()),
+        only_splits=tuple(getattr(options, "split", None) or ()),
+        submissions=tuple(getattr(options, "submission", None) or ()),
+        template=getattr(options, "template", None),
+        rasters=getattr(options, "rasters", None),
+        out=getattr(options, "out", None),
     )
     return run_session(session, options.verb)
 

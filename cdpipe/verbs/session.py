@@ -33,6 +33,12 @@ class Session:
         keep_going: Leave out pairs that the check finds unusable instead of stopping.
         only_failed: Ingest only pairs that failed last time.
         verbose: Show Ray's own messages.
+        only_pairs: Ids or names of the pairs to predict; all if empty.
+        only_splits: Splits to predict; all if empty.
+        submissions: Submissions to evaluate beside the run.
+        template: Submission whose ids and order the run's own is to have.
+        rasters: Submission to write as rasters.
+        out: Where to write what a verb makes, None for the usual place.
         failures: Pairs that failed in this call, with the reason.
         resources: What is let go of when the call ends, such as Ray.
     """
@@ -43,6 +49,12 @@ class Session:
     keep_going: bool = False
     only_failed: bool = False
     verbose: bool = False
+    only_pairs: tuple[str, ...] = ()
+    only_splits: tuple[str, ...] = ()
+    submissions: tuple[Path, ...] = ()
+    template: Path | None = None
+    rasters: Path | None = None
+    out: Path | None = None
     failures: dict[str, str] = field(default_factory=dict)
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -59,6 +71,11 @@ class Session:
     def run_folder(self) -> Path:
         """Folder of this run's outputs."""
         return self.workspace.run(self.config.name)
+
+    def wants(self, pair: Pair, split: str | None) -> bool:
+        """Whether a pair is among those that were asked for."""
+        named = not self.only_pairs or pair.pair_id in self.only_pairs or pair.name in self.only_pairs
+        return named and (not self.only_splits or split in self.only_splits)
 
     def fail(self, pair_id: str, reason: str, details: str = "") -> None:
         """Note that a pair failed; the first reason is kept, details go to the run's ``errors.log``."""

@@ -1,4 +1,4 @@
-"""Where a run's threshold comes from: the configuration, validation pairs, or the models themselves."""
+"""Where a run's thresholds come from: the configuration, pairs that no model learned from, or the models themselves."""
 
 from cdpipe.arrays.metrics import ScoreHistogram, best_threshold
 from cdpipe.distributed.predict import plan_actors
@@ -7,76 +7,126 @@ from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import read_json, write_json
-from cdpipe.stages.evaluation import ensemble_scores
+from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
-from cdpipe.stages.prediction import probability_key
-from cdpipe.stages.run_plan import PredictJob, describe_members, plan_work, suggested_threshold
+from cdpipe.stages.run_plan import (
+    PredictJob,
+    Thresholds,
+    describe_members,
+    member_shares,
+    plan_work,
+    suggested_threshold,
+)
 from cdpipe.values.keys import content_key
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
 
 Planned = list[tuple[PlannedPair, StoredPair]]
+Fitted = tuple[float, str]
+Fitting = list[tuple[int, LabelledPair]]  # pairs that thresholds are fitted on, with their positions in the run
 
 
-def find_threshold(session: Session, planned: Planned, job: PredictJob, splits: dict[str, str]) -> tuple[float, str]:
-    """The run's threshold and, in words, what it was fitted on.
+def find_thresholds(session: Session, planned: Planned, job: PredictJob, unseen: dict[str, str]) -> Thresholds:
+    """The run's thresholds and, in words, what they were fitted on.
 
-    With ``auto`` the validation pairs are predicted first: a threshold fitted on the ensemble itself, with the
+    With ``auto`` the pairs to fit on are predicted first: a threshold fitted on the ensemble itself, with the
     augmentation and overlap of this run, suits it better than one fitted on its members while they trained.
+
+    Args:
+        session: The session.
+        planned: The run's pairs.
+        job: The run.
+        unseen: Pairs that no model learned from which predicts them, and what they are: ``out-of-fold`` or
+            ``validation``.
     """
-    configured = session.config.predict.threshold
-    if configured != "auto":
-        return float(configured), "from the configuration"
-    val = [number for number, (item, _) in enumerate(planned) if splits.get(item.pair.pair_id) == "val"]
-    labelled = [(number, labelled_pair(session.workspace, planned[number][0])) for number in val]
+    options = session.config.predict
+    names = list(dict.fromkeys(member.name for member in job.members))
+    given = options.threshold if isinstance(options.threshold, dict) else dict.fromkeys(names, options.threshold)
+    if all(given.get(name, "auto") != "auto" for name in names):
+        models = {name: float(given[name]) for name in names}
+        return _with_models(session, models, (next(iter(models.values())), "from the configuration"))
+    fitting = _fit_on(session, planned, job, unseen)
+    kind = next(iter(unseen.values()), "validation")
+    if options.ensemble == "vote":
+        models = {}
+        for name in names:
+            own = given.get(name, "auto")
+            models[name] = _fit_model(session, job, fitting, (name, kind)) if own == "auto" else float(own)
+        return _with_models(session, models, (MAJORITY, ""))
+    cards = [(member.card, member.weight) for member in job.members]
+    fitted = _fit(session, job, fitting, (None, kind)) or suggested_threshold(cards)
+    own_thresholds = {member.name: member.card.threshold for member in job.members}
+    models = {name: fitted[0] if own is None else own for name, own in own_thresholds.items()}
+    return _with_models(session, models, fitted)
+
+
+def _with_models(session: Session, models: dict[str, float], fitted: Fitted) -> Thresholds:
+    if session.config.predict.ensemble == "mean":
+        return Thresholds(fitted[0], models, fitted[1])
+    votes = ", ".join(f"{name} at {threshold:.3f}" for name, threshold in models.items())
+    return Thresholds(MAJORITY, models, f"more than half of the votes: {votes}")
+
+
+def _fit_on(session: Session, planned: Planned, job: PredictJob, unseen: dict[str, str]) -> Fitting:
+    """The labelled pairs among those to fit on, predicted now."""
+    chosen = [number for number, (item, _) in enumerate(planned) if item.pair.pair_id in unseen]
+    labelled = [(number, labelled_pair(session.workspace, planned[number][0])) for number in chosen]
     usable = [(number, item) for number, item in labelled if item is not None]
-    _predict_first(session, job, [number for number, _ in usable])
-    left = [item for _, item in usable if item.pair.pair_id not in session.failures]
-    return _fit(session, job, left) or suggested_threshold([(each.card, each.weight) for each in job.members])
-
-
-def _predict_first(session: Session, job: PredictJob, numbers: list[int]) -> None:
-    work = plan_work(job, numbers)
+    work = plan_work(job, [number for number, _ in usable])
     if work:
         manifest_path(session.run_folder).unlink(missing_ok=True)
-    with progress(session.console, "predict validation pairs: blocks", len(work)) as advance:
+    with progress(session.console, "predict pairs to fit thresholds on: blocks", len(work)) as advance:
         for event in predict_only(job, work, plan_actors(session.config.resources.workers)):
             advance(1, "")
             if event.failure is not None:
                 session.fail(job.pairs[event.pair].pair_id, event.failure, event.details)
+    return [(number, item) for number, item in usable if item.pair.pair_id not in session.failures]
 
 
-def _fit(session: Session, job: PredictJob, val: list[LabelledPair]) -> tuple[float, str] | None:
-    """Threshold of the best F1 on validation pairs, remembered since it takes a pass over them."""
-    members = {
-        item.pair.pair_id: [(probability_key(item.pair.key, member), member.weight) for member in job.members]
-        for item in val
+def _fit_model(session: Session, job: PredictJob, fitting: Fitting, what: tuple[str, str]) -> float:
+    """Threshold of a model alone: fitted, or else its own."""
+    cards = [(member.card, member.weight) for member in job.members if member.name == what[0]]
+    return (_fit(session, job, fitting, what) or suggested_threshold(cards))[0]
+
+
+def _fit(session: Session, job: PredictJob, fitting: Fitting, what: tuple[str | None, str]) -> Fitted | None:
+    """Threshold of the best F1 of all members or of one name, remembered since it takes a pass over the pairs.
+
+    Args:
+        session: The session.
+        job: The run.
+        fitting: Pairs to fit on.
+        what: The model's name, None for the mean of all; and what the pairs are, in a word.
+    """
+    name, kind = what
+    ensembles = {
+        item.pair.pair_id: plan_ensemble(shares, 0.0)
+        for number, item in fitting
+        if (shares := member_shares(job, number, name))
     }
-    key = content_key("change", {"fit": [[item.label_key, members[item.pair.pair_id]] for item in val]})
-    path = session.run_folder / "ensemble.json"
+    parts = [[item.label_key, list(map(list, ensembles[item.pair.pair_id].members))] for _, item in fitting]
+    key = content_key("change", {"fit": parts})
+    path = session.run_folder / ("ensemble.json" if name is None else f"threshold-{name}.json")
     known = read_json(path)
     if isinstance(known, dict) and known.get("key") == key:
         return float(known["threshold"]), str(known["fitted_on"])
-    total = _sum_scores(session, val, members)
+    total = _sum_scores(session, fitting, ensembles)
     if total is None or not sum(total.changed):
         return None
     threshold, f1 = best_threshold(total)
-    fitted_on = f"best F1, {f1:.3f}, on validation pairs {', '.join(sorted(members))}"
-    values = {
-        "key": key,
-        "members": describe_members(job.members),
-        "threshold": threshold,
-        "fitted_on": fitted_on,
-    }
-    write_json(path, values)
+    fitted_on = f"best F1, {f1:.3f}, on {kind} pairs {', '.join(sorted(ensembles))}"
+    members = [member for member in job.members if name in (None, member.name)]
+    write_json(
+        path,
+        {"key": key, "members": describe_members(members), "threshold": threshold, "fitted_on": fitted_on},
+    )
     return threshold, fitted_on
 
 
-def _sum_scores(
-    session: Session, val: list[LabelledPair], members: dict[str, list[tuple[str, float]]]
-) -> ScoreHistogram | None:
+def _sum_scores(session: Session, fitting: Fitting, ensembles: dict[str, Ensemble]) -> ScoreHistogram | None:
     jobs = [
-        (item.pair.pair_id, (session.workspace, item.pair, item.label_key, members[item.pair.pair_id])) for item in val
+        (item.pair.pair_id, (session.workspace, item.pair, item.label_key, ensembles[item.pair.pair_id]))
+        for _, item in fitting
     ]
     found: dict[str, ScoreHistogram] = {}
     # a lambda, since a function of this module would make every worker import the networks that it does not need

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from cdpipe.distributed.train import plan_workers, read_progress, train
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import LabelledPair
+from cdpipe.stages.folds import assign_folds
 from cdpipe.stages.model_plan import finish_model, plan_training, trained_model
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.splits import split_pairs
@@ -62,7 +63,17 @@ def jobs_for(session: Session, planned: list[PlannedPair]) -> list[TrainJob]:
         labelled = labelled_pair(session.workspace, item) if split else None
         if split and labelled:
             chosen[split].append(labelled)
-    return plan_training(session.workspace, session.config, chosen["train"], chosen["val"])
+    folds = training_folds(session, planned)
+    return plan_training(session.workspace, session.config, chosen["train"], chosen["val"], folds)
+
+
+def training_folds(session: Session, planned: list[PlannedPair]) -> dict[str, int]:
+    """Fold of each labelled training pair; empty without folds."""
+    if session.config.train.folds is None:
+        return {}
+    splits = split_pairs(planned)
+    chosen = [item.pair for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
+    return assign_folds({pair.pair_id: pair.group or pair.pair_id for pair in chosen}, session.config.train.folds)
 
 
 def _summary(session: Session, job: TrainJob, card: ModelCard) -> str:

@@ -1,0 +1,86 @@
+"""Members' stored probabilities together: weighted mean or majority vote, change, and scores against a label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.metrics import ScoreHistogram, is_change, score_histogram, threshold_change
+from cdpipe.formats.records import block_record, write_record
+from cdpipe.formats.store import open_layer, read_window, write_block
+from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.values.grid import BlockKey, Window
+from cdpipe.values.keys import content_key
+
+MAJORITY = 0.5  # of the votes; more than that is change
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """How members' probabilities become change.
+
+    Attributes:
+        key: Key of the result, see :func:`plan_ensemble`.
+        members: (probability key, weight) of each member.
+        threshold: Change is where the weighted mean is at least this.
+        votes: Threshold of each member where they vote instead, else empty: change is then where members with more
+            than half of the weight see change, and the ensemble's probability is their share.
+    """
+
+    key: str
+    members: tuple[tuple[str, float], ...]
+    threshold: float
+    votes: tuple[float, ...] = ()
+
+
+def plan_ensemble(members: Sequence[tuple[str, float]], threshold: float, votes: Sequence[float] = ()) -> Ensemble:
+    """An ensemble of (probability key, weight), whose key depends on the shares of the weights."""
+    total = sum(weight for _, weight in members)
+    parts = {
+        "of": [key for key, _ in members],
+        "shares": [weight / total for _, weight in members],
+        "threshold": threshold,
+    }
+    if votes:
+        parts["votes"] = list(votes)
+    return Ensemble(content_key("change", parts), tuple(members), threshold, tuple(votes))
+
+
+def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemble: Ensemble) -> None:
+    """Store one block of the ensemble's probability and of the change mask, from the members' stored ones."""
+    window = pair.window(key)
+    probability = combine(workspace, pair, ensemble, window)
+    # float32 shares of a tie may add up to a trifle more than a half, but not to the next possible share
+    threshold = MAJORITY + 1e-5 if ensemble.votes else ensemble.threshold
+    group = workspace.group("changes", pair.pair_id, ensemble.key)
+    stored = [
+        write_block(group, "probability", window, probability),
+        write_block(group, "change", window, threshold_change(probability, threshold)),
+    ]
+    records = workspace.records("changes", pair.pair_id, ensemble.key)
+    write_record(block_record(records, key), workspace.root, stored)
+
+
+def combine(workspace: Workspace, pair: StoredPair, ensemble: Ensemble, window: Window) -> NDArray[np.float32]:
+    """The ensemble's probability on a window: (height, width) float32, NaN where not observed."""
+    total = sum(weight for _, weight in ensemble.members)
+    result = np.zeros(window.shape, np.float32)
+    for number, (member, weight) in enumerate(ensemble.members):
+        array = open_layer(workspace.group("probabilities", pair.pair_id, member), "probability")
+        values = read_window(array, window)
+        if ensemble.votes:
+            values = np.where(np.isnan(values), values, np.float32(is_change(values, ensemble.votes[number])))
+        result += values * np.float32(weight / total)
+    return np.minimum(result, np.float32(1))  # shares may add up to a trifle more
+
+
+def ensemble_scores(workspace: Workspace, pair: StoredPair, label_key: str, ensemble: Ensemble) -> ScoreHistogram:
+    """An ensemble's probability against a pair's label, over thresholds from 0 to 1."""
+    total = ScoreHistogram(0.0, 1.0, (0,) * 1002, (0,) * 1002)
+    label = open_layer(workspace.group("labels", pair.pair_id, label_key), "label")
+    for key in pair.blocks():
+        window = pair.window(key)
+        total += score_histogram(combine(workspace, pair, ensemble, window), read_window(label, window))
+    return total

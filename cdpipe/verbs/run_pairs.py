@@ -1,0 +1,110 @@
+"""The pairs of a run, finished or only in the store, and the masks that a submission has for them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdpipe.arrays.run_length import Runs
+from cdpipe.formats.catalog import Pair, read_catalog
+from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
+from cdpipe.formats.stored_pair import StoredPair, load_pair
+from cdpipe.formats.submission import read_submission
+from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
+from cdpipe.stages.splits import split_pairs
+from cdpipe.values.errors import InputError
+from cdpipe.verbs.session import Session, stored_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class RunPair:
+    """A pair in the store with what a run has of it.
+
+    Attributes:
+        pair: Its row of the catalog.
+        stored: Its grid and pixels.
+        label_key: Key of its label, None without one.
+        split: Its split, None where it has none.
+        finished: What was predicted, None before.
+    """
+
+    pair: Pair
+    stored: StoredPair
+    label_key: str | None
+    split: str | None
+    finished: ManifestPair | None
+
+
+def finished_run(session: Session) -> Manifest:
+    """The run's manifest.
+
+    Raises:
+        InputError: If there is none yet.
+    """
+    manifest = read_manifest(session.run_folder)
+    if manifest is None:
+        raise InputError(f"run {session.config.name} has no manifest in {session.run_folder}; run cdpipe predict first")
+    return manifest
+
+
+def run_pairs(session: Session, manifest: Manifest | None) -> list[RunPair]:
+    """The pairs that a run has finished, or without a manifest, those that are in the store; others are failures."""
+    if manifest is None:
+        return _stored_pairs(session)
+    catalog = {pair.pair_id: pair for pair in read_catalog(session.config)}
+    found = []
+    for listed in manifest.pairs:
+        stored = load_pair(session.workspace, listed.pair_id, listed.pair)
+        if stored is None:
+            session.fail(listed.pair_id, "is not in the store any more; run cdpipe ingest")
+        elif listed.pair_id in catalog:
+            found.append(RunPair(catalog[listed.pair_id], stored, listed.label, listed.split, listed))
+    return found
+
+
+def _stored_pairs(session: Session) -> list[RunPair]:
+    planned = stored_pairs(session)
+    splits = _splits([item for item, _ in planned])
+    found = []
+    for item, stored in planned:
+        label_key = item.label_key if labelled_pair(session.workspace, item) else None
+        found.append(RunPair(item.pair, stored, label_key, splits.get(stored.pair_id), None))
+    return found
+
+
+def _splits(planned: list[PlannedPair]) -> dict[str, str]:
+    try:
+        return split_pairs(planned)
+    except InputError:
+        return {}  # too few places to learn from, but enough to judge what others have learnt
+
+
+def read_masks(session: Session, path: Path, pairs: list[RunPair]) -> dict[str, Runs]:
+    """Masks of a submission by pair id; pairs that it has and the run has not are noted as failed.
+
+    Raises:
+        InputError: If the submission has mistakes or two pairs of the catalog one name.
+    """
+    catalog = named_pairs(read_catalog(session.config), session.config.catalog)
+    here = {each.pair.pair_id: each.stored.grid.shape for each in pairs}
+    shapes = {name: here.get(pair.pair_id) for name, pair in catalog.items()}
+    masks = {catalog[name].pair_id: runs for name, runs in read_submission(path, shapes).items()}
+    for pair_id in masks:
+        if pair_id not in here:
+            session.fail(pair_id, f"has a mask in {path}, but is not among the run's pairs")
+    return {pair_id: runs for pair_id, runs in masks.items() if pair_id in here}
+
+
+def named_pairs(pairs: list[Pair], catalog: Path) -> dict[str, Pair]:
+    """Pairs by the name that stands for them in a submission.
+
+    Raises:
+        InputError: If two have the same.
+    """
+    found: dict[str, Pair] = {}
+    for pair in pairs:
+        other = found.setdefault(pair.name, pair)
+        if other is not pair:
+            raise InputError(
+                f"{catalog}: a submission needs a name of its own for every pair, "
+                f"{other.pair_id} and {pair.pair_id} are both called {pair.name}"
+            )
+    return found
