@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 from project import call, make_project, succeed, untrained_model
 
-from cdpipe import __version__, cli
+from cdpipe import __version__
 from cdpipe.formats.catalog import COLUMNS, read_catalog
 from cdpipe.formats.config_file import load_config
 from cdpipe.values.errors import (
@@ -23,6 +23,7 @@ from cdpipe.values.errors import (
     IntegrityError,
 )
 from cdpipe.verbs import run_verb
+from cdpipe.verbs.parser import VERBS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = sorted(path.stem for path in (REPOSITORY / "jobs").glob("*.py"))
@@ -30,8 +31,8 @@ JOBS = sorted(path.stem for path in (REPOSITORY / "jobs").glob("*.py"))
 
 def test_every_job_has_a_verb() -> None:
     assert JOBS == ["evaluate", "ingest", "pipeline", "predict", "train"]
-    assert set(JOBS) <= set(cli.VERBS)
-    assert set(run_verb.RUN) == set(cli.VERBS)
+    assert set(JOBS) <= set(VERBS)
+    assert set(run_verb.RUN) == set(VERBS)
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -1,7 +1,6 @@
 """Folds through the whole pipeline: every training pair is predicted, and judged, by models that never saw it."""
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +60,7 @@ def test_no_model_predicts_a_pair_that_it_learned_from(project: Project) -> None
     assert project.manifest.fitted_on.endswith(f"on out-of-fold pairs {', '.join(sorted(trained_on))}")
 
 
-def test_a_second_run_trains_nothing_and_figures_are_out_of_fold(project: Project, tmp_path: Path) -> None:
+def test_a_second_run_trains_nothing_and_figures_are_out_of_fold(project: Project) -> None:
     before = {path: path.stat().st_mtime_ns for path in (project.workspace / "models").rglob("*") if path.is_file()}
     succeed(project.arguments("pipeline"))
     assert {path: path.stat().st_mtime_ns for path in before} == before

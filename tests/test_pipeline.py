@@ -29,7 +29,7 @@ import cdpipe
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import hash_file
-from cdpipe.values.errors import EXIT_INTEGRITY
+from cdpipe.values.errors import EXIT_INPUT, EXIT_INTEGRITY
 
 (MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
@@ -192,6 +192,33 @@ def test_a_further_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
         for name, values in members.items():
             with rasterio.open(branch.outputs / "rasters" / f"{pair.pair_id}_probability_{name}.tif") as raster:
                 np.testing.assert_array_equal(raster.read(1), values)
+
+
+def test_a_vote_and_a_choice_of_pairs_need_no_model_to_run(branch: Project, tmp_path: Path) -> None:
+    third, fourth = (untrained_model(tmp_path, name, seed) for seed, name in enumerate(("third", "fourth")))
+    models = use_models(trained(branch), third, fourth)
+    succeed(branch.arguments("predict", *models))
+    before = snapshot(branch.workspace, "store.zarr/probabilities/**/*", "models/**/*")
+    options = [
+        "--set",
+        "predict.ensemble=vote",
+        "--set",
+        f"predict.threshold={{{MODEL}: 0.3, third: 0.5, fourth: 0.6}}",
+    ]
+    succeed(branch.arguments("predict", *models, *options, "--split", "test", "--split", "val"))
+    assert snapshot(branch.workspace, "store.zarr/probabilities/**/*", "models/**/*") == before
+    assert {pair.pair_id for pair in branch.manifest.pairs} == {"test", "val"}
+    assert (branch.manifest.ensemble, branch.manifest.threshold) == ("vote", 0.5)
+    found = probabilities(branch)
+    for pair_id, change in changes(branch).items():
+        votes = sum(found[pair_id, name] >= np.float32(own) for name, own in thresholds.items())
+        np.testing.assert_array_equal(change == 1, votes >= 2)
+    succeed(branch.arguments("predict", *models, "--set", "predict.members=[third]", "--pair", "small"))
+    [only] = branch.manifest.pairs
+    assert (only.pair_id, list(only.probabilities)) == ("small", ["third"])
+    none = call(branch.arguments("predict", *models, "--pair", "nowhere"))
+    assert none.code == EXIT_INPUT
+    assert "--pair: no pair nowhere in the store" in none.err
 
 
 def test_results_do_not_depend_on_the_size_of_blocks(finished: Project, tmp_path: Path) -> None:

@@ -92,7 +92,10 @@ def read_card(folder: Path) -> ModelCard:
     """
     values = read_json(folder / CARD)
     if values is None:
-        raise InputError(f"model {folder}: expected a model folder with a readable {CARD}")
+        raise InputError(
+            f"model {folder}: expected a model folder with a readable {CARD}; cdpipe train makes one, and "
+            f"cdpipe import-weights FILE --model NAME --out {folder} of weights that others trained"
+        )
     try:
         card = ModelCard(**{**values, "roles": tuple(values["roles"]), "fresh": tuple(values["fresh"])})
         input_kind(card.architecture, card.arguments)
@@ -123,7 +126,9 @@ def load_network(folder: Path, card: ModelCard) -> nn.Module:
     """
     path = folder / WEIGHTS
     try:
-        network = build_model(card.architecture, **{**card.arguments, "encoder_weights": None})
+        # what would be fetched is overwritten right away
+        options = {name: value for name, value in card.arguments.items() if name != "encoder_weights"}
+        network = build_model(card.architecture, **options)
     except ValueError as error:
         raise InputError(f"model {folder}: {CARD}: {error}") from None
     try:

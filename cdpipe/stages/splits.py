@@ -46,6 +46,14 @@ def split_pairs(planned: Sequence[PlannedPair]) -> dict[str, str]:
     return splits | {pair_id: "train" for ids in places for pair_id in ids}
 
 
+def known_splits(planned: Sequence[PlannedPair]) -> dict[str, str]:
+    """The same for prediction and evaluation, which need no splits: none where there are too few places."""
+    try:
+        return split_pairs(planned)
+    except InputError:
+        return {}
+
+
 def _places(planned: Sequence[PlannedPair]) -> list[list[str]]:
     """Ids of the pairs of each place, sorted."""
     groups: list[tuple[list[str], list[Box]]] = []

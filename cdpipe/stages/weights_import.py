@@ -43,8 +43,9 @@ def import_weights(
     """
     if (folder / CARD).exists():
         raise InputError(f"{folder}: is a model folder already; remove it or name another")
+    options = {name: value for name, value in model.options.items() if name != "encoder_weights"}
     try:
-        network = build_model(architecture, **{**model.options, "encoder_weights": None})
+        network = build_model(architecture, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"--model {architecture}: {error}") from None
     state, beside = read_weights(path)
@@ -56,8 +57,8 @@ def import_weights(
     card = ModelCard(
         name=folder.name,
         architecture=architecture,
-        arguments={key: value for key, value in model.options.items() if key != "encoder_weights"},
-        roles=required_bands(architecture, model.options),
+        arguments=options,
+        roles=required_bands(architecture, options),
         statistics=normalisation.statistics,
         together=normalisation.bands == "together",
         patch=patch,

@@ -1,5 +1,6 @@
 """``cdpipe demo``: the whole pipeline on scenes that are made on the spot."""
 
+import argparse
 import time
 from pathlib import Path
 
@@ -32,8 +33,9 @@ predict: {overlap: 0.25, tta: d4, threshold: auto, model_rasters: true}
 """
 
 
-def run(folder: Path, *, verbose: bool) -> int:
+def run(options: argparse.Namespace) -> int:
     """Make scenes and a configuration, run the pipeline, say where things are."""
+    folder: Path = options.out
     begun = time.monotonic()
     console = make_console()
     path = folder / "cdpipe.yaml"
@@ -43,7 +45,7 @@ def run(folder: Path, *, verbose: bool) -> int:
     if not config.catalog.exists():
         console.print(f"making sample scenes in {config.catalog.parent}")
         make_sample_scenes(config.catalog.parent)
-    code = run_session(Session(config, console, verbose=verbose), "pipeline")
+    code = run_session(Session(config, console, verbose=options.verbose), "pipeline")
     outputs = config.workspace / "runs" / config.name
     console.print(f"\nThe demo took {duration(time.monotonic() - begun)}. To look at what it made:", markup=False)
     for what, where in (

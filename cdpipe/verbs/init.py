@@ -1,10 +1,12 @@
 """``cdpipe init``: a commented configuration and a catalog to fill in."""
 
+import argparse
+import sys
 from pathlib import Path
 
 from cdpipe.formats.catalog import COLUMNS
 from cdpipe.formats.workspace import write_atomically
-from cdpipe.values.errors import ConfigError
+from cdpipe.values.errors import EXIT_DONE, ConfigError
 
 TEMPLATE = """\
 # cdpipe configuration; relative paths are relative to this file.
@@ -33,12 +35,13 @@ predict: {{overlap: 0.25, tta: d4, threshold: auto}}
 """
 
 
-def run(folder: Path) -> list[Path]:
+def run(options: argparse.Namespace) -> int:
     """Write ``cdpipe.yaml`` and ``pairs.csv``.
 
     Raises:
         ConfigError: If one of them exists already.
     """
+    folder: Path = options.folder
     config, catalog = folder / "cdpipe.yaml", folder / "pairs.csv"
     for path in (config, catalog):
         if path.exists():
@@ -47,4 +50,5 @@ def run(folder: Path) -> list[Path]:
     write_atomically(config, TEMPLATE.format(name=name.strip("-") or "change").encode())
     wanted = [column for column in COLUMNS if column not in ("composite", "sensor")]
     write_atomically(catalog, (",".join(wanted) + "\n").encode())
-    return [config, catalog]
+    sys.stdout.write(f"wrote {config}\nwrote {catalog}\n")
+    return EXIT_DONE

@@ -26,7 +26,7 @@ from cdpipe.stages.run_plan import (
     plan_uses,
     plan_work,
 )
-from cdpipe.stages.splits import split_pairs
+from cdpipe.stages.splits import known_splits
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import duration, progress, size
 from cdpipe.verbs.session import Session, last_rate, logged, stored_pairs
@@ -49,7 +49,7 @@ def run(session: Session) -> None:
     session.start_ray()
     members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
     planned = _with_needed_bands(session, planned, members)
-    splits = split_pairs([item for item, _ in planned])
+    splits = known_splits([item for item, _ in planned])
     job, unseen = _plan(session, planned, members, splits)
     thresholds = find_thresholds(session, planned, job, unseen)
     job, planned = _choose(session, job, planned, splits)
@@ -92,6 +92,10 @@ def _choose(session: Session, job: PredictJob, planned: Planned, splits: dict[st
     Raises:
         InputError: If none is left.
     """
+    known = {name for item, _ in planned for name in (item.pair.pair_id, item.pair.name)}
+    unknown = [name for name in session.only_pairs if name not in known]
+    if unknown:
+        raise InputError(f"--pair: no pair {', '.join(unknown)} in the store; its catalog is {session.config.catalog}")
     wanted = [n for n, (item, _) in enumerate(planned) if session.wants(item.pair, splits.get(item.pair.pair_id))]
     if not wanted:
         raise InputError("no pair of the store is among those that --pair and --split ask for")
@@ -215,7 +219,7 @@ def _describe_pair(
 
 
 def _show_plan(session: Session, planned: Planned, members: tuple[Member, ...]) -> None:
-    splits = split_pairs([item for item, _ in planned])
+    splits = known_splits([item for item, _ in planned])
     job, planned = _choose(session, _plan(session, planned, members, splits)[0], planned, splits)
     work = plan_work(job, range(len(job.pairs)))
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])

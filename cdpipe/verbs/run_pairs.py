@@ -8,8 +8,8 @@ from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.formats.stored_pair import StoredPair, load_pair
 from cdpipe.formats.submission import read_submission
-from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
-from cdpipe.stages.splits import split_pairs
+from cdpipe.stages.pair_plan import labelled_pair
+from cdpipe.stages.splits import known_splits
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.session import Session, stored_pairs
 
@@ -62,19 +62,12 @@ def run_pairs(session: Session, manifest: Manifest | None) -> list[RunPair]:
 
 def _stored_pairs(session: Session) -> list[RunPair]:
     planned = stored_pairs(session)
-    splits = _splits([item for item, _ in planned])
+    splits = known_splits([item for item, _ in planned])
     found = []
     for item, stored in planned:
         label_key = item.label_key if labelled_pair(session.workspace, item) else None
         found.append(RunPair(item.pair, stored, label_key, splits.get(stored.pair_id), None))
     return found
-
-
-def _splits(planned: list[PlannedPair]) -> dict[str, str]:
-    try:
-        return split_pairs(planned)
-    except InputError:
-        return {}  # too few places to learn from, but enough to judge what others have learnt
 
 
 def read_masks(session: Session, path: Path, pairs: list[RunPair]) -> dict[str, Runs]:

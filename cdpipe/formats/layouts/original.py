@@ -1,0 +1,199 @@
+"""The tree of the original program: Images, Images_composit/.../8_ch, mask, a matching table, sample_submission.csv."""
+
+import contextlib
+import dataclasses
+import datetime
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from cdpipe.formats.layouts.found import (
+    Found,
+    FoundPair,
+    Notes,
+    is_image,
+    name_key,
+    note,
+    note_unlabelled,
+    of_one_size,
+    told,
+    unambiguous,
+    walk,
+)
+from cdpipe.formats.layouts.match_table import read_matches
+from cdpipe.formats.submission import read_ids
+from cdpipe.values.errors import InputError
+
+JOINT = "__"  # between the names of both dates
+BANDS = {"red": 1, "green": 2, "blue": 3, "nir": 4}
+NO_VALIDATION = (
+    "No pair has split val, since this layout has no validation pairs: set it for some of the train pairs, "
+    "or train with folds (train.folds)."
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tree:
+    """What lies in the tree, by names as :func:`_key` makes them."""
+
+    composites: Mapping[str, Path]
+    masks: Mapping[str, Path]
+    images: Mapping[str, Path]
+    submission: Path | None
+    table: Path | None
+
+
+def find_original(folder: Path, table: Path | None = None, columns: Sequence[str] | None = None) -> Found:
+    """Find the pairs of the original's tree, nested as it may be.
+
+    A pair is a composite, or else two images that the table matches. The ids of the sample submission are
+    the test pairs, the others with a mask are for training. Images and table rows that hang together are one group.
+
+    Args:
+        folder: The project, or its folder ``data``.
+        table: The matching table (.xls, .xlsx or .csv); by default the tree's own.
+        columns: Its two columns, first date and second; by default those whose cells are image names.
+
+    Raises:
+        InputError: If no pair is found, or the table cannot be used.
+    """
+    notes = Notes()
+    tree = _look(folder, notes)
+    known = {*tree.images, *(part for name in tree.composites for part in name.split(JOINT))}
+    if not known:
+        raise InputError(
+            f"{folder}: expected GeoTIFFs in a folder 8_ch (composites) or Images, at any depth; found neither"
+        )
+    matches = _read_matches(tree, table, columns, known, notes)
+    pairs = _composite_pairs(tree) + _matched_pairs(tree, matches, notes)
+    pairs = of_one_size(pairs, notes)
+    if not pairs:
+        raise InputError(
+            f"{folder}: found {len(tree.images)} image(s), but no composites (folder 8_ch) and no table that says "
+            "which of them show the same place: name it with --match, and its columns with --columns BEFORE,AFTER"
+            f"{told(notes)}"
+        )
+    pairs = _with_groups(_with_splits(pairs, tree.submission, notes), matches)
+    note_unlabelled((pair for pair in pairs if pair.split != "test"), notes)
+    hints = (NO_VALIDATION, *_doubt_order(pairs))
+    meaning = {"changed": (1,), "unchanged": (0,)}
+    return Found(tuple(pairs), notes, hints, "kanopus", BANDS, meaning, "original")
+
+
+def _key(name: str) -> str:
+    return name_key(name).casefold()
+
+
+def _look(folder: Path, notes: Notes) -> _Tree:
+    rasters: dict[str, dict[str, list[Path]]] = {"8_ch": {}, "mask": {}, "images": {}}
+    others: dict[str, Path] = {}
+    for here, _, names in walk(folder):
+        kind = {"masks": "mask"}.get(here.name.lower(), here.name.lower())
+        for path in (here / name for name in names):
+            if kind in rasters and is_image(path):
+                rasters[kind].setdefault(_key(path.name), []).append(path)
+            elif not path.name.startswith(("~$", ".")):  # spreadsheets leave such files while they are open
+                others.setdefault(path.name.lower(), path)
+    composites, masks, images = (unambiguous(files, kind, notes) for kind, files in rasters.items())
+    tables = [path for name, path in others.items() if name.endswith((".xls", ".xlsx"))]
+    named = [path for name, path in others.items() if re.fullmatch(r"rucode\.(xlsx?|csv)", name)]
+    table = next(iter(named), tables[0] if len(tables) == 1 else None)
+    return _Tree(composites, masks, images, others.get("sample_submission.csv"), table)
+
+
+def _read_matches(
+    tree: _Tree, table: Path | None, columns: Sequence[str] | None, known: set[str], notes: Notes
+) -> list[tuple[str, str]]:
+    """Keys of images that show one place; none where composites do without the table."""
+    chosen = table or tree.table
+    if chosen is None:
+        return []
+    try:
+        matches = read_matches(chosen, columns, known, _key)
+    except InputError:
+        if table or columns or not tree.composites:
+            raise
+        note(notes, "not used, no two of its columns hold image names (--columns BEFORE,AFTER)", chosen.name)
+        return []
+    unknown = [name for match in matches for name in match if name not in known]
+    note(notes, f"named in {chosen.name}, but no image has that name", *dict.fromkeys(unknown))
+    return matches
+
+
+def _composite_pairs(tree: _Tree) -> list[FoundPair]:
+    return [
+        _dated(FoundPair(name_key(path.name), composite=path, label=tree.masks.get(key)))
+        for key, path in tree.composites.items()
+    ]
+
+
+def _matched_pairs(tree: _Tree, matches: Iterable[tuple[str, str]], notes: Notes) -> list[FoundPair]:
+    """Pairs of images that have no composite."""
+    pairs, used = [], {frozenset(key.split(JOINT)) for key in tree.composites}
+    for first, second in matches:
+        before, after = tree.images.get(first), tree.images.get(second)
+        if before is None or after is None or frozenset((first, second)) in used:
+            continue
+        used.add(frozenset((first, second)))
+        name = f"{name_key(before.name)}{JOINT}{name_key(after.name)}"
+        pairs.append(_dated(FoundPair(name, before, after, label=tree.masks.get(_key(name)))))
+    paired, named = {key for keys in used for key in keys}, {*tree.composites, *(_key(pair.name) for pair in pairs)}
+    for what, files, taken in (("images in no pair", tree.images, paired), ("masks without a pair", tree.masks, named)):
+        note(notes, f"left out, {what}", *(name_key(path.name) for key, path in files.items() if key not in taken))
+    return pairs
+
+
+def _dated(pair: FoundPair) -> FoundPair:
+    """The pair with the dates of a name such as KVI_20180922_SCN3_UN91__KV1_20190804_SCN2_UN92, if it has both."""
+    dates = [next(_dates_in(part), None) for part in pair.name.split(JOINT)]
+    if len(dates) != 2 or None in dates:
+        return pair
+    return dataclasses.replace(pair, before_date=dates[0], after_date=dates[1])
+
+
+def _dates_in(name: str) -> Iterator[str]:
+    for digits in re.findall(r"(?<![^_])\d{8}(?![^_])", name):
+        with contextlib.suppress(ValueError):  # a number that is no date
+            yield datetime.date.fromisoformat(digits).isoformat()
+
+
+def _with_splits(pairs: list[FoundPair], submission: Path | None, notes: Notes) -> list[FoundPair]:
+    tests = set[str]()
+    if submission is None:
+        note(notes, "not found, so that no pair has split test", "sample_submission.csv")
+    else:
+        tests = set(map(_key, read_ids(submission)))
+        missing = sorted(tests - {_key(pair.name) for pair in pairs})
+        note(notes, f"named in {submission.name}, but no pair has that name", *missing)
+    splits = ("test" if _key(pair.name) in tests else "train" if pair.label else None for pair in pairs)
+    return [dataclasses.replace(pair, split=split) for pair, split in zip(pairs, splits, strict=True)]
+
+
+def _with_groups(pairs: list[FoundPair], matches: Iterable[tuple[str, str]]) -> list[FoundPair]:
+    """Pairs that share an image, directly or through others, are of one group, named by its first image."""
+    parents = dict[str, str]()
+
+    def root(key: str) -> str:
+        while parents.setdefault(key, key) != key:
+            key = parents[key]
+        return key
+
+    ends = [tuple(map(_key, pair.name.split(JOINT))) for pair in pairs]
+    for keys in [*ends, *matches]:
+        for key in keys:
+            first, second = sorted((root(keys[0]), root(key)))
+            parents[second] = first
+    roots = [root(keys[0]) for keys in ends]
+    sizes = Counter(roots)
+    return [
+        dataclasses.replace(pair, group=name if sizes[name] > 1 else None)
+        for pair, name in zip(pairs, roots, strict=True)
+    ]
+
+
+def _doubt_order(pairs: Iterable[FoundPair]) -> list[str]:
+    late = [p.name for p in pairs if p.composite is None and (p.before_date or "") > (p.after_date or "")]
+    if not late:
+        return []
+    return [f"The first date of {len(late)} pair(s) is the later one ({late[0]}): --columns AFTER,BEFORE swaps them."]

@@ -1,0 +1,129 @@
+"""A configuration to start with, for the pairs that a search found."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cdpipe.formats.layouts.found import DRIVERS, SETTINGS, Found
+from cdpipe.formats.layouts.names import slug
+from cdpipe.formats.layouts.table_out import relative
+from cdpipe.formats.polygons import is_vector
+from cdpipe.formats.scenes import RasterInfo, describe_raster, open_raster, read_values
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import TILE, tiles_in
+
+LABELS = 20  # that are looked at for their values, and more if they show no change
+MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling
+RGB = {"red": 1, "green": 2, "blue": 3}
+DEFAULT_LABEL: Mapping[str, tuple[int, ...]] = {"changed": (1,), "unchanged": (0,)}
+MODELS = {"unetplusplus": {"encoder": "resnext50_32x4d"}, "siamese_seresnext50": {}}
+
+
+def format_config(found: Found, name: str, catalog: Path, config: Path) -> str:
+    """A configuration in YAML for what was found; headers of a pair and some labels are read.
+
+    Args:
+        found: Pairs, and what their layout says of them.
+        name: A name for the runs, in any script.
+        catalog: The catalog of the pairs.
+        config: Where the configuration will lie.
+
+    Raises:
+        InputError: If none of the pairs' rasters can be opened.
+    """
+    info = _first_raster(found)
+    paths = [path for pair in found.pairs for path in (*pair.images, pair.label) if path is not None]
+    drivers = sorted({"GTiff"} | {DRIVERS.get(path.suffix.lower(), "GTiff") for path in paths if not is_vector(path)})
+    sections: list[tuple[str, dict[str, Any]]] = [
+        (
+            "cdpipe configuration; relative paths are relative to this file.",
+            {"name": slug(name)[:100] or "change", "catalog": relative(catalog, config.parent), "workspace": "./work"},
+        ),
+        _sensors(found, info),
+    ]
+    settings: dict[str, Any] = {"drivers": drivers} if drivers != ["GTiff"] else {}
+    if info.grid.crs is None:
+        settings["pixel_coordinates"] = True
+    if settings:
+        comment = "Formats that may be opened; images without georeference lie pixel on pixel."
+        sections.append((comment, {"input": settings}))
+    sections += _label_section(found)
+    if found.preset:
+        sections.append(("What the original program did; keys of your own win.", {"preset": found.preset}))
+    sections.append(("The original's two headline models.", {"train": {"models": MODELS}}))
+    return "\n".join(f"# {comment}\n{_as_yaml(values)}" for comment, values in sections)
+
+
+def _as_yaml(values: Mapping[str, Any]) -> str:
+    """Lists and the innermost mappings on one line, all else on lines of its own."""
+    return "".join(
+        yaml.safe_dump(
+            {key: value},
+            sort_keys=False,
+            default_flow_style=None if isinstance(value, Mapping) else False,
+            allow_unicode=True,
+            width=110,
+        )
+        for key, value in values.items()
+    )
+
+
+def _first_raster(found: Found) -> RasterInfo:
+    errors = []
+    for pair in found.pairs:
+        try:
+            return describe_raster(pair.images[0], SETTINGS)
+        except InputError as error:
+            errors.append(str(error))
+    raise InputError(f"no raster of the pairs can be opened: {errors[0]}")
+
+
+def _sensors(found: Found, info: RasterInfo) -> tuple[str, dict[str, Any]]:
+    if found.bands is not None:
+        return "What the bands are.", {"sensors": {found.sensor: {"bands": dict(found.bands)}}}
+    count = info.count // (1 if found.pairs[0].composite is None else 2)
+    comment = f"What the {count} band(s) are: a guess to correct, as red: 3."
+    bands = RGB if count >= len(RGB) else dict.fromkeys(RGB, 1)
+    return comment, {"sensors": {found.sensor: {"bands": bands}}}
+
+
+def _label_section(found: Found) -> list[tuple[str, dict[str, Any]]]:
+    masks = [pair.label for pair in found.pairs if pair.label is not None and not is_vector(pair.label)]
+    if not masks:
+        return []
+    meaning = found.label or guess_meaning(masks)
+    return [("What the values of the label rasters mean.", {"label": {k: list(v) for k, v in meaning.items()}})]
+
+
+def _values(path: Path) -> set[float]:
+    with open_raster(path, SETTINGS) as dataset:
+        windows = tiles_in(Window(0, 0, dataset.height, dataset.width), 4 * TILE)
+        return {float(v) for window in windows for v in np.unique(read_values(dataset, path, [1], window))}
+
+
+def guess_meaning(masks: Iterable[Path]) -> Mapping[str, tuple[int, ...]]:
+    """What the values of masks mean, as far as some of them show: 0 unchanged, 255 nodata beside others."""
+    values, blurred = set[float](), False
+    for number, path in enumerate(masks):
+        if number >= LABELS and values - {0}:
+            break
+        with contextlib.suppress(InputError):  # for the check to tell
+            values |= _values(path)
+        blurred |= DRIVERS.get(path.suffix.lower()) == "JPEG"
+    if (blurred or len(values) > MANY) and max(values, default=0) > 1:
+        return {"changed": tuple(range(128, 256)), "unchanged": tuple(range(128))}
+    known = sorted(int(value) for value in values if value.is_integer())
+    if known in ([1, 2], [2]):
+        return {"changed": (2,), "unchanged": (1,)}
+    others = [value for value in known if value != 0]
+    ignored = [255] if 255 in others and len(others) > 1 else []
+    changed = [value for value in others if value not in ignored]
+    if not changed:
+        return DEFAULT_LABEL
+    meaning = {"changed": tuple(changed), "unchanged": (0,)}
+    return meaning | ({"ignore": tuple(ignored)} if ignored else {})

@@ -1,0 +1,99 @@
+"""Stacks the bands of one date, published as a file each, into one GeoTIFF."""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from affine import Affine
+
+from cdpipe.formats.scenes import RasterInfo, describe_dataset, open_raster, raster_errors, read_values
+from cdpipe.formats.workspace import sync_folder
+from cdpipe.values.config import Input
+from cdpipe.values.errors import InputError, IntegrityError
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import TILE, tiles_in
+
+STEP = 4 * TILE  # side of the windows that are copied, in pixels
+
+
+def stack_bands(bands: Mapping[str, Path], target: Path, settings: Input) -> RasterInfo:
+    """Write the first band of each file as a band of one tiled GeoTIFF, window by window.
+
+    The file is read back and compared before it gets its name; one that has the name is replaced.
+
+    Args:
+        bands: Files of one size, place and type by the name that their band gets, in the order of bands.
+        target: The file to write.
+        settings: Which drivers may open the files.
+
+    Returns:
+        What the first file says of itself.
+
+    Raises:
+        InputError: If a file cannot be read, or the files do not lie on each other.
+        IntegrityError: If the result does not read back as it was written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        with ExitStack() as stack:
+            sources = [(path, stack.enter_context(open_raster(path, settings))) for path in bands.values()]
+            info = _common(sources)
+            with raster_errors(target), rasterio.Env(GDAL_NUM_THREADS="1"):
+                _write(partial, sources, info, list(bands))
+                _compare(partial, target, sources, info)
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(target.parent)
+    return info
+
+
+def _common(sources: list[tuple[Path, Any]]) -> RasterInfo:
+    """What the first file says of itself, if the others say the same."""
+    infos = [describe_dataset(path, dataset) for path, dataset in sources]
+    first = infos[0]
+    for info in infos[1:]:
+        if (info.grid, info.dtype, info.nodata) != (first.grid, first.dtype, first.nodata):
+            raise InputError(
+                f"{info.path}: {_place(info)}; expected it to lie on {first.path.name}, which is {_place(first)}"
+            )
+    return first
+
+
+def _place(info: RasterInfo) -> str:
+    grid = info.grid
+    return f"{grid.width} x {grid.height} px {info.dtype}, nodata {info.nodata}, transform {grid.transform}"
+
+
+def _read(sources: list[tuple[Path, Any]], window: Window) -> Any:
+    return np.concatenate([read_values(dataset, path, [1], window) for path, dataset in sources])
+
+
+def _write(path: Path, sources: list[tuple[Path, Any]], info: RasterInfo, names: list[str]) -> None:
+    grid = info.grid
+    place = {} if grid.crs is None else {"crs": grid.crs, "transform": Affine(*grid.transform)}
+    shape = {"count": len(names), "height": grid.height, "width": grid.width, "dtype": info.dtype}
+    layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
+    with rasterio.open(path, "w", driver="GTiff", nodata=info.nodata, **shape, **place, **layout) as dataset:
+        dataset.descriptions = names
+        for window in tiles_in(Window(0, 0, *grid.shape), STEP):
+            dataset.write(_read(sources, window), window=_at(window))
+
+
+def _compare(path: Path, target: Path, sources: list[tuple[Path, Any]], info: RasterInfo) -> None:
+    with rasterio.open(path, driver="GTiff") as dataset:
+        for window in tiles_in(Window(0, 0, *info.grid.shape), STEP):
+            if dataset.read(window=_at(window)).tobytes() != _read(sources, window).tobytes():
+                raise IntegrityError(f"{target}: {window} read back other than it was written; is the disk full?")
+
+
+def _at(window: Window) -> Any:
+    return rasterio.windows.Window(window.col, window.row, window.width, window.height)

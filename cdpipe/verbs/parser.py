@@ -1,0 +1,120 @@
+"""What the command line understands; nothing slow is imported here, so that --help is quick."""
+
+import argparse
+from pathlib import Path
+
+from cdpipe import __version__
+
+VERBS = {
+    "ingest": "rasters and labels into the store",
+    "train": "train every configured model",
+    "predict": "models over all pairs, ensemble, change, GeoTIFFs",
+    "evaluate": "figures and pictures against the labels",
+    "submission": "change masks as run-length text, and such text as rasters",
+    "pipeline": "ingest, train, predict, evaluate",
+    "verify": "hash everything stored again; withdraw what is damaged",
+    "status": "what is done, what is left, what failed",
+}
+LAYOUTS = {
+    "original": "Images, Images_composit/8_ch, mask, matching table, sample_submission.csv",
+    "folders": "A, B, label, list/{train,val,test}.txt; also train/A and so on (LEVIR-CD, WHU-CD, CDD)",
+    "oscd": "the Onera data set as released: <city>/imgs_1, imgs_2, cm, train.txt, test.txt",
+    "patterns": "any folders, by patterns with a shared {id}",
+}
+EPILOG = "exit codes: 0 done, 1 bug, 2 configuration, 3 input, 4 integrity, 5 done but for the pairs listed, 75 locked"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All verbs with their options."""
+    parser = argparse.ArgumentParser(prog="cdpipe", description="Find change in satellite imagery.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"cdpipe {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    init = verbs.add_parser("init", help="write a commented configuration and an empty catalog")
+    init.add_argument("folder", type=Path, nargs="?", default=Path())
+    _add_catalog(verbs.add_parser("catalog", help="build the catalog from folders of a known layout", epilog=EPILOG))
+    check = verbs.add_parser("check", help="open everything the catalog names and list every problem")
+    _add_config(check)
+    check.add_argument("--read", action="store_true", help="read every raster in full")
+    for verb, text in VERBS.items():
+        _add_run_options(verbs.add_parser(verb, help=text, epilog=EPILOG), verb)
+    show = verbs.add_parser("config", help="print a whole configuration: of a file, a preset, or the original's JSON")
+    _add_config(show, optional=True)
+    show.add_argument("--preset", metavar="NAME", help="a named recipe; without any argument they are listed")
+    show.add_argument("--from", dest="source", type=Path, metavar="JSON", help="configuration of the original program")
+    _add_import(verbs.add_parser("import-weights", help="weights that others trained, as a model folder"))
+    demo = verbs.add_parser("demo", help="make sample scenes and run the whole pipeline on them")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for scenes and results (default: ./demo)")
+    demo.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
+    return parser
+
+
+def _add_catalog(parser: argparse.ArgumentParser) -> None:
+    layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
+    for layout, text in LAYOUTS.items():
+        one = layouts.add_parser(layout, help=text, description=text)
+        one.add_argument("folder", type=Path, metavar="DIR", help="where the files are")
+        if layout == "original":
+            one.add_argument(
+                "--match", type=Path, metavar="TABLE", help="which images show one place: .xls, .xlsx, .csv"
+            )
+            one.add_argument(
+                "--columns", metavar="BEFORE,AFTER", help="the table's columns (default: found by content)"
+            )
+        if layout == "patterns":
+            one.add_argument("--before", required=True, help="first date, relative to DIR, such as A/{id}.tif")
+            one.add_argument("--after", required=True, help="second date")
+            one.add_argument("--label", help="label, where there is one")
+        one.add_argument("--out", type=Path, default=Path("pairs.csv"), help="catalog to write (default: %(default)s)")
+        one.add_argument("--force", action="store_true", help="overwrite the catalog")
+        one.add_argument("--config", type=Path, metavar="FILE", help="also write a configuration to start with")
+
+
+def _add_config(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument("config", type=Path, nargs="?" if optional else None, help="configuration (YAML)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, as predict.threshold=0.4",
+    )
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a state dict (.pth, .pt, .safetensors), alone or under state_dict")
+    parser.add_argument("--model", required=True, help="architecture, such as siamese_dpn92 or unetplusplus")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write; its name is the model's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="the network's options, as encoder=resnet34"
+    )
+    # by default as the original program trained
+    parser.add_argument("--patch", type=int, default=256, help="patch it was trained with (default: %(default)s)")
+    parser.add_argument("--statistics", choices=("per_date", "common"), default="per_date", help="default: %(default)s")
+    parser.add_argument("--bands", choices=("together", "each"), default="together", help="default: %(default)s")
+
+
+def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
+    _add_config(parser, optional=verb == "predict")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
+    if verb not in ("verify", "status"):
+        parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    if verb in ("ingest", "pipeline"):
+        parser.add_argument("--failed", action="store_true", help="ingest only pairs that failed last time")
+        parser.add_argument("--keep-going", action="store_true", help="leave out pairs that the check finds unusable")
+    if verb == "evaluate":
+        parser.add_argument(
+            "--submission", type=Path, action="append", help="table Id,mask to judge and compare too; may be repeated"
+        )
+    if verb == "submission":
+        direction = parser.add_mutually_exclusive_group()
+        direction.add_argument("--template", type=Path, help="sample submission whose ids and order to keep")
+        direction.add_argument("--rasters", type=Path, metavar="FILE", help="submission to write as GeoTIFFs")
+        parser.add_argument("--out", type=Path, help="file to write, with --rasters a folder (default: in the run's)")
+    if verb == "predict":
+        parser.add_argument("--split", action="append", choices=("train", "val", "test"), help="only pairs of a split")
+        parser.add_argument("--pair", action="append", metavar="ID", help="only this pair; may be repeated")
+        parser.add_argument("--before", type=Path, help="first date (instead of a configuration)")
+        parser.add_argument("--after", type=Path, help="second date")
+        parser.add_argument("--model", type=Path, action="append", help="model folder; several make an ensemble")
+        parser.add_argument("--out", type=Path, help="folder for the results")
+        parser.add_argument("--bands", default="red=1,green=2,blue=3", help="what the bands are (default: %(default)s)")
