@@ -199,12 +199,8 @@ def test_a_vote_and_a_choice_of_pairs_need_no_model_to_run(branch: Project, tmp_
     models = use_models(trained(branch), third, fourth)
     succeed(branch.arguments("predict", *models))
     before = snapshot(branch.workspace, "store.zarr/probabilities/**/*", "models/**/*")
-    options = [
-        "--set",
-        "predict.ensemble=vote",
-        "--set",
-        f"predict.threshold={{{MODEL}: 0.3, third: 0.5, fourth: 0.6}}",
-    ]
+    thresholds = {MODEL: 0.3, "third": 0.5, "fourth": 0.6}
+    options = ["--set", "predict.ensemble=vote", "--set", f"predict.threshold={json.dumps(thresholds)}"]
     succeed(branch.arguments("predict", *models, *options, "--split", "test", "--split", "val"))
     assert snapshot(branch.workspace, "store.zarr/probabilities/**/*", "models/**/*") == before
     assert {pair.pair_id for pair in branch.manifest.pairs} == {"test", "val"}

@@ -17,7 +17,7 @@ _PLACEHOLDERS = {
     "name": "change",
     "catalog": "pairs.csv",
     "workspace": "./work",
-    "sensors": {"my_sensor": {"bands": {"red": 1, "green": 2, "blue": 3}}},
+    "sensors": {"kanopus": {"bands": {"red": 1, "green": 2, "blue": 3, "nir": 4}}},
 }
 
 
