@@ -13,6 +13,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # saves some 8 s for every Train run
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # torch's threads spin otherwise, which starves Ray's processes and them
 
 # How fast an example runs says nothing on a busy machine.
 SLOW = [HealthCheck.too_slow]
