@@ -28,6 +28,7 @@ from cdpipe.formats.store import (
     create_group,
     open_layer,
     pair_layers,
+    read_all,
     read_window,
     write_block,
 )
@@ -184,11 +185,25 @@ def test_neighbouring_blocks_may_be_written_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_was_never_written_is_the_fill_value(tmp_path: Path, name: str) -> None:
-    group = make_group(tmp_path / "g", name)
-    expected = {"label": 255, "change": 255, "probability": np.nan}.get(name, 0)
-    values = read_window(open_layer(group, name), Window(0, 0, 10, 10))
-    np.testing.assert_array_equal(values, np.full_like(values, expected))
+def test_what_is_not_there_is_never_read_as_the_fill_value(tmp_path: Path, name: str) -> None:
+    group, layer = make_group(tmp_path / "g", name), LAYERS[name]
+    for block in BLOCKS:
+        window = window_in(layer, block)
+        write_block(group, name, window, random_values(layer, window.shape))
+    array = open_layer(group, name)
+    whole = read_all(array)
+    for block in BLOCKS:
+        file, window = object_of(group, name, block), window_in(layer, block)
+        data = file.read_bytes()
+        file.write_bytes(b"")
+        with pytest.raises(IntegrityError, match=f"no {file}.*run cdpipe verify"):
+            read_window(array, window)
+        file.unlink()
+        with pytest.raises(IntegrityError, match=f"no {file}.*run cdpipe verify"):
+            read_window(array, window)
+        for other in (window_in(layer, other) for other in BLOCKS if other != block):
+            np.testing.assert_array_equal(read_window(array, other), whole[..., *other.slices])
+        file.write_bytes(data)
 
 
 @pytest.mark.parametrize("block", [BLOCKS[0], BLOCKS[-1]])

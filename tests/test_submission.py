@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from submitted import MASKS, changes, guesses, plain_text, write_masks, write_ro
 
 from cdpipe.arrays.run_length import encode_strips, format_runs
 from cdpipe.formats.submission import read_submission, write_submission
-from cdpipe.values.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_PARTIAL
+from cdpipe.values.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_PARTIAL, InputError
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
@@ -198,3 +199,29 @@ def test_a_dry_run_writes_nothing(finished: Project, tmp_path: Path) -> None:
     plan = succeed(finished.arguments("evaluate", "--submission", str(path), "--dry-run")).out
     assert "submission one: 2 mask(s)" in plan
     assert snapshot(finished.workspace) == before
+
+
+def test_arrays_are_a_submission_too(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    masks = {"a": random.random((20, 30)) < 0.3, "ü": random.integers(0, 2, (7, 9))}
+    np.savez_compressed(tmp_path / "old.npz", **masks)
+    found = read_submission(tmp_path / "old.npz", {"a": (20, 30), "ü": None})
+    assert {name: format_runs(runs) for name, runs in found.items()} == {
+        name: plain_text(mask) for name, mask in masks.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"b": np.zeros((2, 2), bool)}, "id b: no pair of the catalog has this name"),
+        ({"a": np.zeros((2, 3), bool)}, r"id a: expected a mask of \(2, 2\) pixels, got \(2, 3\)"),
+        ({"a": np.full((2, 2), 0.7, np.float16)}, "id a: expected 0 and 1, got float16; of probabilities make masks"),
+        ({"a": np.full((2, 2), 2)}, "id a: expected 0 and 1, got int64"),
+        ({"a": np.array([[None]])}, "expected a readable .npz of masks"),
+    ],
+)
+def test_arrays_that_are_no_masks_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "old.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        read_submission(tmp_path / "old.npz", {"a": (2, 2)})

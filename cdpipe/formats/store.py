@@ -101,15 +101,39 @@ def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
         Array of shape (band, height, width), or (height, width) for an array without bands.
 
     Raises:
-        IntegrityError: If a stored object is not what was written.
+        IntegrityError: If a stored object is missing or is not what was written.
     """
     try:
+        for file in _objects(array, window):
+            # Zarr would read what is not there as the fill value, without a word
+            if not file.is_file() or not file.stat().st_size:
+                raise ValueError(f"no {file}")
         return np.asarray(array[(..., *window.slices)])
     except ValueError as error:
         raise IntegrityError(
             f"{array.store_path}: damaged within {window}: {error}; "
             "run cdpipe verify, and then the same command again to repair it"
         ) from None
+
+
+def read_all(array: AnyArray) -> NDArray[Any]:
+    """All of an array; see :func:`read_window`."""
+    return read_window(array, Window(0, 0, *array.shape[-2:]))
+
+
+def _objects(array: AnyArray, window: Window) -> list[Path]:
+    """Files that hold a window's pixels."""
+    side_y, side_x = (array.shards or array.chunks)[-2:]
+    rows = range(window.row // side_y, (window.stop_row - 1) // side_y + 1)
+    cols = range(window.col // side_x, (window.stop_col - 1) // side_x + 1)
+    return [_object(array, (row, col)) for row in rows for col in cols]
+
+
+def _object(array: AnyArray, index: tuple[int, int]) -> Path:
+    """File of a block, whose bands all lie together."""
+    store = array.store_path.store
+    assert isinstance(store, zarr.storage.LocalStore)
+    return store.root / "c" / "/".join(map(str, (*(0,) * (array.ndim - 2), *index)))
 
 
 def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> Path:
@@ -138,7 +162,7 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
             f"{group}/{name}: expected the whole block {whole} as {shape} {array.dtype}, got {window} as "
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
-    file = group / name / "c" / "/".join(map(str, (*(0,) * (array.ndim - 2), *index)))
+    file = _object(array, index)
     # a leftover of a killed run may be damaged, and Zarr reads what it finds before it overwrites an edge block
     file.unlink(missing_ok=True)
     array[(..., *window.slices)] = values

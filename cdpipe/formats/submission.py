@@ -4,14 +4,20 @@ import contextlib
 import csv
 import io
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from cdpipe.arrays.run_length import Runs, format_runs, parse_runs
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.run_length import Runs, encode_strips, format_runs, parse_runs
 from cdpipe.formats.table import SURPLUS, Row, read_table
 from cdpipe.formats.workspace import write_atomically
 from cdpipe.values.errors import InputError
 
+_UNKNOWN = "no pair of the catalog has this name"
 ID, MASK = COLUMNS = ("Id", "mask")
 
 
@@ -30,12 +36,15 @@ def read_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) ->
     """Masks of a submission by id, in its order.
 
     Args:
-        path: CSV (or another table that :func:`cdpipe.formats.table.read_table` understands).
+        path: CSV (or another table that :func:`cdpipe.formats.table.read_table` understands), or .npz with a mask
+            of (height, width) for each id, True or 1 where changed.
         shapes: Rows and columns of every pair by the ids that are known; None where the size is not known.
 
     Raises:
         InputError: Naming every mistake with its line and id.
     """
+    if path.suffix == ".npz":
+        return _read_arrays(path, shapes)
     rows, mistakes = _read_rows(path)
     masks = {}
     for place, cells in rows:
@@ -44,11 +53,35 @@ def read_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) ->
             if name in shapes:
                 masks[name] = parse_runs(cells[MASK], shapes[name])
             else:
-                mistakes.append(f"{place}, id {name}: no pair of the catalog has this name")
+                mistakes.append(f"{place}, id {name}: {_UNKNOWN}")
         except ValueError as error:
             mistakes.append(f"{place}, id {name}: {error}")
     _refuse(path, mistakes)
     return masks
+
+
+def _read_arrays(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, Runs]:
+    masks, mistakes = {}, []
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                found = _array_mistake(arrays[name], shapes[name]) if name in shapes else _UNKNOWN
+                if found:
+                    mistakes.append(f"id {name}: {found}")
+                else:
+                    masks[name] = encode_strips([arrays[name] != 0])
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected a readable .npz of masks: {error}") from None
+    _refuse(path, mistakes)
+    return masks
+
+
+def _array_mistake(mask: NDArray[Any], shape: tuple[int, int] | None) -> str | None:
+    if mask.ndim != 2 or (shape is not None and mask.shape != shape):
+        return f"expected a mask of {shape or '(height, width)'} pixels, got {mask.shape}"
+    if mask.dtype.kind not in "bui" or mask.max(initial=0) > 1 or mask.min(initial=0) < 0:
+        return f"expected 0 and 1, got {mask.dtype}; of probabilities make masks by a threshold first"
+    return None
 
 
 def write_submission(path: Path, masks: Iterable[tuple[str, Runs]]) -> None:

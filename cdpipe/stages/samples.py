@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.augment import augment
 from cdpipe.arrays.normalisation import Recipe, model_input
-from cdpipe.formats.store import open_layer, read_window
+from cdpipe.formats.store import open_layer, read_all, read_window
 from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import Window
@@ -51,7 +51,7 @@ def index_cells(workspace: Workspace, pairs: tuple[LabelledPair, ...]) -> tuple[
     counts = []
     for item in pairs:
         array = open_layer(workspace.group("labels", item.pair.pair_id, item.label_key), "cells")
-        counts.append(np.asarray(array[:]).reshape(2, -1))
+        counts.append(read_all(array).reshape(2, -1))
     valid, changed = ([np.flatnonzero(count[layer] > 0).astype(np.int64) for count in counts] for layer in (0, 1))
     return _pool(valid), _pool(changed)
 
