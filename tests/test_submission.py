@@ -204,7 +204,7 @@ def test_a_dry_run_writes_nothing(finished: Project, tmp_path: Path) -> None:
 def test_arrays_are_a_submission_too(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     masks = {"a": random.random((20, 30)) < 0.3, "ü": random.integers(0, 2, (7, 9))}
-    np.savez_compressed(tmp_path / "old.npz", **masks)
+    np.savez_compressed(tmp_path / "old.npz", allow_pickle=False, **masks)
     found = read_submission(tmp_path / "old.npz", {"a": (20, 30), "ü": None})
     assert {name: format_runs(runs) for name, runs in found.items()} == {
         name: plain_text(mask) for name, mask in masks.items()

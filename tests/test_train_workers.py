@@ -4,17 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-from project import call, make_project, succeed
+import torch
+from project import CONFIG, call, make_project, succeed, untrained_model
 
+from cdpipe.formats.model_io import load_network, read_card
 from cdpipe.formats.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-ONE_MODEL = {"unetplusplus": {"encoder": "resnet18", "arguments": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}}}
 
-
-def test_two_workers_train_as_one(tmp_path: Path) -> None:
-    train = {"models": ONE_MODEL, "patch": 32, "global_batch": 4, "epochs": 2, "samples_per_epoch": 8}
+def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> None:
+    start = untrained_model(tmp_path, "start")
+    model = {**CONFIG["train"]["models"]["unetplusplus"], "init_from": str(start), "frozen_epochs": 1}
+    models = {"unetplusplus": model}
+    train = {"models": models, "patch": 32, "global_batch": 4, "epochs": 1, "samples_per_epoch": 8}
     project = make_project(tmp_path, ("wide", "val"), train=train, resources={"workers": 2})
     succeed(project.arguments("ingest"))
     succeed(project.arguments("train"))
@@ -22,9 +25,13 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     values = json.loads(card.read_text())
     entry = json.loads((project.outputs / "log.json").read_text())[-1]
     assert entry["workers"] == 2
-    assert len((card.parent / "history.csv").read_text().splitlines()) == 3
+    assert len((card.parent / "history.csv").read_text().splitlines()) == 2
     assert 0 <= values["metrics"]["val_iou"] <= 1
     assert not (card.parent / "checkpoints").exists()
+    before, after = (load_network(folder, read_card(folder)).state_dict() for folder in (start, card.parent))
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith("encoder.")]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from cdpipe.arrays.metrics import score_histogram
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.models import build_model
 from cdpipe.stages.evaluation import BASELINE_RECIPE
 from cdpipe.stages.model_plan import plan_training
 from cdpipe.stages.samples import draw_sample
@@ -156,6 +157,21 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path, workspace:
     best = torch.load(keeper.kept[-1] / BEST, weights_only=True)
     assert best.keys() == chosen.keys()
     assert all(torch.equal(best[name], chosen[name]) for name in best)
+
+
+def test_a_frozen_encoder_keeps_all_it_has_until_it_is_let_go(
+    tmp_path: Path, workspace: Workspace, pairs: Pairs
+) -> None:
+    job = dataclasses.replace(make_job(workspace, pairs, epochs=2, learning_rate=0.01), frozen_epochs=1)
+    keeper = Keeper(tmp_path)
+    train_model(job, worker(keeper))
+    torch.manual_seed(job.options.seed)
+    start = build_model(job.architecture, **job.arguments).state_dict()
+    first, second = (torch.load(folder / CHECKPOINT, weights_only=True)["network"] for folder in keeper.kept)
+    changed = {name for name in start if not torch.equal(first[name], start[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith("encoder.")]
+    assert [name for name in start if name.startswith("encoder.") and not torch.equal(second[name], start[name])]
 
 
 def test_an_epoch_before_an_interruption_stays_the_best(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -103,17 +103,21 @@ def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
     Raises:
         IntegrityError: If a stored object is missing or is not what was written.
     """
+    # Zarr would read what is not there as the fill value, without a word
+    gone = [file for file in _objects(array, window) if not file.is_file() or not file.stat().st_size]
+    if gone:
+        raise _damaged(array, window, f"no {gone[0]}")
     try:
-        for file in _objects(array, window):
-            # Zarr would read what is not there as the fill value, without a word
-            if not file.is_file() or not file.stat().st_size:
-                raise ValueError(f"no {file}")
         return np.asarray(array[(..., *window.slices)])
     except ValueError as error:
-        raise IntegrityError(
-            f"{array.store_path}: damaged within {window}: {error}; "
-            "run cdpipe verify, and then the same command again to repair it"
-        ) from None
+        raise _damaged(array, window, str(error)) from None
+
+
+def _damaged(array: AnyArray, window: Window, what: str) -> IntegrityError:
+    return IntegrityError(
+        f"{array.store_path}: damaged within {window}: {what}; "
+        "run cdpipe verify, and then the same command again to repair it"
+    )
 
 
 def read_all(array: AnyArray) -> NDArray[Any]:
@@ -131,8 +135,7 @@ def _objects(array: AnyArray, window: Window) -> list[Path]:
 
 def _object(array: AnyArray, index: tuple[int, int]) -> Path:
     """File of a block, whose bands all lie together."""
-    store = array.store_path.store
-    assert isinstance(store, zarr.storage.LocalStore)
+    store = cast("zarr.storage.LocalStore", array.store_path.store)
     return store.root / "c" / "/".join(map(str, (*(0,) * (array.ndim - 2), *index)))
 
 
