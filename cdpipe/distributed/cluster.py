@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+# a task that the memory monitor kills is otherwise tried again without end
+os.environ.setdefault("RAY_task_oom_retries", "3")
 
 import ray
 from ray._private.log import PlainRayHandler

@@ -12,7 +12,8 @@ from cdpipe.distributed.cluster import describe_failure, failure_details, run_bo
 from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.sources import stamp_before_hashing
 from cdpipe.formats.workspace import hash_file
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
+from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block, is_finished
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.windows import block_keys
@@ -82,10 +83,10 @@ def ingest_pairs(jobs: list[IngestJob], tasks: list[BlockTask], progress: Callab
     left = Counter(task.pair for task in tasks)
     failed: set[int] = set()
     for number, job in enumerate(jobs):
+        if number in left or not is_finished(job):
+            create_pair_groups(job)
         if number not in left:
             yield _finish(job)
-        else:
-            create_pair_groups(job)
     if not tasks:
         return
     shared = {number: ray.put(jobs[number]) for number in left}
@@ -109,6 +110,7 @@ def ingest_pairs(jobs: list[IngestJob], tasks: list[BlockTask], progress: Callab
 
 
 def _run_task(job: IngestJob, task: BlockTask) -> None:
+    crash_point(f"ingest-begun {task.key.pair_id} {task.key.block_row}_{task.key.block_col}")
     ingest_block(job, task.key, imagery=task.imagery, label=task.label)
 
 

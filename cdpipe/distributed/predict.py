@@ -18,10 +18,12 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
+from cdpipe.formats.attempts import begin_attempt
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
 from cdpipe.stages.prediction import load_forward, predict_block
 from cdpipe.stages.run_plan import BlockWork, PredictJob
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
 
@@ -101,11 +103,16 @@ class _Predictor:
         key = BlockKey(pair.pair_id, block_row, block_col)
         where = f"block {block_row},{block_col}"
         try:
-            for index, member in enumerate(job.members):
-                if members >> index & 1:
-                    predict_block(job.workspace, pair, key, member, self._forward(index))
-            if ensemble:
-                ensemble_block(job.workspace, pair, key, job.ensembles[number])
+            attempt = begin_attempt(job.workspace, key)
+            crash_point(f"block-begun {pair.pair_id} {block_row}_{block_col}")
+            try:
+                for index, member in enumerate(job.members):
+                    if members >> index & 1:
+                        predict_block(job.workspace, pair, key, member, self._forward(index))
+                if ensemble:
+                    ensemble_block(job.workspace, pair, key, job.ensembles[number])
+            finally:
+                attempt.unlink(missing_ok=True)
         except CdpipeError as error:
             return f"{where}: {error}", ""
         except Exception as error:  # noqa: BLE001 (any failure is this block's alone)

@@ -18,6 +18,7 @@ from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.stages.training import train_model, write_checkpoint
 from cdpipe.values.config import Resources
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, ConfigError
 
 CHECKPOINTS = "checkpoints"
@@ -123,6 +124,7 @@ def _save(metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), files)
+        crash_point("checkpoint-unreported")
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 

@@ -25,6 +25,7 @@ from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; not a Raste
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.formats.workspace import hash_file, sync_folder
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import TILE, tiles_in
@@ -111,6 +112,7 @@ def write_cog(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str
             options = {**_COG, **_BY_DTYPE[layer.dtype], "OVERVIEWS": overviews}
             rasterio.shutil.copy(str(plain), str(cog), driver="COG", **options)
             plain.unlink()
+            crash_point("raster-unchecked")
             _compare(cog, path, blocks, grid)
             return _publish(cog, path)
     finally:
@@ -212,6 +214,7 @@ def _publish(temporary: Path, path: Path) -> str:
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     digest = hash_file(temporary)
+    crash_point("raster-unnamed")
     temporary.replace(path)
     sync_folder(path.parent)
     return digest

@@ -13,6 +13,7 @@ from torch import nn
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.workspace import hash_file, read_json, write_atomically, write_json
 from cdpipe.models import build_model, input_kind
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.keys import content_key
 
@@ -79,6 +80,7 @@ def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor]) ->
     """
     data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
     write_atomically(folder / WEIGHTS, data)
+    crash_point("weights-without-card")
     values = {**asdict(card), "weights_sha256": hashlib.sha256(data).hexdigest()}
     write_json(folder / CARD, values)
     return ModelCard(**values)

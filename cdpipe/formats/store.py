@@ -16,8 +16,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer, default_buffer_prototype
 
-from cdpipe.formats.workspace import sync_folder
+from cdpipe.formats.workspace import sync_folder, write_atomically
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import CELL, CHUNK, count_tiles
@@ -60,7 +62,9 @@ CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", 
 
 
 def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
-    """Make a group with its empty arrays, all at once or not at all; nothing happens where it exists.
+    """Make a group with its empty arrays, all at once or not at all.
+
+    Where it exists already nothing happens, but that descriptions which are missing are put back.
 
     Args:
         path: Folder of the group.
@@ -69,7 +73,7 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
         block: Side of a block in pixels.
         attributes: JSON attributes of the group.
     """
-    if path.exists():
+    if _is_described(path, layers, grid):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -78,8 +82,30 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
     for layer in layers:
         _create_array(group, layer, grid, block)
     _write_coordinates(group, grid)
-    partial.rename(path)
+    crash_point("group-unnamed")
+    if path.exists():
+        _put_back(partial, path)
+    else:
+        partial.rename(path)
     sync_folder(path.parent)
+
+
+def _is_described(path: Path, layers: Sequence[Layer], grid: Grid) -> bool:
+    straight = grid.transform[1] == grid.transform[3] == 0
+    names = [*(layer.name for layer in layers), "spatial_ref", *(("x", "y") if straight else ())]
+    files = ["zarr.json", *(f"{name}/zarr.json" for name in names), *(("x/c/0", "y/c/0") if straight else ())]
+    return all((path / name).is_file() for name in files)
+
+
+def _put_back(whole: Path, path: Path) -> None:
+    """Give a group the descriptions that it lacks, and remove what they were taken from."""
+    for file in metadata_files(whole):
+        target = path / file.relative_to(whole)
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+            sync_folder(target.parent)
+    shutil.rmtree(whole)
 
 
 def metadata_files(group: Path) -> list[Path]:
@@ -166,13 +192,24 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
     file = _object(array, index)
-    # a leftover of a killed run may be damaged, and Zarr reads what it finds before it overwrites an edge block
-    file.unlink(missing_ok=True)
-    array[(..., *window.slices)] = values
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
-    sync_folder(file.parent)
+    write_atomically(file, _encode(group / name, window, values))
+    crash_point("block-unrecorded")
     return file
+
+
+def _encode(folder: Path, window: Window, values: NDArray[Any]) -> bytes:
+    """The stored object of a block.
+
+    It is made in memory: Zarr would read an edge block that is already there, such as a damaged leftover, and
+    readers could see a half-written one.
+    """
+    description = default_buffer_prototype().buffer.from_bytes((folder / "zarr.json").read_bytes())
+    memory: dict[str, Buffer] = {"zarr.json": description}
+    copy = zarr.open_array(zarr.storage.MemoryStore(memory), mode="r+").with_config({"write_empty_chunks": True})
+    copy[(..., *window.slices)] = values
+    del memory["zarr.json"]
+    [data] = memory.values()
+    return data.to_bytes()
 
 
 def cell_window(window: Window) -> Window:

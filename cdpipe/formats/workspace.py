@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import ConfigError, LockedError
 
 Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters"]
@@ -54,7 +55,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+    crash_point("block-unnamed" if path.parent.name.isdecimal() else "file-unnamed")
     partial.replace(path)
+    crash_point("file-named")
     sync_folder(path.parent)
 
 
@@ -97,8 +100,12 @@ def hash_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(workspace: Workspace) -> Iterator[None]:
+def locked(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
     """Hold the workspace for writing; the system lets go of the lock when the process ends, however it ends.
+
+    Args:
+        workspace: The workspace.
+        wait: Wait for whoever holds it instead of giving up.
 
     Raises:
         ConfigError: If the folder cannot be written.
@@ -112,10 +119,10 @@ def locked(workspace: Workspace) -> Iterator[None]:
         raise ConfigError(f"workspace {workspace.root}: expected a folder that can be written: {error}") from None
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(
-                f"workspace {workspace.root}: another run is writing to it; wait for it, or use another workspace"
+                f"workspace {workspace.root}: another run is writing to it; --wait waits for it"
             ) from None
         yield
 

@@ -15,6 +15,7 @@ from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_p
 from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.values.config import Config
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.windows import CELL, block_window
@@ -27,6 +28,17 @@ class IngestJob:
     workspace: Workspace
     config: Config
     planned: PlannedPair
+
+
+def is_finished(job: IngestJob) -> bool:
+    """Whether the pair, and its label if it has one, are recorded as finished."""
+    planned, workspace = job.planned, job.workspace
+    groups: list[tuple[Kind, str | None]] = [("pairs", planned.key), ("labels", planned.label_key)]
+    return all(
+        read_record(workspace.records(kind, planned.pair.pair_id, key) / GROUP_RECORD) is not None
+        for kind, key in groups
+        if key is not None
+    )
 
 
 def create_pair_groups(job: IngestJob) -> None:
@@ -159,6 +171,7 @@ def finish_pair(job: IngestJob) -> StoredPair:
             "check nodata in the sensor's config, the valid rasters, and that the dates overlap"
         )
     pair = _as_stored(job, moments)
+    crash_point("pair-unfinished")
     group = workspace.group("pairs", pair.pair_id, pair.key)
     write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), pair.to_json())
     return pair

@@ -20,6 +20,7 @@ from cdpipe.stages.folds import Part, fold_parts
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, best_epoch
 from cdpipe.values.config import Config, Model
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.keys import content_key
 
@@ -186,9 +187,16 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
     )
     write_atomically(folder / "model.md", _describe(job, best, len(history)).encode())
     card = save_model(folder, card, state)
-    shutil.rmtree(checkpoint.parent, ignore_errors=True)
-    (folder / "progress.json").unlink(missing_ok=True)
+    crash_point("model-with-checkpoints")
+    sweep_training(job)
     return card
+
+
+def sweep_training(job: TrainJob) -> None:
+    """Remove what only the training of a finished model needed."""
+    folder = job.workspace.model(job.name, job.key)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "progress.json").unlink(missing_ok=True)
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

@@ -10,6 +10,7 @@ from cdpipe.formats.store import write_block
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
+from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.keys import content_key
 from cdpipe.values.windows import PatchGrid, patch_stride
@@ -80,5 +81,6 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
     probability = predict_window(forward, member.execution.batch, scene, observed, place)
     own = probability_key(pair.key, member)
     stored = write_block(workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability)
+    crash_point("probability-unrecorded")
     records = workspace.records("probabilities", pair.pair_id, own)
     write_record(block_record(records, key), workspace.root, [stored])

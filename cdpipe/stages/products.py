@@ -12,6 +12,7 @@ from cdpipe.formats.records import GROUP_RECORD, read_record, write_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import Window
 from cdpipe.values.keys import content_key
 
@@ -82,6 +83,7 @@ def write_rasters(job: RasterJob) -> list[Path]:
     _withdraw_records(job, paths)
     for path, group, array, layer in wanted:
         write_cog(path, _reader(group, array), job.pair.grid, layer)
+    crash_point("rasters-unrecorded")
     write_record(job.record, job.workspace.root, paths)
     return paths
 

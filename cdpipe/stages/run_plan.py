@@ -194,6 +194,11 @@ def create_result_groups(job: PredictJob, number: int) -> None:
     for kind in kinds:
         sweep(job.workspace.group(kind, pair.pair_id, pair.key).parent)
         sweep(job.workspace.records(kind, pair.pair_id, pair.key).parent)
+    _create_groups(job, number)
+
+
+def _create_groups(job: PredictJob, number: int) -> None:
+    pair = job.pairs[number]
     for member in job.members_of(number):
         group = job.workspace.group("probabilities", pair.pair_id, probability_key(pair.key, member))
         facts = {"model": member.card.name, "model_key": member.card.key, "pair": pair.key}
@@ -208,8 +213,9 @@ def create_result_groups(job: PredictJob, number: int) -> None:
 
 
 def finish_results(job: PredictJob, number: int) -> None:
-    """Record the metadata of a pair's finished results."""
+    """Record the metadata of a pair's finished results; what verification took away of it is put back."""
     pair = job.pairs[number]
+    _create_groups(job, number)
     groups: list[tuple[Kind, str]] = [("probabilities", key) for key, _ in member_shares(job, number)]
     groups.append(("changes", job.ensembles[number].key))
     for kind, key in groups:

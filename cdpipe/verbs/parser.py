@@ -96,6 +96,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
     _add_config(parser, optional=verb == "predict")
     parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
+    parser.add_argument("--wait", action="store_true", help="wait while another run holds the workspace")
     if verb not in ("verify", "status"):
         parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     if verb in ("ingest", "pipeline"):

@@ -9,6 +9,7 @@ from cdpipe import __version__
 from cdpipe.distributed.cluster import total_gpus
 from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
+from cdpipe.formats.attempts import forget_attempts
 from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, write_manifest
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.records import read_record
@@ -27,6 +28,7 @@ from cdpipe.stages.run_plan import (
     plan_work,
 )
 from cdpipe.stages.splits import known_splits
+from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import duration, progress, size
 from cdpipe.verbs.session import Session, last_rate, logged, stored_pairs
@@ -47,6 +49,7 @@ def run(session: Session) -> None:
         _show_plan(session, planned, plan_members(session.config, sources, device))
         return
     session.start_ray()
+    forget_attempts(session.workspace)
     members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
     planned = _with_needed_bands(session, planned, members)
     splits = known_splits([item for item, _ in planned])
@@ -67,6 +70,7 @@ def run(session: Session) -> None:
         pairs=[_describe_pair(job, number, planned, splits, rasters) for number, rasters in sorted(published.items())],
         failed=dict(session.failures),
     )
+    crash_point("manifest-unwritten")
     write_manifest(session.run_folder, manifest)
     session.say(f"predict: {len(published)} pair(s), threshold {thresholds.ensemble:.3f} ({thresholds.fitted_on})")
     session.say(f"predict: rasters in {session.run_folder / 'rasters'}")

@@ -32,6 +32,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
         keep_going=getattr(options, "keep_going", False),
         only_failed=getattr(options, "failed", False),
         verbose=options.verbose,
+        wait=options.wait,
         only_pairs=tuple(getattr(options, "pair", None) or ()),
         only_splits=tuple(getattr(options, "split", None) or ()),
         submissions=tuple(getattr(options, "submission", None) or ()),
@@ -47,7 +48,7 @@ def run_session(session: Session, verb: str) -> int:
     if session.dry_run or verb in READ_ONLY:
         RUN[verb](session)
         return EXIT_DONE
-    with locked(session.workspace), session.resources as stack:
+    with locked(session.workspace, wait=session.wait), session.resources as stack:
         if verb not in KEEPS_FAILURES:
             # also when the verb gives up: which pairs failed is what the user needs then
             stack.callback(session.write_failures)

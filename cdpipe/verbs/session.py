@@ -33,6 +33,7 @@ class Session:
         keep_going: Leave out pairs that the check finds unusable instead of stopping.
         only_failed: Ingest only pairs that failed last time.
         verbose: Show Ray's own messages.
+        wait: Wait for another run to let go of the workspace instead of giving up.
         only_pairs: Ids or names of the pairs to predict; all if empty.
         only_splits: Splits to predict; all if empty.
         submissions: Submissions to evaluate beside the run.
@@ -49,6 +50,7 @@ class Session:
     keep_going: bool = False
     only_failed: bool = False
     verbose: bool = False
+    wait: bool = False
     only_pairs: tuple[str, ...] = ()
     only_splits: tuple[str, ...] = ()
     submissions: tuple[Path, ...] = ()

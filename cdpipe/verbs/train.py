@@ -8,7 +8,7 @@ from cdpipe.distributed.train import plan_workers, read_progress, train
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.stages.folds import assign_folds
-from cdpipe.stages.model_plan import finish_model, plan_training, trained_model
+from cdpipe.stages.model_plan import finish_model, plan_training, sweep_training, trained_model
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
@@ -29,6 +29,8 @@ def run(session: Session) -> None:
     for job in jobs:
         card = trained_model(job)
         if card is not None:
+            if not session.dry_run:
+                sweep_training(job)
             session.say(f"train: {job.name} is trained already: {_summary(session, job, card)}")
     if session.dry_run:
         for job in waiting:

@@ -1,13 +1,12 @@
 """``cdpipe verify``: hash everything stored again and withdraw what is damaged, so that the next run repairs it."""
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cdpipe.formats.manifest import manifest_path
-from cdpipe.formats.model_io import CARD, WEIGHTS
-from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
-from cdpipe.formats.workspace import hash_file, read_json
+from cdpipe.formats.manifest import manifest_path, read_manifest
+from cdpipe.formats.model_io import CARD
+from cdpipe.formats.records import GROUP_RECORD
+from cdpipe.stages.integrity import check_manifest, check_model, check_record, listed_groups
 from cdpipe.values.errors import IntegrityError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
@@ -16,62 +15,62 @@ THREADS = 4
 
 
 def run(session: Session) -> None:
-    """Check every record's objects and every model's weights.
+    """Check every record's objects, every model's weights, and that all is there that a run lists.
 
     Raises:
         IntegrityError: Naming what is damaged, after its records and the manifests that list it are withdrawn.
     """
     root = session.workspace.root
-    records = sorted(path for path in (root / "records").glob("*/*/*/*.json"))
+    records = sorted((root / "records").glob("*/*/*/*.json"))
     cards = sorted((root / "models").glob(f"*/*/{CARD}"))
     found: dict[Path, list[str]] = {}
     with (
         progress(session.console, "verify", len(records) + len(cards)) as advance,
         ThreadPoolExecutor(THREADS) as pool,
     ):
-        for path, names in zip(records, pool.map(lambda path: _check_record(path, root), records), strict=True):
+        for path, names in zip(records, pool.map(lambda path: check_record(root, path), records), strict=True):
             advance(1, "")
             found[path] = names
         for path in cards:
             advance(1, "")
-            found[path] = [] if _model_is_whole(path) else [str(path.with_name(WEIGHTS).relative_to(root))]
+            found[path] = check_model(root, path)
     damaged = [name for names in found.values() for name in names]
+    withdrawn = {path for path, names in found.items() if names}
+    for path in withdrawn:
+        _withdraw(root, path, found[path])
+    damaged += _withdraw_manifests(root, withdrawn)
     if damaged:
-        for path in [path for path, names in found.items() if names]:
-            if path.name == CARD:
-                path.unlink()
-            else:
-                _withdraw(path, root)
-        for run_folder in (root / "runs").glob("*"):
-            manifest_path(run_folder).unlink(missing_ok=True)
-        lines = "\n".join(f"  {name}" for name in damaged)
+        lines = "\n".join(f"  {name}" for name in dict.fromkeys(damaged))
         raise IntegrityError(
-            f"{len(damaged)} damaged:\n{lines}\nwithdrawn; run the same command as before to make them again"
+            f"{len(set(damaged))} damaged:\n{lines}\nwithdrawn; run the same command as before to make them again"
         )
     session.say(f"verify: {len(records)} record(s) and {len(cards)} model(s) are as they were written")
 
 
-def _check_record(path: Path, root: Path) -> list[str]:
-    record = read_record(path)
-    return [str(path.relative_to(root))] if record is None else damaged_objects(record, root)
-
-
-def _withdraw(path: Path, root: Path) -> None:
-    """Remove a record, and that of its group, which is not whole any more.
-
-    Damaged metadata of a group takes the group with it: its blocks cannot be read without.
-    """
-    group_record = path.with_name(GROUP_RECORD)
-    kind = path.relative_to(root / "records").parts[0]
-    if path == group_record and kind != "rasters":
-        shutil.rmtree(root / "store.zarr" / path.parent.relative_to(root / "records"), ignore_errors=True)
-        for other in path.parent.glob("*.json"):
-            other.unlink()
+def _withdraw(root: Path, path: Path, names: list[str]) -> None:
+    """Remove a record or card with what it vouched for in vain, and the record of its group, no more whole."""
+    for name in names:
+        (root / name).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-    group_record.unlink(missing_ok=True)
+    if path.name != CARD:
+        path.with_name(GROUP_RECORD).unlink(missing_ok=True)
 
 
-def _model_is_whole(card: Path) -> bool:
-    values = read_json(card)
-    weights = card.with_name(WEIGHTS)
-    return isinstance(values, dict) and weights.is_file() and hash_file(weights) == values.get("weights_sha256")
+def _withdraw_manifests(root: Path, withdrawn: set[Path]) -> list[str]:
+    """Remove the manifests that list anything withdrawn or missing; names of what is missing."""
+    places = {str(path.parent.relative_to(root / "records")) for path in withdrawn if path.name != CARD}
+    models = {str(path.parent.relative_to(root)) for path in withdrawn if path.name == CARD}
+    missing = []
+    for run_folder in sorted((root / "runs").glob("*")):
+        path = manifest_path(run_folder)
+        if not path.is_file():
+            continue
+        manifest = read_manifest(run_folder)
+        names = [str(path.relative_to(root))] if manifest is None else check_manifest(root, manifest)
+        used = manifest and (
+            places & set(listed_groups(manifest)) or models & {str(model["folder"]) for model in manifest.models}
+        )
+        if names or used:
+            path.unlink()
+            missing += names
+    return missing

@@ -1,0 +1,73 @@
+"""Whether what a workspace says is stored is there, whole, and what was written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cdpipe.formats.manifest import Manifest
+from cdpipe.formats.model_io import CARD, WEIGHTS
+from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
+from cdpipe.formats.workspace import hash_file, read_json
+from cdpipe.values.windows import count_tiles
+
+# An array of each kind of group from which the number of its blocks is read.
+_LAYERS = {"pairs": "valid", "labels": "label", "probabilities": "probability", "changes": "change"}
+
+
+def check_record(root: Path, path: Path) -> list[str]:
+    """Names of what a record speaks of and what is damaged or missing, relative to the workspace.
+
+    A group's record also says that all of the group's blocks have one.
+    """
+    record = read_record(path)
+    if record is None:
+        return [str(path.relative_to(root))]
+    damaged = damaged_objects(record, root)
+    return damaged if damaged or path.name != GROUP_RECORD else _missing_records(root, path)
+
+
+def _missing_records(root: Path, group_record: Path) -> list[str]:
+    """Block records that a finished group ought to have and has not."""
+    kind, pair_id, key = group_record.parent.relative_to(root / "records").parts
+    if kind not in _LAYERS:
+        return []
+    description = json.loads((root / "store.zarr" / kind / pair_id / key / _LAYERS[kind] / "zarr.json").read_bytes())
+    sides = description["chunk_grid"]["configuration"]["chunk_shape"]
+    rows, cols = (count_tiles(length, side) for length, side in zip(description["shape"], sides, strict=True))
+    names = (group_record.with_name(f"{row}_{col}.json") for row in range(rows) for col in range(cols))
+    return [str(path.relative_to(root)) for path in names if not path.is_file()]
+
+
+def check_model(root: Path, card: Path) -> list[str]:
+    """The same for a model folder, by its card."""
+    values, weights = read_json(card), card.with_name(WEIGHTS)
+    if not isinstance(values, dict):
+        return [str(card.relative_to(root))]
+    whole = weights.is_file() and hash_file(weights) == values.get("weights_sha256")
+    return [] if whole else [str(weights.relative_to(root))]
+
+
+def check_manifest(root: Path, manifest: Manifest) -> list[str]:
+    """Names of what a manifest lists and what is not there or, for rasters, is not what was published."""
+    groups = [root / "records" / group / GROUP_RECORD for group in listed_groups(manifest)]
+    models = [root / str(model["folder"]) / CARD for model in manifest.models]
+    gone = [str(path.relative_to(root)) for path in groups if not path.is_file()]
+    gone += [str(path) for path in models if not path.is_file()]
+    rasters: dict[str, Any] = {name: sha for pair in manifest.pairs for name, sha in pair.rasters.items()}
+    records = map(read_record, (root / "records" / "rasters").glob(f"*/*/{GROUP_RECORD}"))
+    recorded = {name for record in records if record is not None for name in record.objects}
+    for name, sha in rasters.items():
+        if name not in recorded or not (root / name).is_file() or hash_file(root / name) != sha:
+            gone.append(name)
+    return gone
+
+
+def listed_groups(manifest: Manifest) -> list[str]:
+    """Groups of the store that a manifest lists, as ``kind/pair/key``."""
+    found = []
+    for pair in manifest.pairs:
+        found += [f"pairs/{pair.pair_id}/{pair.pair}", f"changes/{pair.pair_id}/{pair.change}"]
+        found += [f"probabilities/{pair.pair_id}/{key}" for key in pair.probabilities.values()]
+        if pair.label is not None:
+            found.append(f"labels/{pair.pair_id}/{pair.label}")
+    return found

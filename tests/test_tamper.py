@@ -1,0 +1,102 @@
+"""Whatever is taken from a workspace or changed in it, ``verify`` names it and a rerun repairs just that."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from project import Project, call, contents, finished_project, snapshot, succeed
+
+from cdpipe.values.errors import EXIT_INTEGRITY
+
+COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", "runs/*/rasters/*")
+MADE = (*COVERED, "runs/*/manifest.json")
+UNHASHED = ("model.md",)  # for people; nothing reads it
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
+    """A finished pipeline; tests leave it as it is."""
+    return finished_project(tmp_path_factory.getbasetemp())
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[random.Random(len(data)).randrange(len(data))] ^= 0x10
+    path.write_bytes(data)
+
+
+WAYS: tuple[Callable[[Path], None], ...] = (Path.unlink, truncate, empty, zero, flip)
+
+
+def test_every_way_of_damage_is_named_and_repaired(finished: Project, tmp_path: Path) -> None:
+    tamper(finished, tmp_path, seed=0, number=12)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_two_hundred_damaged_files_are_named_and_repaired(finished: Project, tmp_path: Path, seed: int) -> None:
+    tamper(finished, tmp_path, seed, number=20)
+
+
+def tamper(finished: Project, folder: Path, seed: int, number: int) -> None:
+    """Damage some files of a copy, verify, run again, compare."""
+    project = Project(finished.config, folder / "work")
+    shutil.copytree(finished.workspace, project.workspace)
+    before = snapshot(project.workspace, *MADE)
+    choose = random.Random(seed)
+    names = sorted(name for name in contents(project.workspace, *COVERED) if Path(name).name not in UNHASHED)
+    damaged = {name: WAYS[number % len(WAYS)] for number, name in enumerate(choose.sample(names, number))}
+    for name, way in damaged.items():
+        way(project.workspace / name)
+    found = call(project.arguments("verify"))
+    assert found.code == EXIT_INTEGRITY
+    assert [name for name in damaged if not is_named(name, found.err)] == []
+    assert not (project.outputs / "manifest.json").exists()
+    succeed(project.arguments("pipeline"))
+    after = snapshot(project.workspace, *MADE)
+    assert {name: sha for name, (sha, _) in after.items()} == {name: sha for name, (sha, _) in before.items()}
+    again = {name for name, (_, time) in after.items() if time != before[name][1]}
+    stored = {name for name in again if name.startswith("store.zarr")}
+    assert stored <= set(damaged) | partners(damaged)
+    succeed(project.arguments("verify"))
+
+
+def is_named(name: str, said: str) -> bool:
+    """Whether a file is named; the record of a pair's rasters is, by the rasters that nothing vouches for any more."""
+    if name in said:
+        return True
+    kind, pair_id = Path(name).parts[1:3]
+    return kind == "rasters" and f"/rasters/{pair_id}_" in said
+
+
+def partners(damaged: dict[str, Callable[[Path], None]]) -> set[str]:
+    """Stored objects that are written together with a damaged one or with one whose record was damaged."""
+    found = set()
+    for name in damaged:
+        parts = Path(name).parts
+        if parts[0] == "store.zarr" and "c" in parts:
+            block = parts[-2:]
+        elif parts[0] == "records" and parts[-1] != "group.json" and parts[1] != "rasters":
+            block = tuple(Path(parts[-1]).stem.split("_"))
+        else:
+            continue
+        group = "/".join(["store.zarr", *parts[1:4]])
+        for layer in ("before", "after", "valid", "label", "cells", "probability", "change"):
+            lead = ["0"] if layer in ("before", "after", "cells") else []
+            found.add("/".join([group, layer, "c", *lead, *block]))
+    return found
