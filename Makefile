@@ -1,6 +1,6 @@
 # `make` alone lists the targets. PYTHON=... names the interpreter that .venv is made from.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-heavy lint format clean
+.PHONY: help env demo test test-heavy chaos-short chaos lint format clean
 
 BIN := .venv/bin
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -17,8 +17,15 @@ demo: .venv/.ready ## Run the whole pipeline on scenes made up on the spot
 test: .venv/.ready ## Run the tests, but for the heavy ones
 	$(BIN)/pytest -m "not heavy"
 
-test-heavy: .venv/.ready ## Run the heavy tests
-	$(BIN)/pytest -m heavy
+test-heavy: .venv/.ready ## Run the heavy tests (a quarter of an hour)
+	$(BIN)/pytest -m heavy --ignore tests/test_chaos.py
+
+chaos-short: .venv/.ready ## Kill runs at random moments, 30 times
+	CDPIPE_CHAOS_KILLS=30 $(BIN)/pytest -s tests/test_chaos.py
+
+chaos: .venv/.ready ## Kill runs 300 times at random and 5 times at every named point, damage 200 files (hours)
+	CDPIPE_CHAOS_KILLS=300 $(BIN)/pytest -s tests/test_chaos.py
+	$(BIN)/pytest -m heavy tests/test_crash_points.py tests/test_tamper.py tests/test_resume.py
 
 lint: .venv/.ready ## Check style, format and types
 	$(BIN)/ruff check .
