@@ -68,7 +68,10 @@ def wait_until(reached: Callable[[], bool], going_on: Callable[[], bool], log: P
 
 
 def count(project: Project, pattern: str) -> int:
-    return len(list(project.workspace.glob(pattern)))
+    try:
+        return len(list(project.workspace.glob(pattern)))
+    except FileNotFoundError:  # a temporary folder left while it was looked through
+        return 0
 
 
 def assert_same(project: Project, undisturbed: Project) -> None:
