@@ -5,8 +5,9 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
-from cdpipe.values.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError
+from cdpipe.values.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
 from cdpipe.verbs.parser import make_parser
 
 ALONE = ("init", "catalog", "config", "import-weights", "demo")  # need no configuration, or read it themselves
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code; users' mistakes are told without a traceback."""
     options = make_parser().parse_args(arguments)
     try:
+        _require_utf8(sys.argv[1:] if arguments is None else arguments)
         return _run(options)
     except CdpipeError as error:
         return _complain(str(error), error.exit_code)
@@ -28,6 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:  # noqa: BLE001 (the last resort: this one is ours)
         traceback.print_exc()
         return _complain("this is a bug; please report the lines above", EXIT_BUG)
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Catalogs, records and reports are text, which names in any other encoding cannot be written to."""
+    for name in (*arguments, str(Path.cwd())):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{name!a}: expected a name in UTF-8; rename the file or folder") from None
 
 
 def _complain(text: str, code: int) -> int:

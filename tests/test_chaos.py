@@ -123,6 +123,34 @@ def test_random_kills(project: Project, tmp_path: Path) -> None:
     print(f"{sum(kills.values())} kills ({kills}) over {finished} workspaces: no difference")  # noqa: T201
 
 
+def test_training_killed_at_random_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """As bits: on a CPU every sample and every operation is determined."""
+    project, log, choose = make_project(tmp_path), tmp_path / "log.txt", random.Random(KILLS)
+    undisturbed = Project(project.config, tmp_path / "undisturbed")
+    began = time.monotonic()
+    assert start(undisturbed, log).wait() == EXIT_DONE, log.read_text()[-3000:]
+    length = time.monotonic() - began
+    expected = contents(undisturbed.workspace, "models/**/*", *MADE)
+    kills = finished = 0
+    while kills < max(2, KILLS // 15):
+        finished += 1
+        disturbed, ended = Project(project.config, tmp_path / f"work{finished}"), None
+        while ended != EXIT_DONE:
+            process = start(disturbed, log)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(choose.uniform(0.3, 0.9) * length)
+            known = family(process.pid)
+            training = [pid for pid, line in known.items() if "RayTrainWorker" in line]
+            for pid in choose.choice([[process.pid], training, list(known)]) if process.poll() is None else []:
+                kills += pid in (process.pid, *training)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            ended = process.wait(LONGEST)
+            end(process, known)
+        assert contents(disturbed.workspace, "models/**/*", *MADE) == expected
+    print(f"{kills} kills over {finished} trainings: no difference")  # noqa: T201
+
+
 def assert_honest(project: Project) -> None:
     """Where there is a manifest, all that it lists is there and is what it says."""
     manifest = read_manifest(project.outputs)

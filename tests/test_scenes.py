@@ -23,7 +23,7 @@ from cdpipe.formats.scenes import (
     open_raster,
     raster_errors,
     read_values,
-    require_georeference,
+    require_imagery,
 )
 from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
@@ -129,8 +129,8 @@ def test_a_missing_georeference_is_refused_or_pixel_coordinates_by_choice(tmp_pa
         info = describe_raster(write_raster(tmp_path / f"{number}.tif", PIXELS, grid), Input())
         assert info.grid == Grid(5, 7)
         with pytest.raises(InputError, match="got no georeference that can be used"):
-            require_georeference(info, Input())
-        assert require_georeference(info, Input(pixel_coordinates=True)) is info
+            require_imagery(info, Input())
+        assert require_imagery(info, Input(pixel_coordinates=True)) is info
 
 
 @pytest.mark.parametrize("leave", [False, True])

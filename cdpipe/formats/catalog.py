@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cdpipe.formats.table import SURPLUS, read_table
+from cdpipe.formats.table import FORMULA, SURPLUS, read_table
 from cdpipe.values.config import Config, Sensor
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import ID_PATTERN
@@ -147,6 +147,8 @@ def _read_pair(cells: Mapping[str, str], config: Config, found: list[str]) -> Pa
     pair_id, split = cells["pair_id"], cells.get("split") or None
     if not ID_PATTERN.fullmatch(pair_id):
         found.append(f"pair_id: expected {ID_PATTERN.pattern}, got {pair_id!r}")
+    if FORMULA.match(cells.get("name", "")):
+        found.append(f"name: expected a text that no spreadsheet takes for a formula, got {cells['name']!r}")
     if split is not None and split not in SPLITS:
         found.append(f"split: expected {', '.join(SPLITS)} or nothing, got {split!r}")
     base = config.catalog.parent

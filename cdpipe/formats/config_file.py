@@ -131,7 +131,7 @@ def _expectation(text: str) -> str:
 
 def _describe(detail: Any, root: type[BaseModel]) -> tuple[str, str]:
     # pydantic adds the tried member of a union to the location ("threshold.float"); drop what is not a key
-    members = r"(constrained|function|literal|float|int|str|bool|list)(\b|\[)"
+    members = r"(constrained|function|literal|float|int|str|bool|list|dict)(\b|\[)"
     location = [str(part) for part in detail["loc"] if not re.match(members, str(part))]
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
@@ -172,6 +172,7 @@ def _absolute(config: Config, base: Path) -> Config:
         update={
             "catalog": resolve(config.catalog),
             "workspace": resolve(config.workspace),
+            "input": config.input.model_copy(update={"roots": tuple(map(resolve, config.input.roots))}),
             "train": config.train.model_copy(update={"models": models}),
             "predict": config.predict.model_copy(update={"models": tuple(map(resolve, config.predict.models))}),
         }

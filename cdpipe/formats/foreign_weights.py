@@ -36,7 +36,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, float]]
             (``weights_only=True``).
 
     Raises:
-        InputError: If there is no such file, it holds anything else, or it holds no state dict.
+        InputError: If there is no such file, it holds anything else, or no state dict of finite numbers.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a file of weights; there is no such file")
@@ -70,4 +70,7 @@ def _split(path: Path, found: Any) -> tuple[dict[str, torch.Tensor], dict[str, f
         found = found["state_dict"]
     if not isinstance(found, dict) or not found or not all(isinstance(each, torch.Tensor) for each in found.values()):
         raise InputError(f"{path}: expected a state dict (names to tensors), alone or under the key state_dict")
+    broken = [str(key) for key, value in found.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise InputError(f"{path}: expected finite weights, got NaN or infinity in {', '.join(broken[:3])}")
     return {str(key): value for key, value in found.items()}, beside

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
 from cdpipe.formats.scenes import RasterInfo, describe_dataset, grid_or, open_raster, read_values
 from cdpipe.formats.warp import Layer, Pixels, read_layer
-from cdpipe.values.config import Config, Label
+from cdpipe.values.config import Config, Input, Label
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import TILE, tiles_in
@@ -39,7 +39,7 @@ def read_label(label: Path, grid: Grid, window: Window, config: Config) -> Bytes
         InputError: If the file is missing, damaged, does not fit, or has a value that has no meaning.
     """
     if is_vector(label):
-        return _burn(label, grid, window)
+        return _burn(label, grid, window, config.input)
     with open_raster(label, config.input) as dataset:
         info = _one_band(label, dataset)
         nodata = dataset.nodatavals[0]
@@ -100,10 +100,10 @@ def _one_band(label: Path, dataset: Any) -> RasterInfo:
     return info
 
 
-def _burn(label: Path, grid: Grid, window: Window) -> Bytes:
+def _burn(label: Path, grid: Grid, window: Window, settings: Input) -> Bytes:
     """Burn polygons in whole tiles, so that rounding does not depend on the window."""
     burnt = np.zeros(window.shape, np.uint8)
-    polygons = read_polygons(label, grid.crop(window))
+    polygons = read_polygons(label, grid.crop(window), settings)
     for part in tiles_in(window, TILE) if len(polygons) else ():
         tile = Window(part.row // TILE * TILE, part.col // TILE * TILE, TILE, TILE)
         burnt[part.slices_in(window)] = burn_polygons(polygons, grid.crop(tile))[part.slices_in(tile)]

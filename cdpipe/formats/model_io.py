@@ -123,7 +123,7 @@ def load_network(folder: Path, card: ModelCard) -> nn.Module:
     """Build a model's network with its weights, in evaluation mode on the CPU.
 
     Raises:
-        InputError: If there is no such network.
+        InputError: If there is no such network, or its weights are not finite.
         IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
     """
     path = folder / WEIGHTS
@@ -139,4 +139,6 @@ def load_network(folder: Path, card: ModelCard) -> nn.Module:
         network.load_state_dict(safetensors.torch.load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise InputError(f"model {folder}: {WEIGHTS} holds NaN or infinity; train or import it again")
     return network.eval()

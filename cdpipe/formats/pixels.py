@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.catalog import Source
-from cdpipe.formats.scenes import describe_dataset, grid_or, open_raster, read_values, require_georeference
+from cdpipe.formats.scenes import describe_dataset, grid_or, open_raster, read_values, require_imagery
 from cdpipe.formats.warp import Layer, Pixels, read_layer
 from cdpipe.values.config import Config, Input
 from cdpipe.values.errors import InputError
@@ -19,8 +19,8 @@ def read_on_grid(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read a window of one date on the pair's grid.
 
-    A pixel is observed if none of the needed bands has nodata there (the sensor's value if it names one,
-    else the file's tag; for floating point also NaN and infinity), and if the valid raster, where there
+    A pixel is observed if none of the needed bands has nodata there (the sensor's value if it names one for
+    that band, else the file's tag; for floating point also NaN and infinity), and if the valid raster, where there
     is one, has a usable value. The same pixel comes out the same, bit for bit, whatever the window.
 
     Args:
@@ -38,10 +38,9 @@ def read_on_grid(
         InputError: If a file is missing, damaged or does not fit.
     """
     with open_raster(source.path, config.input) as dataset:
-        info = require_georeference(describe_dataset(source.path, dataset), config.input)
+        info = require_imagery(describe_dataset(source.path, dataset), config.input)
         bands = source.band_numbers(info.count)
-        tags = [dataset.nodatavals[band - 1] for band in bands]
-        nodata = tags if source.sensor.nodata is None else [source.sensor.nodata] * len(bands)
+        nodata = nodata_values(source, [dataset.nodatavals[band - 1] for band in bands])
 
         def read(part: Window) -> Pixels:
             values = read_values(dataset, source.path, bands, part)
@@ -53,6 +52,17 @@ def read_on_grid(
         own_grid = info.grid if info.grid.crs is not None else grid
         observed &= _read_usable(valid, source.sensor.unusable, own_grid, (grid, window), config.input)
     return values, observed
+
+
+def nodata_values(source: Source, tags: list[float | None]) -> list[float | None]:
+    """The value of each of a date's bands that means no data, given the file's own tags for them."""
+    given = source.sensor.nodata
+    if given is None:
+        return tags
+    of_role = given if isinstance(given, dict) else dict.fromkeys(source.sensor.bands, given)
+    of_band = {source.sensor.bands[role]: value for role, value in of_role.items()}
+    chosen = [of_band.get(band, tag) for band, tag in zip(source.bands, tags, strict=True)]
+    return [None if value == "none" else value for value in chosen]
 
 
 def has_data(values: NDArray[Any], nodata: list[float | None]) -> NDArray[np.bool_]:

@@ -14,6 +14,9 @@ from rasterio.errors import CRSError
 from rasterio.features import rasterize
 
 from cdpipe.formats.crs import Points, canonical_wkt, transform_points
+from cdpipe.formats.geojson import require_plain_crs
+from cdpipe.formats.roots import require_file
+from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid
 
@@ -36,12 +39,13 @@ def is_vector(path: Path) -> bool:
     return path.suffix.lower() in VECTOR_SUFFIXES
 
 
-def read_polygons(path: Path, grid: Grid) -> NDArray[Any]:
+def read_polygons(path: Path, grid: Grid, settings: Input) -> NDArray[Any]:
     """Read the polygons that may lie on a grid.
 
     Args:
         path: A GeoPackage, GeoJSON, Shapefile or FlatGeobuf with a single layer.
         grid: Where to look; the grid of a window, to read no more than needed.
+        settings: Where files may lie.
 
     Returns:
         One axis of Shapely polygons and multipolygons, in the coordinates of ``grid``.
@@ -49,7 +53,7 @@ def read_polygons(path: Path, grid: Grid) -> NDArray[Any]:
     Raises:
         InputError: If the file is missing or damaged, has several layers, no CRS or not only polygons.
     """
-    source = _gate(path)
+    source = _gate(path, settings)
     try:
         layer, crs = _only_layer(path, source)
         if grid.crs is None:
@@ -86,16 +90,20 @@ def burn_polygons(polygons: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
     return np.asarray(burnt)
 
 
-def _gate(path: Path) -> str:
+def _gate(path: Path, settings: Input) -> str:
     """The name under which GDAL opens the file as what its suffix says."""
-    if not path.is_file():
-        raise InputError(f"{path}: expected a file of polygons; there is no such file")
+    require_file(path, settings, "a file of polygons")
+    for companion in companions(path):
+        if companion.is_file():
+            require_file(companion, settings, "a part of a shapefile")
     suffix = path.suffix.lower()
     beginning = BEGINNINGS.get(suffix)
     if beginning is not None:
         with path.open("rb") as file:
             if file.read(len(beginning)) != beginning:
                 raise InputError(f"{path}: expected a {suffix} file, it does not begin like one")
+    else:
+        require_plain_crs(path)
     return f"{PREFIXES.get(suffix, '')}{path}"
 
 

@@ -13,10 +13,11 @@ import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.formats.crs import canonical_wkt
+from cdpipe.formats.roots import require_file
 from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Window
@@ -45,6 +46,7 @@ class RasterInfo:
         nodata: The first band's tag.
         block: Rows and columns of the blocks it is stored in.
         has_mask: Whether it carries an alpha band or a mask of its own, which cdpipe does not read.
+        has_palette: Whether its values are indices into a table of colours.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class RasterInfo:
     nodata: float | None
     block: tuple[int, int]
     has_mask: bool
+    has_palette: bool
 
 
 @contextmanager
@@ -84,8 +87,7 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
     Raises:
         InputError: If there is no such file, or it is not a raster that cdpipe can handle.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: expected a raster file; there is no such file")
+    require_file(path, settings, "a raster file")
     options = {} if settings.sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
     with rasterio.Env(**options) as gdal:
         unknown = sorted({*settings.drivers} - gdal.drivers().keys())
@@ -125,15 +127,21 @@ def describe_dataset(path: Path, dataset: Any) -> RasterInfo:
             nodata=dataset.nodatavals[0],
             block=dataset.block_shapes[0],
             has_mask=MaskFlags.per_dataset in dataset.mask_flag_enums[0],
+            has_palette=ColorInterp.palette in dataset.colorinterp,
         )
 
 
-def require_georeference(info: RasterInfo, settings: Input) -> RasterInfo:
-    """A date's raster must say where it lies, unless the configuration does without.
+def require_imagery(info: RasterInfo, settings: Input) -> RasterInfo:
+    """A date's raster must hold intensities and say where it lies, unless the configuration does without a place.
 
     Raises:
-        InputError: If there is no usable georeference.
+        InputError: If there is no usable georeference, or the values are indices into a table of colours.
     """
+    if info.has_palette:
+        raise InputError(
+            f"{info.path}: values are indices into a table of colours; "
+            "expected intensities: convert it with gdal_translate -expand rgb"
+        )
     if info.grid.crs is None and not settings.pixel_coordinates:
         raise InputError(
             f"{info.path}: expected a map projection and a transform, got no georeference that can be used; "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, default_buffer_prototype
 
-from cdpipe.formats.workspace import sync_folder, write_atomically
+from cdpipe.formats.workspace import naming, sync_folder, write_atomically
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
@@ -78,10 +78,11 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
-    for layer in layers:
-        _create_array(group, layer, grid, block)
-    _write_coordinates(group, grid)
+    with naming(path):
+        group = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
+        for layer in layers:
+            _create_array(group, layer, grid, block)
+        _write_coordinates(group, grid)
     crash_point("group-unnamed")
     if path.exists():
         _put_back(partial, path)

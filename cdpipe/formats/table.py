@@ -3,6 +3,7 @@
 import csv
 import datetime
 import io
+import re
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from cdpipe.formats import spreadsheet
 from cdpipe.values.errors import InputError
 
+FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*$)")  # what spreadsheets compute, and so may run; numbers do no harm
 SURPLUS = ""  # the column under which cells beyond the last column are kept
 
 Row = tuple[str, dict[str, str]]
@@ -63,6 +65,11 @@ def read_lines(path: Path) -> list[Line]:
         raise InputError(f"{path}: expected text in UTF-8: {error}") from None
     except (csv.Error, pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable table: {error}") from None
+
+
+def plain_cell(text: str) -> str:
+    """The text as a cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if FORMULA.match(text) else text
 
 
 def _by_column(columns: list[str], cells: list[str]) -> dict[str, str]:

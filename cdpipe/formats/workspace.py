@@ -48,10 +48,14 @@ class Workspace:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that readers see all of it or nothing, and a power cut keeps it."""
+    """Write a file so that readers see all of it or nothing, and a power cut keeps it.
+
+    Raises:
+        OSError: If it cannot be written; the path is named.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as stream:
+    with naming(path), partial.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
@@ -59,6 +63,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial.replace(path)
     crash_point("file-named")
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the system say what was being written: those of a full disk do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

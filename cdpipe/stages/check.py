@@ -14,7 +14,7 @@ from cdpipe.formats.crs import crs_name, footprint_share, pixel_ratio
 from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.polygons import is_vector
-from cdpipe.formats.scenes import RasterInfo, describe_raster, grid_or, require_georeference
+from cdpipe.formats.scenes import RasterInfo, describe_raster, grid_or, require_imagery
 from cdpipe.stages.shift import Shift, estimate_shift
 from cdpipe.values.config import Config
 from cdpipe.values.errors import InputError
@@ -159,7 +159,7 @@ def _doubts_of_row(pair: Pair) -> list[str]:
 def _describe(source: Source, config: Config, problems: list[str]) -> RasterInfo | None:
     info = None
     with _collected(problems):
-        info = require_georeference(describe_raster(source.path, config.input), config.input)
+        info = require_imagery(describe_raster(source.path, config.input), config.input)
         source.band_numbers(info.count)
     return info
 

@@ -8,7 +8,7 @@ from typing import Any
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.polygons import companions
 from cdpipe.formats.records import GROUP_RECORD
-from cdpipe.formats.scenes import describe_raster, require_georeference
+from cdpipe.formats.scenes import describe_raster, require_imagery
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.config import Config
@@ -66,7 +66,7 @@ def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> Planned
     if unknown:
         raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
     rasters = [
-        require_georeference(describe_raster(source.path, config.input), config.input)
+        require_imagery(describe_raster(source.path, config.input), config.input)
         for source in (pair.before, pair.after)
     ]
     grid = rasters[0].grid
@@ -78,7 +78,7 @@ def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> Planned
             "roles": list(pair.roles),
             "grid": grid.to_json(),
             "align": config.align.model_dump(mode="json", exclude={"min_overlap"}),
-            "input": config.input.model_dump(mode="json", exclude={"drivers"}),
+            "input": config.input.model_dump(mode="json", exclude={"drivers", "roots"}),
         },
     )
     label_key = None

@@ -12,6 +12,7 @@ import numpy as np
 from cdpipe.arrays.metrics import Counts
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.table import plain_cell
 from cdpipe.formats.workspace import Workspace, write_atomically, write_json
 from cdpipe.stages.evaluation import BASELINE
 from cdpipe.stages.pictures import PairLayers, decimate, draw_pair
@@ -97,8 +98,14 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows([{key: "" if _is_nothing(value) else value for key, value in row.items()} for row in rows])
+    writer.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain_cell(value)
+    return "" if _is_nothing(value) else value
 
 
 def _is_nothing(value: Any) -> bool:

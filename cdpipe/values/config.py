@@ -13,6 +13,7 @@ Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bfloat16"]
+NoData = float | Literal["none"]
 
 
 class Section(BaseModel):
@@ -25,12 +26,13 @@ class Sensor(Section):
     """What the bands of a sensor's files mean.
 
     ``bands`` maps roles (red, green, blue, nir, ...) to 1-based band numbers. A pixel whose value is
-    ``nodata`` in any of them is not observed (default: the file's own tag). ``value * scale + offset`` is
-    the physical value. ``unusable`` are the values of a valid or cloud raster that mean "do not use".
+    ``nodata`` in any of them is not observed: one value for all bands, ``none`` if every value counts, or either
+    for single roles (default: the file's own tag). ``value * scale + offset`` is the physical value.
+    ``unusable`` are the values of a valid or cloud raster that mean "do not use".
     """
 
     bands: dict[str, Positive] = Field(min_length=1)
-    nodata: float | None = None
+    nodata: NoData | dict[str, NoData] | None = None
     scale: float = 1.0
     offset: float = 0.0
     unusable: tuple[int, ...] = (0,)
@@ -39,6 +41,9 @@ class Sensor(Section):
     def _check(self) -> "Sensor":
         if self.scale == 0:
             raise ValueError("scale must not be 0")
+        unknown = [role for role in self.nodata if role not in self.bands] if isinstance(self.nodata, dict) else []
+        if unknown:
+            raise ValueError(f"nodata: expected roles of bands, got {', '.join(unknown)}")
         return self
 
 
@@ -172,8 +177,13 @@ class Resources(Section):
 
 
 class Input(Section):
-    """Which GDAL drivers may open scenes and labels, and whether sidecar files (.aux.xml, .ovr, ...) count."""
+    """Which files may be opened, and how.
 
+    ``drivers`` are the GDAL drivers for scenes and labels; ``roots`` the folders in which all of them must lie, links
+    followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count.
+    """
+
+    roots: tuple[Path, ...] = ()
     drivers: tuple[str, ...] = ("GTiff",)
     sidecars: bool = False
     pixel_coordinates: bool = False

@@ -1,0 +1,24 @@
+"""Keeps to the folders that the configuration allows to read from."""
+
+from pathlib import Path
+
+from cdpipe.values.config import Input
+from cdpipe.values.errors import InputError
+
+
+def require_file(path: Path, settings: Input, what: str) -> None:
+    """A file that is there, and lies in one of ``settings.roots`` where there are any, links followed.
+
+    Raises:
+        InputError: If it is not so.
+    """
+    try:
+        there, real = path.is_file(), path.resolve()
+        str(path).encode()
+    except (UnicodeError, ValueError, OSError, RuntimeError) as error:  # not UTF-8, NUL, too long, links in a circle
+        raise InputError(f"{str(path)!a}: expected the name of a file in UTF-8: {error}") from None
+    if settings.roots and not any(real.is_relative_to(root) for root in settings.roots):
+        roots = ", ".join(map(str, settings.roots))
+        raise InputError(f"{path}: lies at {real}, outside of {roots} (input.roots)")
+    if not there:
+        raise InputError(f"{path}: expected {what}; there is no such file")

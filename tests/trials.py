@@ -1,0 +1,182 @@
+"""One trial of the gate: whatever a file is, a pair made of it is stored as rasterio reads it, or refused."""
+
+import os
+import resource
+import signal
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasters import make_config, source_of, utm_grid, write_raster
+
+from cdpipe.formats.catalog import Pair
+from cdpipe.formats.store import open_layer
+from cdpipe.formats.workspace import Workspace, hash_file
+from cdpipe.stages.check import check_pair
+from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
+from cdpipe.stages.pair_plan import plan_pair, source_files
+from cdpipe.values.config import Config
+from cdpipe.values.windows import block_keys
+
+MEMORY, SECONDS = 2 * 2**30, 60  # of a worker, and for one trial: what needs more ends the worker, which fails the test
+ROLES = ("red", "green", "blue")
+ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A file in some of the places that a pair has; good rasters of its size and place take the others."""
+
+    path: Path
+    before: bool = True
+    after: bool = True
+    label: bool = False
+    pixel_coordinates: bool = True
+
+
+def run_trials(trials: Iterable[Trial], folder: Path) -> Counter[str]:
+    """How many trials were accepted, and how many refused for which reason, paths left out.
+
+    Each runs in one of two processes, whose end by a crash, by memory or by the clock is an error here, too.
+    """
+    outcomes = Counter[str]()
+    with ProcessPoolExecutor(2, get_context("spawn"), _limit) as pool:
+        running = [(trial, pool.submit(attempt, trial, folder)) for trial in trials]
+        for trial, future in running:
+            try:
+                outcomes[future.result()] += 1
+            except Exception as error:
+                last = [file.read_text() for file in folder.glob("last-*")]
+                raise AssertionError(f"{trial}: {error}; the workers were at {last}") from error
+    return outcomes
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def attempt(trial: Trial, folder: Path) -> str:
+    """``ACCEPTED`` if what is stored is what rasterio reads; else the reason why the pair was refused."""
+    (folder / f"last-{os.getpid()}").write_text(str(trial))
+    signal.alarm(SECONDS)
+    with TemporaryDirectory(dir=folder) as scratch:
+        result = _attempt(trial, Path(scratch))
+    signal.alarm(0)
+    return result
+
+
+def _attempt(trial: Trial, folder: Path) -> str:
+    bands = min(_count(trial.path), len(ROLES))
+    mate = _write_mate(trial.path, folder / "mate.tif", bands)
+    config = make_config(
+        folder,
+        sensors={"s": {"bands": {role: number for number, role in enumerate(ROLES[:bands], 1)}}},
+        align={"block": 512},
+        input={"pixel_coordinates": trial.pixel_coordinates},
+        label=_meaning(trial.path) if trial.label else {},
+    )
+    before, after = (
+        source_of(trial.path if own else mate, config, tuple(range(1, bands + 1)))
+        for own in (trial.before, trial.after)
+    )
+    pair = Pair("p", "p", before, after, ROLES[:bands], label=trial.path if trial.label else None)
+    problems = check_pair(pair, config, ROLES[:bands], read_all=True).problems
+    if problems:
+        assert not [problem for problem in problems if "\n" in problem or "Traceback" in problem]
+        assert sorted(os.listdir(folder)) == ["mate.tif"], "something was written for a pair that is refused"
+        return problems[0].replace(str(trial.path), "FILE").replace(str(folder), "")[:90]
+    _compare(_ingest(pair, config, folder), pair)
+    return ACCEPTED
+
+
+def _ingest(pair: Pair, config: Config, folder: Path) -> IngestJob:
+    hashes = {path: hash_file(path) for path in source_files(pair)}
+    job = IngestJob(Workspace(folder / "work"), config, plan_pair(pair, config, hashes))
+    create_pair_groups(job)
+    for key in block_keys(pair.pair_id, job.planned.grid.shape, config.align.block):
+        ingest_block(job, key, imagery=True, label=pair.label is not None)
+    finish_pair(job)
+    if pair.label is not None:
+        finish_label(job)
+    return job
+
+
+def _compare(job: IngestJob, pair: Pair) -> None:
+    planned, observed = job.planned, []
+    group = job.workspace.group("pairs", pair.pair_id, planned.key)
+    for name, source in (("before", pair.before), ("after", pair.after)):
+        with rasterio.open(source.path, driver="GTiff") as dataset:
+            values = dataset.read(source.bands)
+            tags = [dataset.nodatavals[band - 1] for band in source.bands]
+            if planned.grid.crs is not None:
+                assert dataset.transform.to_gdal() == rasterio.Affine(*planned.grid.transform).to_gdal()
+        present = np.all([_has_data(band, tag) for band, tag in zip(values, tags, strict=True)], axis=0)
+        stored = np.asarray(open_layer(group, name)[...])
+        assert stored.dtype == values.dtype
+        assert np.array_equal(stored, np.where(present, values, 0)), f"{name} is not what rasterio reads"
+        observed.append(present)
+    assert np.array_equal(open_layer(group, "valid")[...], observed[0] + 2 * observed[1].astype(np.uint8))
+    if pair.label is not None:
+        with rasterio.open(pair.label, driver="GTiff") as dataset:
+            raw = dataset.read(1)
+        meaning = job.config.label
+        expected = np.select([np.isin(raw, meaning.changed), np.isin(raw, meaning.unchanged)], [1, 0], 255)
+        group = job.workspace.group("labels", pair.pair_id, str(planned.label_key))
+        assert np.array_equal(open_layer(group, "label")[...], expected), "the label is not what rasterio reads"
+
+
+def _has_data(band: NDArray[Any], tag: float | None) -> NDArray[np.bool_]:
+    present = np.isfinite(band)
+    if tag is None or not np.isfinite(tag):
+        return present
+    with np.errstate(over="ignore"):
+        return np.asarray(present & (band != (np.float32(tag) if band.dtype == np.float32 else tag)))
+
+
+def _count(path: Path) -> int:
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            return int(dataset.count)
+    except RasterioError:
+        return 1
+
+
+def _write_mate(path: Path, mate: Path, bands: int) -> Path:
+    """A good raster of the file's size and place, as far as they can be told and are not absurd."""
+    shape, place = (20, 20), {"transform": utm_grid(1, 1).transform, "crs": utm_grid(1, 1).crs}
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            if dataset.height * dataset.width < 2**23:
+                shape = dataset.shape
+                place = {"transform": dataset.transform, "crs": dataset.crs}
+    except (RasterioError, rasterio._err.CPLE_BaseError):
+        pass
+    values = np.random.default_rng(0).integers(1, 60_000, (bands, *shape), np.uint16)
+    return write_raster(mate, values, None, **place)
+
+
+def _meaning(path: Path) -> dict[str, list[int]]:
+    """A meaning for every value of a label, if there are few."""
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            values = np.unique(dataset.read(1)) if dataset.height * dataset.width < 2**23 else np.arange(0)
+    except (RasterioError, rasterio._err.CPLE_BaseError):
+        return {}
+    whole = values[np.isfinite(values)].real
+    if not 0 < len(whole) < 1000 or not np.array_equal(whole, np.rint(whole)) or np.iscomplexobj(values):
+        return {}
+    integers = [int(value) for value in whole]
+    return {"changed": integers[::2], "unchanged": integers[1::2]}
+
+
