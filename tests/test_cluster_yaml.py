@@ -112,3 +112,12 @@ def test_the_job_it_tells_to_submit_exists() -> None:
     jobs = re.findall(r"-- python (jobs/\w+\.py)", (ROOT / "cluster.yaml").read_text())
     assert jobs
     assert all((ROOT / job).is_file() for job in jobs)
+
+
+def test_nothing_is_opened_to_the_world() -> None:
+    """Ray makes a group that admits SSH from everywhere for node types without one of their own."""
+    config = read()
+    for kind in config["available_node_types"].values():
+        assert kind["node_config"]["SecurityGroupIds"] == ["sg-00000000000000000"]
+    assert "--dashboard-host=127.0.0.1" in start_command("head")
+    assert "0.0.0.0" not in (ROOT / "cluster.yaml").read_text()  # noqa: S104 (looked for, not bound to)

@@ -14,8 +14,8 @@ def odd_files(shared: Path) -> list[Path]:
 
 def test_odd_files_are_stored_right_or_refused(shared: Path, tmp_path: Path) -> None:
     outcomes = run_trials((Trial(path, label=True) for path in odd_files(shared)), tmp_path)
-    assert outcomes[ACCEPTED] > 40
-    assert len(outcomes) > 10
+    assert outcomes.count(ACCEPTED) > 40
+    assert len(set(outcomes)) > 10
 
 
 @pytest.mark.heavy
@@ -25,5 +25,5 @@ def test_odd_files_in_every_place(shared: Path, tmp_path: Path, place: str, pixe
     where = {name: place in (name, "dates") for name in ("before", "after")} | {"label": place == "label"}
     trials = (Trial(path, **where, pixel_coordinates=pixel_coordinates) for path in odd_files(shared))
     outcomes = run_trials(trials, tmp_path)
-    assert outcomes[ACCEPTED] > (40 if place == "label" else 50)
-    assert len(outcomes) > 10
+    assert outcomes.count(ACCEPTED) > (40 if place == "label" else 50)
+    assert len(set(outcomes)) > 10

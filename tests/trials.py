@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -43,17 +42,17 @@ class Trial:
     pixel_coordinates: bool = True
 
 
-def run_trials(trials: Iterable[Trial], folder: Path) -> Counter[str]:
-    """How many trials were accepted, and how many refused for which reason, paths left out.
+def run_trials(trials: Iterable[Trial], folder: Path) -> list[str]:
+    """What became of each trial, as :func:`attempt` has it.
 
     Each runs in one of two processes, whose end by a crash, by memory or by the clock is an error here, too.
     """
-    outcomes = Counter[str]()
+    outcomes = []
     with ProcessPoolExecutor(2, get_context("spawn"), _limit) as pool:
         running = [(trial, pool.submit(attempt, trial, folder)) for trial in trials]
         for trial, future in running:
             try:
-                outcomes[future.result()] += 1
+                outcomes.append(future.result())
             except Exception as error:
                 last = [file.read_text() for file in folder.glob("last-*")]
                 raise AssertionError(f"{trial}: {error}; the workers were at {last}") from error
@@ -94,7 +93,9 @@ def _attempt(trial: Trial, folder: Path) -> str:
     problems = check_pair(pair, config, ROLES[:bands], read_all=True).problems
     if problems:
         assert not [problem for problem in problems if "\n" in problem or "Traceback" in problem]
-        assert sorted(os.listdir(folder)) == ["mate.tif"], "something was written for a pair that is refused"
+        assert [path.name for path in folder.iterdir()] == ["mate.tif"], (
+            "something was written for a pair that is refused"
+        )
         return problems[0].replace(str(trial.path), "FILE").replace(str(folder), "")[:90]
     _compare(_ingest(pair, config, folder), pair)
     return ACCEPTED
@@ -178,5 +179,3 @@ def _meaning(path: Path) -> dict[str, list[int]]:
         return {}
     integers = [int(value) for value in whole]
     return {"changed": integers[::2], "unchanged": integers[1::2]}
-
-

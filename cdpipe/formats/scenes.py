@@ -17,6 +17,7 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.formats.crs import canonical_wkt
+from cdpipe.formats.deflate import verify_deflate
 from cdpipe.formats.roots import require_file
 from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
@@ -182,7 +183,9 @@ def read_values(dataset: Any, path: Path, bands: Sequence[int], window: Window) 
     """
     with raster_errors(path):
         part = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        return np.asarray(dataset.read(list(bands), window=part))
+        values = np.asarray(dataset.read(list(bands), window=part))
+        verify_deflate(dataset, path, bands, window)
+        return values
 
 
 def _open_first(path: Path, drivers: Sequence[str]) -> Any:

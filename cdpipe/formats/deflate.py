@@ -1,0 +1,90 @@
+"""Checks the deflate streams of a GeoTIFF, since GDAL reads past their checksums.
+
+A damaged stream that yields more bytes than its block holds is not noticed: libtiff stops where the block ends, before
+the Adler-32 checksum (RFC 1950), and what lies in the block's last pixels may be left over from anything in memory.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio.windows
+from rasterio.enums import Interleaving
+
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Window
+
+STEP = 2**20  # bytes to inflate at a time: a stream may hold a thousand times its own length
+
+Block = tuple[int, int]  # row and column among the blocks
+
+
+def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Window) -> None:
+    """Compare the blocks of a window, which GDAL has just read and still holds, with their checksums.
+
+    Files of other formats and compressions pass.
+
+    Raises:
+        InputError: If a block is damaged.
+    """
+    if dataset.driver != "GTiff" or dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") != "DEFLATE":
+        return
+    parts = [[*dataset.indexes]] if dataset.interleaving is Interleaving.pixel else [[band] for band in bands]
+    with path.open("rb") as file:
+        for part in parts:
+            for block in _blocks(window, *dataset.block_shapes[0]):
+                offset, length = (
+                    _number(dataset, f"BLOCK_{what}_{block[1]}_{block[0]}", part) for what in ("OFFSET", "SIZE")
+                )
+                if length < 4:  # a block that is not stored holds zeros
+                    continue
+                file.seek(offset + length - 4)
+                if _has_sum(dataset, part, block, file.read(4)):
+                    continue
+                file.seek(offset)
+                if not _is_whole(dataset, part, block, file.read(length)):
+                    raise InputError(f"{path}: not readable as a raster: damaged block {block[0]},{block[1]}")
+
+
+def _blocks(window: Window, height: int, width: int) -> Iterator[Block]:
+    for row in range(window.row // height, (window.stop_row - 1) // height + 1):
+        for col in range(window.col // width, (window.stop_col - 1) // width + 1):
+            yield row, col
+
+
+def _number(dataset: Any, name: str, part: list[int]) -> int:
+    return int(dataset.get_tag_item(name, "TIFF", bidx=part[0]) or 0)
+
+
+def _has_sum(dataset: Any, part: list[int], block: Block, expected: bytes) -> bool:
+    """Whether a block's pixels have the checksum; False also where that cannot be told from them, as at the edges."""
+    height, width = dataset.block_shapes[0]
+    top, left = block[0] * height, block[1] * width
+    if top + height > dataset.height or left + width > dataset.width:
+        return False
+    values = dataset.read(part, window=rasterio.windows.Window(left, top, width, height))
+    encoded = np.ascontiguousarray(np.moveaxis(values, 0, -1)).view(f"u{values.itemsize}")
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR") == "2":
+        encoded[:, 1:] -= encoded[:, :-1].copy()
+    return zlib.adler32(encoded).to_bytes(4, "big") == expected
+
+
+def _is_whole(dataset: Any, part: list[int], block: Block, data: bytes) -> bool:
+    """Whether a stream has the right checksum, and inflates to as many bytes as its block has."""
+    height, width = dataset.block_shapes[0]
+    bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(dataset.dtypes[0]).itemsize))
+    row_bytes = math.ceil(width * bits * len(part) / 8)
+    rows = min(height, dataset.height - block[0] * height)  # the last strip may be cut off, or not
+    stream, size = zlib.decompressobj(), 0
+    try:
+        while not stream.eof and size <= height * row_bytes:
+            found = len(stream.decompress(data, STEP))
+            if not found and not stream.eof:
+                return False
+            size, data = size + found, stream.unconsumed_tail
+    except zlib.error:
+        return False
+    return stream.eof and rows * row_bytes <= size <= height * row_bytes
