@@ -1,11 +1,16 @@
 """Settings that hold for every test, and the data beside the repository."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from project import Project
 
 # Read when these libraries are imported, hence before any test is.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -39,3 +44,22 @@ def local_ray() -> Iterator[None]:
 
     with ray_session(Resources(gpus=0), verbose=False):
         yield
+
+
+@pytest.fixture(scope="session")
+def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> "Project":  # noqa: ARG001
+    """A project whose pipeline has run undisturbed, made once; tests leave it as it is."""
+    from project import make_project, succeed  # noqa: PLC0415
+
+    project = make_project(tmp_path_factory.mktemp("finished"))
+    succeed(project.arguments("pipeline"))
+    return project
+
+
+@pytest.fixture
+def branch(finished: "Project", tmp_path: Path) -> "Project":
+    """A copy of the finished workspace, to go on from."""
+    from project import Project  # noqa: PLC0415
+
+    shutil.copytree(finished.workspace, tmp_path / "work")
+    return Project(finished.config, tmp_path / "work")

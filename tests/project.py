@@ -192,11 +192,3 @@ def contents(folder: Path, *patterns: str) -> dict[str, str]:
 def array(project: Project, kind: str, pair_id: str, key: str, name: str) -> NDArray[Any]:
     """A stored array, read by Zarr alone."""
     return np.asarray(zarr.open_array(project.workspace / "store.zarr" / kind / pair_id / key / name, mode="r")[...])
-
-
-def finished_project(base: Path) -> Project:
-    """A project whose pipeline has run, made once beneath ``base``; needs Ray."""
-    folder = base / "finished"
-    if not folder.exists():
-        succeed(make_project(folder).arguments("pipeline"))
-    return Project(folder / "config.yaml", folder / "work")

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from project import SCENES, Project, array, call, finished_project, make_project, succeed
+from project import SCENES, Project, array, call, make_project, succeed
 from stored import bright_squares, store_pair
 from submitted import MASKS, Mask, changes, guesses, write_masks, write_rows
 
@@ -24,19 +23,6 @@ from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, UNSPLIT, Results, evalu
 from cdpipe.values.errors import EXIT_INPUT
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="session")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
-    """A project whose pipeline has run; tests leave it as it is."""
-    return finished_project(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def branch(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished workspace, to go on from."""
-    shutil.copytree(finished.workspace, tmp_path / "work")
-    return Project(finished.config, tmp_path / "work")
 
 
 def labels(project: Project) -> dict[str, Mask]:

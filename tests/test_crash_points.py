@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from project import Project, call, contents, finished_project, make_project, succeed, untrained_model
+from project import Project, call, contents, make_project, succeed, untrained_model
 
 from cdpipe.values.crash import ALWAYS, ARMED, POINTS
 from cdpipe.values.errors import EXIT_DONE, EXIT_PARTIAL
@@ -18,12 +18,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", "runs/run/rasters/*", "runs/run/manifest.json")
 TIMES = 5
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
-    """An undisturbed run; tests leave it as it is."""
-    return finished_project(tmp_path_factory.getbasetemp())
 
 
 def run(project: Project, charges: Path) -> int:

@@ -17,7 +17,6 @@ from project import (
     array,
     call,
     contents,
-    finished_project,
     make_project,
     snapshot,
     succeed,
@@ -35,19 +34,6 @@ from cdpipe.values.errors import EXIT_INPUT, EXIT_INTEGRITY
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
 MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", "runs/run/rasters/*", "runs/run/manifest.json")
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="session")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
-    """A project whose pipeline has run; tests leave it as it is."""
-    return finished_project(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def branch(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished workspace, to go on from."""
-    shutil.copytree(finished.workspace, tmp_path / "work")
-    return Project(finished.config, tmp_path / "work")
 
 
 def probabilities(project: Project) -> dict[tuple[str, str], NDArray[Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from project import Project, call, contents, finished_project
+from project import Project, call, contents
 
 from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED
 
@@ -22,12 +22,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*", "models/**/*")
 PUBLISHED = ("rasters/*", "manifest.json", "report/**/*")
 pytestmark = pytest.mark.timeout(900)  # a run that is killed four times takes a minute on an idle machine
-
-
-@pytest.fixture(scope="session")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
-    """An undisturbed run of the pipeline; tests leave it as it is."""
-    return finished_project(tmp_path_factory.getbasetemp())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from project import SCENES, Project, call, finished_project, make_project, snapshot, succeed, write_catalog
+from project import SCENES, Project, call, make_project, snapshot, succeed, write_catalog
 from submitted import MASKS, changes, guesses, plain_text, write_masks, write_rows
 
 from cdpipe.arrays.run_length import encode_strips, format_runs
@@ -16,19 +16,6 @@ from cdpipe.formats.submission import read_submission, write_submission
 from cdpipe.values.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_PARTIAL, InputError
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="session")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
-    """A project whose pipeline has run; tests leave it as it is."""
-    return finished_project(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def branch(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished workspace, to go on from."""
-    shutil.copytree(finished.workspace, tmp_path / "work")
-    return Project(finished.config, tmp_path / "work")
 
 
 def read_rows(path: Path) -> list[list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project import Project, call, contents, finished_project, snapshot, succeed
+from project import Project, call, contents, snapshot, succeed
 
 from cdpipe.values.errors import EXIT_INTEGRITY
 
@@ -14,12 +14,6 @@ COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", "run
 MADE = (*COVERED, "runs/*/manifest.json")
 UNHASHED = ("model.md",)  # for people; nothing reads it
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
-    """A finished pipeline; tests leave it as it is."""
-    return finished_project(tmp_path_factory.getbasetemp())
 
 
 def truncate(path: Path) -> None:
