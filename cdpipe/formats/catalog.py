@@ -104,7 +104,8 @@ def read_catalog(config: Config) -> list[Pair]:
         earlier = places.setdefault(cells["pair_id"].casefold(), place)
         if earlier != place:
             found.append(f"pair_id: expected unique ids, also regardless of case; {earlier} has it too")
-        mistakes += [f"{place}, pair {cells['pair_id'] or '?'}, {text}" for text in found]
+        shown = repr(cells["pair_id"])[1:-1][:64] or "?"  # in one line, whatever it is
+        mistakes += [f"{place}, pair {shown}, {text}" for text in found]
     if not mistakes and not pairs:
         mistakes = ["expected at least one pair, got none"]
     if mistakes:

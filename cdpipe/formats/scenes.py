@@ -16,7 +16,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from cdpipe.formats.crs import canonical_wkt
+from cdpipe.formats.crs import canonical_wkt, is_possible
 from cdpipe.formats.deflate import verify_deflate
 from cdpipe.formats.roots import require_file
 from cdpipe.values.config import Input
@@ -239,7 +239,7 @@ def _check_limits(path: Path, dataset: Any) -> None:
 def _read_grid(path: Path, dataset: Any) -> Grid:
     affine = dataset.transform
     transform = (affine.a, affine.b, affine.c, affine.d, affine.e, affine.f)
-    usable = all(map(math.isfinite, transform)) and affine.determinant != 0 and not affine.is_identity
+    usable = is_possible(transform) and not affine.is_identity
     if not usable and (dataset.gcps[0] or dataset.rpcs):
         model = "ground control points" if dataset.gcps[0] else "a camera model (RPC)"
         raise InputError(f"{path}: georeferenced by {model} only; expected a map grid: orthorectify it first")

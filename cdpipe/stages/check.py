@@ -198,7 +198,7 @@ def _place(grid: Grid) -> str:
 
 def _coarse(before: RasterInfo, after: RasterInfo) -> list[str]:
     ratio = max(pixel_ratio(after.grid, before.grid))
-    if 1 / COARSE_RATIO < ratio < COARSE_RATIO or not np.isfinite(ratio):
+    if 1 / COARSE_RATIO < ratio < COARSE_RATIO or not 0 < ratio < np.inf:
         return []
     size = f"{ratio:.1f} times smaller" if ratio > 1 else f"{1 / ratio:.1f} times larger"
     return [f"{after.path}: its pixels are {size} than the first date's, on whose grid both are compared"]
