@@ -70,9 +70,9 @@ def victims(choose: random.Random, process: "subprocess.Popen[bytes]") -> tuple[
 
 
 def end(process: "subprocess.Popen[bytes]", known: dict[int, str]) -> None:
-    """Wait for what a killed driver left behind: Ray's processes notice, and end by themselves."""
+    """Wait for what a killed driver left behind: Ray's workers notice, and end by themselves; its agents linger."""
     process.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if not [pid for pid in known if Path(f"/proc/{pid}/cmdline").exists() and b"ray" in read(pid)]:
             return

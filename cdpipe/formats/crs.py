@@ -9,11 +9,21 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from cdpipe.values.grid import Grid
+from cdpipe.values.grid import Grid, Transform
 
 Points = NDArray[np.float64]
 
 DEGREE_METRES = 111_195  # of a great circle of the mean Earth
+ABSURD = 1e12  # no place is as many units away, no pixel as large, or as small as one by it
+
+
+def is_possible(place: Transform) -> bool:
+    """Whether a transform can be one of a map: finite, invertible, none of its numbers absurd."""
+    a, b, _, d, e, _ = place
+    if not all(map(math.isfinite, place)) or max(map(abs, place)) > ABSURD:
+        return False
+    sides = math.hypot(a, d), math.hypot(b, e)
+    return min(sides) > 1 / ABSURD and abs(a * e - b * d) > 1e-9 * sides[0] * sides[1]
 
 
 def canonical_wkt(crs: CRS) -> str:
