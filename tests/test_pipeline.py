@@ -203,6 +203,18 @@ def test_a_vote_and_a_choice_of_pairs_need_no_model_to_run(branch: Project, tmp_
     assert "--pair: no pair nowhere in the store" in none.err
 
 
+def test_what_another_kind_of_device_has_stored_is_not_computed_again(
+    branch: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine seems to have a GPU now; the probabilities were computed without."""
+    monkeypatch.setattr("cdpipe.verbs.predict.total_gpus", lambda: 1)
+    before = snapshot(branch.workspace, "store.zarr/probabilities/**/*")
+    said = succeed(branch.arguments("predict", "--set", "predict.threshold=0.4")).out
+    assert "uses the probabilities that are stored already, computed on cpu" in said
+    assert snapshot(branch.workspace, "store.zarr/probabilities/**/*") == before
+    assert branch.manifest.threshold == 0.4
+
+
 def test_results_do_not_depend_on_the_size_of_blocks(finished: Project, tmp_path: Path) -> None:
     other = Project(finished.config, tmp_path / "work")
     options = ["--set", "align.block=1024", *use_models(trained(finished))]

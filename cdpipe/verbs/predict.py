@@ -11,29 +11,24 @@ from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.attempts import forget_attempts
 from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, write_manifest
-from cdpipe.formats.model_io import read_card
 from cdpipe.formats.records import read_record
 from cdpipe.formats.workspace import sweep
-from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import RasterJob, rasters_are_written
 from cdpipe.stages.run_plan import (
-    ModelSource,
     PredictJob,
     Thresholds,
-    missing_roles,
     pair_ensemble,
     plan_members,
-    plan_uses,
     plan_work,
 )
 from cdpipe.stages.splits import known_splits
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import duration, progress, size
+from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, prefer_stored, with_needed_bands
 from cdpipe.verbs.session import Session, last_rate, logged, stored_pairs
 from cdpipe.verbs.threshold import Planned, find_thresholds
-from cdpipe.verbs.train import jobs_for, training_folds
 
 
 def run(session: Session) -> None:
@@ -51,11 +46,12 @@ def run(session: Session) -> None:
     session.start_ray()
     forget_attempts(session.workspace)
     members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
-    planned = _with_needed_bands(session, planned, members)
+    planned = with_needed_bands(session, planned, members)
     splits = known_splits([item for item, _ in planned])
-    job, unseen = _plan(session, planned, members, splits)
+    job, unseen = plan_run(session, planned, members, splits)
+    job = prefer_stored(session, job, sources)
     thresholds = find_thresholds(session, planned, job, unseen)
-    job, planned = _choose(session, job, planned, splits)
+    job, planned = choose_pairs(session, job, planned, splits)
     ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
     job = replace(job, ensembles=tuple(ensembles))
     published = _predict(session, job, thresholds)
@@ -63,7 +59,7 @@ def run(session: Session) -> None:
         raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
     manifest = Manifest(
         name=session.config.name,
-        models=_describe_models(session, members, thresholds),
+        models=_describe_models(session, job.members, thresholds),
         ensemble=session.config.predict.ensemble,
         threshold=thresholds.ensemble,
         fitted_on=thresholds.fitted_on,
@@ -74,70 +70,6 @@ def run(session: Session) -> None:
     write_manifest(session.run_folder, manifest)
     session.say(f"predict: {len(published)} pair(s), threshold {thresholds.ensemble:.3f} ({thresholds.fitted_on})")
     session.say(f"predict: rasters in {session.run_folder / 'rasters'}")
-
-
-def _plan(
-    session: Session, planned: Planned, members: tuple[Member, ...], splits: dict[str, str]
-) -> tuple[PredictJob, dict[str, str]]:
-    """Which members predict each pair; and the pairs that thresholds may be fitted on, with what they are."""
-    own = not session.config.predict.models
-    folds = training_folds(session, [item for item, _ in planned]) if own else {}
-    pairs = tuple(stored for _, stored in planned)
-    uses = tuple(plan_uses(members, folds.get(pair.pair_id)) for pair in pairs)
-    unseen = dict.fromkeys(folds, "out-of-fold")
-    if not unseen:
-        unseen = {pair_id: "validation" for pair_id, split in splits.items() if split == "val"}
-    return PredictJob(session.workspace, pairs, members, uses), unseen
-
-
-def _choose(session: Session, job: PredictJob, planned: Planned, splits: dict[str, str]) -> tuple[PredictJob, Planned]:
-    """The run without the pairs that were not asked for.
-
-    Raises:
-        InputError: If none is left.
-    """
-    known = {name for item, _ in planned for name in (item.pair.pair_id, item.pair.name)}
-    unknown = [name for name in session.only_pairs if name not in known]
-    if unknown:
-        raise InputError(f"--pair: no pair {', '.join(unknown)} in the store; its catalog is {session.config.catalog}")
-    wanted = [n for n, (item, _) in enumerate(planned) if session.wants(item.pair, splits.get(item.pair.pair_id))]
-    if not wanted:
-        raise InputError("no pair of the store is among those that --pair and --split ask for")
-    chosen = replace(job, pairs=tuple(job.pairs[n] for n in wanted), uses=tuple(job.uses[n] for n in wanted))
-    return chosen, [planned[n] for n in wanted]
-
-
-def model_sources(session: Session, planned: Planned) -> list[ModelSource]:
-    """The run's models: those the configuration names, else those it trains.
-
-    Raises:
-        InputError: If one is not trained yet.
-    """
-    if session.config.predict.models:
-        return [ModelSource(folder, read_card(folder).name) for folder in session.config.predict.models]
-    wanted = session.config.predict.members or list(session.config.train.models)
-    jobs = [job for job in jobs_for(session, [item for item, _ in planned]) if job.model in wanted]
-    untrained = [job.name for job in jobs if trained_model(job) is None]
-    if untrained:
-        raise InputError(
-            f"not trained on these pairs with this configuration: {', '.join(untrained)}; run cdpipe train first, "
-            "or name model folders under predict.models"
-        )
-    return [ModelSource(session.workspace.model(job.name, job.key), job.model, job.fold) for job in jobs]
-
-
-def _with_needed_bands(session: Session, planned: Planned, members: tuple[Member, ...]) -> Planned:
-    kept = []
-    for item, stored in planned:
-        lacking = missing_roles(stored, members)
-        for name, roles in lacking.items():
-            bands = f"{', '.join(roles)}, stored are {', '.join(stored.roles)}"
-            session.fail(stored.pair_id, f"model {name} needs the bands {bands}")
-        if not lacking:
-            kept.append((item, stored))
-    if not kept:
-        raise InputError("no pair has the bands that the models need")
-    return kept
 
 
 def _predict(session: Session, job: PredictJob, thresholds: Thresholds) -> dict[int, RasterJob]:
@@ -224,7 +156,7 @@ def _describe_pair(
 
 def _show_plan(session: Session, planned: Planned, members: tuple[Member, ...]) -> None:
     splits = known_splits([item for item, _ in planned])
-    job, planned = _choose(session, _plan(session, planned, members, splits)[0], planned, splits)
+    job, planned = choose_pairs(session, plan_run(session, planned, members, splits)[0], planned, splits)
     work = plan_work(job, range(len(job.pairs)))
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     pixels = sum(pair.grid.height * pair.grid.width for pair in job.pairs)

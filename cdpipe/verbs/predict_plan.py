@@ -1,0 +1,97 @@
+"""What ``cdpipe predict`` works with: models, the pairs that have their bands, who predicts which pair."""
+
+from dataclasses import replace
+
+from cdpipe.formats.model_io import read_card
+from cdpipe.stages.model_plan import trained_model
+from cdpipe.stages.prediction import Member
+from cdpipe.stages.run_plan import ModelSource, PredictJob, missing_roles, plan_members, plan_uses, plan_work
+from cdpipe.values.errors import InputError
+from cdpipe.verbs.session import Session
+from cdpipe.verbs.threshold import Planned
+from cdpipe.verbs.train import jobs_for, training_folds
+
+
+def plan_run(
+    session: Session, planned: Planned, members: tuple[Member, ...], splits: dict[str, str]
+) -> tuple[PredictJob, dict[str, str]]:
+    """Which members predict each pair; and the pairs that thresholds may be fitted on, with what they are."""
+    own = not session.config.predict.models
+    folds = training_folds(session, [item for item, _ in planned]) if own else {}
+    pairs = tuple(stored for _, stored in planned)
+    uses = tuple(plan_uses(members, folds.get(pair.pair_id)) for pair in pairs)
+    unseen = dict.fromkeys(folds, "out-of-fold")
+    if not unseen:
+        unseen = {pair_id: "validation" for pair_id, split in splits.items() if split == "val"}
+    return PredictJob(session.workspace, pairs, members, uses), unseen
+
+
+def prefer_stored(session: Session, job: PredictJob, sources: list[ModelSource]) -> PredictJob:
+    """The run as it is, or with what the other kind of device has stored, where that is all there and this is not.
+
+    So a laptop may set other thresholds and weights for what a cluster's GPUs have predicted.
+    """
+    everything = range(len(job.pairs))
+    other = "cpu" if job.members[0].execution.device == "cuda" else "cuda"
+    stored = replace(job, members=plan_members(session.config, sources, other))
+    if not plan_work(job, everything) or plan_work(stored, everything):
+        return job
+    session.say(f"predict: uses the probabilities that are stored already, computed on {other}")
+    return stored
+
+
+def choose_pairs(
+    session: Session, job: PredictJob, planned: Planned, splits: dict[str, str]
+) -> tuple[PredictJob, Planned]:
+    """The run without the pairs that were not asked for.
+
+    Raises:
+        InputError: If none is left.
+    """
+    known = {name for item, _ in planned for name in (item.pair.pair_id, item.pair.name)}
+    unknown = [name for name in session.only_pairs if name not in known]
+    if unknown:
+        raise InputError(f"--pair: no pair {', '.join(unknown)} in the store; its catalog is {session.config.catalog}")
+    wanted = [n for n, (item, _) in enumerate(planned) if session.wants(item.pair, splits.get(item.pair.pair_id))]
+    if not wanted:
+        raise InputError("no pair of the store is among those that --pair and --split ask for")
+    chosen = replace(job, pairs=tuple(job.pairs[n] for n in wanted), uses=tuple(job.uses[n] for n in wanted))
+    return chosen, [planned[n] for n in wanted]
+
+
+def model_sources(session: Session, planned: Planned) -> list[ModelSource]:
+    """The run's models: those the configuration names, else those it trains.
+
+    Raises:
+        InputError: If one is not trained yet.
+    """
+    if session.config.predict.models:
+        return [ModelSource(folder, read_card(folder).name) for folder in session.config.predict.models]
+    wanted = session.config.predict.members or list(session.config.train.models)
+    jobs = [job for job in jobs_for(session, [item for item, _ in planned]) if job.model in wanted]
+    untrained = [job.name for job in jobs if trained_model(job) is None]
+    if untrained:
+        raise InputError(
+            f"not trained on these pairs with this configuration: {', '.join(untrained)}; run cdpipe train first, "
+            "or name model folders under predict.models"
+        )
+    return [ModelSource(session.workspace.model(job.name, job.key), job.model, job.fold) for job in jobs]
+
+
+def with_needed_bands(session: Session, planned: Planned, members: tuple[Member, ...]) -> Planned:
+    """The pairs that have all bands which the models need; the others are failures.
+
+    Raises:
+        InputError: If none has.
+    """
+    kept = []
+    for item, stored in planned:
+        lacking = missing_roles(stored, members)
+        for name, roles in lacking.items():
+            bands = f"{', '.join(roles)}, stored are {', '.join(stored.roles)}"
+            session.fail(stored.pair_id, f"model {name} needs the bands {bands}")
+        if not lacking:
+            kept.append((item, stored))
+    if not kept:
+        raise InputError("no pair has the bands that the models need")
+    return kept
