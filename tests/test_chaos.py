@@ -3,6 +3,7 @@
 How many kills there are is ``CDPIPE_CHAOS_KILLS`` (``make chaos-short``: 30, ``make chaos``: 300).
 """
 
+import json
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from project import Project, contents, make_project, untrained_model
+from project import Project, contents, make_project, untrained_model, write_catalog, write_pair
 
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.stages.integrity import check_manifest
@@ -149,6 +150,29 @@ def test_training_killed_at_random_ends_with_the_same_weights(tmp_path: Path) ->
             end(process, known)
         assert contents(disturbed.workspace, "models/**/*", *MADE) == expected
     print(f"{kills} kills over {finished} trainings: no difference")  # noqa: T201
+
+
+def test_little_is_done_again_after_a_kill_near_the_end(tmp_path: Path) -> None:
+    """Killed with nine tenths of the blocks done: at most the rest and what was in flight is done again."""
+    untrained_model(tmp_path, "third")
+    project = make_project(tmp_path, ("small",), predict={"models": ["third"], "tta": "none", "threshold": 0.5})
+    write_catalog(tmp_path / "pairs.csv", [write_pair(tmp_path, "long", (30, 40 * 512))])
+    log = tmp_path / "log.txt"
+    process = start(project, log)
+    while len(list(project.workspace.glob("records/changes/long/*/0_*.json"))) < 36:
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.02)
+    known = family(process.pid)
+    for pid in known:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    end(process, known)
+    done = len(list(project.workspace.glob("records/changes/long/*/0_*.json")))
+    assert start(project, log).wait() == EXIT_DONE, log.read_text()[-3000:]
+    entries = json.loads((project.outputs / "log.json").read_text())
+    again = next(entry["blocks"] for entry in reversed(entries) if entry["stage"] == "predict")
+    assert again == 40 - done <= 4
+    assert [entry["blocks"] for entry in entries if entry["stage"] == "ingest"][-1] == 0
 
 
 def assert_honest(project: Project) -> None:

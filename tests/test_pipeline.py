@@ -28,7 +28,7 @@ import cdpipe
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import hash_file
-from cdpipe.values.errors import EXIT_INPUT, EXIT_INTEGRITY
+from cdpipe.values.errors import EXIT_INPUT
 
 (MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
@@ -183,11 +183,12 @@ def test_a_further_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
 def test_a_vote_and_a_choice_of_pairs_need_no_model_to_run(branch: Project, tmp_path: Path) -> None:
     third, fourth = (untrained_model(tmp_path, name, seed) for seed, name in enumerate(("third", "fourth")))
     models = use_models(trained(branch), third, fourth)
-    succeed(branch.arguments("predict", *models))
+    chosen = ("--split", "test", "--split", "val")
+    succeed(branch.arguments("predict", *models, *chosen))
     before = snapshot(branch.workspace, "store.zarr/probabilities/**/*", "models/**/*")
     thresholds = {MODEL: 0.3, "third": 0.5, "fourth": 0.6}
     options = ["--set", "predict.ensemble=vote", "--set", f"predict.threshold={json.dumps(thresholds)}"]
-    succeed(branch.arguments("predict", *models, *options, "--split", "test", "--split", "val"))
+    succeed(branch.arguments("predict", *models, *options, *chosen))
     assert snapshot(branch.workspace, "store.zarr/probabilities/**/*", "models/**/*") == before
     assert {pair.pair_id for pair in branch.manifest.pairs} == {"test", "val"}
     assert (branch.manifest.ensemble, branch.manifest.threshold) == ("vote", 0.5)
@@ -253,36 +254,6 @@ def test_status_tells_what_is_done_and_what_is_left(branch: Project) -> None:
     left = succeed(branch.arguments("status")).out
     assert "unfinished" in left
     assert "not trained" in left
-
-
-def flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x40
-    path.write_bytes(data)
-
-
-def test_verify_finds_damage_and_the_same_jobs_repair_it(branch: Project) -> None:
-    verified = succeed(branch.arguments("verify"))
-    assert "are as they were written" in verified.out
-    whole = contents(branch.workspace, *MADE)
-    wide = listed(branch, "wide")
-    damaged = [
-        branch.workspace / "store.zarr" / "pairs" / "wide" / wide.pair / "after" / "c" / "0" / "0" / "1",
-        branch.workspace / "store.zarr" / "changes" / "wide" / wide.change / "change" / "c" / "0" / "2",
-        branch.outputs / "rasters" / "small_probability.tif",
-        trained(branch) / "model.safetensors",
-    ]
-    for path in damaged:
-        flip_a_byte(path)
-    found = call(branch.arguments("verify"))
-    assert found.code == EXIT_INTEGRITY
-    assert all(str(path.relative_to(branch.workspace)) in found.err for path in damaged)
-    assert "Traceback" not in found.err
-    assert not (branch.outputs / "manifest.json").exists()
-    for verb in ("ingest", "train", "predict", "evaluate"):
-        succeed(branch.arguments(verb))
-    assert contents(branch.workspace, *MADE) == whole
-    succeed(branch.arguments("verify"))
 
 
 def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> None:
