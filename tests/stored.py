@@ -10,17 +10,9 @@ from numpy.typing import NDArray
 from rasters import make_config, utm_grid
 
 from cdpipe.arrays.statistics import measure
+from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
 from cdpipe.formats.records import GROUP_RECORD, write_record
-from cdpipe.formats.store import (
-    CHANGE_LAYERS,
-    LABEL_LAYERS,
-    PROBABILITY_LAYERS,
-    Layer,
-    cell_window,
-    create_group,
-    pair_layers,
-    write_block,
-)
+from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.train_job import Worker

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from stored import RGB, store_pair
 
 import cdpipe
+from cdpipe.formats.groups import PROBABILITY_LAYERS, create_group
 from cdpipe.formats.model_io import ModelCard, read_card, save_model
-from cdpipe.formats.store import PROBABILITY_LAYERS, create_group, open_layer, read_window
+from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.workspace import Workspace
 from cdpipe.models import build_model
 from cdpipe.stages.array_prediction import predict_array

@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,17 @@ from rasters import utm_grid, write_raster
 from trials import ACCEPTED, Trial, run_trials
 
 SHAPE = 150, 170
-LAYOUTS = (
+LAYOUTS: tuple[dict[str, Any], ...] = (
     {"tiled": True, "blockxsize": 64, "blockysize": 64},
     {"blockysize": 16},
     {"blockysize": 150, "interleave": "pixel"},
 )
-COMPRESSIONS = ({}, {"compress": "deflate"}, {"compress": "deflate", "predictor": 2}, {"compress": "lzw"})
+COMPRESSIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"compress": "deflate"},
+    {"compress": "deflate", "predictor": 2},
+    {"compress": "lzw"},
+)
 DTYPES = ("uint8", "uint16", "float32")
 HEADER = 1500  # bytes in which small files of rasterio keep their tags
 

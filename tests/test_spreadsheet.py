@@ -68,3 +68,14 @@ def test_a_damaged_workbook_is_refused(write: Write, suffix: str, tmp_path: Path
 @both
 def test_an_empty_workbook_is_an_empty_table(write: Write, suffix: str, tmp_path: Path) -> None:
     assert read_table(write(tmp_path / f"t{suffix}", [])) == ([], [])
+
+
+def test_a_workbook_that_would_end_the_process_is_refused(tmp_path: Path) -> None:
+    """Its reader asks for 514 GB of memory, which no handler catches."""
+    rows = [["pair_id", "before", "after"], *([f"p{i}", f"{i}/before.tif", f"{i}/after.tif"] for i in range(40))]
+    path = write_xls(tmp_path / "t.xls", rows)
+    data = bytearray(path.read_bytes())
+    data[3353] = 0x7F
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="expected an Excel workbook, got a damaged one"):
+        read_table(path)

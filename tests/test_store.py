@@ -19,19 +19,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasters import NORTH_UP, UTM33, utm_grid
 
-from cdpipe.formats.store import (
-    CHANGE_LAYERS,
-    LABEL_LAYERS,
-    PROBABILITY_LAYERS,
-    Layer,
-    cell_window,
-    create_group,
-    open_layer,
-    pair_layers,
-    read_all,
-    read_window,
-    write_block,
-)
+from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
+from cdpipe.formats.store import cell_window, open_layer, read_all, read_window, write_block
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import CELL, block_keys, block_window
@@ -240,11 +229,11 @@ def test_a_group_killed_while_it_is_made_is_not_there(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from cdpipe.formats import store
+from cdpipe.formats import groups
 from cdpipe.values.grid import Grid
 def die(*arguments): os.kill(os.getpid(), signal.SIGKILL)
-setattr(*((Path, "rename", die) if sys.argv[2] == "rename" else (store, "_write_coordinates", die)))
-store.create_group(Path(sys.argv[1]), store.LABEL_LAYERS, Grid(100, 100), 512, {})
+setattr(*((Path, "rename", die) if sys.argv[2] == "rename" else (groups, "_write_coordinates", die)))
+groups.create_group(Path(sys.argv[1]), groups.LABEL_LAYERS, Grid(100, 100), 512, {})
 """
     group = tmp_path / "deep" / "g"
     for moment in ("rename", "coordinates"):

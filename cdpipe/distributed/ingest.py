@@ -12,9 +12,17 @@ from cdpipe.distributed.cluster import describe_failure, failure_details, run_bo
 from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.sources import stamp_before_hashing
 from cdpipe.formats.workspace import hash_file
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block, is_finished
+from cdpipe.stages.ingest import (
+    IngestJob,
+    create_pair_groups,
+    discard_pair,
+    finish_label,
+    finish_pair,
+    ingest_block,
+    is_finished,
+)
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import CdpipeError
+from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.windows import block_keys
 
@@ -81,7 +89,7 @@ def ingest_pairs(jobs: list[IngestJob], tasks: list[BlockTask], progress: Callab
         What became of each pair.
     """
     left = Counter(task.pair for task in tasks)
-    failed: set[int] = set()
+    failed, unusable = set[int](), set[int]()
     for number, job in enumerate(jobs):
         if number in left or not is_finished(job):
             create_pair_groups(job)
@@ -103,10 +111,13 @@ def ingest_pairs(jobs: list[IngestJob], tasks: list[BlockTask], progress: Callab
         left[task.pair] -= 1
         if error is not None and task.pair not in failed:
             failed.add(task.pair)
+            unusable |= {task.pair} if isinstance(getattr(error, "cause", error), InputError) else set()
             reason = f"block {task.key.block_row},{task.key.block_col}: {describe_failure(error)}"
             yield Outcome(jobs[task.pair], reason, failure_details(error))
         if not left[task.pair] and task.pair not in failed:
             yield _finish(jobs[task.pair])
+    for number in unusable:  # only now does nobody write to them
+        discard_pair(jobs[number])
 
 
 def _run_task(job: IngestJob, task: BlockTask) -> None:
@@ -120,5 +131,7 @@ def _finish(job: IngestJob) -> Outcome:
         if job.planned.label_key is not None:
             finish_label(job)
     except CdpipeError as error:
+        if isinstance(error, InputError):
+            discard_pair(job)
         return Outcome(job, str(error))
     return Outcome(job)

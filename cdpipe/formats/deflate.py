@@ -69,7 +69,7 @@ def _has_sum(dataset: Any, part: list[int], block: Block, expected: bytes) -> bo
     encoded = np.ascontiguousarray(np.moveaxis(values, 0, -1)).view(f"u{values.itemsize}")
     if dataset.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR") == "2":
         encoded[:, 1:] -= encoded[:, :-1].copy()
-    return zlib.adler32(encoded).to_bytes(4, "big") == expected
+    return zlib.adler32(encoded.data).to_bytes(4, "big") == expected
 
 
 def _is_whole(dataset: Any, part: list[int], block: Block, data: bytes) -> bool:

@@ -1,124 +1,46 @@
-"""The Zarr v3 store: groups made once from a template, whole blocks written, any window read.
+"""The Zarr v3 store: whole blocks written, any window read.
 
 A block is exactly one stored object (one shard) of each array, so that no two tasks ever write to the
-same object. Checksums (crc32c) are stored with every chunk. Format: https://zarr-specs.readthedocs.io
-(core 3.0, sharding-indexed) with CF grid mappings as rioxarray reads them.
+same object. Checksums (crc32c) are stored with every chunk.
 """
 
-import os
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, default_buffer_prototype
 
-from cdpipe.formats.workspace import naming, sync_folder, write_atomically
+from cdpipe.formats.array_check import find_oddity
+from cdpipe.formats.workspace import write_atomically
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
-from cdpipe.values.grid import Grid, Window
-from cdpipe.values.windows import CELL, CHUNK, count_tiles
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import CELL, count_tiles
 
 AnyArray = zarr.Array[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Template of one array of a group.
-
-    Attributes:
-        name: The array's name.
-        dtype: NumPy name of its type.
-        fill: Value of what was never written.
-        bands: Names along the leading axis; empty for a plain (y, x) array.
-        cell: Side in pixels of what one element stands for (1, or ``CELL`` for counts).
-    """
-
-    name: str
-    dtype: str
-    fill: float
-    bands: tuple[str, ...] = ()
-    cell: int = 1
-
-
-def pair_layers(roles: Sequence[str], before_dtype: str, after_dtype: str) -> list[Layer]:
-    """Arrays of a pair's group."""
-    bands = tuple(roles)
-    return [
-        Layer("before", before_dtype, 0, bands),
-        Layer("after", after_dtype, 0, bands),
-        Layer("valid", "uint8", 0),
-    ]
-
-
-LABEL_LAYERS = [Layer("label", "uint8", 255), Layer("cells", "uint16", 0, ("valid", "changed"), CELL)]
-PROBABILITY_LAYERS = [Layer("probability", "float32", float("nan"))]
-CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", "uint8", 255)]
-
-
-def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
-    """Make a group with its empty arrays, all at once or not at all.
-
-    Where it exists already nothing happens, but that descriptions which are missing are put back.
-
-    Args:
-        path: Folder of the group.
-        layers: Its arrays.
-        grid: The scene's grid.
-        block: Side of a block in pixels.
-        attributes: JSON attributes of the group.
-    """
-    if _is_described(path, layers, grid):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with naming(path):
-        group = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
-        for layer in layers:
-            _create_array(group, layer, grid, block)
-        _write_coordinates(group, grid)
-    crash_point("group-unnamed")
-    if path.exists():
-        _put_back(partial, path)
-    else:
-        partial.rename(path)
-    sync_folder(path.parent)
-
-
-def _is_described(path: Path, layers: Sequence[Layer], grid: Grid) -> bool:
-    straight = grid.transform[1] == grid.transform[3] == 0
-    names = [*(layer.name for layer in layers), "spatial_ref", *(("x", "y") if straight else ())]
-    files = ["zarr.json", *(f"{name}/zarr.json" for name in names), *(("x/c/0", "y/c/0") if straight else ())]
-    return all((path / name).is_file() for name in files)
-
-
-def _put_back(whole: Path, path: Path) -> None:
-    """Give a group the descriptions that it lacks, and remove what they were taken from."""
-    for file in metadata_files(whole):
-        target = path / file.relative_to(whole)
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
-            sync_folder(target.parent)
-    shutil.rmtree(whole)
-
-
-def metadata_files(group: Path) -> list[Path]:
-    """Every file of a group that is not a block: metadata and coordinates."""
-    return sorted([*group.rglob("zarr.json"), *group.glob("[xy]/c/*")])
-
-
 def open_layer(group: Path, name: str) -> AnyArray:
-    """Open one array of a group for reading, or for writing whole blocks."""
-    store = zarr.storage.LocalStore(group / name)
+    """Open one array of a group for reading, or for writing whole blocks.
+
+    Raises:
+        IntegrityError: If its description is missing, damaged, or declares what cdpipe never writes.
+    """
+    try:
+        array = zarr.open_array(zarr.storage.LocalStore(group / name), mode="r+")
+        odd = find_oddity(array)
+    except Exception as error:  # noqa: BLE001 (Zarr raises all sorts of things at metadata that are not its own)
+        odd = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if odd:
+        raise IntegrityError(
+            f"{group / name}: not an array that cdpipe wrote: {odd}; "
+            "run cdpipe verify, and then the same command again to repair it"
+        )
     # a block of nothing but the fill value is stored too: an object that is missing means a block that is missing
-    return zarr.open_array(store, mode="r+").with_config({"write_empty_chunks": True})
+    return array.with_config({"write_empty_chunks": True})
 
 
 def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
@@ -131,9 +53,11 @@ def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
         IntegrityError: If a stored object is missing or is not what was written.
     """
     # Zarr would read what is not there as the fill value, without a word
-    gone = [file for file in _objects(array, window) if not file.is_file() or not file.stat().st_size]
-    if gone:
-        raise _damaged(array, window, f"no {gone[0]}")
+    if window.stop_row > array.shape[-2] or window.stop_col > array.shape[-1]:
+        raise _damaged(array, window, f"the array's shape is {array.shape}")
+    gone = next((file for file in _objects(array, window) if not file.is_file() or not file.stat().st_size), None)
+    if gone is not None:
+        raise _damaged(array, window, f"no {gone}")
     try:
         return np.asarray(array[(..., *window.slices)])
     except ValueError as error:
@@ -152,12 +76,12 @@ def read_all(array: AnyArray) -> NDArray[Any]:
     return read_window(array, Window(0, 0, *array.shape[-2:]))
 
 
-def _objects(array: AnyArray, window: Window) -> list[Path]:
-    """Files that hold a window's pixels."""
+def _objects(array: AnyArray, window: Window) -> Iterator[Path]:
+    """Files that hold a window's pixels, one by one: there is no end of them if the shape was tampered with."""
     side_y, side_x = (array.shards or array.chunks)[-2:]
     rows = range(window.row // side_y, (window.stop_row - 1) // side_y + 1)
     cols = range(window.col // side_x, (window.stop_col - 1) // side_x + 1)
-    return [_object(array, (row, col)) for row in rows for col in cols]
+    return (_object(array, (row, col)) for row in rows for col in cols)
 
 
 def _object(array: AnyArray, index: tuple[int, int]) -> Path:
@@ -217,47 +141,3 @@ def cell_window(window: Window) -> Window:
     """The cells of a block."""
     row, col = window.row // CELL, window.col // CELL
     return Window(row, col, count_tiles(window.stop_row, CELL) - row, count_tiles(window.stop_col, CELL) - col)
-
-
-def _create_array(group: zarr.Group, layer: Layer, grid: Grid, block: int) -> None:
-    lengths = [count_tiles(length, layer.cell) for length in grid.shape]
-    chunk = CHUNK if layer.cell == 1 else block // layer.cell
-    # a scene smaller than a block gets a shard no larger than the chunks it needs
-    shard = [min(block // layer.cell, count_tiles(length, chunk) * chunk) for length in lengths]
-    lead = (len(layer.bands),) if layer.bands else ()
-    attributes: dict[str, Any] = {"grid_mapping": "spatial_ref"} if layer.cell == 1 else {"cell_px": layer.cell}
-    if layer.bands:
-        attributes["bands"] = list(layer.bands)
-    suffix: Literal["", "_cell"] = "" if layer.cell == 1 else "_cell"
-    group.create_array(
-        layer.name,
-        shape=(*lead, *lengths),
-        dtype=layer.dtype,
-        chunks=(*lead, chunk, chunk),
-        shards=(*lead, *shard) if layer.cell == 1 else None,
-        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
-        fill_value=layer.fill,
-        dimension_names=(*(["band"] if lead else []), f"y{suffix}", f"x{suffix}"),
-        attributes=attributes,
-    )
-
-
-def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
-    """CF coordinates of pixel centres and the grid mapping, as xarray and rioxarray expect them."""
-    a, b, c, d, e, f = grid.transform
-    if b == 0 and d == 0:
-        for name, start, step, length in (("x", c, a, grid.width), ("y", f, e, grid.height)):
-            centres = start + step * (np.arange(length) + 0.5)
-            coordinate = group.create_array(
-                name,
-                shape=(length,),
-                dtype="float64",
-                chunks=(length,),
-                compressors=[Crc32cCodec()],
-                dimension_names=(name,),
-            )
-            coordinate[:] = centres
-    mapping: dict[str, Any] = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
-    if grid.crs:
-        mapping |= {"crs_wkt": grid.crs, "spatial_ref": grid.crs}
-    group.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=mapping)

@@ -1,5 +1,7 @@
 """One block of a pair and its label from the source rasters into the store, with exact statistics."""
 
+import contextlib
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
+from cdpipe.formats.groups import LABEL_LAYERS, create_group, metadata_files, pair_layers
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, read_record, write_record
-from cdpipe.formats.store import LABEL_LAYERS, cell_window, create_group, metadata_files, pair_layers, write_block
+from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.pair_plan import PlannedPair
@@ -193,6 +196,20 @@ def finish_label(job: IngestJob) -> None:
     totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}
     group = workspace.group("labels", planned.pair.pair_id, planned.label_key)
     write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), totals)
+
+
+def discard_pair(job: IngestJob) -> None:
+    """Remove what lies in the store of a pair that turned out to be unusable; what was finished before stays."""
+    pair_id, workspace = job.planned.pair.pair_id, job.workspace
+    keys: tuple[tuple[Kind, str | None], ...] = (("pairs", job.planned.key), ("labels", job.planned.label_key))
+    for kind, key in keys:
+        if key is None or (workspace.records(kind, pair_id, key) / GROUP_RECORD).is_file():
+            continue
+        # records first: without them, blocks that are left over count for nothing
+        for folder in (workspace.records(kind, pair_id, key), workspace.group(kind, pair_id, key)):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other results of the pair
+                folder.parent.rmdir()
 
 
 def _intact(record: Record | None, folder: Any) -> Record:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, metadata_files
 from cdpipe.formats.model_io import ModelCard, check_trained, read_card
 from cdpipe.formats.records import GROUP_RECORD, missing_blocks, write_record
-from cdpipe.formats.store import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, metadata_files
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
