@@ -272,6 +272,7 @@ def test_mismatched_pairs_are_refused(shared: Path, tmp_path: Path) -> None:
         assert "covers 0% of the first date" in problem
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("pixel_coordinates", [False, True])
 def test_odd_files_never_stumble(shared: Path, tmp_path: Path, pixel_coordinates: bool) -> None:
     files = sorted((shared / "data" / "oddtiffs").glob("*.tif*"))

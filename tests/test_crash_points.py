@@ -49,6 +49,7 @@ def test_killed_five_times_at_a_point(point: str, finished: Project, tmp_path: P
         assert contents(project.workspace, *MADE) == contents(finished.workspace, *MADE)
 
 
+@pytest.mark.heavy
 def test_a_block_that_kills_its_worker_is_given_up_and_named(tmp_path: Path) -> None:
     """The others are done; and without the poison the same command does the rest."""
     charges = tmp_path / "charges"

@@ -9,6 +9,7 @@ from pathlib import Path
 from cdpipe.formats.catalog import COLUMNS
 from cdpipe.formats.layouts.found import FoundPair
 from cdpipe.formats.layouts.names import make_ids, natural_key
+from cdpipe.formats.table import FORMULA
 
 PATHS = ("before", "after", "composite", "label")
 
@@ -40,10 +41,12 @@ def relative(path: Path, folder: Path) -> str:
     if os.path.commonpath((path, folder)) == path.anchor:
         return path.as_posix()
     text = Path(os.path.relpath(path, folder)).as_posix()
-    return text if text == text.strip() else f"./{text}"
+    return f"./{text}" if text != text.strip() or FORMULA.match(text) else text
 
 
 def _as_row(pair: FoundPair, pair_id: str, folder: Path) -> dict[str, str]:
     row = {column: getattr(pair, column, None) or "" for column in COLUMNS}
     row |= {column: relative(path, folder) if (path := getattr(pair, column)) else "" for column in PATHS}
-    return row | {"pair_id": pair_id, "name": "" if pair.name == pair_id else pair.name}
+    # a name that a spreadsheet would take for a formula is no text that a catalog may have
+    known = pair.name == pair_id or FORMULA.match(pair.name.strip())
+    return row | {"pair_id": pair_id, "name": "" if known else pair.name}
