@@ -22,7 +22,12 @@ from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid
 
 NETWORKS = {"unetplusplus_resnext50": "unetplusplus", "siamese_seresnext50": "siamese_seresnext50"}
-PATCH, PATCHES = 256, ((1, 0), (2, 1))  # which patch to compare of each network: all would take a minute
+PATCH = 256
+# Which patch to compare of each network: all would take a minute. The Siamese one has a test of its own, patch or not.
+PLACES = (
+    ("unetplusplus_resnext50", (1, 0)),
+    pytest.param("siamese_seresnext50", (2, 1), marks=pytest.mark.heavy),
+)
 TOLERANCE = 1e-4
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
@@ -80,7 +85,7 @@ def expected(shared: Path) -> Any:
     return np.load(shared / "reference" / "scene" / "expected.npz")
 
 
-@pytest.mark.parametrize(("name", "place"), [*zip(NETWORKS, PATCHES, strict=True)])
+@pytest.mark.parametrize(("name", "place"), PLACES)
 def test_a_patch_of_the_scene(ingested: Project, expected: Any, name: str, place: tuple[int, int]) -> None:
     workspace, folder = Workspace(ingested.workspace), ingested.config.parent / name
     key = next((ingested.workspace / "records" / "pairs" / "scene").iterdir()).name

@@ -183,6 +183,7 @@ def test_a_further_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(raster.read(1), values)
 
 
+@pytest.mark.heavy
 def test_a_vote_and_a_choice_of_pairs_need_no_model_to_run(branch: Project, tmp_path: Path) -> None:
     third, fourth = (untrained_model(tmp_path, name, seed) for seed, name in enumerate(("third", "fourth")))
     models = use_models(trained(branch), third, fourth)
