@@ -148,7 +148,7 @@ def test_a_kill_before_the_card_leaves_no_model(tmp_path: Path, monkeypatch: pyt
         assert path.name == CARD
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model_io, "write_json", die)
+    monkeypatch.setattr(model_io, "write_sealed", die)
     with pytest.raises(KeyboardInterrupt):
         save_model(tmp_path / "m", DRAFT, {"a": torch.zeros(3)})
     with pytest.raises(InputError, match="expected a model folder"):

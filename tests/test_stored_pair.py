@@ -17,7 +17,7 @@ from cdpipe.arrays.normalisation import Recipe, date_scaling
 from cdpipe.arrays.statistics import Moments, measure
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair, load_pair, read_dates, read_observed
-from cdpipe.formats.workspace import Workspace
+from cdpipe.formats.workspace import Workspace, write_sealed
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Window
 
@@ -75,7 +75,7 @@ def test_a_record_that_makes_no_sense_is_damage(stored: Stored, tmp_path: Path, 
     record = workspace.records("pairs", "p", "k") / GROUP_RECORD
     record.parent.mkdir(parents=True)
     for facts in (stored.pair.to_json() | change, {k: v for k, v in stored.pair.to_json().items() if k not in change}):
-        record.write_text(json.dumps({"objects": {}, "facts": facts}))
+        write_sealed(record, {"objects": {}, "facts": facts})
         with pytest.raises(IntegrityError, match="pair p: damaged record"):
             load_pair(workspace, "p", "k")
 

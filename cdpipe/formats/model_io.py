@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from cdpipe.arrays.normalisation import Recipe
-from cdpipe.formats.workspace import hash_file, read_json, write_atomically, write_json
+from cdpipe.formats.workspace import SEAL, hash_file, read_json, write_atomically, write_sealed
 from cdpipe.models import build_model, input_kind
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError, IntegrityError
@@ -82,7 +82,7 @@ def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor]) ->
     write_atomically(folder / WEIGHTS, data)
     crash_point("weights-without-card")
     values = {**asdict(card), "weights_sha256": hashlib.sha256(data).hexdigest()}
-    write_json(folder / CARD, values)
+    write_sealed(folder / CARD, values)
     return ModelCard(**values)
 
 
@@ -99,9 +99,10 @@ def read_card(folder: Path) -> ModelCard:
             f"cdpipe import-weights FILE --model NAME --out {folder} of weights that others trained"
         )
     try:
+        values.pop(SEAL, None)  # for verification; whoever sets another threshold by hand may do so
         card = ModelCard(**{**values, "roles": tuple(values["roles"]), "fresh": tuple(values["fresh"])})
         input_kind(card.architecture, card.arguments)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InputError(f"model {folder}: {CARD} is not one that cdpipe wrote: {error}") from None
     return card
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.workspace import hash_file, read_json, write_json
+from cdpipe.formats.workspace import hash_file, read_sealed, write_sealed
 from cdpipe.values.grid import BlockKey
 
 GROUP_RECORD = "group.json"  # the record of a finished group, beside those of its blocks
@@ -43,13 +43,15 @@ def write_record(path: Path, root: Path, stored: Iterable[Path], facts: dict[str
         facts: See :class:`Record`.
     """
     record = Record({str(file.relative_to(root)): hash_file(file) for file in stored}, facts or {})
-    write_json(path, {"objects": record.objects, "facts": record.facts})
+    write_sealed(path, {"objects": record.objects, "facts": record.facts})
     return record
 
 
 def read_record(path: Path) -> Record | None:
     """A record, or None where there is none or it is damaged."""
-    value = read_json(path)
+    value = read_sealed(path)
+    if value is None:
+        return None
     try:
         return Record(dict(value["objects"]), dict(value["facts"]))
     except (TypeError, KeyError, ValueError):

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import ConfigError, LockedError
 
+SEAL = "sha256_of_the_rest"
+
 Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters"]
 
 
@@ -80,6 +82,24 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, the same bytes for the same value; NaN becomes null."""
     text = json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """The same with a hash of the values among them, so that no change of a file goes unseen."""
+    write_json(path, {**values, SEAL: _seal(values)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What :func:`write_sealed` wrote, or None where there is nothing or anything else."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        return None
+    seal = values.pop(SEAL, None)
+    return values if seal == _seal(values) else None
+
+
+def _seal(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_without_nan(values), sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:

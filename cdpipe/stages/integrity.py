@@ -7,7 +7,7 @@ from typing import Any
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import CARD, WEIGHTS
 from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
-from cdpipe.formats.workspace import hash_file, read_json
+from cdpipe.formats.workspace import hash_file, read_sealed
 from cdpipe.values.windows import count_tiles
 
 # An array of each kind of group from which the number of its blocks is read.
@@ -40,8 +40,8 @@ def _missing_records(root: Path, group_record: Path) -> list[str]:
 
 def check_model(root: Path, card: Path) -> list[str]:
     """The same for a model folder, by its card."""
-    values, weights = read_json(card), card.with_name(WEIGHTS)
-    if not isinstance(values, dict):
+    values, weights = read_sealed(card), card.with_name(WEIGHTS)
+    if values is None:
         return [str(card.relative_to(root))]
     whole = weights.is_file() and hash_file(weights) == values.get("weights_sha256")
     return [] if whole else [str(weights.relative_to(root))]
