@@ -17,6 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "snunet": {"channels": 16},
     **{name: {"encoder": "resnet18"} for name in DECODERS if name != "unetplusplus"},
     "segformer": {"encoder": "mit_b0"},
+    "dpt": {"encoder": "tu-vit_tiny_patch16_224"},
 }
 
 

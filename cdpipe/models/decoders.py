@@ -25,7 +25,10 @@ DECODERS: dict[str, type[nn.Module]] = {
     "deeplabv3plus": smp.DeepLabV3Plus,
     "upernet": smp.UPerNet,
     "segformer": smp.Segformer,
+    "dpt": smp.DPT,
 }
+# Vision transformers, which DPT alone is built on, otherwise take patches of one size.
+_SETTINGS: dict[str, dict[str, Any]] = {"dpt": {"dynamic_img_size": True}}
 # What cdpipe decides itself: one logit per pixel, channels by the input.
 _OURS = ("self", "encoder_name", "in_channels", "classes", "activation", "aux_params", "kwargs")
 
@@ -55,6 +58,7 @@ def build_decoder(
         raise ValueError(f"expected input difference or stacked, got {input!r}")
     if input == "difference" and tuple(bands) != RGB:
         raise ValueError(f"bands: the grey difference is made of {', '.join(RGB)}; other bands need input: stacked")
+    options |= _SETTINGS.get(name, {})
     options |= {"in_channels": 1 if input == "difference" else 2 * len(bands), "encoder_weights": encoder_weights}
     return with_encoder(partial(DECODERS[name], encoder, classes=1, **options), encoder, encoder_weights)
 

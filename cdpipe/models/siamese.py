@@ -129,7 +129,7 @@ class SiameseUnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, 1, H, W) for (N, 6, H, W): three bands of the first date, then of the second."""
         if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            _check_input(x)
+            check_stacked(x, SIZE_DIVISOR)
         # Date by date, not as one batch: in training each date has its own batch statistics, as published.
         before = self._features(self.encoder, x[:, :CHANNELS_PER_DATE])
         after = self._features(self.encoder, x[:, CHANNELS_PER_DATE:])
@@ -141,12 +141,15 @@ class SiameseUnet(nn.Module):
         return logits
 
 
-def _check_input(x: Tensor) -> None:
+def check_stacked(x: Tensor, divisor: int) -> None:
+    """Refuse what is not both dates' bands on each other, of a size that a network can halve often enough.
+
+    Raises:
+        ValueError: If ``x`` is not (N, 6, H, W) with H and W multiples of ``divisor``.
+    """
     channels = 2 * CHANNELS_PER_DATE
-    if x.ndim != 4 or x.shape[1] != channels or any(size % SIZE_DIVISOR for size in x.shape[2:]):
-        raise ValueError(
-            f"expected (N, {channels}, H, W) with H and W multiples of {SIZE_DIVISOR}, got {tuple(x.shape)}"
-        )
+    if x.ndim != 4 or x.shape[1] != channels or any(size % divisor for size in x.shape[2:]):
+        raise ValueError(f"expected (N, {channels}, H, W) with H and W multiples of {divisor}, got {tuple(x.shape)}")
 
 
 def _enlarge(inputs: int, outputs: int) -> nn.Sequential:

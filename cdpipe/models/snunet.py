@@ -9,8 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from cdpipe.models.siamese import CHANNELS_PER_DATE, check_stacked
+
 DEPTH = 4  # levels below the first
-PER_DATE = 3
 
 
 class ConvBlock(nn.Module):
@@ -74,7 +75,7 @@ class SNUNet(nn.Module):
         super().__init__()
         width = [channels * 2**level for level in range(DEPTH + 1)]
         for level in range(DEPTH + 1):
-            self.add_module(f"conv{level}_0", ConvBlock(width[level - 1] if level else PER_DATE, width[level]))
+            self.add_module(f"conv{level}_0", ConvBlock(width[level - 1] if level else CHANNELS_PER_DATE, width[level]))
             for step in range(1, DEPTH + 1 - level):
                 merged = (step + 1) * width[level] + width[level + 1]
                 self.add_module(f"conv{level}_{step}", ConvBlock(merged, width[level]))
@@ -89,8 +90,8 @@ class SNUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, 1, H, W) for (N, 6, H, W): three bands of the first date, then of the second."""
         if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            _check_input(x)
-        before, after = self._encode(x[:, :PER_DATE]), self._encode(x[:, PER_DATE:])
+            check_stacked(x, 2**DEPTH)
+        before, after = self._encode(x[:, :CHANNELS_PER_DATE]), self._encode(x[:, CHANNELS_PER_DATE:])
         rising, levels = after, [[first, second] for first, second in zip(before, after, strict=True)]
         for step in range(1, DEPTH + 1):
             merged = []
@@ -113,13 +114,6 @@ class SNUNet(nn.Module):
 
     def _block(self, name: str, x: Tensor) -> Tensor:
         return cast("Tensor", self.get_submodule(name)(x))
-
-
-def _check_input(x: Tensor) -> None:
-    if x.ndim != 4 or x.shape[1] != 2 * PER_DATE or any(size % 2**DEPTH for size in x.shape[2:]):
-        raise ValueError(
-            f"expected (N, {2 * PER_DATE}, H, W) with H and W multiples of {2**DEPTH}, got {tuple(x.shape)}"
-        )
 
 
 def _initialise(module: nn.Module) -> None:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.augment import augment
 from cdpipe.arrays.normalisation import Recipe, model_input
+from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_all, read_window
 from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import CELL, count_tiles, reflect_indices
-
-IGNORE = 255  # in labels: says nothing about this pixel
 
 
 @dataclass(frozen=True, slots=True)

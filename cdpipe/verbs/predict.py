@@ -16,6 +16,7 @@ from cdpipe.formats.workspace import sweep
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import RasterJob, rasters_are_written
 from cdpipe.stages.run_plan import (
+    ModelSource,
     PredictJob,
     Thresholds,
     pair_ensemble,
@@ -41,7 +42,7 @@ def run(session: Session) -> None:
     sources = model_sources(session, planned)
     if session.dry_run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        _show_plan(session, planned, plan_members(session.config, sources, device))
+        _show_plan(session, planned, sources, plan_members(session.config, sources, device))
         return
     session.start_ray()
     forget_attempts(session.workspace)
@@ -154,9 +155,10 @@ def _describe_pair(
     )
 
 
-def _show_plan(session: Session, planned: Planned, members: tuple[Member, ...]) -> None:
+def _show_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> None:
     splits = known_splits([item for item, _ in planned])
-    job, planned = choose_pairs(session, plan_run(session, planned, members, splits)[0], planned, splits)
+    job = prefer_stored(session, plan_run(session, planned, members, splits)[0], sources)
+    job, planned = choose_pairs(session, job, planned, splits)
     work = plan_work(job, range(len(job.pairs)))
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     pixels = sum(pair.grid.height * pair.grid.width for pair in job.pairs)
