@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from processes import family, kill
 from project import Project, call, contents
 
 from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED
@@ -96,23 +97,6 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(finished: Project, 
     assert not [line for line in said.splitlines() if re.search(r"\(pid=|WARNING|INFO|core_worker|raylet", line)]
 
 
-def children_of(parent: int) -> dict[int, str]:
-    """Command lines of all processes that descend from one."""
-    parents, lines = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            lines[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found: dict[int, str] = {}
-    wanted = {parent}
-    while wanted:
-        wanted = {pid for pid, above in parents.items() if above in wanted}
-        found |= {pid: lines[pid] for pid in wanted}
-    return found
-
-
 def test_neither_a_killed_worker_nor_their_number_bears_on_results(finished: Project, tmp_path: Path) -> None:
     project = Project(finished.config, tmp_path / "work")
     shutil.copytree(finished.workspace, project.workspace)
@@ -124,8 +108,9 @@ def test_neither_a_killed_worker_nor_their_number_bears_on_results(finished: Pro
     run = threading.Thread(target=lambda: ended.append(call(arguments).code))
     run.start()
     wait_until(lambda: count(project, "records/probabilities/*/*/?_?.json") >= 1, run.is_alive)
-    workers = [pid for pid, line in children_of(os.getpid()).items() if line.startswith("ray::MapWorker")]
-    os.kill(workers[0], signal.SIGKILL)
+    half_written = next(project.workspace.glob("store.zarr/probabilities/wide/*/probability"))
+    (half_written / "2.1.partial").write_text("what a worker that is killed while it writes leaves behind")
+    kill([pid for pid, line in family(os.getpid()).items() if line.startswith("ray::MapWorker")][:1])
     run.join()
     assert ended == [EXIT_DONE]
     assert_same(project, finished)

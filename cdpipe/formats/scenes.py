@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.formats.crs import canonical_wkt, is_possible
 from cdpipe.formats.deflate import verify_deflate
+from cdpipe.formats.png import verify_png
 from cdpipe.formats.roots import require_file
 from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
@@ -89,7 +90,10 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
         InputError: If there is no such file, or it is not a raster that cdpipe can handle.
     """
     require_file(path, settings, "a raster file")
-    options = {} if settings.sidecars else {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    # a damaged JPEG is otherwise filled up with grey, and a warning that nobody sees
+    options = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
+    if not settings.sidecars:
+        options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
     with rasterio.Env(**options) as gdal:
         unknown = sorted({*settings.drivers} - gdal.drivers().keys())
         if unknown:
@@ -99,6 +103,7 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
         with dataset:
             with raster_errors(path):
                 _check_limits(path, dataset)
+                verify_png(dataset, path)
             yield dataset
 
 
@@ -210,15 +215,11 @@ def _check_limits(path: Path, dataset: Any) -> None:
         )
     dtypes = sorted(set(dataset.dtypes))
     if len(dtypes) > 1 or dtypes[0] not in DTYPES:
-        hint = {
-            "c": "convert to amplitude first",
-            "i": "convert to 32 bits first",
-            "u": "convert to 32 bits first",
-        }
-        todo = hint.get(dtypes[0][0], "convert it first")
+        hint = {"c": "convert to amplitude", "i": "convert to 32 bits", "u": "convert to 32 bits"}
+        todo = hint.get(dtypes[0][0], "convert it")
         raise InputError(
             f"{path}: values are {', '.join(dtypes)}; "
-            f"expected integers of at most 32 bits or floats of 32 or 64, {todo}"
+            f"expected integers of at most 32 bits or floats of 32 or 64, {todo} first"
         )
     value_bytes = np.dtype(dtypes[0]).itemsize
     together = count if dataset.interleaving is Interleaving.pixel else 1

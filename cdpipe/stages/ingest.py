@@ -175,9 +175,16 @@ def finish_pair(job: IngestJob) -> StoredPair:
         )
     pair = _as_stored(job, moments)
     crash_point("pair-unfinished")
-    group = workspace.group("pairs", pair.pair_id, pair.key)
-    write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), pair.to_json())
+    _finish_group(workspace, "pairs", pair.pair_id, pair.key, pair.to_json())
     return pair
+
+
+def _finish_group(workspace: Workspace, kind: Kind, pair_id: str, key: str, facts: dict[str, Any]) -> None:
+    """Record that all of a group is stored, when what killed workers left half-written is gone."""
+    group, records = workspace.group(kind, pair_id, key), workspace.records(kind, pair_id, key)
+    sweep(group)
+    sweep(records)
+    write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), facts)
 
 
 def finish_label(job: IngestJob) -> None:
@@ -194,8 +201,7 @@ def finish_label(job: IngestJob) -> None:
         return
     facts = [_intact(record, records).facts for path, record in all_records(records) if path.name != GROUP_RECORD]
     totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}
-    group = workspace.group("labels", planned.pair.pair_id, planned.label_key)
-    write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), totals)
+    _finish_group(workspace, "labels", planned.pair.pair_id, planned.label_key, totals)
 
 
 def discard_pair(job: IngestJob) -> None:

@@ -222,6 +222,8 @@ def finish_results(job: PredictJob, number: int) -> None:
         record = job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD
         if not record.is_file():
             group = job.workspace.group(kind, pair.pair_id, key)
+            sweep(group)  # what workers that were killed, and replaced, left half-written
+            sweep(record.parent)
             write_record(record, job.workspace.root, metadata_files(group))
 
 

@@ -95,6 +95,7 @@ def _predict(session: Session, job: PredictJob, thresholds: Thresholds) -> dict[
             if event.published:
                 published[event.pair] = rasters[event.pair]
             advance(int(event.block), f"{len(published)} of {len(job.pairs)} pairs published")
+    sweep(session.run_folder)
     return {number: each for number, each in published.items() if job.pairs[number].pair_id not in session.failures}
 
 
