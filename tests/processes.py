@@ -56,8 +56,6 @@ def end(process: "subprocess.Popen[bytes]", known: dict[int, str]) -> None:
     """Wait for what a killed driver left behind: Ray's workers notice, and end by themselves; its agents linger."""
     process.wait()
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if not [pid for pid in known if "ray" in command_line(pid)]:
-            return
-        time.sleep(0.2)
+    while time.monotonic() < deadline and any(command_line(pid).startswith("ray::") for pid in known):
+        time.sleep(0.1)
     kill(known)
