@@ -20,10 +20,12 @@ from cdpipe.formats.crs import canonical_wkt, is_possible
 from cdpipe.formats.deflate import verify_deflate
 from cdpipe.formats.png import verify_png
 from cdpipe.formats.roots import require_file
+from cdpipe.formats.tiff_table import verify_block_table
 from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Window
 
+NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
 MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
@@ -91,10 +93,7 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
     """
     require_file(path, settings, "a raster file")
     # a damaged JPEG is otherwise filled up with grey, and a warning that nobody sees
-    options = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
-    if not settings.sidecars:
-        options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
-    with rasterio.Env(**options) as gdal:
+    with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE", **({} if settings.sidecars else NO_SIDECARS)) as gdal:
         unknown = sorted({*settings.drivers} - gdal.drivers().keys())
         if unknown:
             raise InputError(f"input.drivers: GDAL has no driver {', '.join(unknown)} here")
@@ -104,6 +103,7 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
             with raster_errors(path):
                 _check_limits(path, dataset)
                 verify_png(dataset, path)
+                verify_block_table(dataset, path)
             yield dataset
 
 

@@ -1,0 +1,60 @@
+"""A TIFF whose directory lists too few blocks for its size is refused; a sparse one, which lists them all, is read."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasters import utm_grid, write_raster
+
+from cdpipe.formats.scenes import open_raster, read_values
+from cdpipe.values.config import Input
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import Window
+
+SIDE, HEIGHT_TAG = 96, 257
+LAYOUTS: tuple[dict[str, Any], ...] = (
+    {"blockysize": 16},
+    {"tiled": True, "blockxsize": 32, "blockysize": 32},
+    {"tiled": True, "blockxsize": 32, "blockysize": 32, "bigtiff": "YES", "compress": "zstd"},
+    {"blockysize": 16, "interleave": "band", "compress": "lzma"},
+    {"blockysize": 16, "endianness": "big"},
+)
+
+
+def write(path: Path, layout: dict[str, Any], *, sparse: bool = False) -> Path:
+    values = np.arange(2 * SIDE * SIDE).reshape(2, SIDE, SIDE).astype(np.uint16)
+    return write_raster(path, values * (not sparse), utm_grid(SIDE, SIDE), nodata=None, sparse_ok=sparse, **layout)
+
+
+def with_height(data: bytearray, height: int) -> bytes:
+    order, big = "<" if data[:2] == b"II" else ">", data[2] == 43 or data[3] == 43
+    [start] = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
+    [entries] = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)
+    for number in range(entries):
+        entry = start + (8 + 20 * number if big else 2 + 12 * number)
+        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        if tag == HEIGHT_TAG:
+            struct.pack_into(f"{order}{'H' if kind == 3 else 'I'}", data, entry + (12 if big else 8), height)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_height_that_was_raised_is_refused(layout: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", layout)
+    with open_raster(path, Input()) as dataset:
+        read_values(dataset, path, (1, 2), Window(0, 0, SIDE, SIDE))
+    path.write_bytes(with_height(bytearray(path.read_bytes()), 2 * SIDE))
+    with rasterio.open(path) as dataset:  # what is guarded against: it opens as if nothing were wrong
+        assert dataset.height == 2 * SIDE
+    with pytest.raises(InputError, match="blocks, the file lists"), open_raster(path, Input()):
+        pass
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_sparse_file_is_read(layout: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", layout, sparse=True)
+    with open_raster(path, Input()) as dataset:
+        assert not read_values(dataset, path, (1, 2), Window(0, 0, SIDE, SIDE)).any()
