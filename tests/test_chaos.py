@@ -48,33 +48,31 @@ def chosen_from(everything: dict[int, str], kind: str, choose: random.Random, dr
     return [choose.choice(found)] if found else []
 
 
-def disturb(process: "subprocess.Popen[bytes]", choose: random.Random, length: float) -> tuple[str, int]:
-    """Kill something of a run, at any time of its work; workers, which a run survives, several times.
+def disturb(process: "subprocess.Popen[bytes]", choose: random.Random, workspace: Path, files: int) -> tuple[str, int]:
+    """Kill something of a run when a random share of its files is there; workers, which a run survives, several times.
 
     Returns:
         What was killed, and how often.
     """
     kind, killed = choose.choice(["driver", "all", "raylet", "worker", "worker", "worker"]), 0
-    pause = choose.uniform(0.3, 1.0) * length
     # a block is given up when it ended its worker four times, and one may well be struck each time
-    for _ in range(3 if kind == "worker" else 1):
+    for share in sorted(choose.uniform(-0.1, 1) for _ in range(3 if kind == "worker" else 1)):
+        while process.poll() is None and len(list(workspace.glob("**/*"))) < share * files:
+            time.sleep(0.05)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(pause)
+            process.wait(choose.uniform(0, 2))
         victims = chosen_from(family(process.pid), kind, choose, process.pid)
         if process.poll() is None and victims:
             kill(victims)
             killed += 1
-        pause = choose.uniform(0.02, 0.3) * length
     return kind, killed
 
 
 def test_random_kills(project: Project, tmp_path: Path) -> None:
     log, choose = tmp_path / "log.txt", random.Random(SEED)
     undisturbed = Project(project.config, tmp_path / "undisturbed")
-    began = time.monotonic()
     assert start(undisturbed, log).wait() == EXIT_DONE, log.read_text()[-3000:]
-    length = time.monotonic() - began
-    expected = contents(undisturbed.workspace, *MADE)
+    expected, files = contents(undisturbed.workspace, *MADE), len(list(undisturbed.workspace.glob("**/*")))
     kills: Counter[str] = Counter()
     finished = 0
     while kills.total() < KILLS:
@@ -83,7 +81,7 @@ def test_random_kills(project: Project, tmp_path: Path) -> None:
         while ended != EXIT_DONE:
             process = start(disturbed, log)
             if kills.total() < KILLS:
-                kind, killed = disturb(process, choose, length)
+                kind, killed = disturb(process, choose, disturbed.workspace, files)
                 kills[kind] += killed
             known = family(process.pid)
             ended = process.wait(LONGEST)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from project import Project, call, contents, snapshot, succeed
 
+from cdpipe.formats.model_io import CARD as MODEL_CARD
 from cdpipe.values.errors import EXIT_INTEGRITY
 
 COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", "runs/*/rasters/*")
@@ -71,11 +72,23 @@ def tamper(finished: Project, folder: Path, seed: int, number: int) -> None:
 
 
 def is_named(name: str, said: str) -> bool:
-    """Whether a file is named; the record of a pair's rasters is, by the rasters that nothing vouches for any more."""
-    if name in said:
-        return True
-    kind, pair_id = Path(name).parts[1:3]
-    return kind == "rasters" and f"/rasters/{pair_id}_" in said
+    """Whether a file is named, or what vouches for it, whose loss leaves nobody to tell whether it is whole.
+
+    The record of a pair's rasters is named by the rasters.
+    """
+    top, kind, pair_id, *rest = Path(name).parts
+    if top == "records" and kind == "rasters":
+        return name in said or f"/rasters/{pair_id}_" in said
+    return name in said or vouching(top, f"{kind}/{pair_id}", rest) in said
+
+
+def vouching(top: str, place: str, rest: list[str]) -> str:
+    """The record or card that has a file's hash; for a record, that of its group, without which none is missed."""
+    if top == "models":
+        return f"models/{place}/{MODEL_CARD}"
+    key, *inside = rest or [""]
+    record = f"{inside[-2]}_{inside[-1]}" if "c" in inside else "group"
+    return f"records/{place}/{key}/{record}.json"
 
 
 def partners(damaged: dict[str, Callable[[Path], None]]) -> set[str]:

@@ -1,17 +1,23 @@
 """Whether what a workspace says is stored is there, whole, and what was written."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import CARD, WEIGHTS
 from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
+from cdpipe.formats.store import open_layer
 from cdpipe.formats.workspace import hash_file, read_sealed
+from cdpipe.values.errors import IntegrityError
 from cdpipe.values.windows import count_tiles
 
-# An array of each kind of group from which the number of its blocks is read.
-_LAYERS = {"pairs": "valid", "labels": "label", "probabilities": "probability", "changes": "change"}
+# Arrays of each kind of group from which the number of its blocks is read.
+_LAYERS = {
+    "pairs": ("valid",),
+    "labels": ("label",),
+    "probabilities": ("probability",),
+    "changes": ("change", "probability"),
+}
 
 
 def check_record(root: Path, path: Path) -> list[str]:
@@ -20,22 +26,25 @@ def check_record(root: Path, path: Path) -> list[str]:
     A group's record also says that all of the group's blocks have one.
     """
     record = read_record(path)
-    if record is None:
-        return [str(path.relative_to(root))]
-    damaged = damaged_objects(record, root)
-    return damaged if damaged or path.name != GROUP_RECORD else _missing_records(root, path)
+    damaged = [str(path.relative_to(root))] if record is None else damaged_objects(record, root)
+    return damaged + _missing_records(root, path.parent) if path.name == GROUP_RECORD else damaged
 
 
-def _missing_records(root: Path, group_record: Path) -> list[str]:
-    """Block records that a finished group ought to have and has not."""
-    kind, pair_id, key = group_record.parent.relative_to(root / "records").parts
-    if kind not in _LAYERS:
-        return []
-    description = json.loads((root / "store.zarr" / kind / pair_id / key / _LAYERS[kind] / "zarr.json").read_bytes())
-    sides = description["chunk_grid"]["configuration"]["chunk_shape"]
-    rows, cols = (count_tiles(length, side) for length, side in zip(description["shape"], sides, strict=True))
-    names = (group_record.with_name(f"{row}_{col}.json") for row in range(rows) for col in range(cols))
-    return [str(path.relative_to(root)) for path in names if not path.is_file()]
+def _missing_records(root: Path, folder: Path) -> list[str]:
+    """Block records that a finished group ought to have and has not, as far as its arrays can still be described."""
+    kind, pair_id, key = folder.relative_to(root / "records").parts
+    group = root / "store.zarr" / kind / pair_id / key
+    for name in _LAYERS.get(kind, ()):
+        try:
+            array = open_layer(group, name)
+        except IntegrityError:
+            continue
+        rows, cols = (
+            count_tiles(length, side) for length, side in zip(array.shape, array.shards or array.chunks, strict=True)
+        )
+        records = (folder / f"{row}_{col}.json" for row in range(rows) for col in range(cols))
+        return [str(path.relative_to(root)) for path in records if not path.is_file()]
+    return []
 
 
 def check_model(root: Path, card: Path) -> list[str]:
@@ -51,7 +60,8 @@ def check_manifest(root: Path, manifest: Manifest) -> list[str]:
     """Names of what a manifest lists and what is not there or, for rasters, is not what was published."""
     groups = [root / "records" / group / GROUP_RECORD for group in listed_groups(manifest)]
     models = [root / str(model["folder"]) / CARD for model in manifest.models]
-    gone = [str(path.relative_to(root)) for path in groups if not path.is_file()]
+    unrecorded = [path for path in groups if not path.is_file()]
+    gone = [name for path in unrecorded for name in (str(path.relative_to(root)), *_missing_records(root, path.parent))]
     gone += [str(path) for path in models if not path.is_file()]
     rasters: dict[str, Any] = {name: sha for pair in manifest.pairs for name, sha in pair.rasters.items()}
     records = map(read_record, (root / "records" / "rasters").glob(f"*/*/{GROUP_RECORD}"))
