@@ -7,6 +7,7 @@ How many kills there are is ``CDPIPE_CHAOS_KILLS`` (``make chaos-short``: 30, ``
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -26,6 +27,7 @@ from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", "runs/run/rasters/*", "runs/run/manifest.json")
 KILLS = int(os.environ.get("CDPIPE_CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("CDPIPE_CHAOS_SEED", "0"))
+WORKER_KILLS = KILLS * 2 // 3  # the others end the whole run, and cost a start of Ray each
 TRAINING_KILLS, TOGETHER = max(2, KILLS // 15), max(2, KILLS // 6)
 LONGEST = 300  # seconds that a run left alone may take
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(4 * 3600)]
@@ -39,50 +41,36 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return make_project(folder, predict={"models": ["third"], "tta": "none", "threshold": 0.5, "model_rasters": True})
 
 
-def chosen_from(everything: dict[int, str], kind: str, choose: random.Random, driver: int) -> list[int]:
+def chosen_from(everything: dict[int, str], kind: str, driver: int) -> list[int]:
     """The processes of a run that are killed."""
-    if kind in ("driver", "all"):
-        return [driver] if kind == "driver" else list(everything)
-    is_wanted = "/raylet/raylet" if kind == "raylet" else "ray::"
-    found = [pid for pid, line in everything.items() if is_wanted in line.split(" ")[0]]
-    return [choose.choice(found)] if found else []
+    if kind == "raylet":
+        return [pid for pid, line in everything.items() if "/raylet/raylet" in line.split(" ")[0]]
+    return [driver] if kind == "driver" else list(everything)
 
 
-def disturb(process: "subprocess.Popen[bytes]", choose: random.Random, workspace: Path, files: int) -> tuple[str, int]:
-    """Kill something of a run when a random share of its files is there; workers, which a run survives, several times.
-
-    Returns:
-        What was killed, and how often.
-    """
-    kind, killed = choose.choice(["driver", "all", "raylet", "worker", "worker", "worker"]), 0
-    # a block is given up when it ended its worker four times, and one may well be struck each time
-    for share in sorted(choose.uniform(-0.1, 1) for _ in range(3 if kind == "worker" else 1)):
-        while process.poll() is None and len(list(workspace.glob("**/*"))) < share * files:
-            time.sleep(0.05)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(choose.uniform(0, 2))
-        victims = chosen_from(family(process.pid), kind, choose, process.pid)
-        if process.poll() is None and victims:
-            kill(victims)
-            killed += 1
-    return kind, killed
-
-
-def test_random_kills(project: Project, tmp_path: Path) -> None:
+def test_random_kills_of_what_a_run_does_not_survive(project: Project, tmp_path: Path) -> None:
+    """Driver, raylet, or all at once, when a random share of the files is there."""
     log, choose = tmp_path / "log.txt", random.Random(SEED)
     undisturbed = Project(project.config, tmp_path / "undisturbed")
     assert start(undisturbed, log).wait() == EXIT_DONE, log.read_text()[-3000:]
     expected, files = contents(undisturbed.workspace, *MADE), len(list(undisturbed.workspace.glob("**/*")))
     kills: Counter[str] = Counter()
     finished = 0
-    while kills.total() < KILLS:
+    while kills.total() < KILLS - WORKER_KILLS:
         finished += 1
         disturbed, ended = Project(project.config, tmp_path / f"work{finished}"), None
         while ended != EXIT_DONE:
-            process = start(disturbed, log)
-            if kills.total() < KILLS:
-                kind, killed = disturb(process, choose, disturbed.workspace, files)
-                kills[kind] += killed
+            process, kind = start(disturbed, log), choose.choice(["driver", "all", "raylet"])
+            if kills.total() < KILLS - WORKER_KILLS:
+                share = choose.uniform(-0.1, 1)
+                while process.poll() is None and len(list(disturbed.workspace.glob("**/*"))) < share * files:
+                    time.sleep(0.05)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(choose.uniform(0, 2))
+                victims = chosen_from(family(process.pid), kind, process.pid)
+                if process.poll() is None and victims:
+                    kill(victims)
+                    kills[kind] += 1
             known = family(process.pid)
             ended = process.wait(LONGEST)
             end(process, known)
@@ -90,6 +78,36 @@ def test_random_kills(project: Project, tmp_path: Path) -> None:
         assert contents(disturbed.workspace, *MADE) == expected, f"after {kills}"
         shutil.rmtree(disturbed.workspace)
         print(f"{kills.total()} kills ({dict(kills)}) over {finished} workspaces: no difference", flush=True)  # noqa: T201
+
+
+def test_workers_killed_all_the_time(tmp_path: Path) -> None:
+    """A run survives it: whatever its workers are at, one of them is killed every second or so."""
+    untrained_model(tmp_path, "third")
+    predict = {"models": ["third"], "tta": "none", "threshold": 0.5, "model_rasters": True}
+    project = make_project(tmp_path, ("small",), predict=predict)
+    write_catalog(tmp_path / "pairs.csv", [write_pair(tmp_path, f"long{n}", (30, 20 * 512)) for n in range(5)])
+    log, choose = tmp_path / "log.txt", random.Random(SEED)
+    undisturbed = Project(project.config, tmp_path / "undisturbed")
+    assert start(undisturbed, log).wait() == EXIT_DONE, log.read_text()[-3000:]
+    expected = contents(undisturbed.workspace, *MADE)
+    struck: Counter[str] = Counter()
+    finished = 0
+    while struck.total() < WORKER_KILLS:
+        finished += 1
+        disturbed = Project(project.config, tmp_path / f"work{finished}")
+        process = start(disturbed, log)
+        while process.poll() is None:
+            time.sleep(choose.uniform(0.2, 2))
+            busy = [(pid, line) for pid, line in family(process.pid).items() if re.match(r"ray::(?!IDLE)", line)]
+            if busy and struck.total() < WORKER_KILLS:
+                pid, line = choose.choice(busy)
+                kill([pid])
+                struck[re.split(r"[ (.]", line)[0]] += 1
+        end(process, family(process.pid))
+        assert process.wait() == EXIT_DONE, log.read_text()[-3000:]
+        assert contents(disturbed.workspace, *MADE) == expected, f"after {struck}"
+        shutil.rmtree(disturbed.workspace)
+        print(f"{struck.total()} kills ({dict(struck)}) in {finished} runs: no difference", flush=True)  # noqa: T201
 
 
 def test_training_killed_at_random_ends_with_the_same_weights(tmp_path: Path) -> None:

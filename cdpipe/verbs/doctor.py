@@ -1,0 +1,126 @@
+"""``cdpipe doctor``: what this machine or cluster has, and what that means for a run."""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import rasterio
+from rich.markup import escape
+from rich.table import Table
+
+from cdpipe.distributed.cluster import ray_session
+from cdpipe.distributed.machine import Machine, inspect_cluster, inspect_machine
+from cdpipe.formats.config_file import load_config
+from cdpipe.values.config import Config, Resources
+from cdpipe.values.errors import EXIT_DONE
+from cdpipe.verbs.console import make_console, size
+from cdpipe.verbs.session import versions
+
+GIB = 2**30
+WORKER_MEMORY = 2 * GIB  # most that a worker takes, whichever the scene
+TEMPORARY = 20 * GIB  # what Ray spills and logs, at most, in a long run
+OPEN_FILES = 4096
+EXTRAS = {"openvino": "openvino", "aws": "boto3"}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what there is and what to mind; a cluster that ``RAY_ADDRESS`` names is joined and asked."""
+    console = make_console()
+    config = load_config(options.config, options.set) if options.config else None
+    if os.environ.get("RAY_ADDRESS", "local") == "local":
+        machines = [inspect_machine()]
+    else:
+        with ray_session(Resources(), options.verbose):
+            machines = inspect_cluster()
+    software = Table("software", "version")
+    for name, version in _software().items():
+        software.add_row(name, escape(version))
+    console.print(software)
+    console.print(_hardware(machines))
+    advice = [line for machine in machines for line in advise(machine, config)]
+    if config:
+        advice += _advise_workspace(config.workspace)
+    for line in advice or ["nothing to mind"]:
+        console.print(f"- {line}", markup=False)
+    return EXIT_DONE
+
+
+def _software() -> dict[str, str]:
+    extras = {
+        f"extra {extra}": importlib.metadata.version(package)
+        if importlib.util.find_spec(package)
+        else f'not installed: pip install "cdpipe[{extra}]"'
+        for extra, package in EXTRAS.items()
+    }
+    return {"Python": sys.version.split()[0], **versions(), "GDAL": rasterio.__gdal_version__, **extras}
+
+
+def _hardware(machines: list[Machine]) -> Table:
+    table = Table("machine", "CPUs", "instructions", "memory", "GPUs", "shared memory", "free for Ray", "open files")
+    for machine in machines:
+        table.add_row(
+            machine.name,
+            str(machine.cpus),
+            " ".join(machine.flags) or "-",
+            _size(machine.memory),
+            ", ".join(f"{name} {size(memory)}" for name, memory in machine.gpus) or "none",
+            _size(machine.shared_memory),
+            size(machine.temporary),
+            str(machine.open_files),
+        )
+    return table
+
+
+def advise(machine: Machine, config: Config | None) -> list[str]:
+    """What to mind on a machine, in a line each.
+
+    Args:
+        machine: What it has.
+        config: The configuration, whose ``resources`` and ``predict`` are looked at.
+    """
+    found = []
+    asked = config.resources.workers if config else "auto"
+    workers = len(machine.gpus) or (asked if isinstance(asked, int) else machine.cpus)
+    if machine.memory is not None and workers * WORKER_MEMORY > machine.memory:
+        fitting = max(1, machine.memory // WORKER_MEMORY)
+        found.append(
+            f"{machine.name}: {workers} workers may take {size(workers * WORKER_MEMORY)} of {size(machine.memory)} "
+            f"memory; set resources.workers: {fitting}"
+        )
+    if machine.driver and not machine.gpus:
+        found.append(
+            f"{machine.name}: an NVIDIA driver, but torch sees no GPU: compare torch.version.cuda with nvidia-smi, and "
+            "look for CUDA_VISIBLE_DEVICES; models run on the CPU until then"
+        )
+    if not machine.gpus and "avx512_bf16" not in machine.flags and config and config.predict.precision == "bfloat16":
+        found.append(f"{machine.name}: no bfloat16 instructions, so it is emulated; set predict.precision: float32")
+    if machine.shared_memory is not None and machine.shared_memory < GIB:
+        found.append(
+            f"{machine.name}: /dev/shm has {size(machine.shared_memory)}, so Ray keeps its objects on disk; "
+            "in a container give --shm-size=2g"
+        )
+    if machine.temporary < TEMPORARY:
+        found.append(
+            f"{machine.name}: {size(machine.temporary)} free for what Ray spills and logs; "
+            "set RAY_TMPDIR to a larger disk for long runs"
+        )
+    if machine.open_files < OPEN_FILES:
+        found.append(f"{machine.name}: {machine.open_files} open files a process; ulimit -n {OPEN_FILES} or more")
+    return found
+
+
+def _advise_workspace(workspace: Path) -> list[str]:
+    there = next(folder for folder in (workspace, *workspace.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    found = [f"workspace {workspace}: {size(free)} free; cdpipe predict --dry-run says how much a run writes"]
+    if not os.access(there, os.W_OK):
+        found.append(f"workspace {workspace}: {there} cannot be written by this user")
+    return found
+
+
+def _size(count: int | None) -> str:
+    return "unknown" if count is None else size(count)
