@@ -1,7 +1,9 @@
 """All jobs on a tiny project: what they leave behind, what they redo and what they leave alone."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,25 @@ def test_status_tells_what_is_done_and_what_is_left(branch: Project) -> None:
     left = succeed(branch.arguments("status")).out
     assert "unfinished" in left
     assert "not trained" in left
+    assert "no models yet" in left
+
+
+def test_status_while_a_run_goes_on(branch: Project) -> None:
+    """The rate is of records of the last minutes; a model in training tells how far it is."""
+    records = sorted((branch.workspace / "records" / "probabilities").glob("*/*/?_?.json"))
+    records.pop().unlink()
+    for number, path in enumerate(records):
+        moment = time.time() - 100 * number  # six of them lie in the last ten minutes
+        os.utime(path, (moment, moment))
+    assert "0.012/s" in row_of("predict: ", succeed(branch.arguments("status")).out)
+    [card] = (branch.workspace / "models" / MODEL).glob("*/model.json")
+    card.unlink()
+    card.with_name("progress.json").write_text(json.dumps({"epoch": 2, "step": 5, "loss": 0.25}))
+    assert "in epoch 3 of" in row_of("train: ", succeed(branch.arguments("status")).out)
+
+
+def row_of(stage: str, said: str) -> str:
+    return next(line for line in said.splitlines() if stage in line)
 
 
 def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Completeness comes from records, never from pixels: a missing chunk of a Zarr ar
 fill value without a word.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,16 @@ def all_records(folder: Path) -> Iterator[tuple[Path, Record | None]]:
     """Every record of a folder in the order of names, damaged ones as None."""
     for path in sorted(folder.glob("*.json")):
         yield path, read_record(path)
+
+
+def record_times(folder: Path) -> list[float]:
+    """When each record was written, in seconds since the epoch, in any order."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [
+            entry.stat().st_mtime for entry in entries if entry.name.endswith(".json") and entry.name != GROUP_RECORD
+        ]
 
 
 def damaged_objects(record: Record, root: Path) -> list[str]:

@@ -1,18 +1,31 @@
-"""``cdpipe status``: how far every stage of a run is, from records alone."""
+"""``cdpipe status``: how far every stage of a run is, how fast it goes and what failed, from records alone."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from rich.table import Table
 
+from cdpipe.distributed.train import read_progress
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.manifest import read_manifest
-from cdpipe.formats.records import missing_blocks
+from cdpipe.formats.records import missing_blocks, record_times
 from cdpipe.formats.sources import known_hashes
-from cdpipe.formats.workspace import Kind
+from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
+from cdpipe.stages.prediction import probability_key
+from cdpipe.stages.run_plan import plan_members, plan_work
+from cdpipe.stages.splits import known_splits
+from cdpipe.stages.train_job import TrainJob
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.windows import block_keys
+from cdpipe.verbs.console import duration
+from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run
 from cdpipe.verbs.session import Session, read_failures
 from cdpipe.verbs.train import jobs_for
+
+RECENT = 600.0  # seconds that a rate is measured over: older records tell of another run
 
 
 def run(session: Session) -> None:
@@ -20,37 +33,89 @@ def run(session: Session) -> None:
     pairs = read_catalog(session.config)
     files = [file for pair in pairs for file in source_files(pair)]
     planned, unknown = plan_pairs(pairs, session.config, known_hashes(session.workspace, files))
+    stored = [(item, found) for item in planned if (found := stored_pair(session.workspace, item)) is not None]
+    table = Table("stage", "done", "left", "rate", "time left", "state")
+    _add_ingest(session, table, planned, len(unknown))
+    _add_models(session, table, [item for item, _ in stored])
+    _add_prediction(session, table, stored)
     manifest = read_manifest(session.run_folder)
-    table = Table("stage", "done", "left", "state")
-    total = sum(len(_blocks(session, item)) for item in planned)
-    left = sum(_left(session, item, "pairs", item.key) for item in planned)
-    state = f"{len(unknown)} pair(s) not hashed yet" if unknown else "complete" if not left else "unfinished"
-    table.add_row("ingest: blocks", str(total - left), str(left), state)
-    for name, trained in _models(session, planned):
-        table.add_row(f"train: {name}", "1" if trained else "0", "0" if trained else "1", trained or "not trained")
     published = len(manifest.pairs) if manifest else 0
     state = f"threshold {manifest.threshold:.3f}" if manifest else "no manifest: not run yet, or unfinished"
-    table.add_row("predict: pairs", str(published), str(len(pairs) - published), state)
+    table.add_row("publish: pairs", str(published), str(len(pairs) - published), "", "", state)
     session.console.print(table)
     for pair_id, reason in read_failures(session).items():
         session.say(f"failed: pair {pair_id}: {reason}")
 
 
-def _blocks(session: Session, item: PlannedPair) -> list[object]:
-    return list(block_keys(item.pair.pair_id, item.grid.shape, session.config.align.block))
+def _add_ingest(session: Session, table: Table, planned: list[PlannedPair], unknown: int) -> None:
+    total = left = 0
+    folders = []
+    for item in planned:
+        keys = list(block_keys(item.pair.pair_id, item.grid.shape, session.config.align.block))
+        folder = session.workspace.records("pairs", item.pair.pair_id, item.key)
+        folders.append(folder)
+        total += len(keys)
+        left += len(missing_blocks(folder, keys))
+    state = f"{unknown} pair(s) not hashed yet" if unknown else "complete" if not left else "unfinished"
+    table.add_row("ingest: blocks", *_figures(total, left, folders), state)
 
 
-def _left(session: Session, item: PlannedPair, kind: Kind, key: str) -> int:
-    keys = block_keys(item.pair.pair_id, item.grid.shape, session.config.align.block)
-    return len(missing_blocks(session.workspace.records(kind, item.pair.pair_id, key), keys))
-
-
-def _models(session: Session, planned: list[PlannedPair]) -> list[tuple[str, str]]:
-    """Name and state of each configured model; an empty state means that it is not trained."""
-    stored = [item for item in planned if stored_pair(session.workspace, item) is not None]
+def _add_models(session: Session, table: Table, stored: list[PlannedPair]) -> None:
     try:
         jobs = jobs_for(session, stored)
-    except CdpipeError:
-        return [(name, "") for name in session.config.train.models]
-    cards = [(job.name, trained_model(job)) for job in jobs]
-    return [(name, f"validation IoU {card.metrics['val_iou']:.3f}" if card else "") for name, card in cards]
+    except CdpipeError:  # such as no labels in the store yet
+        for name in session.config.train.models:
+            table.add_row(f"train: {name}", "0", "1", "", "", "not trained")
+        return
+    for job in jobs:
+        card = trained_model(job)
+        if card is not None:
+            table.add_row(f"train: {job.name}", "1", "0", "", "", f"validation IoU {card.metrics['val_iou']:.3f}")
+        else:
+            table.add_row(f"train: {job.name}", "0", "1", "", "", _training_state(job))
+
+
+def _training_state(job: TrainJob) -> str:
+    found = read_progress(job)
+    if found is None:
+        return "not trained"
+    return (
+        f"in epoch {found['epoch'] + 1} of {job.options.epochs} at most, step {found['step']} of {job.steps}, "
+        f"loss {found['loss']:.3f}"
+    )
+
+
+def _add_prediction(session: Session, table: Table, stored: list[tuple[PlannedPair, StoredPair]]) -> None:
+    """The blocks of each model, by the kind of device that has done more of them."""
+    try:
+        sources = model_sources(session, stored)
+        splits = known_splits([item for item, _ in stored])
+        plans = []
+        for device in ("cpu", "cuda"):
+            job, _ = plan_run(session, stored, plan_members(session.config, sources, device), splits)
+            job, _ = choose_pairs(session, job, stored, splits)
+            plans.append((job, plan_work(job, range(len(job.pairs)))))
+    except CdpipeError:  # without models there is nothing to count
+        table.add_row("predict: blocks", "0", "", "", "", "no models yet")
+        return
+    job, work = min(plans, key=lambda plan: sum(len(item.members) for item in plan[1]))
+    for index, member in enumerate(job.members):
+        chosen = [number for number, uses in enumerate(job.uses) if index in uses]
+        total = sum(len(list(job.pairs[number].blocks())) for number in chosen)
+        left = sum(index in item.members for item in work)
+        folders = (
+            session.workspace.records("probabilities", pair.pair_id, probability_key(pair.key, member))
+            for pair in (job.pairs[number] for number in chosen)
+        )
+        state = "complete" if not left else "unfinished"
+        table.add_row(f"predict: {member.card.name}: blocks", *_figures(total, left, folders), state)
+
+
+def _figures(total: int, left: int, folders: Iterable[Path]) -> tuple[str, str, str, str]:
+    """Done, left, rate and time left; the last two only while something goes on."""
+    now = time.time()
+    recent = [moment for folder in folders for moment in record_times(folder) if moment > now - RECENT] if left else []
+    if len(recent) < 2:
+        return str(total - left), str(left), "", ""
+    rate = len(recent) / (now - min(recent))
+    return str(total - left), str(left), f"{rate:.3g}/s", duration(left / rate)
