@@ -1,5 +1,6 @@
 """What is wrong with the input is told in one line that names pair and file, before anything is written."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from project import SENSOR, Call, Project, call, make_project, snapshot, succeed, untrained_model, write_catalog
 from rasters import NORTH_UP, utm_grid, write_raster
 
+from cdpipe.distributed.ingest import hash_files
 from cdpipe.formats.workspace import Workspace, locked, read_json
 from cdpipe.values.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_LOCKED, EXIT_PARTIAL
 from cdpipe.values.grid import Grid
@@ -193,3 +195,14 @@ def test_bad_pairs_are_gone_around_and_later_repaired_alone(with_model: Project)
     again = call(project.arguments("pipeline", "--failed"))
     assert again.code == EXIT_INPUT
     assert "no pair of run run failed last time" in again.err
+
+
+def test_a_file_that_is_gone_before_it_is_hashed_is_named_with_the_reason(tmp_path: Path) -> None:
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.write_bytes(b"abc")
+    found = {path: (hashed, reason) for path, hashed, reason in hash_files([there, gone], lambda _: None)}
+    assert found[there][0] is not None
+    assert found[there][0][0] == hashlib.sha256(b"abc").hexdigest()
+    assert found[gone][0] is None
+    assert found[gone][1].startswith(f"{gone}: ")
+    assert "No such file" in found[gone][1]

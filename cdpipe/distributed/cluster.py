@@ -52,6 +52,8 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
     local: dict[str, Any] = {}
     if address == "local":
         local["include_dashboard"] = False
+        # one machine that is busy is not one that is lost: Ray would give it up after half a minute without an answer
+        os.environ.setdefault("RAY_health_check_failure_threshold", "100")
         if resources.workers != "auto":
             local["num_cpus"] = resources.workers
         if resources.gpus != "auto":

@@ -48,18 +48,19 @@ class Outcome:
     details: str = ""
 
 
-def hash_files(paths: list[Path], progress: Callable[[int], None]) -> Iterator[tuple[Path, str, list[int]]]:
-    """SHA-256 and earlier stamp of each file that can be read; unreadable ones are left out."""
+def hash_files(
+    paths: list[Path], progress: Callable[[int], None]
+) -> Iterator[tuple[Path, tuple[str, list[int]] | None, str]]:
+    """SHA-256 and earlier stamp of each file, or None and the reason where it cannot be read."""
     remote = ray.remote(num_cpus=0.5, max_retries=RETRIES)(_hash_one)
     for path, result, error in run_bounded(remote.remote, paths, 4 * total_cpus()):
-        if error is None:
-            yield path, result[1], result[0]
+        yield path, result, "" if error is None else f"{path}: {describe_failure(error)}"
         progress(1)
 
 
-def _hash_one(path: Path) -> tuple[list[int], str]:
+def _hash_one(path: Path) -> tuple[str, list[int]]:
     stamp = stamp_before_hashing(path)
-    return stamp, hash_file(path)
+    return hash_file(path), stamp
 
 
 def plan_blocks(jobs: list[IngestJob]) -> list[BlockTask]:

@@ -87,9 +87,18 @@ def _hash_sources(session: Session, pairs: list[Pair]) -> None:
     if not unknown:
         return
     session.start_ray()
+    found, unreadable = {}, {}
     with progress(session.console, "hash: files", len(unknown)) as advance:
-        found = {path: (sha, stamp) for path, sha, stamp in hash_files(unknown, lambda count: advance(count, ""))}
+        for path, hashed, reason in hash_files(unknown, lambda count: advance(count, "")):
+            if hashed is None:
+                unreadable[path] = reason
+            else:
+                found[path] = hashed
     remember_hashes(session.workspace, found)
+    for pair in pairs:
+        for path in source_files(pair):
+            if path in unreadable:
+                session.fail(pair.pair_id, unreadable[path])
 
 
 def _show_plan(session: Session, pairs: list[Pair]) -> None:
