@@ -27,10 +27,11 @@ chaos: .venv/.ready ## Kill runs 300 times at random and 5 times at every named 
 	CDPIPE_CHAOS_KILLS=300 $(BIN)/pytest -s tests/test_chaos.py
 	$(BIN)/pytest -m heavy tests/test_crash_points.py tests/test_tamper.py tests/test_resume.py
 
-lint: .venv/.ready ## Check style, format and types
+lint: .venv/.ready ## Check style, format, types and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	$(BIN)/hadolint Dockerfile
 
 format: .venv/.ready ## Fix style and format where that needs no thought
 	$(BIN)/ruff check --fix-only .

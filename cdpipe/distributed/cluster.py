@@ -20,9 +20,10 @@ from ray._private.log import PlainRayHandler
 
 from cdpipe.distributed.quiet import quiet_stderr
 from cdpipe.values.config import Resources
-from cdpipe.values.errors import CdpipeError
+from cdpipe.values.errors import CdpipeError, ConfigError
 
 LONGEST_REASON = 600  # characters
+STARTS = 3  # of Ray on this machine
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -44,6 +45,10 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
     """Join the cluster of ``RAY_ADDRESS``, or start Ray on this machine for as long as the block lasts.
 
     Does nothing if this process is connected already. Without ``verbose`` Ray's own chatter stays in its log files.
+
+    Raises:
+        ConfigError: If no cluster answers at that address.
+        CdpipeError: If Ray does not start here.
     """
     if ray.is_initialized():
         yield
@@ -59,7 +64,7 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
         if resources.gpus != "auto":
             local["num_gpus"] = resources.gpus
     level = logging.INFO if verbose else logging.ERROR
-    ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
+    _connect(address, logging_level=level, log_to_driver=verbose, **local)
     if threading.current_thread() is threading.main_thread():
         # instead of Ray's own, which print a stack: stopping a job ends like Ctrl-C, and the same command continues
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -72,6 +77,22 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
                 yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str, **options: Any) -> None:
+    # Ray gives up a start of its own after half a minute, which a busy machine may need
+    for left in range(STARTS - 1 if address == "local" else 0, -1, -1):
+        try:
+            ray.init(address=address, **options)
+        except Exception as error:
+            ray.shutdown()
+            if left:
+                continue
+            reason = " ".join(str(error).split())
+            if address == "local":
+                raise CdpipeError(f"Ray did not start here, tried {STARTS} times: {reason}") from error
+            raise ConfigError(f"RAY_ADDRESS={address}: expected a Ray cluster that answers: {reason}") from error
+        return
 
 
 def total_cpus() -> int:
