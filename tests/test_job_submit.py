@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from project import CONFIG, SIAMESE, Project, make_project
+from project import CONFIG, SIAMESE, Project, make_project, untrained_model, write_catalog, write_pair
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cdpipe.values.errors import EXIT_CONFIG, EXIT_DONE
@@ -139,6 +140,35 @@ def test_jobs_on_a_cluster(cluster: Cluster, checkout: Path, tmp_path: Path, mon
     assert code == EXIT_CONFIG, output
     assert "give an absolute path" in output
     assert_small(cluster, checkout)
+
+
+@pytest.mark.heavy
+def test_a_job_stopped_in_the_middle_and_submitted_again(
+    cluster: Cluster, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second job finds what the first has stored; its log has lines of progress and nothing for a terminal."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    project = make_project(tmp_path / "data", SCENES, predict={"models": ["third"], "tta": "none", "threshold": 0.5})
+    write_catalog(tmp_path / "data" / "pairs.csv", [write_pair(tmp_path / "data", "long", (30, 60 * 512))])
+    untrained_model(tmp_path / "data", "third")
+    client = JobSubmissionClient(cluster.address)
+    submit(cluster, checkout, "stopped", "python", "jobs/pipeline.py", str(project.config))
+    while len(list(project.workspace.glob("records/pairs/long/*/0_*.json"))) < 20:
+        assert client.get_job_status("stopped") in (JobStatus.PENDING, JobStatus.RUNNING)
+        time.sleep(0.1)
+    client.stop_job("stopped")
+    _, output = follow(client, "stopped")
+    assert client.get_job_status("stopped") == JobStatus.STOPPED, output
+    done = len(list(project.workspace.glob("records/pairs/long/*/0_*.json")))
+
+    submit(cluster, checkout, "again", "python", "jobs/pipeline.py", str(project.config))
+    code, output = follow(client, "again")
+    assert code == EXIT_DONE, output
+    log = json.loads((project.outputs / "log.json").read_text())
+    assert next(entry["blocks"] for entry in reversed(log) if entry["stage"] == "ingest") <= 60 - done
+    assert re.search(r"ingest: blocks: \d+/\d+  [\d.e+-]+/s  ETA ", output)
+    assert "\x1b" not in output
+    assert "Traceback" not in output
 
 
 def assert_published(project: Project) -> None:
