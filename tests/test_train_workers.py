@@ -7,10 +7,27 @@ import pytest
 import torch
 from project import CONFIG, call, make_project, succeed, untrained_model
 
+from cdpipe.distributed.train import cpus_of_each
 from cdpipe.formats.model_io import load_network, read_card
 from cdpipe.formats.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "cpus"),
+    [
+        ([8], 1, 8),
+        ([8], 3, 2),
+        ([0, 2, 1, 1], 2, 1),
+        ([0, 16, 16, 4], 2, 16),
+        ([0, 16, 16, 4], 3, 8),
+        ([2], 5, 1),
+        ([0], 1, 1),
+    ],
+)
+def test_each_worker_fits_on_a_node(nodes: list[int], workers: int, cpus: int) -> None:
+    assert cpus_of_each(nodes, workers) == cpus
 
 
 def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def total_cpus() -> int:
     return max(1, int(_resources().get("CPU", 1)))
 
 
+def node_cpus() -> list[int]:
+    """CPUs of every node that Ray may schedule on."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+
+
 def total_gpus() -> int:
     """GPUs that Ray may schedule on."""
     return int(_resources().get("GPU", 0))

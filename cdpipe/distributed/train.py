@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from torch import nn
 
-from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, total_cpus, total_gpus
+from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, total_gpus
 from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.stages.training import train_model, write_checkpoint
@@ -57,7 +57,7 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
     """
     folder = job.workspace.model(job.name, job.key)
     folder.mkdir(parents=True, exist_ok=True)
-    cpus = max(1, total_cpus() // workers) if not use_gpu else 1
+    cpus = 1 if use_gpu else cpus_of_each(node_cpus(), workers)
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config={"job": job, "threads": cpus},
@@ -83,6 +83,11 @@ def read_progress(job: TrainJob) -> dict[str, Any] | None:
     """Epoch, step and loss that the first worker last wrote down."""
     value = read_json(job.workspace.model(job.name, job.key) / PROGRESS)
     return value if isinstance(value, dict) else None
+
+
+def cpus_of_each(nodes: Sequence[int], workers: int) -> int:
+    """Most CPUs that each of some workers can have on nodes of these sizes, at least 1; a worker lies on one node."""
+    return max((cpus for cpus in range(1, max(nodes) + 1) if sum(node // cpus for node in nodes) >= workers), default=1)
 
 
 def _demand(cpus: int, use_gpu: bool) -> dict[str, float]:
