@@ -18,13 +18,12 @@ from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.ensemble import Ensemble, ensemble_block
 from cdpipe.stages.prediction import predict_block, probability_key
+from cdpipe.stages.result_groups import create_result_groups, finish_results
 from cdpipe.stages.run_plan import (
     DEFAULT_THRESHOLD,
     ModelSource,
     PredictJob,
     Thresholds,
-    create_result_groups,
-    finish_results,
     missing_roles,
     pair_ensemble,
     plan_members,

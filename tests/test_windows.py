@@ -1,5 +1,7 @@
 """Tilings: nothing is left out, nothing is twice, and neighbours mean the same patches."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,6 +91,27 @@ def test_neighbouring_blocks_mean_the_same_patches(grid: PatchGrid, block: int, 
     pixel = Window(pixel.row, pixel.col, 1, 1)
     [own] = [window for window in blocks if window.intersect(pixel)]
     assert set(grid.touching(pixel)) <= set(grid.touching(own))
+
+
+def computed_by_blocks(grid: PatchGrid, block: int) -> list[tuple[int, int]]:
+    """Every patch that prediction lists, block by block."""
+    keys = block_keys("p", grid.shape, block)
+    return [origin for key in keys for origin in grid.touching(block_window(key, grid.shape, block))]
+
+
+@given(patch_grids(), st.integers(1, 50))
+def test_patches_are_computed_again_only_across_the_borders_of_blocks(grid: PatchGrid, block: int) -> None:
+    times = Counter(computed_by_blocks(grid, block))
+    assert set(times) == set(all_origins(grid))
+    for (row, col), count in times.items():
+        stops = (min(row + grid.patch, grid.shape[0]) - 1, min(col + grid.patch, grid.shape[1]) - 1)
+        assert count == (stops[0] // block - row // block + 1) * (stops[1] // block - col // block + 1)
+
+
+@pytest.mark.parametrize(("patch", "most"), [(256, 1.25), (512, 1.4)])
+def test_blocks_compute_little_more_than_the_patch_grid_of_a_tile(patch: int, most: float) -> None:
+    grid = PatchGrid((10_980, 10_980), patch, patch_stride(patch, 0.25))
+    assert 1 < len(computed_by_blocks(grid, 2048)) / len(all_origins(grid)) <= most
 
 
 @pytest.mark.parametrize(("patch", "stride"), [(8, 0), (8, 9), (8, -1)])

@@ -1,51 +1,30 @@
 """Ingest on Ray tasks: source files are hashed, then blocks are read and stored, a bounded number at a time."""
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from cdpipe.distributed.cluster import describe_failure, failure_details, run_bounded, total_cpus
-from cdpipe.formats.records import missing_blocks
+from cdpipe.distributed.tasks import Background
 from cdpipe.formats.sources import stamp_before_hashing
 from cdpipe.formats.workspace import hash_file
-from cdpipe.stages.ingest import (
-    IngestJob,
-    create_pair_groups,
-    discard_pair,
-    finish_label,
-    finish_pair,
-    ingest_block,
-    is_finished,
-)
+from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, ingest_block
+from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, still_missing
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import CdpipeError, InputError
-from cdpipe.values.grid import BlockKey
-from cdpipe.values.windows import block_keys
+from cdpipe.values.errors import InputError
 
+Portion = tuple[BlockTask, ...]  # of one pair, at least one
+
+# A task costs a millisecond or two, a block seconds: only very many blocks share tasks. What one of them stored stays
+# stored when a later one kills the worker.
+TASKS, MOST_BLOCKS_A_TASK = 10_000, 16
+# Tasks that are handed to Ray before they can run: with fewer, workers wait for the driver between short ones.
+LEAST_IN_FLIGHT = 64
 RETRIES = 3  # of a worker that is lost (killed, out of memory); an error in the data is not tried again
-
-
-@dataclass(frozen=True, slots=True)
-class BlockTask:
-    """A block with what is missing of it."""
-
-    pair: int
-    key: BlockKey
-    imagery: bool
-    label: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a pair: why it failed (None if it did not), and a traceback if the reason is not plain."""
-
-    job: IngestJob
-    failure: str | None = None
-    details: str = ""
 
 
 def hash_files(
@@ -63,76 +42,87 @@ def _hash_one(path: Path) -> tuple[str, list[int]]:
     return hash_file(path), stamp
 
 
-def plan_blocks(jobs: list[IngestJob]) -> list[BlockTask]:
-    """All blocks of which something is not stored yet, in the order of pairs; records are listed once."""
-    tasks = []
-    for number, job in enumerate(jobs):
-        planned = job.planned
-        keys = block_keys(planned.pair.pair_id, planned.grid.shape, job.config.align.block)
-        imagery = set(missing_blocks(job.workspace.records("pairs", planned.pair.pair_id, planned.key), keys))
-        label: set[BlockKey] = set()
-        if planned.label_key is not None:
-            folder = job.workspace.records("labels", planned.pair.pair_id, planned.label_key)
-            label = set(missing_blocks(folder, keys))
-        tasks += [BlockTask(number, key, key in imagery, key in label) for key in keys if key in imagery | label]
-    return tasks
+def do_block(job: IngestJob, task: BlockTask) -> None:
+    """Ingest what is missing of a block; what an earlier attempt has stored already is left."""
+    crash_point(f"ingest-begun {task.key.pair_id} {task.key.block_row}_{task.key.block_col}")
+    create_pair_groups(job)
+    left = still_missing(job, task)
+    ingest_block(job, task.key, imagery=left.imagery, label=left.label)
 
 
-def ingest_pairs(jobs: list[IngestJob], tasks: list[BlockTask], progress: Callable[[int], None]) -> Iterator[Outcome]:
+def ingest_pairs(
+    jobs: Sequence[IngestJob],
+    tasks: Sequence[BlockTask],
+    progress: Callable[[int], None],
+    do: Callable[[IngestJob, BlockTask], None] = do_block,
+    end: Callable[[IngestJob], str | None] = end_pair,
+) -> Iterator[Outcome]:
     """Ingest what is missing; each pair is reported as soon as it is finished or has failed.
 
     Args:
         jobs: The pairs.
-        tasks: See :func:`plan_blocks`.
+        tasks: What is missing, pair by pair; see :func:`cdpipe.stages.ingest_plan.plan_blocks`.
         progress: Called with the number of blocks just done.
+        do: Called in workers with a pair and a block of it.
+        end: Called in a worker with a pair whose blocks are all done; gives the reason if it fails.
 
     Yields:
         What became of each pair.
     """
     left = Counter(task.pair for task in tasks)
-    failed, unusable = set[int](), set[int]()
-    for number, job in enumerate(jobs):
-        if number in left or not is_finished(job):
-            create_pair_groups(job)
-        if number not in left:
-            yield _finish(job)
-    if not tasks:
-        return
-    shared = {number: ray.put(jobs[number]) for number in left}
+    failed = dict[int, bool]()  # pairs, and whether their data are unusable
+    shared: dict[int, ray.ObjectRef[IngestJob]] = {}
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_each(do))
+    ending = Background(end)
 
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_run_task)
+    def submit(portion: Portion) -> Any:
+        number = portion[0].pair
+        if number not in shared:
+            shared[number] = ray.put(jobs[number])
+        return remote.remote(shared[number], portion)
 
-    def submit(task: BlockTask) -> Any:
-        return remote.remote(shared[task.pair], task)
-
-    # a pair that has failed is not worth more work: its remaining blocks are dropped as they come up
-    wanted = (task for task in tasks if task.pair not in failed)
-    for task, _, error in run_bounded(submit, wanted, 2 * total_cpus()):
-        progress(1)
-        left[task.pair] -= 1
-        if error is not None and task.pair not in failed:
-            failed.add(task.pair)
-            unusable |= {task.pair} if isinstance(getattr(error, "cause", error), InputError) else set()
-            reason = f"block {task.key.block_row},{task.key.block_col}: {describe_failure(error)}"
-            yield Outcome(jobs[task.pair], reason, failure_details(error))
-        if not left[task.pair] and task.pair not in failed:
-            yield _finish(jobs[task.pair])
-    for number in unusable:  # only now does nobody write to them
+    portions = share_out(tasks)
+    while portions:
+        again: list[Portion] = []
+        # a pair that has failed is not worth more work: its remaining blocks are dropped as they come up
+        wanted = (portion for portion in portions if portion[0].pair not in failed)
+        for portion, _, error in run_bounded(submit, wanted, max(LEAST_IN_FLIGHT, 2 * total_cpus())):
+            number = portion[0].pair
+            if error is not None and len(portion) > 1:
+                again += [(task,) for task in portion]  # one by one, to know which it is
+                continue
+            progress(len(portion))
+            left[number] -= len(portion)
+            if error is not None and number not in failed:
+                failed[number] = isinstance(getattr(error, "cause", error), InputError)
+                key = portion[0].key
+                reason = f"block {key.block_row},{key.block_col}: {describe_failure(error)}"
+                yield Outcome(jobs[number], reason, failure_details(error))
+            if not left[number] and number not in failed:
+                ending.start(number, shared.pop(number))
+            yield from _ended(jobs, ending, wait=False)
+        portions = again
+    for number in filter(failed.get, failed):  # only now does nobody write to them
         discard_pair(jobs[number])
+    yield from _ended(jobs, ending, wait=True)
+    yield from (Outcome(job, end(job)) for number, job in enumerate(jobs) if number not in left)
 
 
-def _run_task(job: IngestJob, task: BlockTask) -> None:
-    crash_point(f"ingest-begun {task.key.pair_id} {task.key.block_row}_{task.key.block_col}")
-    ingest_block(job, task.key, imagery=task.imagery, label=task.label)
+def share_out(tasks: Sequence[BlockTask]) -> list[Portion]:
+    """Blocks in the portions that are a Ray task each: one block, or where there are very many several of a pair."""
+    most = max(1, min(len(tasks) // TASKS, MOST_BLOCKS_A_TASK))
+    pairs = (tuple(own) for _, own in itertools.groupby(tasks, key=lambda task: task.pair))
+    return [own[first : first + most] for own in pairs for first in range(0, len(own), most)]
 
 
-def _finish(job: IngestJob) -> Outcome:
-    try:
-        finish_pair(job)
-        if job.planned.label_key is not None:
-            finish_label(job)
-    except CdpipeError as error:
-        if isinstance(error, InputError):
-            discard_pair(job)
-        return Outcome(job, str(error))
-    return Outcome(job)
+def _each(do: Callable[[IngestJob, BlockTask], None]) -> Callable[[IngestJob, Portion], None]:
+    def do_portion(job: IngestJob, portion: Portion) -> None:
+        for task in portion:
+            do(job, task)
+
+    return do_portion
+
+
+def _ended(jobs: Sequence[IngestJob], ending: Background, *, wait: bool) -> Iterator[Outcome]:
+    for number, reason, failure in ending.collect(wait=wait):
+        yield Outcome(jobs[number], reason or failure)

@@ -7,21 +7,22 @@ so that the job goes on around it.
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
-import torch
+from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.formats.attempts import begin_attempt
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
-from cdpipe.stages.prediction import load_forward, predict_block
+from cdpipe.stages.prediction import is_predicted, load_forward, predict_block
+from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError
@@ -30,7 +31,11 @@ from cdpipe.values.grid import BlockKey
 STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
 # A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.
 # Only where there are very many do they share tasks, which Ray Data would otherwise spend its time listing.
-TASKS, MOST_ROWS_A_TASK = 2000, 64
+# A thousand are listed in a second or so, and eight an actor leave none idle for long in the end.
+TASKS, TASKS_AN_ACTOR = 1000, 8
+
+# What is done with a block, given the run, what is missing of the block, and the networks by their member's position.
+DoBlock = Callable[[PredictJob, BlockWork, Callable[[int], Forward]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +47,41 @@ class BlockResult:
     details: str
 
 
-def predict_blocks(job: PredictJob, work: Sequence[BlockWork], workers: int) -> Iterator[BlockResult]:
-    """Do the work, yielding each block's result as it comes, in any order."""
-    rows = [
-        {
-            "pair": item.pair,
-            "block_row": item.key.block_row,
-            "block_col": item.key.block_col,
-            "members": sum(1 << member for member in item.members),
-            "ensemble": item.ensemble,
-        }
-        for item in work
-    ]
+def do_block(job: PredictJob, item: BlockWork, forward: Callable[[int], Forward]) -> None:
+    """Predict what is missing of a block; what an earlier attempt has stored already is left."""
+    pair = job.pairs[item.pair]
+    create_result_groups(job, item.pair)
+    for index in item.members:
+        member = job.members[index]
+        if not is_predicted(job.workspace, pair, item.key, member):
+            predict_block(job.workspace, pair, item.key, member, forward(index))
+    if item.ensemble:
+        ensemble_block(job.workspace, pair, item.key, job.ensembles[item.pair])
+
+
+def predict_blocks(
+    job: PredictJob, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block
+) -> Iterator[BlockResult]:
+    """Do the work, yielding each block's result as it comes, in any order.
+
+    Args:
+        job: The run.
+        work: What is missing.
+        workers: Actors that hold models.
+        do: Called in an actor with each block.
+    """
     gpus = total_gpus() > 0
-    rows_a_task = max(1, min(len(rows) // TASKS, MOST_ROWS_A_TASK))
+    a_task = max(1, len(work) // max(TASKS, TASKS_AN_ACTOR * workers))
+    # every actor gets all of the work once, packed; tasks then only say which part of it is theirs
+    tasks = [{"first": first, "stop": min(first + a_task, len(work))} for first in range(0, len(work), a_task)]
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = False
     context.execution_no_progress_timeout_s = STALLED_SECONDS
-    dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // rows_a_task)).map_batches(
+    dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _Predictor,
-        fn_constructor_args=(ray.put(job),),
-        compute=ActorPoolStrategy(size=min(workers, len(rows))),
-        batch_size=rows_a_task if gpus else None,
+        fn_constructor_args=(ray.put(job), ray.put(_pack(work)), do),
+        compute=ActorPoolStrategy(size=min(workers, len(tasks))),
+        batch_size=1,
         # actors that held whole CPUs would leave none to feed them with on a small machine
         num_cpus=0 if gpus else 0.5,
         num_gpus=1 if gpus else 0,
@@ -72,6 +90,15 @@ def predict_blocks(job: PredictJob, work: Sequence[BlockWork], workers: int) -> 
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
         for pair, error, details in zip(batch["pair"], batch["error"], batch["details"], strict=True):
             yield BlockResult(int(pair), str(error) or None, str(details))
+
+
+def _pack(work: Sequence[BlockWork]) -> NDArray[np.int64]:
+    """(block, 5): pair, row, column, a bit for each member, ensemble."""
+    rows = (
+        (item.pair, item.key.block_row, item.key.block_col, sum(1 << index for index in item.members), item.ensemble)
+        for item in work
+    )
+    return np.fromiter(rows, np.dtype((np.int64, 5)), len(work))
 
 
 def plan_actors(requested: int | str) -> int:
@@ -84,44 +111,51 @@ def plan_actors(requested: int | str) -> int:
 class _Predictor:
     """An actor of the pool; networks are loaded when a block first needs them."""
 
-    def __init__(self, job: "ray.ObjectRef[PredictJob]") -> None:
-        # one thread: sums are then in one order on every machine, and two such actors beat one with two threads
-        torch.set_num_threads(1)
+    def __init__(self, job: "ray.ObjectRef[PredictJob]", work: "ray.ObjectRef[NDArray[np.int64]]", do: DoBlock) -> None:
         self.job: PredictJob = ray.get(job)
+        self.work: NDArray[np.int64] = ray.get(work)
+        self.do = do
         self.forwards: dict[int, Forward] = {}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        columns = ("pair", "block_row", "block_col", "members", "ensemble")
-        rows = zip(*(batch[name] for name in columns), strict=True)
+        rows = self.work[int(batch["first"][0]) : int(batch["stop"][0])]
         found = [self._work(*(int(value) for value in row)) for row in rows]
         errors, details = (np.array(column, dtype=object) for column in zip(*found, strict=True))
-        return {"pair": batch["pair"], "error": errors, "details": details}
+        return {"pair": rows[:, 0], "error": errors, "details": details}
 
     def _work(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> tuple[str, str]:
         """Work on one block; what went wrong and where in the code, or nothing."""
-        job, pair = self.job, self.job.pairs[number]
-        key = BlockKey(pair.pair_id, block_row, block_col)
+        job, pair_id = self.job, self.job.pairs[number].pair_id
+        key = BlockKey(pair_id, block_row, block_col)
+        chosen = tuple(index for index in range(len(job.members)) if members >> index & 1)
         where = f"block {block_row},{block_col}"
         try:
             attempt = begin_attempt(job.workspace, key)
-            crash_point(f"block-begun {pair.pair_id} {block_row}_{block_col}")
+            crash_point(f"block-begun {pair_id} {block_row}_{block_col}")
             try:
-                for index, member in enumerate(job.members):
-                    if members >> index & 1:
-                        predict_block(job.workspace, pair, key, member, self._forward(index))
-                if ensemble:
-                    ensemble_block(job.workspace, pair, key, job.ensembles[number])
+                self.do(job, BlockWork(number, key, chosen, bool(ensemble)), self._forward)
             finally:
                 attempt.unlink(missing_ok=True)
         except CdpipeError as error:
             return f"{where}: {error}", ""
         except Exception as error:  # noqa: BLE001 (any failure is this block's alone)
-            with contextlib.suppress(Exception):
-                torch.cuda.empty_cache()
+            _free_memory()
             return f"{where}: {type(error).__name__}: {error}", traceback.format_exc()
         return "", ""
 
     def _forward(self, index: int) -> Forward:
         if index not in self.forwards:
+            import torch
+
+            # one thread: sums are then in one order on every machine, and two such actors beat one with two threads
+            torch.set_num_threads(1)
             self.forwards[index] = load_forward(self.job.members[index])
         return self.forwards[index]
+
+
+def _free_memory() -> None:
+    """Give back what a block that failed held of the GPU."""
+    import torch
+
+    with contextlib.suppress(Exception):
+        torch.cuda.empty_cache()

@@ -1,13 +1,14 @@
 """Prediction of many pairs, each pair's rasters written beside it as soon as its last block is stored."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cdpipe.distributed.predict import predict_blocks
+from cdpipe.distributed.predict import DoBlock, do_block, predict_blocks
 from cdpipe.distributed.tasks import Background
 from cdpipe.stages.products import RasterJob, rasters_are_written, write_rasters
-from cdpipe.stages.run_plan import BlockWork, PredictJob, create_result_groups, finish_results
+from cdpipe.stages.result_groups import finish_results
+from cdpipe.stages.run_plan import BlockWork, PredictJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,31 @@ class Event:
     details: str = ""
 
 
-def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int) -> Iterator[Event]:
+def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block) -> Iterator[Event]:
     """Predict blocks without making rasters of them; a pair may fail more than once."""
-    for number in {item.pair for item in work}:
-        create_result_groups(job, number)
-    for result in predict_blocks(job, work, workers) if work else ():
+    for result in predict_blocks(job, work, workers, do) if work else ():
         yield Event(result.pair, block=True, failure=result.error, details=result.details)
 
 
+def publish_pair(task: tuple[PredictJob, RasterJob]) -> None:
+    """Declare a pair's results finished and write its rasters.
+
+    Args:
+        task: The run of that pair alone, and its rasters.
+    """
+    job, rasters = task
+    finish_results(job, 0)
+    if not rasters_are_written(rasters):
+        write_rasters(rasters)
+
+
 def predict_and_publish(
-    job: PredictJob, work: Sequence[BlockWork], workers: int, rasters: Sequence[RasterJob]
+    job: PredictJob,
+    work: Sequence[BlockWork],
+    workers: int,
+    rasters: Sequence[RasterJob],
+    do: DoBlock = do_block,
+    publish: Callable[[tuple[PredictJob, RasterJob]], None] = publish_pair,
 ) -> Iterator[Event]:
     """Predict missing blocks and publish every pair that is complete.
 
@@ -39,16 +55,15 @@ def predict_and_publish(
         work: What is missing, in the order of pairs.
         workers: Actors that hold models.
         rasters: The rasters of each pair.
+        do: Called in workers with each block.
+        publish: Called in workers with each pair whose blocks are all stored.
 
     Yields:
         An event for every block, and one for every pair: published or failed.
     """
     left, failed = Counter(item.pair for item in work), set()
-    background = Background(write_rasters)
-    for number in range(len(job.pairs)):
-        if number not in left:
-            yield from _publish(job, number, rasters[number], background)
-    for event in predict_only(job, work, workers):
+    background = Background(publish)
+    for event in predict_only(job, work, workers, do):
         number = event.pair
         left[number] -= 1
         if event.failure is None or number not in failed:
@@ -56,17 +71,21 @@ def predict_and_publish(
         if event.failure is not None:
             failed.add(number)
         elif not left[number] and number not in failed:
-            yield from _publish(job, number, rasters[number], background)
+            background.start(number, (job.only(number), rasters[number]))
         yield from _collect(background, wait=False)
+    # what needs no block comes last: workers would wait for it
+    for number in range(len(job.pairs)):
+        if number not in left:
+            yield from _publish(job, number, rasters[number], background)
     yield from _collect(background, wait=True)
 
 
 def _publish(job: PredictJob, number: int, rasters: RasterJob, background: Background) -> Iterator[Event]:
-    finish_results(job, number)
     if rasters_are_written(rasters):
+        finish_results(job, number)
         yield Event(number, published=True)
     else:
-        background.start(number, rasters)
+        background.start(number, (job.only(number), rasters))
 
 
 def _collect(background: Background, *, wait: bool) -> Iterator[Event]:

@@ -1,11 +1,14 @@
 """Small jobs, one a pair, that run beside or after the others: rasters, evaluation."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
 
 from cdpipe.distributed.cluster import describe_failure, run_bounded, total_cpus
+
+ASK_SECONDS = 0.1
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -18,23 +21,31 @@ class Background:
         """Prepare to run ``function`` on jobs, in other processes."""
         self._remote = ray.remote(num_cpus=0.5, max_retries=3)(function)
         self._pending: dict[ray.ObjectRef[Any], int] = {}
+        self._asked = 0.0
 
     def start(self, number: int, job: Any) -> None:
         """Start a task."""
         self._pending[self._remote.remote(job)] = number
 
     def collect(self, *, wait: bool) -> Iterator[tuple[int, Any, str | None]]:
-        """Number, result and failure of each task that has ended; of all of them if ``wait``."""
+        """Number, result and failure of each task that has ended, now and then; of all of them if ``wait``."""
+        # asking takes time for every task that is pending, and this is called for every block
+        if not wait and time.monotonic() - self._asked < ASK_SECONDS:
+            return
+        self._asked = time.monotonic()
         while self._pending:
-            ready, _ = ray.wait(list(self._pending), timeout=None if wait else 0)
-            if not ready:
+            references = list(self._pending)
+            ray.wait(references, timeout=None if wait else 0)
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+            for reference in ready:
+                number = self._pending.pop(reference)
+                try:
+                    result, failure = ray.get(reference), None
+                except Exception as error:  # noqa: BLE001 (any failure is this task's alone)
+                    result, failure = None, describe_failure(error)
+                yield number, result, failure
+            if not wait:
                 return
-            number = self._pending.pop(ready[0])
-            try:
-                result, failure = ray.get(ready[0]), None
-            except Exception as error:  # noqa: BLE001 (any failure is this task's alone)
-                result, failure = None, describe_failure(error)
-            yield number, result, failure
 
 
 def map_pairs(

@@ -13,7 +13,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from torch import nn
 
-from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, total_gpus
+from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node_cpus, total_gpus
 from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.stages.training import train_model, write_checkpoint

@@ -3,12 +3,12 @@
 Format: https://zarr-specs.readthedocs.io (core 3.0, sharding-indexed) with CF grid mappings as rioxarray reads them.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -57,7 +57,8 @@ CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", 
 def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
     """Make a group with its empty arrays, all at once or not at all.
 
-    Where it exists already nothing happens, but that descriptions which are missing are put back.
+    Where it exists already nothing happens, but that descriptions which are missing are put back. Several workers may
+    do so at once: all make the same, and the first to rename its own is the one.
 
     Args:
         path: Folder of the group.
@@ -66,25 +67,27 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
         block: Side of a block in pixels.
         attributes: JSON attributes of the group.
     """
-    if _is_described(path, layers, grid):
+    if is_described(path, layers, grid):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")  # two machines may have the same process ids
     with naming(path):
         group = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
         for layer in layers:
             _create_array(group, layer, grid, block)
         _write_coordinates(group, grid)
     crash_point("group-unnamed")
-    if path.exists():
-        _put_back(partial, path)
-    else:
+    try:
         partial.rename(path)
+    except OSError:
+        if not path.exists():
+            raise
+        _put_back(partial, path)
     sync_folder(path.parent)
 
 
-def _is_described(path: Path, layers: Sequence[Layer], grid: Grid) -> bool:
+def is_described(path: Path, layers: Sequence[Layer], grid: Grid) -> bool:
+    """Whether a group is there with the descriptions of all its arrays."""
     straight = grid.transform[1] == grid.transform[3] == 0
     names = [*(layer.name for layer in layers), "spatial_ref", *(("x", "y") if straight else ())]
     files = ["zarr.json", *(f"{name}/zarr.json" for name in names), *(("x/c/0", "y/c/0") if straight else ())]

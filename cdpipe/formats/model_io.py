@@ -3,19 +3,18 @@
 import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.workspace import SEAL, hash_file, read_json, write_atomically, write_sealed
-from cdpipe.models import build_model, input_kind
+from cdpipe.models import input_kind
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.keys import content_key
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
@@ -67,7 +66,7 @@ class ModelCard:
         return Recipe(input_kind(self.architecture, self.arguments), self.roles, self.statistics, self.together)
 
 
-def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor]) -> ModelCard:
+def save_model(folder: Path, card: ModelCard, state: "dict[str, torch.Tensor]") -> ModelCard:
     """Write a model folder; the card comes last, so a folder with a card is whole.
 
     Args:
@@ -78,6 +77,8 @@ def save_model(folder: Path, card: ModelCard, state: dict[str, torch.Tensor]) ->
     Returns:
         The card as written.
     """
+    import safetensors.torch
+
     data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
     write_atomically(folder / WEIGHTS, data)
     crash_point("weights-without-card")
@@ -120,13 +121,18 @@ def check_trained(folder: Path, card: ModelCard) -> None:
         )
 
 
-def load_network(folder: Path, card: ModelCard) -> nn.Module:
+def load_network(folder: Path, card: ModelCard) -> "nn.Module":
     """Build a model's network with its weights, in evaluation mode on the CPU.
 
     Raises:
         InputError: If there is no such network, or its weights are not finite.
         IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
     """
+    import safetensors.torch
+    import torch
+
+    from cdpipe.models import build_model
+
     path = folder / WEIGHTS
     try:
         # what would be fetched is overwritten right away
@@ -138,7 +144,7 @@ def load_network(folder: Path, card: ModelCard) -> nn.Module:
         if hash_file(path) != card.weights_sha256:
             raise IntegrityError(f"model {folder}: {WEIGHTS} is not the file that {CARD} describes (SHA-256 differs)")
         network.load_state_dict(safetensors.torch.load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
         raise InputError(f"model {folder}: {WEIGHTS} holds NaN or infinity; train or import it again")

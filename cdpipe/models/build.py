@@ -1,18 +1,16 @@
 """The networks cdpipe trains and runs, by name; all of them give logits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
 from torch import nn
 
-from cdpipe.arrays.normalisation import RGB, InputKind
 from cdpipe.models import siamese
 from cdpipe.models.decoders import DECODERS, build_decoder, decoder_options, with_encoder
+from cdpipe.models.names import check_name
 from cdpipe.models.snunet import SNUNet
-
-_NOTHING: Mapping[str, Any] = {}
 
 
 def build_model(name: str, **options: Any) -> nn.Module:
@@ -30,40 +28,13 @@ def build_model(name: str, **options: Any) -> nn.Module:
         ValueError: for a name, option, encoder or kind of weights that does not exist.
         InputError: if encoder weights can be neither found nor fetched.
     """
-    _check_name(name)
+    check_name(name)
     accepted = _accepted(name)
     # segmentation-models-pytorch drops keywords it does not know without a word.
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it accepts {', '.join(accepted)}")
     return _BUILDERS[name](**options)
-
-
-def model_names() -> tuple[str, ...]:
-    """Return the names that ``build_model`` knows."""
-    return tuple(_BUILDERS)
-
-
-def input_kind(name: str, options: Mapping[str, Any] = _NOTHING) -> InputKind:
-    """Return what a network built with these options eats.
-
-    ``"difference"``: (N, 1, H, W), grey before minus grey after.
-    ``"stacked"``: (N, 2B, H, W), the first date's bands, then the second's.
-    """
-    _check_name(name)
-    kind: InputKind = options.get("input", "difference") if name in DECODERS else "stacked"
-    return kind
-
-
-def required_bands(name: str, options: Mapping[str, Any] = _NOTHING) -> tuple[str, ...]:
-    """Return the names of the bands, in order, that a network's input is made of."""
-    _check_name(name)
-    return tuple(options.get("bands", RGB))
-
-
-def _check_name(name: str) -> None:
-    if name not in _BUILDERS:
-        raise ValueError(f"no model named {name!r}; there are {', '.join(_BUILDERS)}")
 
 
 def _accepted(name: str) -> tuple[str, ...]:

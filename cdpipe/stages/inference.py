@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cdpipe.arrays.blend import blend, blend_weights
-from cdpipe.arrays.tta import d4_mean, d4_views
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, reflect_indices
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # patches (batch, channel, patch, patch) in, probabilities (batch, patch, patch) out, both float32
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -35,8 +36,12 @@ class Execution:
     batch: int
 
 
-def make_forward(network: nn.Module, execution: Execution) -> Forward:
+def make_forward(network: "nn.Module", execution: Execution) -> Forward:
     """Wrap a network as a function from patches to probabilities; the network moves to the device."""
+    import torch
+
+    from cdpipe.arrays.tta import d4_mean, d4_views
+
     device = torch.device(execution.device)
     network = network.to(device).eval()
     half = execution.precision == "bfloat16"

@@ -45,13 +45,9 @@ def is_finished(job: IngestJob) -> bool:
 
 
 def create_pair_groups(job: IngestJob) -> None:
-    """Make the empty arrays of a pair and of its label; leftovers of a killed run are removed."""
+    """Make the empty arrays of a pair and of its label, where they are not there yet."""
     planned, block = job.planned, job.config.align.block
     pair = planned.pair
-    kinds: tuple[Kind, ...] = ("pairs", "labels")
-    for kind in kinds:
-        sweep(job.workspace.group(kind, pair.pair_id, planned.key).parent)
-        sweep(job.workspace.records(kind, pair.pair_id, planned.key).parent)
     attributes = {
         "bands": list(pair.roles),
         "dates": [pair.before_date, pair.after_date],
@@ -182,8 +178,8 @@ def finish_pair(job: IngestJob) -> StoredPair:
 def _finish_group(workspace: Workspace, kind: Kind, pair_id: str, key: str, facts: dict[str, Any]) -> None:
     """Record that all of a group is stored, when what killed workers left half-written is gone."""
     group, records = workspace.group(kind, pair_id, key), workspace.records(kind, pair_id, key)
-    sweep(group)
-    sweep(records)
+    sweep(group.parent)
+    sweep(records.parent)
     write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), facts)
 
 
@@ -214,6 +210,7 @@ def discard_pair(job: IngestJob) -> None:
         # records first: without them, blocks that are left over count for nothing
         for folder in (workspace.records(kind, pair_id, key), workspace.group(kind, pair_id, key)):
             shutil.rmtree(folder, ignore_errors=True)
+            sweep(folder.parent)
             with contextlib.suppress(OSError):  # other results of the pair
                 folder.parent.rmdir()
 

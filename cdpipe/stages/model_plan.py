@@ -8,17 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cdpipe.arrays.normalisation import RGB
 from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace, write_atomically
-from cdpipe.models import build_model, input_kind, model_names, required_bands
+from cdpipe.models import input_kind, model_names, required_bands
 from cdpipe.stages.folds import Part, fold_parts
 from cdpipe.stages.train_job import TrainJob
-from cdpipe.stages.training import BEST, HISTORY, best_epoch
 from cdpipe.values.config import Config, Model
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import ConfigError, InputError
@@ -96,7 +93,6 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
             raise ConfigError(
                 f"train.models.{name}.init_from: expected a model of {expected}, {model.init_from} holds {arrived}"
             )
-    _check_arguments(name, architecture, arguments, options.patch, frozen=model.frozen_epochs > 0)
     ingredients = {
         "architecture": architecture,
         "arguments": arguments,
@@ -110,7 +106,7 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
     ordered = [
         tuple(sorted(pairs, key=lambda item: (item.pair.key, item.label_key))) for pairs in (part.train, part.val)
     ]
-    return TrainJob(
+    job = TrainJob(
         workspace=workspace,
         model=name,
         fold=part.fold,
@@ -125,10 +121,17 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
         val=ordered[1],
         steps=_steps(workspace, config, part.train),
     )
+    if trained_model(job) is None:  # one that is trained could be built
+        _check_arguments(name, architecture, arguments, options.patch, frozen=model.frozen_epochs > 0)
+    return job
 
 
 def _check_arguments(name: str, architecture: str, arguments: dict[str, Any], patch: int, *, frozen: bool) -> None:
     """Refuse what no network can be built of or run on; on the device "meta" that takes neither memory nor time."""
+    import torch
+
+    from cdpipe.models import build_model
+
     options = {key: value for key, value in arguments.items() if key != "encoder_weights"}
     bands = required_bands(architecture, options)
     channels = 1 if input_kind(architecture, options) == "difference" else 2 * len(bands)
@@ -167,6 +170,10 @@ def trained_model(job: TrainJob) -> ModelCard | None:
 
 def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
     """Make a model folder of the best epoch in a finished run's last checkpoint; checkpoints are then removed."""
+    import torch
+
+    from cdpipe.stages.training import BEST, HISTORY, best_epoch
+
     folder = job.workspace.model(job.name, job.key)
     history = json.loads((checkpoint / HISTORY).read_text())
     state = torch.load(checkpoint / BEST, map_location="cpu", weights_only=True)

@@ -65,6 +65,13 @@ def load_forward(member: Member) -> Forward:
     return make_forward(load_network(member.folder, member.card), member.execution)
 
 
+def is_predicted(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member) -> bool:
+    """Whether a block of a model's probability is stored and recorded."""
+    return block_record(
+        workspace.records("probabilities", pair.pair_id, probability_key(pair.key, member)), key
+    ).is_file()
+
+
 def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward) -> None:
     """Compute and store one block of one model's probability.
 

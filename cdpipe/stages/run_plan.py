@@ -1,16 +1,15 @@
 """What a prediction run consists of: members, keys, thresholds, and which blocks are missing."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, metadata_files
 from cdpipe.formats.model_io import ModelCard, check_trained, read_card
-from cdpipe.formats.records import GROUP_RECORD, missing_blocks, write_record
+from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Kind, Workspace, sweep
+from cdpipe.formats.workspace import Kind, Workspace
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
@@ -39,6 +38,11 @@ class PredictJob:
     members: tuple[Member, ...]
     uses: tuple[tuple[int, ...], ...]
     ensembles: tuple[Ensemble, ...] = ()
+
+    def only(self, number: int) -> "PredictJob":
+        """The run of one pair alone, whose position is then 0."""
+        part = slice(number, number + 1)
+        return replace(self, pairs=self.pairs[part], uses=self.uses[part], ensembles=self.ensembles[part])
 
     def members_of(self, number: int) -> list[Member]:
         """The members that predict a pair."""
@@ -166,65 +170,31 @@ def member_shares(job: PredictJob, number: int, name: str | None = None) -> list
 
 
 def plan_work(job: PredictJob, chosen: Sequence[int]) -> list[BlockWork]:
-    """Blocks of the chosen pairs of which something is missing; records are listed once, groups are made."""
-    work = []
+    """Blocks of the chosen pairs of which something is missing; records are listed once."""
+    return list(missing_work(job, chosen))
+
+
+def missing_work(job: PredictJob, chosen: Iterable[int]) -> Iterator[BlockWork]:
+    """The same one by one, each pair's records listed when it comes up: whether there is any is known at once."""
     for number in chosen:
         pair = job.pairs[number]
+        groups: list[tuple[Kind, str]] = [
+            ("probabilities", probability_key(pair.key, job.members[index])) for index in job.uses[number]
+        ]
+        if job.ensembles:
+            groups.append(("changes", job.ensembles[number].key))
         keys = pair.blocks()
-        missing = {
-            index: _missing(job, pair, "probabilities", probability_key(pair.key, job.members[index]))
-            for index in job.uses[number]
-        }
-        ensemble = _missing(job, pair, "changes", job.ensembles[number].key) if job.ensembles else set()
-        for key in keys:
-            members = tuple(index for index, blocks in missing.items() if key in blocks)
-            if members or key in ensemble:
-                work.append(BlockWork(number, key, members, key in ensemble))
-    return work
+        missing = [set(missing_blocks(job.workspace.records(kind, pair.pair_id, key), keys)) for kind, key in groups]
+        for key in keys if any(missing) else ():
+            members = tuple(index for index, blocks in zip(job.uses[number], missing, strict=False) if key in blocks)
+            ensemble = bool(job.ensembles) and key in missing[-1]
+            if members or ensemble:
+                yield BlockWork(number, key, members, ensemble)
 
 
-def _missing(job: PredictJob, pair: StoredPair, kind: Kind, key: str) -> set[BlockKey]:
-    return set(missing_blocks(job.workspace.records(kind, pair.pair_id, key), pair.blocks()))
-
-
-def create_result_groups(job: PredictJob, number: int) -> None:
-    """Make the empty arrays of a pair's results, where they are not there yet; leftovers of a killed run go."""
-    pair = job.pairs[number]
-    kinds: tuple[Kind, ...] = ("probabilities", "changes")
-    for kind in kinds:
-        sweep(job.workspace.group(kind, pair.pair_id, pair.key).parent)
-        sweep(job.workspace.records(kind, pair.pair_id, pair.key).parent)
-    _create_groups(job, number)
-
-
-def _create_groups(job: PredictJob, number: int) -> None:
-    pair = job.pairs[number]
-    for member in job.members_of(number):
-        group = job.workspace.group("probabilities", pair.pair_id, probability_key(pair.key, member))
-        facts = {"model": member.card.name, "model_key": member.card.key, "pair": pair.key}
-        create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, facts)
-    if job.ensembles:
-        ensemble = job.ensembles[number]
-        group = job.workspace.group("changes", pair.pair_id, ensemble.key)
-        attributes: dict[str, Any] = {"of": [list(each) for each in ensemble.members], "threshold": ensemble.threshold}
-        if ensemble.votes:
-            attributes["votes"] = list(ensemble.votes)
-        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, attributes)
-
-
-def finish_results(job: PredictJob, number: int) -> None:
-    """Record the metadata of a pair's finished results; what verification took away of it is put back."""
-    pair = job.pairs[number]
-    _create_groups(job, number)
-    groups: list[tuple[Kind, str]] = [("probabilities", key) for key, _ in member_shares(job, number)]
-    groups.append(("changes", job.ensembles[number].key))
-    for kind, key in groups:
-        record = job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD
-        if not record.is_file():
-            group = job.workspace.group(kind, pair.pair_id, key)
-            sweep(group)  # what workers that were killed, and replaced, left half-written
-            sweep(record.parent)
-            write_record(record, job.workspace.root, metadata_files(group))
+def is_stored(job: PredictJob, chosen: Iterable[int]) -> bool:
+    """Whether nothing is missing of the chosen pairs."""
+    return next(missing_work(job, chosen), None) is None
 
 
 def describe_members(members: Sequence[Member]) -> list[dict[str, Any]]:

@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.stored_pair import LabelledPair
@@ -14,6 +11,9 @@ from cdpipe.formats.workspace import Workspace
 from cdpipe.models import input_kind, required_bands
 from cdpipe.stages.inference import Execution
 from cdpipe.values.config import Normalisation, Train
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Worker:
     world: int
     device: str
     threads: int
-    wrap: Callable[[nn.Module], nn.Module]
+    wrap: "Callable[[nn.Module], nn.Module]"
     checkpoint: Path | None
     save: Callable[[dict[str, Any], dict[str, Any] | None], None]
     progress: Callable[[int, int, float], None]
@@ -90,6 +90,8 @@ class Worker:
 
 def execution(job: TrainJob, worker: Worker) -> Execution:
     """How a worker runs the network while training and validating."""
+    import torch
+
     device = torch.device(worker.device).type
     precision = job.options.precision
     if precision == "auto":

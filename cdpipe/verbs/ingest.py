@@ -1,15 +1,16 @@
 """``cdpipe ingest``: the catalog's rasters and labels into the store."""
 
 import shutil
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from cdpipe.distributed.ingest import BlockTask, hash_files, ingest_pairs, plan_blocks
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.sources import known_hashes, remember_hashes
 from cdpipe.stages.check import check_catalog
 from cdpipe.stages.ingest import IngestJob
+from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, plan_blocks
 from cdpipe.stages.model_plan import needed_bands
 from cdpipe.stages.pair_plan import plan_pairs, source_files
 from cdpipe.values.errors import InputError
@@ -49,16 +50,25 @@ def run(session: Session, *, for_training: bool = False) -> None:
 
 def _ingest(session: Session, jobs: list[IngestJob], tasks: list[BlockTask]) -> int:
     """Ingest what is missing; the number of pairs that are in the store then."""
-    if tasks:
-        session.start_ray()
     done = 0
     with progress(session.console, "ingest: blocks", len(tasks)) as advance:
-        for outcome in ingest_pairs(jobs, tasks, lambda count: advance(count, "")):
+        for outcome in _outcomes(session, jobs, tasks, lambda count: advance(count, "")):
             if outcome.failure is None:
                 done += 1
             else:
                 session.fail(outcome.job.planned.pair.pair_id, outcome.failure, outcome.details)
     return done
+
+
+def _outcomes(
+    session: Session, jobs: list[IngestJob], tasks: list[BlockTask], count: Callable[[int], None]
+) -> Iterable[Outcome]:
+    if not tasks:  # Ray, which takes seconds to start, would have nothing to do
+        return (Outcome(job, end_pair(job)) for job in jobs)
+    session.start_ray()
+    from cdpipe.distributed.ingest import ingest_pairs
+
+    return ingest_pairs(jobs, tasks, count)
 
 
 def _usable(session: Session, pairs: list[Pair], *, for_training: bool) -> list[Pair]:
@@ -87,6 +97,8 @@ def _hash_sources(session: Session, pairs: list[Pair]) -> None:
     if not unknown:
         return
     session.start_ray()
+    from cdpipe.distributed.ingest import hash_files
+
     found, unreadable = {}, {}
     with progress(session.console, "hash: files", len(unknown)) as advance:
         for path, hashed, reason in hash_files(unknown, lambda count: advance(count, "")):

@@ -1,35 +1,52 @@
 """``cdpipe predict``: models over all pairs, the ensemble, change, and every pair's rasters as it is done."""
 
 import shutil
-from dataclasses import replace
-
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from cdpipe import __version__
-from cdpipe.distributed.cluster import total_gpus
-from cdpipe.distributed.predict import plan_actors
-from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.attempts import forget_attempts
-from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, write_manifest
+from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, read_manifest, write_manifest
 from cdpipe.formats.records import read_record
 from cdpipe.formats.workspace import sweep
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import RasterJob, rasters_are_written
+from cdpipe.stages.result_groups import results_are_finished
 from cdpipe.stages.run_plan import (
     ModelSource,
     PredictJob,
     Thresholds,
+    is_stored,
     pair_ensemble,
     plan_members,
     plan_work,
 )
 from cdpipe.stages.splits import known_splits
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import InputError
+from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.verbs.console import duration, progress, size
 from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, prefer_stored, with_needed_bands
-from cdpipe.verbs.session import Session, last_rate, logged, stored_pairs
+from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, stored_pairs
 from cdpipe.verbs.threshold import Planned, find_thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run is made of, before anything is done.
+
+    Attributes:
+        job: Pairs, models and ensembles.
+        planned: The pairs.
+        splits: Split of each pair that has one.
+        thresholds: What counts as change.
+        rasters: The rasters of each pair.
+    """
+
+    job: PredictJob
+    planned: Planned
+    splits: dict[str, str]
+    thresholds: Thresholds
+    rasters: list[RasterJob]
 
 
 def run(session: Session) -> None:
@@ -41,43 +58,97 @@ def run(session: Session) -> None:
     planned = stored_pairs(session)
     sources = model_sources(session, planned)
     if session.dry_run:
+        import torch
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         _show_plan(session, planned, sources, plan_members(session.config, sources, device))
         return
-    session.start_ray()
     forget_attempts(session.workspace)
-    members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
+    sweep(session.run_folder)
+    manifest = find_finished(session, planned, sources)
+    if manifest is None:
+        session.start_ray()
+        from cdpipe.distributed.cluster import total_gpus
+
+        plan = _plan(session, planned, sources, "cuda" if total_gpus() else "cpu")
+        published = _predict(session, plan)
+        if not published:
+            raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
+        manifest = _describe(session, plan, published)
+        crash_point("manifest-unwritten")
+        write_manifest(session.run_folder, manifest)
+    done = f"{len(manifest.pairs)} pair(s), threshold {manifest.threshold:.3f} ({manifest.fitted_on})"
+    session.say(f"predict: {done}")
+    session.say(f"predict: rasters in {session.run_folder / 'rasters'}")
+
+
+def find_finished(session: Session, planned: Planned, sources: list[ModelSource]) -> Manifest | None:
+    """The run's manifest, if it is that of this configuration and all it lists is there; else None.
+
+    Found out without Ray, so it is not known yet whether there are GPUs: what either kind of device has finished is
+    finished.
+    """
+    manifest = read_manifest(session.run_folder)
+    if manifest is None:
+        return None
+    for device in ("cpu", "cuda"):
+        session.looking = True
+        try:
+            plan = _plan(session, planned, sources, device)
+        except (CdpipeError, Unfinished):  # what is wrong is said by the run that follows
+            continue
+        finally:
+            session.looking = False
+        everything = range(len(plan.job.pairs))
+        if (
+            is_stored(plan.job, everything)
+            and all(results_are_finished(plan.job, number) for number in everything)
+            and all(map(rasters_are_written, plan.rasters))
+            and _describe(session, plan, dict(enumerate(plan.rasters))) == manifest
+        ):
+            with logged(session, "predict", {"blocks": 0, "patches": 0}):
+                return manifest
+    return None
+
+
+def _plan(session: Session, planned: Planned, sources: list[ModelSource], device: str) -> Plan:
+    """Find out what the run is made of; thresholds may have to be fitted, and pairs predicted for that."""
+    members = plan_members(session.config, sources, device)
     planned = with_needed_bands(session, planned, members)
     splits = known_splits([item for item, _ in planned])
     job, unseen = plan_run(session, planned, members, splits)
-    job = prefer_stored(session, job, sources)
+    if not session.looking:
+        job = prefer_stored(session, job, sources)
     thresholds = find_thresholds(session, planned, job, unseen)
     job, planned = choose_pairs(session, job, planned, splits)
     ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
     job = replace(job, ensembles=tuple(ensembles))
-    published = _predict(session, job, thresholds)
-    if not published:
-        raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
-    manifest = Manifest(
+    rasters = [_raster_job(session, job, number, thresholds) for number in range(len(job.pairs))]
+    return Plan(job, planned, splits, thresholds, rasters)
+
+
+def _describe(session: Session, plan: Plan, published: Mapping[int, RasterJob]) -> Manifest:
+    return Manifest(
         name=session.config.name,
-        models=_describe_models(session, job.members, thresholds),
+        models=_describe_models(session, plan.job.members, plan.thresholds),
         ensemble=session.config.predict.ensemble,
-        threshold=thresholds.ensemble,
-        fitted_on=thresholds.fitted_on,
-        pairs=[_describe_pair(job, number, planned, splits, rasters) for number, rasters in sorted(published.items())],
+        threshold=plan.thresholds.ensemble,
+        fitted_on=plan.thresholds.fitted_on,
+        pairs=[
+            _describe_pair(plan.job, number, plan.planned, plan.splits, rasters)
+            for number, rasters in sorted(published.items())
+        ],
         failed=dict(session.failures),
     )
-    crash_point("manifest-unwritten")
-    write_manifest(session.run_folder, manifest)
-    session.say(f"predict: {len(published)} pair(s), threshold {thresholds.ensemble:.3f} ({thresholds.fitted_on})")
-    session.say(f"predict: rasters in {session.run_folder / 'rasters'}")
 
 
-def _predict(session: Session, job: PredictJob, thresholds: Thresholds) -> dict[int, RasterJob]:
+def _predict(session: Session, plan: Plan) -> dict[int, RasterJob]:
     """Run the models; the rasters of every pair that was published."""
+    from cdpipe.distributed.predict import plan_actors
+    from cdpipe.distributed.publish import predict_and_publish
+
+    job, rasters = plan.job, plan.rasters
     work = plan_work(job, range(len(job.pairs)))
-    rasters = [_raster_job(session, job, number, thresholds) for number in range(len(job.pairs))]
-    sweep(session.run_folder)
     # rasters alone are written where a run goes back to a threshold that it had before
     if work or not all(map(rasters_are_written, rasters)):
         manifest_path(session.run_folder).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from cdpipe.formats.model_io import read_card
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.prediction import Member
-from cdpipe.stages.run_plan import ModelSource, PredictJob, missing_roles, plan_members, plan_uses, plan_work
+from cdpipe.stages.run_plan import ModelSource, PredictJob, is_stored, missing_roles, plan_members, plan_uses
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.session import Session
 from cdpipe.verbs.threshold import Planned
@@ -34,7 +34,7 @@ def prefer_stored(session: Session, job: PredictJob, sources: list[ModelSource])
     everything = range(len(job.pairs))
     other = "cpu" if job.members[0].execution.device == "cuda" else "cuda"
     stored = replace(job, members=plan_members(session.config, sources, other))
-    if not plan_work(job, everything) or plan_work(stored, everything):
+    if is_stored(job, everything) or not is_stored(stored, everything):
         return job
     session.say(f"predict: uses the probabilities that are stored already, computed on {other}")
     return stored

@@ -1,24 +1,14 @@
 """Runs one verb of a configuration: lock, work, write down what failed."""
 
 import argparse
+import importlib
 
 from cdpipe.formats.workspace import locked
 from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE
-from cdpipe.verbs import evaluate, ingest, pipeline, predict, status, submission, train, verify
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 
-RUN = {
-    "ingest": ingest.run,
-    "train": train.run,
-    "predict": predict.run,
-    "evaluate": evaluate.run,
-    "submission": submission.run,
-    "pipeline": pipeline.run,
-    "verify": verify.run,
-    "status": status.run,
-}
 READ_ONLY = ("status",)
 KEEPS_FAILURES = ("status", "verify", "submission")
 
@@ -45,12 +35,14 @@ def run(config: Config, options: argparse.Namespace) -> int:
 
 def run_session(session: Session, verb: str) -> int:
     """Run a verb and give the exit code; the workspace is held while it writes."""
+    # only this verb's module: others would import what takes seconds
+    run_one = importlib.import_module(f"cdpipe.verbs.{verb}").run
     if session.dry_run or verb in READ_ONLY:
-        RUN[verb](session)
+        run_one(session)
         return EXIT_DONE
     with locked(session.workspace, wait=session.wait), session.resources as stack:
         if verb not in KEEPS_FAILURES:
             # also when the verb gives up: which pairs failed is what the user needs then
             stack.callback(session.write_failures)
-        RUN[verb](session)
+        run_one(session)
         return close(session)

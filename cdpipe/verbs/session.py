@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from cdpipe import __version__
-from cdpipe.distributed.cluster import ray_session
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
@@ -20,6 +19,10 @@ from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE, EXIT_PARTIAL, InputError
+
+
+class Unfinished(Exception):  # noqa: N818 (no error: it ends a look at a run)
+    """There is something to do, which needs Ray."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class Session:
         template: Submission whose ids and order the run's own is to have.
         rasters: Submission to write as rasters.
         out: Where to write what a verb makes, None for the usual place.
+        looking: Only find out whether there is anything to do; then :class:`Unfinished` is raised.
         failures: Pairs that failed in this call, with the reason.
         resources: What is let go of when the call ends, such as Ray.
     """
@@ -57,11 +61,20 @@ class Session:
     template: Path | None = None
     rasters: Path | None = None
     out: Path | None = None
+    looking: bool = False
     failures: dict[str, str] = field(default_factory=dict)
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def start_ray(self) -> None:
-        """Connect to Ray unless that is done; ``resources`` lets go of it again."""
+        """Connect to Ray unless that is done; ``resources`` lets go of it again.
+
+        Raises:
+            Unfinished: If the run is only looked at.
+        """
+        if self.looking:
+            raise Unfinished
+        from cdpipe.distributed.cluster import ray_session
+
         self.resources.enter_context(ray_session(self.config.resources, self.verbose))
 
     @property

@@ -1,15 +1,13 @@
 """Where a run's thresholds come from: the configuration, pairs that no model learned from, or the models themselves."""
 
 from cdpipe.arrays.metrics import ScoreHistogram, best_threshold
-from cdpipe.distributed.predict import plan_actors
-from cdpipe.distributed.publish import predict_only
-from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.run_plan import (
+    BlockWork,
     PredictJob,
     Thresholds,
     describe_members,
@@ -74,13 +72,21 @@ def _fit_on(session: Session, planned: Planned, job: PredictJob, unseen: dict[st
     usable = [(number, item) for number, item in labelled if item is not None]
     work = plan_work(job, [number for number, _ in usable])
     if work:
+        session.start_ray()
         manifest_path(session.run_folder).unlink(missing_ok=True)
+        _predict(session, job, work)
+    return [(number, item) for number, item in usable if item.pair.pair_id not in session.failures]
+
+
+def _predict(session: Session, job: PredictJob, work: list[BlockWork]) -> None:
+    from cdpipe.distributed.predict import plan_actors
+    from cdpipe.distributed.publish import predict_only
+
     with progress(session.console, "predict pairs to fit thresholds on: blocks", len(work)) as advance:
         for event in predict_only(job, work, plan_actors(session.config.resources.workers)):
             advance(1, "")
             if event.failure is not None:
                 session.fail(job.pairs[event.pair].pair_id, event.failure, event.details)
-    return [(number, item) for number, item in usable if item.pair.pair_id not in session.failures]
 
 
 def _fit_model(session: Session, job: PredictJob, fitting: Fitting, what: tuple[str, str]) -> float:
@@ -124,6 +130,9 @@ def _fit(session: Session, job: PredictJob, fitting: Fitting, what: tuple[str | 
 
 
 def _sum_scores(session: Session, fitting: Fitting, ensembles: dict[str, Ensemble]) -> ScoreHistogram | None:
+    session.start_ray()
+    from cdpipe.distributed.tasks import map_pairs
+
     jobs = [
         (item.pair.pair_id, (session.workspace, item.pair, item.label_key, ensembles[item.pair.pair_id]))
         for _, item in fitting

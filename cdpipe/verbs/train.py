@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cdpipe.distributed.train import plan_workers, read_progress, train
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.stages.folds import assign_folds
@@ -42,6 +41,8 @@ def run(session: Session) -> None:
     if not waiting:
         return
     session.start_ray()
+    from cdpipe.distributed.train import plan_workers, train
+
     workers, use_gpu = plan_workers(session.config.resources, session.config.train.global_batch)
     for job in waiting:
         facts = {"model": job.name, "steps": job.steps, "workers": workers, "gpu": use_gpu}
@@ -86,6 +87,8 @@ def _summary(session: Session, job: TrainJob, card: ModelCard) -> str:
 @contextmanager
 def _watched(session: Session, job: TrainJob) -> Iterator[None]:
     """Show the progress that the first worker writes down while Ray Train holds this thread."""
+    from cdpipe.distributed.train import read_progress
+
     stop = threading.Event()
     with progress(session.console, f"train {job.name}: steps", job.options.epochs * job.steps) as advance:
 

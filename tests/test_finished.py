@@ -1,0 +1,87 @@
+"""A finished run is found to be finished without Ray, and never when something of it is missing."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from project import Project, call, make_project, snapshot, succeed, untrained_model
+
+from cdpipe.formats.records import GROUP_RECORD
+from cdpipe.values.errors import EXIT_BUG
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLANNING = ("ingest", "train", "predict", "run_verb")
+
+
+@pytest.fixture(scope="module")
+def predicted(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
+    """One pair, ingested and predicted."""
+    folder = tmp_path_factory.mktemp("predicted")
+    untrained_model(folder, "third")
+    project = make_project(folder, ("small",), predict={"models": ["third"], "tta": "none", "threshold": 0.5})
+    for verb in ("ingest", "predict"):
+        succeed(project.arguments(verb))
+    return project
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("Ray was asked for")
+
+    monkeypatch.setattr("cdpipe.distributed.cluster.ray_session", refuse)
+
+
+@pytest.mark.parametrize("verb", ["ingest", "predict"])
+@pytest.mark.usefixtures("without_ray")
+def test_a_finished_run_starts_no_ray_and_changes_nothing(predicted: Project, verb: str) -> None:
+    before = snapshot(predicted.workspace)
+    said = succeed(predicted.arguments(verb)).out
+    assert f"{verb}: 1 pair(s)" in said
+    after = snapshot(predicted.workspace)
+    assert {name for name in after if before.get(name) != after[name]} <= {"runs/run/log.json", "runs/run/failed.json"}
+
+
+def a_record(project: Project) -> Path:
+    return next((project.workspace / "records" / "changes").glob("*/*/0_0.json"))
+
+
+MISSING: dict[str, Callable[[Project], Path]] = {
+    "manifest": lambda project: project.outputs / "manifest.json",
+    "raster": lambda project: project.outputs / "rasters" / "small_change.tif",
+    "record": a_record,
+    "group's record": lambda project: a_record(project).with_name(GROUP_RECORD),
+    "metadata": lambda project: next((project.workspace / "store.zarr" / "changes").glob("*/*/zarr.json")),
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+@pytest.mark.usefixtures("without_ray")
+def test_what_is_missing_is_work(predicted: Project, what: str) -> None:
+    path = MISSING[what](predicted)
+    kept = path.read_bytes()
+    path.unlink()
+    try:
+        ended = call(predicted.arguments("predict"))
+    finally:
+        path.write_bytes(kept)
+    assert ended.code == EXIT_BUG
+    assert "Ray was asked for" in ended.err
+
+
+@pytest.mark.parametrize("option", ["predict.threshold=0.4", "predict.overlap=0.5", "predict.model_rasters=true"])
+@pytest.mark.usefixtures("without_ray")
+def test_another_configuration_is_work(predicted: Project, option: str) -> None:
+    ended = call(predicted.arguments("predict", "--set", option))
+    assert ended.code == EXIT_BUG
+    assert "Ray was asked for" in ended.err
+
+
+def test_planning_imports_nothing_that_takes_seconds() -> None:
+    imports = ", ".join(f"cdpipe.verbs.{name}" for name in PLANNING)
+    code = f"import sys, {imports}; print(sorted({{'torch', 'ray', 'matplotlib'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

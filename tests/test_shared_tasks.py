@@ -1,0 +1,105 @@
+"""Blocks that share tasks are each done, reported and named as if they were alone."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from project import contents
+
+from cdpipe.distributed import ingest, predict
+from cdpipe.formats.groups import CHANGE_LAYERS, create_group, is_described
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.ingest_plan import BlockTask
+from cdpipe.stages.run_plan import BlockWork
+from cdpipe.values.errors import InputError
+from cdpipe.values.grid import BlockKey, Grid
+
+WRONG = (1, 3)  # pair and column of the block that fails
+
+
+def tasks_of(blocks: Sequence[int]) -> list[BlockTask]:
+    """What is missing of pairs with so many blocks."""
+    keys = [(pair, BlockKey(f"p{pair}", 0, col)) for pair, count in enumerate(blocks) for col in range(count)]
+    return [BlockTask(pair, key, imagery=True, label=False) for pair, key in keys]
+
+
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 100))
+def test_portions_are_the_tasks_in_order_each_of_one_pair(blocks: list[int], tasks: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest, "TASKS", tasks)
+        portions = ingest.share_out(tasks_of(blocks))
+    assert [task for portion in portions for task in portion] == tasks_of(blocks)
+    assert all(len({task.pair for task in portion}) == 1 for portion in portions)
+    assert all(len(portion) <= max(1, min(sum(blocks) // tasks, ingest.MOST_BLOCKS_A_TASK)) for portion in portions)
+
+
+def noting(folder: Path) -> Callable[[int, BlockKey], None]:
+    """Work that leaves a byte for each block, and fails at one."""
+
+    def note(pair: int, key: BlockKey) -> None:
+        if (pair, key.block_col) == WRONG:
+            raise InputError("no such pixels")
+        with (folder / f"{pair}_{key.block_col}").open("a") as file:
+            file.write(".")
+
+    return note
+
+
+def test_a_group_that_many_make_at_once_is_made_once(tmp_path: Path) -> None:
+    path, grid = tmp_path / "changes" / "key", Grid(300, 700)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: create_group(path, CHANGE_LAYERS, grid, 256, {"of": []}), range(8)))
+    assert is_described(path, CHANGE_LAYERS, grid)
+    alone = tmp_path / "alone"
+    create_group(alone, CHANGE_LAYERS, grid, 256, {"of": []})
+    assert contents(path) == contents(alone)
+    assert [entry.name for entry in path.parent.iterdir()] == ["key"]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_ingest_shares_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "TASKS", 2)
+    monkeypatch.setattr(ingest, "discard_pair", lambda _job: None)
+    jobs: list[Any] = [SimpleNamespace(name=f"p{pair}") for pair in range(4)]
+    note, tasks, counted = noting(tmp_path), tasks_of([7, 7, 7, 0]), Counter[str]()
+
+    def do(_job: Any, task: BlockTask) -> None:
+        note(task.pair, task.key)
+
+    outcomes = list(
+        ingest.ingest_pairs(jobs, tasks, lambda count: counted.update(blocks=count), do, lambda job: f"end {job.name}")
+    )
+    ends = {jobs.index(outcome.job): outcome.failure for outcome in outcomes}
+    assert ends == {0: "end p0", 1: "block 0,3: no such pixels", 2: "end p2", 3: "end p3"}
+    assert len(outcomes) == len(jobs)
+    assert counted["blocks"] >= 14 + 4
+    assert {path.name for path in tmp_path.iterdir()} >= {f"{pair}_{col}" for pair in (0, 2) for col in range(7)}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_prediction_shares_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "TASKS", 3)
+    monkeypatch.setattr(predict, "TASKS_AN_ACTOR", 1)
+    pairs = [SimpleNamespace(pair_id=f"p{pair}") for pair in range(2)]
+    job: Any = SimpleNamespace(workspace=Workspace(tmp_path / "work"), pairs=pairs, members=("a", "b"))
+    work = [BlockWork(task.pair, task.key, (task.pair,), ensemble=bool(task.pair)) for task in tasks_of([7, 7])]
+    note = noting(tmp_path)
+
+    def do(_job: Any, item: BlockWork, _forward: Any) -> None:
+        assert item.members == (item.pair,)
+        assert item.ensemble == bool(item.pair)
+        note(item.pair, item.key)
+
+    results = list(predict.predict_blocks(job, work, 1, do))
+    assert Counter(result.pair for result in results) == {0: 7, 1: 7}
+    assert [result.error for result in results if result.error] == ["block 0,3: no such pixels"]
+    done = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    places = {(task.pair, task.key.block_col) for task in tasks_of([7, 7])} - {WRONG}
+    assert done == {f"{pair}_{col}": "." for pair, col in places}
+    assert not list((tmp_path / "work" / "records" / "attempts").rglob("*_*"))
