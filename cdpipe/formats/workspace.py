@@ -29,7 +29,7 @@ class Workspace:
 
     def group(self, kind: Kind, pair_id: str, key: str) -> Path:
         """Folder of a Zarr group."""
-        return self.root / "store.zarr" / kind / pair_id / key
+        return self.root.joinpath("store.zarr", kind, pair_id, key)  # at once: this runs for every window
 
     def records(self, kind: Kind, pair_id: str, key: str) -> Path:
         """Folder of the records of a group's blocks."""
