@@ -79,10 +79,17 @@ def _gain(mean: float, deviation: float, unit: tuple[float, float]) -> tuple[flo
     return gain, -mean * gain
 
 
+def count_channels(scalings: tuple[DateScaling, DateScaling]) -> int:
+    """Channels of what :func:`model_input` makes."""
+    first, second = scalings
+    return 1 if first.grey and second.grey else len(first.bands) + len(second.bands)
+
+
 def model_input(
     dates: tuple[NDArray[Any], NDArray[Any]],
     observed: NDArray[np.bool_],
     scalings: tuple[DateScaling, DateScaling],
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """What a model sees: the difference of the greys where the scalings have one, else all bands of both dates.
 
@@ -90,14 +97,14 @@ def model_input(
         dates: Before and after, each (band, height, width) as stored.
         observed: (height, width), True where both dates are observed; the rest becomes 0.
         scalings: One for each date, of the same recipe.
+        out: Where to put it; by default a new array.
 
     Returns:
         (1, height, width), before minus after; or (bands of both dates, height, width).
     """
     (before, first), (after, second) = zip(dates, scalings, strict=True)
     height, width = observed.shape
-    channels = 1 if first.grey and second.grey else len(first.bands) + len(second.bands)
-    scene = np.empty((channels, height, width), np.float32)
+    scene = np.empty((count_channels(scalings), height, width), np.float32) if out is None else out
     step = max(1, STRIP_PIXELS // width)
     # what is not observed may hold anything, infinity too
     with np.errstate(over="ignore", invalid="ignore"):

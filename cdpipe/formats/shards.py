@@ -115,8 +115,8 @@ def _read_chunk(file: int, offset: int, length: int, like: Description) -> NDArr
     return values.view(like.dtype).reshape(like.chunk_shape)
 
 
-def encode_object(like: Description, values: NDArray[Any]) -> bytes:
-    """The stored object of a whole block.
+def encode_object(like: Description, values: NDArray[Any]) -> list[bytes]:
+    """The stored object of a whole block, in pieces.
 
     Args:
         like: The array's description.
@@ -134,7 +134,7 @@ def encode_object(like: Description, values: NDArray[Any]) -> bytes:
         position += len(data) + SUM
     if like.sharded:
         pieces += [index.tobytes(), _checksum(index.tobytes())]
-    return b"".join(pieces)
+    return pieces
 
 
 def _encode_chunk(like: Description, values: NDArray[Any], row: int, col: int) -> bytes:

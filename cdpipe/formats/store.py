@@ -146,7 +146,7 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
     file = Path(_object(array, row, col))
-    write_atomically(file, encode_object(like, values))
+    write_atomically(file, *encode_object(like, values))
     crash_point("block-unrecorded")
     return file
 

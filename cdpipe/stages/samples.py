@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.augment import augment
-from cdpipe.arrays.normalisation import DateScaling, Recipe, model_input
+from cdpipe.arrays.normalisation import DateScaling, Recipe
 from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_all, read_window
-from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
+from cdpipe.formats.stored_pair import LabelledPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import CELL, count_tiles, reflect_indices
@@ -101,12 +101,11 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     item = sampler.pairs[number]
     shape = item.pair.grid.shape
     window = Window(row, col, min(sampler.patch, shape[0] - row), min(sampler.patch, shape[1] - col))
-    before, after = read_dates(sampler.workspace, item.pair, window)
     group = sampler.workspace.group("labels", item.pair.pair_id, item.label_key)
     label = read_window(open_layer(group, "label"), window)
     observed = read_observed(sampler.workspace, item.pair, window)
     label = np.where(observed, label, np.uint8(IGNORE))
-    x = model_input((before, after), observed, sampler.scalings(number))
+    x = read_scene(sampler.workspace, item.pair, window, observed, sampler.scalings(number))
     if window.shape != (sampler.patch, sampler.patch):  # a scene smaller than a patch is mirrored
         rows, cols = (
             reflect_indices(start, sampler.patch, length) - start
