@@ -2,12 +2,14 @@
 
 The real stage functions work on every block: read both dates and what was observed, normalise, cut into patches of
 256 pixels, blend, store probability and record, then the ensemble's probability and the mask. In one process with one
-thread (CPU seconds), and as the real Ray Data job with two workers (seconds by the clock, less what an empty job takes).
-The read rate is that of reading the same windows and nothing else; patches are those of the scene.
+thread (CPU seconds), and as the real Ray Data job with two workers (by the clock, from the second block on). Memory is
+kept between blocks by the settings of malloc that cdpipe's workers have. The read rate is that of reading the same windows and nothing else; patches are those of the scene.
 """
 
 import argparse
+import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +29,8 @@ from cdpipe.stages.prediction import Member, predict_block, probability_key
 from cdpipe.stages.run_plan import PredictJob, create_result_groups, plan_work
 
 PATCH = 256
+# cdpipe.distributed.cluster.MODEL_ENVIRONMENT without what is torch's; importing it would import Ray
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 
 def main() -> None:
@@ -135,4 +139,7 @@ def _with_ray(root: Path, size: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main()
+    if os.environ.keys() >= MALLOC.keys():
+        main()
+    else:  # malloc reads them when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})  # noqa: S606 (this script)

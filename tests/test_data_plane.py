@@ -75,7 +75,10 @@ def test_patches_laid_side_by_side_are_patches_blended(
         (row, col, random.choice(np.array([-0.0, 0.0, 0.3, 1.0], np.float32), (patch, patch)))
         for row, col in PatchGrid(shape, patch, patch).touching(window)
     ][drop:]
-    assert lay(patches, window).tobytes() == blend(patches, blend_weights(patch, patch), window).tobytes()
+    fast, slow = lay(patches, window), blend(patches, blend_weights(patch, patch), window)
+    nowhere = np.isnan(slow)
+    assert np.array_equal(np.isnan(fast), nowhere)
+    assert fast[~nowhere].tobytes() == slow[~nowhere].tobytes()
 
 
 @given(seed=st.integers(0, 2**31 - 1))
@@ -107,7 +110,7 @@ def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_mode
     create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, {})
     for date in ("before", "after"):
         shutil.rmtree(workspace.group("pairs", "p", pair.key) / date / "c")
-    with pytest.raises(IntegrityError, match="no .*before"):
+    with pytest.raises(IntegrityError, match=r"no .*before"):
         predict_block(workspace, pair, BlockKey("p", 0, 0), member, forward)
     predict_block(workspace, pair, BlockKey("p", 0, 1), member, forward)
     assert calls == [0]
