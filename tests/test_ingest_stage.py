@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
@@ -16,7 +17,6 @@ from cdpipe.formats.catalog import Pair
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
-from cdpipe.formats.store import open_layer
 from cdpipe.formats.stored_pair import StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
@@ -96,7 +96,7 @@ def layer(job: IngestJob, name: str) -> NDArray[Any]:
     pair_id, key, label_key = "p", job.planned.key, job.planned.label_key
     kind: Any = "labels" if name in ("label", "cells") else "pairs"
     group = job.workspace.group(kind, pair_id, str(label_key) if kind == "labels" else key)
-    return np.asarray(open_layer(group, name)[...])
+    return np.asarray(zarr.open_array(group / name, mode="r")[...])
 
 
 def plain_observed(job: IngestJob) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import zarr
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.formats.catalog import Pair
-from cdpipe.formats.store import open_layer
 from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.stages.check import check_pair
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
@@ -122,18 +122,22 @@ def _compare(job: IngestJob, pair: Pair) -> None:
             if planned.grid.crs is not None:
                 assert dataset.transform.to_gdal() == rasterio.Affine(*planned.grid.transform).to_gdal()
         present = np.all([_has_data(band, tag) for band, tag in zip(values, tags, strict=True)], axis=0)
-        stored = np.asarray(open_layer(group, name)[...])
+        stored = np.asarray(zarr.open_array(group / name, mode="r")[...])
         assert stored.dtype == values.dtype
         assert np.array_equal(stored, np.where(present, values, 0)), f"{name} is not what rasterio reads"
         observed.append(present)
-    assert np.array_equal(open_layer(group, "valid")[...], observed[0] + 2 * observed[1].astype(np.uint8))
+    assert np.array_equal(
+        zarr.open_array(group / "valid", mode="r")[...], observed[0] + 2 * observed[1].astype(np.uint8)
+    )
     if pair.label is not None:
         with rasterio.open(pair.label, driver="GTiff") as dataset:
             raw = dataset.read(1)
         meaning = job.config.label
         expected = np.select([np.isin(raw, meaning.changed), np.isin(raw, meaning.unchanged)], [1, 0], 255)
         group = job.workspace.group("labels", pair.pair_id, str(planned.label_key))
-        assert np.array_equal(open_layer(group, "label")[...], expected), "the label is not what rasterio reads"
+        assert np.array_equal(zarr.open_array(group / "label", mode="r")[...], expected), (
+            "the label is not what rasterio reads"
+        )
 
 
 def _has_data(band: NDArray[Any], tag: float | None) -> NDArray[np.bool_]:

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from cdpipe.values.grid import Window
 
+# scene row and column of a patch's origin, and its (patch, patch) values
+Placed = tuple[int, int, NDArray[np.float32]]
+
 
 def blend_weights(patch: int, stride: int) -> NDArray[np.float32]:
     """Separable weights: 1 in the middle, a linear ramp across the overlap with the next patch.
@@ -29,9 +32,27 @@ def blend_weights(patch: int, stride: int) -> NDArray[np.float32]:
     return np.asarray(ramp[:, None] * ramp[None, :], np.float32)
 
 
-def blend(
-    patches: Iterable[tuple[int, int, NDArray[np.float32]]], weights: NDArray[np.float32], window: Window
-) -> NDArray[np.float32]:
+def lay(patches: Iterable[Placed], window: Window) -> NDArray[np.float32]:
+    """Patches that do not overlap, side by side: the bits of :func:`blend` without its two sums.
+
+    Args:
+        patches: See :func:`blend`.
+        window: The pixels wanted.
+
+    Returns:
+        (height, width) of the window; NaN where no patch lies.
+    """
+    result = np.full(window.shape, np.nan, np.float32)
+    for row, col, values in patches:
+        place = Window(row, col, *values.shape)
+        common = place.intersect(window)
+        if common is not None:
+            # a sum turns -0 into 0
+            np.add(values[common.slices_in(place)], np.float32(0), out=result[common.slices_in(window)])
+    return result
+
+
+def blend(patches: Iterable[Placed], weights: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
     """Weighted mean of patches over a window.
 
     Each pixel adds up its patches in the order given, so that equal patches in equal order give equal
@@ -56,4 +77,4 @@ def blend(
         total[here] += values[there] * weights[there]
         weight[here] += weights[there]
     with np.errstate(invalid="ignore"):
-        return total / weight
+        return np.divide(total, weight, out=total)

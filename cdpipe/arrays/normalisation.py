@@ -11,6 +11,9 @@ from cdpipe.arrays.statistics import Moments
 
 GREY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 
+# Pixels that are worked on at a time: what a step makes is then still in a core's cache at the next.
+STRIP_PIXELS = 2**16
+
 RGB = ("red", "green", "blue")
 
 InputKind = Literal["difference", "stacked"]
@@ -76,10 +79,17 @@ def _gain(mean: float, deviation: float, unit: tuple[float, float]) -> tuple[flo
     return gain, -mean * gain
 
 
+def count_channels(scalings: tuple[DateScaling, DateScaling]) -> int:
+    """Channels of what :func:`model_input` makes."""
+    first, second = scalings
+    return 1 if first.grey and second.grey else len(first.bands) + len(second.bands)
+
+
 def model_input(
     dates: tuple[NDArray[Any], NDArray[Any]],
     observed: NDArray[np.bool_],
     scalings: tuple[DateScaling, DateScaling],
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """What a model sees: the difference of the greys where the scalings have one, else all bands of both dates.
 
@@ -87,33 +97,47 @@ def model_input(
         dates: Before and after, each (band, height, width) as stored.
         observed: (height, width), True where both dates are observed; the rest becomes 0.
         scalings: One for each date, of the same recipe.
+        out: Where to put it; by default a new array.
 
     Returns:
         (1, height, width), before minus after; or (bands of both dates, height, width).
     """
     (before, first), (after, second) = zip(dates, scalings, strict=True)
+    height, width = observed.shape
+    scene = np.empty((count_channels(scalings), height, width), np.float32) if out is None else out
+    step = max(1, STRIP_PIXELS // width)
     # what is not observed may hold anything, infinity too
     with np.errstate(over="ignore", invalid="ignore"):
-        if first.grey and second.grey:
-            difference = _grey(before, first.bands, first.grey) - _grey(after, second.bands, second.grey)
-            return np.where(observed, difference, np.float32(0))[None]
-        stacked = np.concatenate([_bands(before, first), _bands(after, second)])
-        return np.where(observed, stacked, np.float32(0))
+        for top in range(0, height, step):
+            rows = slice(top, top + step)
+            strip = scene[:, rows]
+            if first.grey and second.grey:
+                grey = _grey(before[:, rows], first.bands, first.grey)
+                np.subtract(grey, _grey(after[:, rows], second.bands, second.grey), out=strip[0])
+            else:
+                _scale_bands(before[:, rows], first, strip[: len(first.bands)])
+                _scale_bands(after[:, rows], second, strip[len(first.bands) :])
+            np.copyto(strip, np.float32(0), where=~observed[rows])
+    return scene
 
 
 def _grey(pixels: NDArray[Any], bands: tuple[int, ...], scaling: tuple[float, float]) -> NDArray[np.float32]:
-    gain, bias = scaling
-    luma = sum(
-        (pixels[band].astype(np.float32) * np.float32(weight) for band, weight in zip(bands, GREY, strict=True)),
-        start=np.zeros(pixels.shape[1:], np.float32),
-    )
-    return np.asarray(luma * np.float32(gain) + np.float32(bias), np.float32)
+    luma, part = np.zeros(pixels.shape[1:], np.float32), np.empty(pixels.shape[1:], np.float32)
+    for band, weight in zip(bands, GREY, strict=True):
+        luma += _scale(pixels[band], weight, part)
+    return _shift(_scale(luma, scaling[0], luma), scaling[1])
 
 
-def _bands(pixels: NDArray[Any], scaling: DateScaling) -> NDArray[np.float32]:
-    return np.stack(
-        [
-            pixels[band].astype(np.float32) * np.float32(gain) + np.float32(bias)
-            for band, (gain, bias) in zip(scaling.bands, scaling.each, strict=True)
-        ]
-    )
+def _scale_bands(pixels: NDArray[Any], scaling: DateScaling, out: NDArray[np.float32]) -> None:
+    for place, band, (gain, bias) in zip(out, scaling.bands, scaling.each, strict=True):
+        _shift(_scale(pixels[band], gain, place), bias)
+
+
+def _scale(values: NDArray[Any], gain: float, out: NDArray[np.float32]) -> NDArray[np.float32]:
+    np.multiply(values, np.float32(gain), out=out, dtype=np.float32, casting="same_kind")
+    return out
+
+
+def _shift(values: NDArray[np.float32], bias: float) -> NDArray[np.float32]:
+    values += np.float32(bias)
+    return values

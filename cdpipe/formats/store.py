@@ -4,46 +4,61 @@ A block is exactly one stored object (one shard) of each array, so that no two t
 same object. Checksums (crc32c) are stored with every chunk.
 """
 
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer, default_buffer_prototype
 
-from cdpipe.formats.array_check import find_oddity
+from cdpipe.formats.array_description import Description, parse_description
+from cdpipe.formats.shards import encode_object, read_object
 from cdpipe.formats.workspace import write_atomically
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import CELL, count_tiles
 
-AnyArray = zarr.Array[Any]
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array of a group.
+
+    Attributes:
+        folder: Where it lies.
+        like: Its description.
+    """
+
+    folder: Path
+    like: Description
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Bands (if any), rows and columns."""
+        return self.like.shape
 
 
-def open_layer(group: Path, name: str) -> AnyArray:
-    """Open one array of a group for reading, or for writing whole blocks.
+def open_layer(group: Path, name: str) -> StoredArray:
+    """Open one array of a group; its description is read each time, so that none is used that is gone or was replaced.
 
     Raises:
         IntegrityError: If its description is missing, damaged, or declares what cdpipe never writes.
     """
+    folder = group / name
     try:
-        array = zarr.open_array(zarr.storage.LocalStore(group / name), mode="r+")
-        odd = find_oddity(array)
-    except Exception as error:  # noqa: BLE001 (Zarr raises all sorts of things at metadata that are not its own)
+        with open(f"{folder}/zarr.json", "rb", buffering=0) as stream:  # noqa: PTH123 (quick: this runs for every window)
+            return StoredArray(folder, parse_description(stream.read()))
+    except Exception as error:  # noqa: BLE001 (JSON that is not our own raises all sorts of things)
         odd = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if odd:
-        raise IntegrityError(
-            f"{group / name}: not an array that cdpipe wrote: {odd}; "
-            "run cdpipe verify, and then the same command again to repair it"
-        )
-    # a block of nothing but the fill value is stored too: an object that is missing means a block that is missing
-    return array.with_config({"write_empty_chunks": True})
+    raise IntegrityError(
+        f"{folder}: not an array that cdpipe wrote: {odd}; "
+        "run cdpipe verify, and then the same command again to repair it"
+    )
 
 
-def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
+def read_window(array: StoredArray, window: Window) -> NDArray[Any]:
     """Pixels of a window, all bands.
 
     Returns:
@@ -52,42 +67,56 @@ def read_window(array: AnyArray, window: Window) -> NDArray[Any]:
     Raises:
         IntegrityError: If a stored object is missing or is not what was written.
     """
-    # Zarr would read what is not there as the fill value, without a word
-    if window.stop_row > array.shape[-2] or window.stop_col > array.shape[-1]:
+    like = array.like
+    if window.stop_row > like.side[0] or window.stop_col > like.side[1]:
         raise _damaged(array, window, f"the array's shape is {array.shape}")
-    gone = next((file for file in _objects(array, window) if not file.is_file() or not file.stat().st_size), None)
+    # a shape that was tampered with is found out by its first missing object, before memory is given to it
+    gone = next((file for _, file in _objects(array, window) if not _is_there(file)), None)
     if gone is not None:
         raise _damaged(array, window, f"no {gone}")
-    try:
-        return np.asarray(array[(..., *window.slices)])
-    except ValueError as error:
-        raise _damaged(array, window, str(error)) from None
+    values = np.empty((*like.lead, *window.shape), like.dtype)
+    for block, file in _objects(array, window):
+        common = block.intersect(window)
+        if common is None:
+            continue
+        part = Window(common.row - block.row, common.col - block.col, *common.shape)
+        try:
+            read_object(file, like, part, values[..., *common.slices_in(window)])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _damaged(array, window, f"{file}: {error}") from None
+    return values
 
 
-def _damaged(array: AnyArray, window: Window, what: str) -> IntegrityError:
+def _damaged(array: StoredArray, window: Window, what: str) -> IntegrityError:
     return IntegrityError(
-        f"{array.store_path}: damaged within {window}: {what}; "
+        f"{array.folder}: damaged within {window}: {what}; "
         "run cdpipe verify, and then the same command again to repair it"
     )
 
 
-def read_all(array: AnyArray) -> NDArray[Any]:
+def read_all(array: StoredArray) -> NDArray[Any]:
     """All of an array; see :func:`read_window`."""
-    return read_window(array, Window(0, 0, *array.shape[-2:]))
+    return read_window(array, Window(0, 0, *array.like.side))
 
 
-def _objects(array: AnyArray, window: Window) -> Iterator[Path]:
-    """Files that hold a window's pixels, one by one: there is no end of them if the shape was tampered with."""
-    side_y, side_x = (array.shards or array.chunks)[-2:]
-    rows = range(window.row // side_y, (window.stop_row - 1) // side_y + 1)
-    cols = range(window.col // side_x, (window.stop_col - 1) // side_x + 1)
-    return (_object(array, (row, col)) for row in rows for col in cols)
+def _objects(array: StoredArray, window: Window) -> Iterator[tuple[Window, str]]:
+    """Pixels and file of each block of a window: there is no end of them if the shape was tampered with."""
+    height, width = array.like.block
+    for row in range(window.row // height, (window.stop_row - 1) // height + 1):
+        for col in range(window.col // width, (window.stop_col - 1) // width + 1):
+            yield Window(row * height, col * width, height, width), _object(array, row, col)
 
 
-def _object(array: AnyArray, index: tuple[int, int]) -> Path:
+def _object(array: StoredArray, row: int, col: int) -> str:
     """File of a block, whose bands all lie together."""
-    store = cast("zarr.storage.LocalStore", array.store_path.store)
-    return store.root / "c" / "/".join(map(str, (*(0,) * (array.ndim - 2), *index)))
+    return f"{array.folder}/c/{'0/' if array.like.lead else ''}{row}/{col}"
+
+
+def _is_there(file: str) -> bool:
+    try:
+        return os.stat(file).st_size > 0  # noqa: PTH116 (as above)
+    except OSError:
+        return False
 
 
 def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> Path:
@@ -106,35 +135,20 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
         ValueError: If the window is not exactly one block or the values are not of the array's dtype.
     """
     array = open_layer(group, name)
-    side_y, side_x = (array.shards or array.chunks)[-2:]
-    height, width = array.shape[-2:]
-    index = (window.row // side_y, window.col // side_x)
-    whole = Window(index[0] * side_y, index[1] * side_x, side_y, side_x).intersect(Window(0, 0, height, width))
-    shape = (*array.shape[:-2], *window.shape)
-    if window != whole or values.dtype != array.dtype or values.shape != shape:
+    like = array.like
+    row, col = window.row // like.block[0], window.col // like.block[1]
+    block = Window(row * like.block[0], col * like.block[1], *like.block)
+    whole = block.intersect(Window(0, 0, *like.side))
+    shape = (*like.lead, *window.shape)
+    if window != whole or values.dtype != like.dtype or values.shape != shape:
         raise ValueError(
-            f"{group}/{name}: expected the whole block {whole} as {shape} {array.dtype}, got {window} as "
+            f"{group}/{name}: expected the whole block {whole} as {shape} {like.dtype}, got {window} as "
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
-    file = _object(array, index)
-    write_atomically(file, _encode(group / name, window, values))
+    file = Path(_object(array, row, col))
+    write_atomically(file, *encode_object(like, values))
     crash_point("block-unrecorded")
     return file
-
-
-def _encode(folder: Path, window: Window, values: NDArray[Any]) -> bytes:
-    """The stored object of a block.
-
-    It is made in memory: Zarr would read an edge block that is already there, such as a damaged leftover, and
-    readers could see a half-written one.
-    """
-    description = default_buffer_prototype().buffer.from_bytes((folder / "zarr.json").read_bytes())
-    memory: dict[str, Buffer] = {"zarr.json": description}
-    copy = zarr.open_array(zarr.storage.MemoryStore(memory), mode="r+").with_config({"write_empty_chunks": True})
-    copy[(..., *window.slices)] = values
-    del memory["zarr.json"]
-    [data] = memory.values()
-    return data.to_bytes()
 
 
 def cell_window(window: Window) -> Window:

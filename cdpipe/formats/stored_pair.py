@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import DateScaling, Recipe, date_scaling
+from cdpipe.arrays.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.arrays.statistics import Moments
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import BlockKey, Grid, Window
-from cdpipe.values.windows import block_keys, block_window
+from cdpipe.values.windows import CHUNK, block_keys, block_window, strips_in
 
 BEFORE_BIT, AFTER_BIT = np.uint8(1), np.uint8(2)
 BOTH_BITS = BEFORE_BIT | AFTER_BIT
@@ -106,6 +106,32 @@ def read_dates(workspace: Workspace, pair: StoredPair, window: Window) -> tuple[
     group = workspace.group("pairs", pair.pair_id, pair.key)
     before, after = (read_window(open_layer(group, date), window) for date in DATES)
     return before, after
+
+
+def read_scene(
+    workspace: Workspace,
+    pair: StoredPair,
+    window: Window,
+    observed: NDArray[np.bool_],
+    scalings: tuple[DateScaling, DateScaling],
+) -> NDArray[np.float32]:
+    """A model's input on a window, made strip by strip: whole windows of both dates would leave a core's cache.
+
+    Args:
+        workspace: Where the pair lies.
+        pair: The pair.
+        window: Pixels wanted.
+        observed: (height, width), see :func:`read_observed`.
+        scalings: See :meth:`StoredPair.scalings`.
+
+    Returns:
+        See :func:`cdpipe.arrays.normalisation.model_input`.
+    """
+    scene = np.empty((count_channels(scalings), *window.shape), np.float32)
+    for strip in strips_in(window, CHUNK):
+        rows, _ = strip.slices_in(window)
+        model_input(read_dates(workspace, pair, strip), observed[rows], scalings, scene[:, rows])
+    return scene
 
 
 def read_observed(workspace: Workspace, pair: StoredPair, window: Window) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ class Workspace:
 
     def group(self, kind: Kind, pair_id: str, key: str) -> Path:
         """Folder of a Zarr group."""
-        return self.root / "store.zarr" / kind / pair_id / key
+        return self.root.joinpath("store.zarr", kind, pair_id, key)  # at once: this runs for every window
 
     def records(self, kind: Kind, pair_id: str, key: str) -> Path:
         """Folder of the records of a group's blocks."""
@@ -49,8 +49,12 @@ class Workspace:
         return self.root / "runs" / name
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, *data: bytes) -> None:
     """Write a file so that readers see all of it or nothing, and a power cut keeps it.
+
+    Args:
+        path: The file.
+        data: What it holds, in pieces.
 
     Raises:
         OSError: If it cannot be written; the path is named.
@@ -58,7 +62,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with naming(path), partial.open("wb") as stream:
-        stream.write(data)
+        stream.writelines(data)
         stream.flush()
         os.fsync(stream.fileno())
     crash_point("block-unnamed" if path.parent.name.isdecimal() else "file-unnamed")

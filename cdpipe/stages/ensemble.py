@@ -13,6 +13,7 @@ from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import BlockKey, Window
 from cdpipe.values.keys import content_key
+from cdpipe.values.windows import CHUNK, strips_in
 
 MAJORITY = 0.5  # of the votes; more than that is change
 
@@ -51,13 +52,17 @@ def plan_ensemble(members: Sequence[tuple[str, float]], threshold: float, votes:
 def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemble: Ensemble) -> None:
     """Store one block of the ensemble's probability and of the change mask, from the members' stored ones."""
     window = pair.window(key)
-    probability = combine(workspace, pair, ensemble, window)
+    probability, change = np.empty(window.shape, np.float32), np.empty(window.shape, np.uint8)
     # float32 shares of a tie may add up to a trifle more than a half, but not to the next possible share
     threshold = MAJORITY + 1e-5 if ensemble.votes else ensemble.threshold
+    for strip in strips_in(window, CHUNK):  # which stay in a core's cache
+        rows, _ = strip.slices_in(window)
+        probability[rows] = combine(workspace, pair, ensemble, strip)
+        change[rows] = threshold_change(probability[rows], threshold)
     group = workspace.group("changes", pair.pair_id, ensemble.key)
     stored = [
         write_block(group, "probability", window, probability),
-        write_block(group, "change", window, threshold_change(probability, threshold)),
+        write_block(group, "change", window, change),
     ]
     records = workspace.records("changes", pair.pair_id, ensemble.key)
     write_record(block_record(records, key), workspace.root, stored)
@@ -72,8 +77,9 @@ def combine(workspace: Workspace, pair: StoredPair, ensemble: Ensemble, window: 
         values = read_window(array, window)
         if ensemble.votes:
             values = np.where(np.isnan(values), values, np.float32(is_change(values, ensemble.votes[number])))
-        result += values * np.float32(weight / total)
-    return np.minimum(result, np.float32(1))  # shares may add up to a trifle more
+        values *= np.float32(weight / total)
+        result += values
+    return np.minimum(result, np.float32(1), out=result)  # shares may add up to a trifle more
 
 
 def ensemble_scores(workspace: Workspace, pair: StoredPair, label_key: str, ensemble: Ensemble) -> ScoreHistogram:

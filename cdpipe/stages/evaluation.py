@@ -16,11 +16,11 @@ from cdpipe.arrays.metrics import (
     score_histogram,
     threshold_change,
 )
-from cdpipe.arrays.normalisation import RGB, Recipe, model_input
+from cdpipe.arrays.normalisation import RGB, Recipe
 from cdpipe.arrays.run_length import Runs, decode_window
 from cdpipe.formats.catalog import SPLITS
 from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
+from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import Window
 
@@ -119,7 +119,7 @@ def _grey_difference(workspace: Workspace, pair: StoredPair, window: Window) -> 
     """Absolute difference of the dates' normalised grey, NaN where not observed."""
     observed = read_observed(workspace, pair, window)
     scalings = pair.scalings(BASELINE_RECIPE)
-    difference = model_input(read_dates(workspace, pair, window), observed, scalings)[0]
+    difference = read_scene(workspace, pair, window, observed, scalings)[0]
     return np.where(observed, np.abs(difference), np.float32(np.nan))
 
 

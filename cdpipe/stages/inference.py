@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.blend import blend, blend_weights
+from cdpipe.arrays.blend import Placed, blend, blend_weights, lay
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, reflect_indices
@@ -76,17 +76,21 @@ def predict_window(
         CdpipeError: If the network's output is not a number where it should be; stored, it would mean "not observed".
     """
     inside = observed[place.window.slices_in(place.halo)]
-    probability = np.full(place.window.shape, np.nan, np.float32)
-    if inside.any():
-        patches = _predicted_patches(forward, batch, scene, observed, place)
-        weights = blend_weights(place.lattice.patch, place.lattice.stride)
-        probability[inside] = blend(patches, weights, place.window)[inside]
-        failed = int(np.isnan(probability[inside]).sum())
-        if failed:
-            raise CdpipeError(
-                f"the network gives no number for {failed} observed pixel(s): it did not train well, or its numbers "
-                "leave the range of its precision; train it again, or set predict.precision: float32"
-            )
+    if not inside.any():
+        return np.full(place.window.shape, np.nan, np.float32)
+    patches = _predicted_patches(forward, batch, scene, observed, place)
+    patch, stride = place.lattice.patch, place.lattice.stride
+    if stride == patch:
+        probability = lay(patches, place.window)
+    else:
+        probability = blend(patches, blend_weights(patch, stride), place.window)
+    failed = int(np.count_nonzero(np.isnan(probability) & inside))
+    if failed:
+        raise CdpipeError(
+            f"the network gives no number for {failed} observed pixel(s): it did not train well, or its numbers "
+            "leave the range of its precision; train it again, or set predict.precision: float32"
+        )
+    np.copyto(probability, np.float32(np.nan), where=~inside)
     return probability
 
 
@@ -105,22 +109,30 @@ class Placement:
 
 def _predicted_patches(
     forward: Forward, batch: int, scene: NDArray[np.float32], observed: NDArray[np.bool_], place: Placement
-) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+) -> Iterator[Placed]:
     """Each patch that bears on an observed pixel of the window, with its probabilities, in lattice order."""
-    patch = place.lattice.patch
-    origins = [origin for origin in place.lattice.touching(place.window) if _matters(origin, observed, place)]
+    patch, halo = place.lattice.patch, place.halo
+    origins = [origin for origin in place.lattice.touching(place.window) if _matters(origin, observed, place, halo)]
     for first in range(0, len(origins), batch):
         group = origins[first : first + batch]
         stack = np.zeros((batch, len(scene), patch, patch), np.float32)
         for index, (row, col) in enumerate(group):
-            rows = reflect_indices(row, patch, place.lattice.shape[0]) - place.halo.row
-            cols = reflect_indices(col, patch, place.lattice.shape[1]) - place.halo.col
-            stack[index] = scene[:, rows[:, None], cols]
+            stack[index] = _cut(scene, (row, col), place.lattice, halo)
         probabilities = forward(stack)
         for (row, col), values in zip(group, probabilities, strict=False):
             yield row, col, values
 
 
-def _matters(origin: tuple[int, int], observed: NDArray[np.bool_], place: Placement) -> bool:
+def _cut(scene: NDArray[np.float32], origin: tuple[int, int], lattice: PatchGrid, halo: Window) -> NDArray[np.float32]:
+    """A patch of a scene that is given on ``halo``, mirrored where it hangs over the edge."""
+    (row, col), patch, (height, width) = origin, lattice.patch, lattice.shape
+    if row + patch <= height and col + patch <= width:
+        return scene[:, *Window(row, col, patch, patch).slices_in(halo)]
+    rows = reflect_indices(row, patch, height) - halo.row
+    cols = reflect_indices(col, patch, width) - halo.col
+    return scene[:, rows[:, None], cols]
+
+
+def _matters(origin: tuple[int, int], observed: NDArray[np.bool_], place: Placement, halo: Window) -> bool:
     common = Window(*origin, place.lattice.patch, place.lattice.patch).intersect(place.window)
-    return common is not None and bool(observed[common.slices_in(place.halo)].any())
+    return common is not None and bool(observed[common.slices_in(halo)].any())

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdpipe.arrays.normalisation import model_input
+import numpy as np
+
 from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import write_block
-from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
+from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
 from cdpipe.values.crash import crash_point
@@ -84,8 +85,11 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
     """
     place = Placement(member.lattice(pair), pair.window(key))
     observed = read_observed(workspace, pair, place.halo)
-    scene = model_input(read_dates(workspace, pair, place.halo), observed, pair.scalings(member.card.recipe))
-    probability = predict_window(forward, member.execution.batch, scene, observed, place)
+    if observed[place.window.slices_in(place.halo)].any():
+        scene = read_scene(workspace, pair, place.halo, observed, pair.scalings(member.card.recipe))
+        probability = predict_window(forward, member.execution.batch, scene, observed, place)
+    else:  # no imagery is read and no network run for what nobody saw
+        probability = np.full(place.window.shape, np.nan, np.float32)
     own = probability_key(pair.key, member)
     stored = write_block(workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability)
     crash_point("probability-unrecorded")

@@ -4,16 +4,16 @@ A sample is determined by (seed, epoch, index) alone. Windows are drawn through 
 so that one with change is found at once, and a scene without change costs nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.augment import augment
-from cdpipe.arrays.normalisation import Recipe, model_input
+from cdpipe.arrays.normalisation import DateScaling, Recipe
 from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_all, read_window
-from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
+from cdpipe.formats.stored_pair import LabelledPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import CELL, count_tiles, reflect_indices
@@ -81,6 +81,13 @@ class Sampler:
     changed_share: float
     recipe: Recipe
     seed: int
+    _scalings: dict[int, tuple[DateScaling, DateScaling]] = field(default_factory=dict, init=False, compare=False)
+
+    def scalings(self, number: int) -> tuple[DateScaling, DateScaling]:
+        """How the dates of a pair are normalised: derived once, since exact fractions take as long as reading."""
+        if number not in self._scalings:
+            self._scalings[number] = self.pairs[number].pair.scalings(self.recipe)
+        return self._scalings[number]
 
 
 def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -93,19 +100,20 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     number, row, col = draw_window(sampler, rng)
     item = sampler.pairs[number]
     shape = item.pair.grid.shape
-    rows, cols = (
-        reflect_indices(start, sampler.patch, length) for start, length in zip((row, col), shape, strict=True)
-    )
     window = Window(row, col, min(sampler.patch, shape[0] - row), min(sampler.patch, shape[1] - col))
-    # a scene smaller than a patch is mirrored; otherwise the window lies inside and this is a plain slice
-    mirror = np.ix_(rows - row, cols - col)
-    before, after = read_dates(sampler.workspace, item.pair, window)
     group = sampler.workspace.group("labels", item.pair.pair_id, item.label_key)
     label = read_window(open_layer(group, "label"), window)
     observed = read_observed(sampler.workspace, item.pair, window)
     label = np.where(observed, label, np.uint8(IGNORE))
-    x = model_input((before, after), observed, item.pair.scalings(sampler.recipe))
-    return augment(np.ascontiguousarray(x[:, mirror[0], mirror[1]]), label[mirror], int(rng.integers(2**31)))
+    x = read_scene(sampler.workspace, item.pair, window, observed, sampler.scalings(number))
+    if window.shape != (sampler.patch, sampler.patch):  # a scene smaller than a patch is mirrored
+        rows, cols = (
+            reflect_indices(start, sampler.patch, length) - start
+            for start, length in zip((row, col), shape, strict=True)
+        )
+        mirror = np.ix_(rows, cols)
+        x, label = x[:, mirror[0], mirror[1]], label[mirror]
+    return augment(np.ascontiguousarray(x), label, int(rng.integers(2**31)))
 
 
 def draw_window(sampler: Sampler, rng: np.random.Generator) -> tuple[int, int, int]:

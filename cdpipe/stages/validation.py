@@ -4,9 +4,8 @@ import torch
 import torch.distributed
 
 from cdpipe.arrays.metrics import ScoreHistogram, score_histogram
-from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed
+from cdpipe.formats.stored_pair import LabelledPair, read_observed, read_scene
 from cdpipe.stages.inference import Forward, Placement, predict_window
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.values.grid import BlockKey
@@ -32,7 +31,7 @@ def _score_block(job: TrainJob, item: LabelledPair, key: BlockKey, forward: Forw
     pair, patch = item.pair, job.options.patch
     place = Placement(PatchGrid(pair.grid.shape, patch, patch), pair.window(key))
     observed = read_observed(job.workspace, pair, place.halo)
-    scene = model_input(read_dates(job.workspace, pair, place.halo), observed, pair.scalings(job.recipe))
+    scene = read_scene(job.workspace, pair, place.halo, observed, pair.scalings(job.recipe))
     probability = predict_window(forward, job.options.global_batch, scene, observed, place)
     label = open_layer(job.workspace.group("labels", pair.pair_id, item.label_key), "label")
     return score_histogram(probability, read_window(label, place.window), bins=BINS)

@@ -55,6 +55,13 @@ def tiles_in(window: Window, tile: int) -> Iterator[Window]:
                 yield part
 
 
+def strips_in(window: Window, rows: int) -> Iterator[Window]:
+    """Cut a window into strips of its whole width, along every ``rows``-th row of the scene."""
+    for row in range(window.row // rows * rows, window.stop_row, rows):
+        top, bottom = max(row, window.row), min(row + rows, window.stop_row)
+        yield Window(top, window.col, bottom - top, window.width)
+
+
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
     """Where a model's patches lie on a scene: at ``k * stride`` until the edge is covered.

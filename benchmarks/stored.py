@@ -1,0 +1,87 @@
+"""Pairs in a store for the benchmarks, written by the functions that ingesting uses; pixels are made up."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from cdpipe.arrays.statistics import Moments, measure, no_pixels
+from cdpipe.formats.groups import LABEL_LAYERS, create_group, pair_layers
+from cdpipe.formats.store import cell_window, write_block
+from cdpipe.formats.stored_pair import LabelledPair, StoredPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.values.grid import Grid, Window
+from cdpipe.values.windows import CELL
+
+ROLES = ("red", "green", "blue", "nir")
+BLOCK = 2048
+UTM = CRS.from_epsg(32633).to_wkt()
+
+
+def grid_of(side: int) -> Grid:
+    """A square scene of 1 m pixels."""
+    return Grid(side, side, (1.0, 0.0, 400000.0, 0.0, -1.0, 5000000.0), UTM)
+
+
+def make_pixels(window: Window, seed: int) -> NDArray[np.uint16]:
+    """(4, height, width) of 10-bit land: slow waves, fields with edges, noise; packs as well as real scenes."""
+    rng = np.random.default_rng([seed, window.row, window.col])
+    y = np.arange(window.row, window.stop_row, dtype=np.float32)[:, None]
+    x = np.arange(window.col, window.stop_col, dtype=np.float32)[None, :]
+    fields = ((y // 150 * 7 + x // 210 * 11) % 13) * 25
+    land = 350 + 90 * np.sin(x / 70) * np.cos(y / 50) + fields
+    noise = rng.standard_normal(window.shape, np.float32) * 10
+    bands = [land * (1 + 0.1 * band) + np.roll(noise, 97 * band, 0) for band in range(len(ROLES))]
+    return np.stack(bands).clip(0, 1023).astype(np.uint16)
+
+
+def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | None = None) -> LabelledPair:
+    """Store a labelled pair of (4, side, side) uint16.
+
+    Args:
+        root: The workspace.
+        side: Of the scene, in pixels.
+        observed: Rows and columns of the blocks that are observed; by default all. The rest is stored all the same.
+    """
+    workspace, grid = Workspace(root), grid_of(side)
+    pair = StoredPair("p", f"{side:012d}", grid, BLOCK, ROLES, ((1.0, 0.0), (1.0, 0.0)), {})
+    group, labels = (workspace.group(kind, "p", pair.key) for kind in ("pairs", "labels"))  # type: ignore[arg-type]
+    create_group(group, pair_layers(ROLES, "uint16", "uint16"), grid, BLOCK, {})
+    create_group(labels, LABEL_LAYERS, grid, BLOCK, {})
+    chosen = None if observed is None else set(observed)
+    moments: list[Moments] = [no_pixels(len(ROLES)), no_pixels(len(ROLES))]
+    for key in pair.blocks():
+        window = pair.window(key)
+        seen = chosen is None or (key.block_row, key.block_col) in chosen
+        valid = np.full(window.shape, 3 if seen else 0, np.uint8)
+        for date, name in enumerate(("before", "after")):
+            shape = (len(ROLES), *window.shape)
+            values: NDArray[Any] = make_pixels(window, date) if seen else np.zeros(shape, np.uint16)
+            write_block(group, name, window, values)
+            # a sixteenth is enough: only a mean and a deviation are made of it
+            corner = Window(window.row, window.col, *(-(-length // 4) for length in window.shape))
+            mask = valid[: corner.height, : corner.width] == 3
+            moments[date] += measure(values[:, : corner.height, : corner.width], mask, corner)
+        write_block(group, "valid", window, valid)
+        label = _make_label(window)
+        write_block(labels, "label", window, label)
+        write_block(labels, "cells", cell_window(window), _count(label, valid))
+    facts = dict.fromkeys(("common", "per_date"), (moments[0], moments[1]))
+    return LabelledPair(StoredPair("p", pair.key, grid, BLOCK, ROLES, pair.units, facts), pair.key)
+
+
+def _make_label(window: Window) -> NDArray[np.uint8]:
+    y, x = np.mgrid[window.row : window.stop_row, window.col : window.stop_col]
+    return ((y % 190 < 40) & (x % 230 < 35)).astype(np.uint8)
+
+
+def _count(label: NDArray[np.uint8], valid: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    pad = [(0, -length % CELL) for length in label.shape]
+    cells = [
+        np.pad(mask & (valid == 3), pad).reshape(-(-label.shape[0] // CELL), CELL, -1, CELL).sum((1, 3))
+        for mask in (label < 255, label == 1)
+    ]
+    return np.stack(cells).astype(np.uint16)

@@ -1,0 +1,87 @@
+"""Random training windows from the store: cdpipe's reader against zarr-python's default reads of the same arrays.
+
+A triplet is a window of both dates (4 bands, uint16) and the label, and what tells which pixels were observed, which
+both sides read too. Zarr-python has its arrays open beforehand; cdpipe opens them for every window, as it does.
+Augmented samples are what training gets: the window drawn, read, normalised and turned. One thread; CPU seconds.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import zarr
+from stored import store_scene
+from timing import Row, interleave, median_cpu, median_wall, show
+
+from cdpipe.arrays.normalisation import Recipe
+from cdpipe.formats.store import open_layer, read_window
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.samples import Sampler, draw_sample, index_cells
+from cdpipe.values.grid import Window
+
+PATCH = 256
+ARRAYS = (("pairs", "before"), ("pairs", "after"), ("pairs", "valid"), ("labels", "label"))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=4096, help="side of the scene in pixels")
+    parser.add_argument("--windows", type=int, default=100, help="windows a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder))
+        item = store_scene(workspace.root, options.size)
+        key = item.pair.key
+        folders = [(workspace.group(kind, "p", key), name) for kind, name in ARRAYS]  # type: ignore[arg-type]
+        arrays = [zarr.open_array(group / name, mode="r") for group, name in folders]
+        rng = np.random.default_rng(0)
+        places = rng.integers(0, options.size - PATCH + 1, (options.windows, 2))
+        windows = [Window(int(row), int(col), PATCH, PATCH) for row, col in places]
+        recipes = {
+            "difference": Recipe("difference", ("red", "green", "blue"), "common", together=False),
+            "stacked": Recipe("stacked", ("red", "green", "blue"), "common", together=False),
+        }
+        pools = index_cells(workspace, (item,))
+        samplers = {name: Sampler(workspace, (item,), pools, PATCH, 0.5, recipe, 0) for name, recipe in recipes.items()}
+
+        def by_zarr() -> None:
+            for window in windows:
+                for array in arrays:
+                    array[(..., *window.slices)]
+
+        def by_cdpipe() -> None:
+            for window in windows:
+                for group, name in folders:
+                    read_window(open_layer(group, name), window)
+
+        def samples(name: str) -> None:
+            for number in range(options.windows):
+                draw_sample(samplers[name], 0, number)
+
+        cases = {
+            "zarr-python": by_zarr,
+            "cdpipe": by_cdpipe,
+            **{f"samples, {name}": lambda name=name: samples(name) for name in samplers},
+        }
+        timings = interleave(cases, options.rounds)
+    rate = {name: options.windows / median_cpu(each) for name, each in timings.items()}
+    wall = {name: options.windows / median_wall(each) for name, each in timings.items()}
+    base = f"zarr-python {rate['zarr-python']:.0f}/s"
+    rows = [
+        Row(
+            name,
+            f"{rate[name]:.0f}/s/core ({wall[name]:.0f} wall)",
+            base if name == "cdpipe" else "",
+            rate[name] / rate["zarr-python"] if name == "cdpipe" else None,
+            ">= 2.5, >= 400/s" if name == "cdpipe" else "stated",
+        )
+        for name in ("cdpipe", *(f"samples, {name}" for name in samplers))
+    ]
+    show(f"random windows of {PATCH}², 4 bands × 2 dates + label + valid", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Reads and writes stored objects: shards of blosc chunks with their checksums, byte for byte as zarr-python does.
+
+Zarr-python reads these too, through a dozen layers made for any codec and any storage; what they cost is most of the
+time of a training window. Nothing is skipped here: every chunk's and every index's crc32c is compared, and a
+chunk that is missing is an error, never the fill value.
+Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed (index at the end).
+"""
+
+import os
+import struct
+import threading
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.formats.array_description import Description
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import count_tiles
+
+SUM = 4  # bytes of a crc32c
+MISSING = 2**64 - 1  # offset and length in the index of a chunk that is not there
+BLOSC_HEADER = 16  # bytes
+HEADER = struct.Struct("<4xIII")  # of blosc: bytes as they were, bytes of a block, bytes as they are stored
+UINT32 = struct.Struct("<I")
+
+numcodecs.blosc.use_threads = False  # every call in its own thread; blosc's global pool is safe in one only
+
+
+class _Scratch(threading.local):
+    """A thread's memory for a chunk, as it is stored and as it is: new pages for each would cost more than copies."""
+
+    def __init__(self) -> None:
+        self.stored = np.empty(0, np.uint8)
+        self.values = np.empty(0, np.uint8)
+
+    def grow(self, stored: int, values: int) -> None:
+        if len(self.stored) < stored:
+            self.stored = np.empty(stored, np.uint8)
+        if len(self.values) < values:
+            self.values = np.empty(values, np.uint8)
+
+
+_SCRATCH = _Scratch()
+
+
+def read_object(file: str, like: Description, window: Window, out: NDArray[Any]) -> None:
+    """Read a part of a stored object.
+
+    Args:
+        file: The object.
+        like: The array's description.
+        window: The pixels wanted, counted from the object's first.
+        out: Where they go, (height, width) or (band, height, width) of the window.
+
+    Raises:
+        FileNotFoundError: If there is no such object.
+        ValueError: If it is not what was written.
+    """
+    height, width = like.chunk
+    with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (a Path costs more than reading the index)
+        descriptor = stream.fileno()
+        index, end = _read_index(descriptor, os.fstat(descriptor).st_size, like)
+        for row in range(window.row // height, (window.stop_row - 1) // height + 1):
+            to_rows, of_rows = _overlap(row * height, height, window.row, window.stop_row)
+            for col in range(window.col // width, (window.stop_col - 1) // width + 1):
+                to_cols, of_cols = _overlap(col * width, width, window.col, window.stop_col)
+                offset, length = index[row][col]
+                if offset == length == MISSING:
+                    raise ValueError(f"chunk {row},{col} is missing")
+                if offset + length > end or length < BLOSC_HEADER + SUM:
+                    raise ValueError(f"chunk {row},{col} lies at {offset} to {offset + length} of {end}")
+                out[..., to_rows, to_cols] = _read_chunk(descriptor, offset, length, like)[..., of_rows, of_cols]
+
+
+def _overlap(chunk: int, length: int, start: int, stop: int) -> tuple[slice, slice]:
+    """Where a chunk and a window share pixels along an axis: slices of the window and of the chunk."""
+    first, last = max(chunk, start), min(chunk + length, stop)
+    return slice(first - start, last - start), slice(first - chunk, last - chunk)
+
+
+def _read_index(file: int, size: int, like: Description) -> tuple[list[list[list[int]]], int]:
+    """Offset and length of each chunk by row and column, and where the chunks end."""
+    if not like.sharded:
+        return [[[0, size]]], size
+    rows, cols = like.chunks
+    length = rows * cols * 16
+    end = size - length - SUM
+    data = os.pread(file, length + SUM, end) if end >= 0 else b""
+    if len(data) != length + SUM or google_crc32c.value(data[:length]) != int.from_bytes(data[length:], "little"):
+        raise ValueError("the checksum of its index does not match")
+    entries: list[list[list[int]]] = np.frombuffer(data, "<u8", rows * cols * 2).reshape(rows, cols, 2).tolist()
+    return entries, end
+
+
+def _read_chunk(file: int, offset: int, length: int, like: Description) -> NDArray[Any]:
+    """A chunk's values, in memory that the thread's next chunk is read into."""
+    size = like.chunk_bytes
+    _SCRATCH.grow(length, size)
+    stored, values = _SCRATCH.stored[:length].data, _SCRATCH.values[:size]
+    if os.preadv(file, [stored], offset) != length:
+        raise ValueError("it ends too early")
+    data = _SCRATCH.stored[: length - SUM]
+    if google_crc32c.value(data) != UINT32.unpack_from(stored, length - SUM)[0]:
+        raise ValueError("the checksum of a chunk does not match")
+    # what the chunk says of itself, before it is believed: its length as it was and as it is stored
+    claimed, _, packed = HEADER.unpack_from(stored)
+    if claimed != size or packed != len(data):
+        raise ValueError(f"a chunk of {size} bytes claims to have {claimed}")
+    numcodecs.blosc.decompress(data, values)
+    return values.view(like.dtype).reshape(like.chunk_shape)
+
+
+def encode_object(like: Description, values: NDArray[Any]) -> list[bytes]:
+    """The stored object of a whole block, in pieces.
+
+    Args:
+        like: The array's description.
+        values: (height, width) or (band, height, width) of the block, of the array's type.
+    """
+    rows, cols = (count_tiles(length, side) for length, side in zip(values.shape[-2:], like.chunk, strict=True))
+    index = np.full((*like.chunks, 2), MISSING, "<u8")
+    pieces, position = [], 0
+    for row, col in _chunk_order(*like.chunks):
+        if row >= rows or col >= cols:
+            continue
+        data = _encode_chunk(like, values, row, col)
+        index[row, col] = position, len(data) + SUM
+        pieces += [data, _checksum(data)]
+        position += len(data) + SUM
+    if like.sharded:
+        pieces += [index.tobytes(), _checksum(index.tobytes())]
+    return pieces
+
+
+def _encode_chunk(like: Description, values: NDArray[Any], row: int, col: int) -> bytes:
+    height, width = like.chunk
+    part = values[..., row * height : (row + 1) * height, col * width : (col + 1) * width]
+    chunk = np.ascontiguousarray(part)
+    if part.shape != like.chunk_shape:  # at the array's edge
+        chunk = np.full(like.chunk_shape, like.fill, like.dtype)
+        chunk[..., : part.shape[-2], : part.shape[-1]] = part
+    return bytes(numcodecs.blosc.compress(chunk, b"lz4", 5, numcodecs.blosc.BITSHUFFLE))
+
+
+def _checksum(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(SUM, "little")
+
+
+@lru_cache(maxsize=16)
+def _chunk_order(rows: int, cols: int) -> list[tuple[int, int]]:
+    """The order of a shard's chunks: along a Morton curve, on which the row's bits come first."""
+
+    def code(place: tuple[int, int]) -> int:
+        return sum((number >> bit & 1) << 2 * bit + axis for axis, number in enumerate(place) for bit in range(32))
+
+    return sorted(product(range(rows), range(cols)), key=code)

@@ -1,0 +1,126 @@
+"""Shortcuts of the data plane give the bits of the long way, and what nobody saw costs no reading and no network."""
+
+import shutil
+from pathlib import Path
+
+import albumentations
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from stored import RGB, bright_squares, store_pair
+
+from cdpipe.arrays.augment import augment
+from cdpipe.arrays.blend import blend, blend_weights, lay
+from cdpipe.arrays.normalisation import Recipe, model_input
+from cdpipe.formats.groups import PROBABILITY_LAYERS, create_group
+from cdpipe.formats.model_io import ModelCard
+from cdpipe.formats.store import open_layer, read_all
+from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed, read_scene
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.inference import Execution
+from cdpipe.stages.prediction import Member, predict_block, probability_key
+from cdpipe.values.errors import IntegrityError
+from cdpipe.values.grid import BlockKey, Window
+from cdpipe.values.windows import PatchGrid, strips_in
+
+SHAPE = (700, 900)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, LabelledPair]:
+    """A pair of 2 × 2 blocks; the second block of the first row is observed at the first date only."""
+    workspace = Workspace(tmp_path_factory.mktemp("plane"))
+    dates, label = bright_squares(SHAPE, seed=1)
+    valid = np.full(SHAPE, 3, np.uint8)
+    valid[:512, 512:] = 1
+    valid[600:, :40] = 0
+    return workspace, store_pair(workspace, "p", dates, label, valid)
+
+
+@given(data=st.data(), kind=st.sampled_from(["difference", "stacked"]))
+def test_a_scene_in_strips_is_the_scene_at_once(
+    stored: tuple[Workspace, LabelledPair], data: st.DataObject, kind: str
+) -> None:
+    workspace, item = stored
+    row, col = (data.draw(st.integers(0, length - 1)) for length in SHAPE)
+    window = Window(row, col, *(data.draw(st.integers(1, n - at)) for n, at in zip(SHAPE, (row, col), strict=True)))
+    scalings = item.pair.scalings(Recipe(kind, RGB, "common", together=False))  # type: ignore[arg-type]
+    observed = read_observed(workspace, item.pair, window)
+    scene = read_scene(workspace, item.pair, window, observed, scalings)
+    assert scene.tobytes() == model_input(read_dates(workspace, item.pair, window), observed, scalings).tobytes()
+
+
+@given(row=st.integers(0, 2000), height=st.integers(1, 2000), rows=st.integers(1, 600))
+def test_strips_make_up_their_window_and_start_at_multiples(row: int, height: int, rows: int) -> None:
+    strips = list(strips_in(Window(row, 7, height, 30), rows))
+    assert [at for strip in strips for at in range(strip.row, strip.stop_row)] == list(range(row, row + height))
+    assert all(strip.row % rows == 0 for strip in strips[1:])
+    assert {(strip.col, strip.width) for strip in strips} == {(7, 30)}
+
+
+@given(
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    patch=st.sampled_from([8, 16, 32]),
+    seed=st.integers(0, 99),
+    drop=st.integers(0, 20),
+)
+def test_patches_laid_side_by_side_are_patches_blended(
+    shape: tuple[int, int], patch: int, seed: int, drop: int
+) -> None:
+    random = np.random.default_rng(seed)
+    window = Window(shape[0] // 3, shape[1] // 2, shape[0] - shape[0] // 3, shape[1] - shape[1] // 2)
+    patches = [
+        (row, col, random.choice(np.array([-0.0, 0.0, 0.3, 1.0], np.float32), (patch, patch)))
+        for row, col in PatchGrid(shape, patch, patch).touching(window)
+    ][drop:]
+    fast, slow = lay(patches, window), blend(patches, blend_weights(patch, patch), window)
+    nowhere = np.isnan(slow)
+    assert np.array_equal(np.isnan(fast), nowhere)
+    assert fast[~nowhere].tobytes() == slow[~nowhere].tobytes()
+
+
+@given(seed=st.integers(0, 2**31 - 1))
+def test_a_sample_turns_as_albumentations_turns_it(seed: int) -> None:
+    scene = np.arange(3 * 6 * 6, dtype=np.float32).reshape(3, 6, 6)
+    label = scene[0].astype(np.uint8)
+    compose = albumentations.Compose([albumentations.D4(p=1.0)], seed=seed)
+    expected = compose(image=scene.transpose(1, 2, 0), mask=label)
+    turned, turned_label = augment(scene, label, seed)
+    assert np.array_equal(turned, expected["image"].transpose(2, 0, 1))
+    assert np.array_equal(turned_label, expected["mask"])
+
+
+def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_model(
+    stored: tuple[Workspace, LabelledPair], tmp_path: Path
+) -> None:
+    workspace, item = Workspace(tmp_path / "work"), stored[1]
+    shutil.copytree(stored[0].root, workspace.root)
+    pair, calls = item.pair, [0]
+    card = ModelCard("m", "unetplusplus", {}, RGB, "common", together=False, patch=64, weights_sha256="0")
+    member = Member(card, Path(), "m", None, 1.0, 0.25, Execution("none", "float32", "cpu", 1))
+
+    def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls[0] += 1
+        return patches[:, 0]
+
+    own = probability_key(pair.key, member)
+    group = workspace.group("probabilities", "p", own)
+    create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, {})
+    for date in ("before", "after"):
+        shutil.rmtree(workspace.group("pairs", "p", pair.key) / date / "c")
+    with pytest.raises(IntegrityError, match=r"no .*before"):
+        predict_block(workspace, pair, BlockKey("p", 0, 0), member, forward)
+    predict_block(workspace, pair, BlockKey("p", 0, 1), member, forward)
+    assert calls == [0]
+    (group / "probability" / "c" / "0" / "0").write_bytes(b"")
+    assert (workspace.records("probabilities", "p", own) / "0_1.json").is_file()
+    shutil.copytree(
+        stored[0].root / "store.zarr" / "pairs", workspace.root / "store.zarr" / "pairs", dirs_exist_ok=True
+    )
+    for key in pair.blocks():
+        predict_block(workspace, pair, key, member, forward)
+    probability = read_all(open_layer(group, "probability"))
+    assert np.array_equal(np.isnan(probability), ~read_observed(workspace, pair, Window(0, 0, *SHAPE)))
+    assert calls[0] > 0
