@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from cdpipe.arrays.blend import blend, blend_weights
 from cdpipe.arrays.tta import d4_mean, d4_views
@@ -24,15 +24,17 @@ class Execution:
 
     Attributes:
         tta: ``d4`` (mean of the eight flips and rotations) or ``none``.
-        precision: ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16`` or, of OpenVINO alone, ``int8``.
         device: ``cpu`` or ``cuda``.
         batch: Patches given to the network at once, each with all its views.
+        backend: ``torch`` or ``openvino``.
     """
 
     tta: str
     precision: str
     device: str
     batch: int
+    backend: str = "torch"
 
 
 def make_forward(network: nn.Module, execution: Execution) -> Forward:
@@ -41,12 +43,28 @@ def make_forward(network: nn.Module, execution: Execution) -> Forward:
     network = network.to(device).eval()
     half = execution.precision == "bfloat16"
 
+    def logits(views: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            found: Tensor = network(views).float()
+        return found
+
+    return forward_of(logits, execution)
+
+
+def forward_of(logits: Callable[[Tensor], Tensor], execution: Execution) -> Forward:
+    """From views to probabilities of patches: augmentation around whatever computes logits, the same for all backends.
+
+    Args:
+        logits: From views (N, C, patch, patch) to float32 logits (N, 1, patch, patch), on the execution's device.
+        execution: How it is run.
+    """
+    augmented = execution.tta == "d4"
+
     def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            x = torch.from_numpy(patches).to(device)
-            views = d4_views(x) if execution.tta == "d4" else x
-            probabilities = torch.sigmoid(network(views).float())
-            mean = d4_mean(probabilities) if execution.tta == "d4" else probabilities
+        with torch.inference_mode():
+            x = torch.from_numpy(patches).to(execution.device)
+            probabilities = torch.sigmoid(logits(d4_views(x) if augmented else x))
+            mean = d4_mean(probabilities) if augmented else probabilities
         return np.asarray(mean[:, 0].cpu().numpy(), np.float32)
 
     return forward

@@ -9,7 +9,9 @@ from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import write_block
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
+from cdpipe.stages.openvino_backend import make_openvino_forward
 from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.keys import content_key
@@ -28,6 +30,7 @@ class Member:
         weight: Share of that name in the ensemble (any positive number).
         overlap: Overlap of neighbouring patches as a share of the patch.
         execution: How it is run.
+        calibration: What it is calibrated on, where it is run in int8.
     """
 
     card: ModelCard
@@ -37,6 +40,7 @@ class Member:
     weight: float
     overlap: float
     execution: Execution
+    calibration: Calibration | None = None
 
     def lattice(self, pair: StoredPair) -> PatchGrid:
         """Where this model's patches lie on a pair."""
@@ -46,23 +50,38 @@ class Member:
 def probability_key(pair_key: str, member: Member) -> str:
     """Key of what a model says about a pair."""
     run = member.execution
-    return content_key(
-        "probability",
-        {
-            "pair": pair_key,
-            "model": member.card.key,
-            "stride": patch_stride(member.card.patch, member.overlap),
-            "tta": run.tta,
-            "precision": run.precision,
-            "backend": f"torch-{run.device}",
-            "batch": run.batch,
-        },
-    )
+    parts = {
+        "pair": pair_key,
+        "model": member.card.key,
+        "stride": patch_stride(member.card.patch, member.overlap),
+        "tta": run.tta,
+        "precision": run.precision,
+        "backend": f"{run.backend}-{run.device}",
+        "batch": run.batch,
+    }
+    if member.calibration is not None:
+        parts["calibration"] = member.calibration.key
+    return content_key("probability", parts)
 
 
 def load_forward(member: Member) -> Forward:
-    """A member's network, ready to run."""
-    return make_forward(load_network(member.folder, member.card), member.execution)
+    """A member's network, ready to run by its backend; see :func:`open_forward`."""
+    return open_forward(member.folder, member.card, member.execution, member.calibration)
+
+
+def open_forward(
+    folder: Path, card: ModelCard, execution: Execution, calibration: Calibration | None = None
+) -> Forward:
+    """A model, ready to run.
+
+    Raises:
+        ConfigError: If the backend cannot be had here.
+        InputError: If there is no such network, or its weights are not finite.
+        IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
+    """
+    if execution.backend == "openvino":
+        return make_openvino_forward(folder, card, execution, calibration)
+    return make_forward(load_network(folder, card), execution)
 
 
 def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward) -> None:

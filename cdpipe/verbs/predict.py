@@ -41,7 +41,7 @@ def run(session: Session) -> None:
     planned = stored_pairs(session)
     sources = model_sources(session, planned)
     if session.dry_run:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if session.config.resources.gpus != 0 and torch.cuda.is_available() else "cpu"
         _show_plan(session, planned, sources, plan_members(session.config, sources, device))
         return
     session.start_ray()
