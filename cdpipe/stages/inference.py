@@ -36,6 +36,14 @@ class Execution:
     batch: int
     backend: str = "torch"
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether weights, and with them activations, lie channel by channel of a pixel.
+
+        So torch's bfloat16 convolutions on a CPU are a fifth faster; in float32 it gains little and has other bits.
+        """
+        return (self.backend, self.precision, self.device) == ("torch", "bfloat16", "cpu")
+
 
 def make_forward(network: nn.Module, execution: Execution) -> Forward:
     """Wrap a network as a function from patches to probabilities; the network moves to the device."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.formats.records import block_record, write_record
@@ -59,6 +61,8 @@ def probability_key(pair_key: str, member: Member) -> str:
         "backend": f"{run.backend}-{run.device}",
         "batch": run.batch,
     }
+    if run.channels_last:
+        parts["layout"] = "channels_last"
     if member.calibration is not None:
         parts["calibration"] = member.calibration.key
     return content_key("probability", parts)
@@ -81,7 +85,10 @@ def open_forward(
     """
     if execution.backend == "openvino":
         return make_openvino_forward(folder, card, execution, calibration)
-    return make_forward(load_network(folder, card), execution)
+    network = load_network(folder, card)
+    if execution.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    return make_forward(network, execution)
 
 
 def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward) -> None:

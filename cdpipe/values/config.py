@@ -163,7 +163,7 @@ class Predict(Section):
     overlap: float = Field(default=0.25, ge=0, lt=1)
     tta: Literal["d4", "none"] = "d4"
     backend: Backend = "torch"
-    precision: Precision | Literal["int8"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     threshold: Share | Auto | dict[str, Share | Auto] = "auto"
     model_rasters: bool = False
 
