@@ -36,6 +36,12 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of engines for these tests alone, those in Ray's workers too: set before Ray starts."""
+    os.environ["CDPIPE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """Ray on this machine's CPUs, for all tests that call jobs in this process: it takes seconds to start."""

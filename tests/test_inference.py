@@ -13,7 +13,8 @@ from torch import nn
 
 from cdpipe.arrays.blend import blend_weights
 from cdpipe.models import build_model
-from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
+from cdpipe.stages.inference import Execution, Forward, Placement, predict_window
+from cdpipe.stages.torch_backend import make_forward
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, tiles_in
 

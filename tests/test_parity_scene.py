@@ -17,7 +17,8 @@ from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_mod
 from cdpipe.formats.stored_pair import load_pair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
 from cdpipe.models import build_model, load_published
-from cdpipe.stages.inference import Execution, Placement, make_forward, predict_window
+from cdpipe.stages.inference import Execution, Placement, predict_window
+from cdpipe.stages.torch_backend import make_forward
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid
 

@@ -35,6 +35,11 @@ class Recipe:
     statistics: str
     together: bool
 
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input."""
+        return 1 if self.kind == "difference" else 2 * len(self.roles)
+
 
 @dataclass(frozen=True, slots=True)
 class DateScaling:

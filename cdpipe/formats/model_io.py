@@ -121,6 +121,20 @@ def check_trained(folder: Path, card: ModelCard) -> None:
         )
 
 
+def check_weights(folder: Path, card: ModelCard) -> None:
+    """Refuse weights that are not the ones the card names.
+
+    Raises:
+        IntegrityError: If they are missing or others.
+    """
+    try:
+        whole = hash_file(folder / WEIGHTS) == card.weights_sha256
+    except OSError as error:
+        raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
+    if not whole:
+        raise IntegrityError(f"model {folder}: {WEIGHTS} is not the file that {CARD} describes (SHA-256 differs)")
+
+
 def load_network(folder: Path, card: ModelCard) -> "nn.Module":
     """Build a model's network with its weights, in evaluation mode on the CPU.
 
@@ -133,17 +147,15 @@ def load_network(folder: Path, card: ModelCard) -> "nn.Module":
 
     from cdpipe.models import build_model
 
-    path = folder / WEIGHTS
     try:
         # what would be fetched is overwritten right away
         options = {name: value for name, value in card.arguments.items() if name != "encoder_weights"}
         network = build_model(card.architecture, **options)
     except ValueError as error:
         raise InputError(f"model {folder}: {CARD}: {error}") from None
+    check_weights(folder, card)
     try:
-        if hash_file(path) != card.weights_sha256:
-            raise IntegrityError(f"model {folder}: {WEIGHTS} is not the file that {CARD} describes (SHA-256 differs)")
-        network.load_state_dict(safetensors.torch.load_file(path))
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):

@@ -8,14 +8,19 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.normalisation import date_scaling, model_input
 from cdpipe.arrays.statistics import measure
-from cdpipe.formats.model_io import check_trained, load_network, read_card
-from cdpipe.stages.inference import Execution, Placement, make_forward, predict_window
+from cdpipe.formats.model_io import check_trained, read_card
+from cdpipe.stages.inference import Execution, Placement, predict_window
+from cdpipe.stages.prediction import open_forward
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, patch_stride
 
+TTA = ("d4", "none")
+BACKENDS = ("torch", "openvino")
+PRECISIONS = ("float32", "bfloat16")
 
-def predict_array(
+
+def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go by name)
     before: NDArray[Any],
     after: NDArray[Any],
     model: str | Path,
@@ -23,6 +28,8 @@ def predict_array(
     observed: NDArray[np.bool_] | None = None,
     overlap: float = 0.25,
     tta: str = "d4",
+    backend: str = "torch",
+    precision: str = "float32",
 ) -> NDArray[np.float32]:
     """Probability of change between two images of one place, pixel on pixel.
 
@@ -34,19 +41,23 @@ def predict_array(
             not finite never count. Per-date statistics leave out what is False here, at either date.
         overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1.
         tta: ``d4`` (mean of the eight flips and rotations) or ``none``.
+        backend: ``torch`` or ``openvino``, either on the CPU.
+        precision: ``float32`` or ``bfloat16``; int8 needs training pairs, and so a configuration.
 
     Returns:
         (height, width) float32 in 0..1; NaN where not observed.
 
     Raises:
-        ValueError: If the arrays' shapes do not fit, or there is no such augmentation.
+        ValueError: If the arrays' shapes do not fit, or there is no such augmentation, backend or precision.
+        ConfigError: If the backend cannot be had here.
         InputError: If there is no such model or no pixel is observed.
     """
     card = read_card(Path(model))
     check_trained(Path(model), card)
     _check(before, after, observed, card.roles)
-    if tta not in ("d4", "none"):
-        raise ValueError(f"expected tta d4 or none, got {tta!r}")
+    for name, value, known in (("tta", tta, TTA), ("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise ValueError(f"expected {name} {' or '.join(known)}, got {value!r}")
     usable = True if observed is None else observed
     own = [np.isfinite(date).all(axis=0) & usable for date in (before, after)]
     both = own[0] & own[1]
@@ -60,7 +71,7 @@ def predict_array(
     ]
     scene = model_input((before, after), both, (scalings[0], scalings[1]))
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
-    forward = make_forward(load_network(Path(model), card), Execution(tta, "float32", "cpu", 1))
+    forward = open_forward(Path(model), card, Execution(tta, precision, "cpu", 1, backend))
     return predict_window(forward, 1, scene, both, place)
 
 

@@ -39,9 +39,7 @@ def _missing_records(root: Path, folder: Path) -> list[str]:
             array = open_layer(group, name)
         except IntegrityError:
             continue
-        rows, cols = (
-            count_tiles(length, side) for length, side in zip(array.shape, array.shards or array.chunks, strict=True)
-        )
+        rows, cols = (count_tiles(length, side) for length, side in zip(array.like.side, array.like.block, strict=True))
         records = (folder / f"{row}_{col}.json" for row in range(rows) for col in range(cols))
         return [str(path.relative_to(root)) for path in records if not path.is_file()]
     return []

@@ -10,7 +10,8 @@ from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import write_block
 from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.inference import Execution, Forward, Placement, make_forward, predict_window
+from cdpipe.stages.calibration import Calibration
+from cdpipe.stages.inference import Execution, Forward, Placement, predict_window
 from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.keys import content_key
@@ -29,6 +30,7 @@ class Member:
         weight: Share of that name in the ensemble (any positive number).
         overlap: Overlap of neighbouring patches as a share of the patch.
         execution: How it is run.
+        calibration: What it is calibrated on, where it is run in int8.
     """
 
     card: ModelCard
@@ -38,6 +40,7 @@ class Member:
     weight: float
     overlap: float
     execution: Execution
+    calibration: Calibration | None = None
 
     def lattice(self, pair: StoredPair) -> PatchGrid:
         """Where this model's patches lie on a pair."""
@@ -47,23 +50,44 @@ class Member:
 def probability_key(pair_key: str, member: Member) -> str:
     """Key of what a model says about a pair."""
     run = member.execution
-    return content_key(
-        "probability",
-        {
-            "pair": pair_key,
-            "model": member.card.key,
-            "stride": patch_stride(member.card.patch, member.overlap),
-            "tta": run.tta,
-            "precision": run.precision,
-            "backend": f"torch-{run.device}",
-            "batch": run.batch,
-        },
-    )
+    parts = {
+        "pair": pair_key,
+        "model": member.card.key,
+        "stride": patch_stride(member.card.patch, member.overlap),
+        "tta": run.tta,
+        "precision": run.precision,
+        "backend": f"{run.backend}-{run.device}",
+        "batch": run.batch,
+    }
+    if run.channels_last:
+        parts["layout"] = "channels_last"
+    if member.calibration is not None:
+        parts["calibration"] = member.calibration.key
+    return content_key("probability", parts)
 
 
 def load_forward(member: Member) -> Forward:
-    """A member's network, ready to run."""
-    return make_forward(load_network(member.folder, member.card), member.execution)
+    """A member's network, ready to run by its backend; see :func:`open_forward`."""
+    return open_forward(member.folder, member.card, member.execution, member.calibration)
+
+
+def open_forward(
+    folder: Path, card: ModelCard, execution: Execution, calibration: Calibration | None = None
+) -> Forward:
+    """A model, ready to run.
+
+    Raises:
+        ConfigError: If the backend cannot be had here.
+        InputError: If there is no such network, or its weights are not finite.
+        IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
+    """
+    if execution.backend == "openvino":
+        from cdpipe.stages.openvino_backend import make_openvino_forward
+
+        return make_openvino_forward(folder, card, execution, calibration)
+    from cdpipe.stages.torch_backend import make_forward
+
+    return make_forward(load_network(folder, card), execution)
 
 
 def is_predicted(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member) -> bool:

@@ -18,8 +18,8 @@ from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.metrics import ScoreHistogram, best_threshold, counts_by_threshold
 from cdpipe.formats.model_io import load_network, read_card
 from cdpipe.models import build_model
-from cdpipe.stages.inference import make_forward
 from cdpipe.stages.samples import Sampler, draw_sample, index_cells
+from cdpipe.stages.torch_backend import make_forward
 from cdpipe.stages.train_job import TrainJob, Worker, execution
 from cdpipe.stages.validation import HALF, validate
 from cdpipe.values.config import Train

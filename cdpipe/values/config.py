@@ -13,6 +13,7 @@ Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bfloat16"]
+Backend = Literal["torch", "openvino"]
 NoData = float | Literal["none"]
 
 
@@ -150,6 +151,9 @@ class Predict(Section):
     (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
     change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
     model that votes, or ``auto``: fitted on pairs that the models did not learn from.
+
+    ``backend`` runs the networks: ``torch``, or ``openvino``, which is made for CPUs. ``precision`` is what they
+    compute in; ``int8`` is of OpenVINO alone, and calibrated on the training pairs.
     """
 
     models: tuple[Path, ...] = ()
@@ -158,7 +162,8 @@ class Predict(Section):
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     overlap: float = Field(default=0.25, ge=0, lt=1)
     tta: Literal["d4", "none"] = "d4"
-    precision: Precision = "auto"
+    backend: Backend = "torch"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     threshold: Share | Auto | dict[str, Share | Auto] = "auto"
     model_rasters: bool = False
 
@@ -166,6 +171,8 @@ class Predict(Section):
     def _check(self) -> "Predict":
         if isinstance(self.threshold, dict) and self.ensemble == "mean":
             raise ValueError("threshold: a mean has one threshold; for one of each model choose ensemble: vote")
+        if self.precision == "int8" and self.backend != "openvino":
+            raise ValueError(f"precision: int8 needs backend: openvino, got backend: {self.backend}")
         return self
 
 

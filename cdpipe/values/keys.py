@@ -5,7 +5,17 @@ import json
 from typing import Any
 
 # Stands in for the code: raise a stage's number when a change to it changes what it writes.
-FORMATS = {"pair": 1, "label": 1, "model": 1, "probability": 1, "change": 1, "raster": 1, "picture": 1}
+FORMATS = {
+    "pair": 1,
+    "label": 1,
+    "model": 1,
+    "calibration": 1,
+    "engine": 1,
+    "probability": 1,
+    "change": 1,
+    "raster": 1,
+    "picture": 1,
+}
 
 
 def content_key(kind: str, ingredients: dict[str, Any]) -> str:

@@ -1,11 +1,17 @@
 """``cdpipe pipeline``: ingest, train, predict and evaluate, one after the other."""
 
+from cdpipe.stages.run_plan import check_backend
 from cdpipe.verbs import evaluate, ingest, predict, train
 from cdpipe.verbs.session import Session
 
 
 def run(session: Session) -> None:
-    """Run all stages; each does what is missing."""
+    """Run all stages; each does what is missing.
+
+    Raises:
+        ConfigError: If what the last of them need is not installed.
+    """
+    check_backend(session.config, "cpu")
     if session.dry_run:
         ingest.run(session, for_training=True)
         session.say("then: train, predict, evaluate (their plans need the ingested store)")

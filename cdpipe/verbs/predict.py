@@ -60,7 +60,7 @@ def run(session: Session) -> None:
     if session.dry_run:
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if session.config.resources.gpus != 0 and torch.cuda.is_available() else "cpu"
         _show_plan(session, planned, sources, plan_members(session.config, sources, device))
         return
     forget_attempts(session.workspace)

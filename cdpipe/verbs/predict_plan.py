@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from cdpipe.formats.model_io import read_card
+from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.model_plan import trained_model
+from cdpipe.stages.pair_plan import labelled_pair
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.run_plan import ModelSource, PredictJob, is_stored, missing_roles, plan_members, plan_uses
-from cdpipe.values.errors import InputError
+from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.verbs.session import Session
 from cdpipe.verbs.threshold import Planned
 from cdpipe.verbs.train import jobs_for, training_folds
@@ -15,9 +17,15 @@ from cdpipe.verbs.train import jobs_for, training_folds
 def plan_run(
     session: Session, planned: Planned, members: tuple[Member, ...], splits: dict[str, str]
 ) -> tuple[PredictJob, dict[str, str]]:
-    """Which members predict each pair; and the pairs that thresholds may be fitted on, with what they are."""
+    """Which members predict each pair; and the pairs that thresholds may be fitted on, with what they are.
+
+    Raises:
+        ConfigError: If there are no pairs to calibrate int8 on.
+    """
     own = not session.config.predict.models
     folds = training_folds(session, [item for item, _ in planned]) if own else {}
+    if session.config.predict.precision == "int8":
+        members = _calibrated(session, planned, members, splits, folds)
     pairs = tuple(stored for _, stored in planned)
     uses = tuple(plan_uses(members, folds.get(pair.pair_id)) for pair in pairs)
     unseen = dict.fromkeys(folds, "out-of-fold")
@@ -26,11 +34,35 @@ def plan_run(
     return PredictJob(session.workspace, pairs, members, uses), unseen
 
 
+def _calibrated(
+    session: Session,
+    planned: Planned,
+    members: tuple[Member, ...],
+    splits: dict[str, str],
+    folds: dict[str, int],
+) -> tuple[Member, ...]:
+    """The members with the pairs that they are calibrated on: the training pairs, but for a model's own fold."""
+    train = [item for item, _ in planned if splits.get(item.pair.pair_id) == "train"]
+    pairs = [pair for item in train if (pair := labelled_pair(session.workspace, item)) is not None]
+    if not pairs:
+        raise ConfigError(
+            "predict.precision: int8 is calibrated on labelled pairs of the split train, and the store has none; "
+            "ingest some with this configuration, or choose bfloat16 or float32"
+        )
+    chosen = []
+    for member in members:
+        seen = (each for each in pairs if member.fold is None or folds.get(each.pair.pair_id) != member.fold)
+        chosen.append(replace(member, calibration=Calibration(session.workspace, tuple(seen))))
+    return tuple(chosen)
+
+
 def prefer_stored(session: Session, job: PredictJob, sources: list[ModelSource]) -> PredictJob:
     """The run as it is, or with what the other kind of device has stored, where that is all there and this is not.
 
     So a laptop may set other thresholds and weights for what a cluster's GPUs have predicted.
     """
+    if session.config.predict.backend != "torch":
+        return job
     everything = range(len(job.pairs))
     other = "cpu" if job.members[0].execution.device == "cuda" else "cuda"
     stored = replace(job, members=plan_members(session.config, sources, other))

@@ -1,0 +1,59 @@
+"""What an int8 network is calibrated on: windows of training pairs, the same ones wherever it is built."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.normalisation import Recipe
+from cdpipe.formats.stored_pair import LabelledPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.samples import Sampler, draw_sample, index_cells
+from cdpipe.values.errors import InputError
+from cdpipe.values.keys import content_key
+
+WINDOWS = 32
+CHANGED_SHARE = 0.5  # windows without change decide what counts as none, those with it how far activations reach
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Pairs that windows are drawn from.
+
+    Attributes:
+        workspace: Where they lie.
+        pairs: The pairs, with labels.
+    """
+
+    workspace: Workspace
+    pairs: tuple[LabelledPair, ...]
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides which pixels the windows hold."""
+        pairs = sorted([each.pair.key, each.label_key] for each in self.pairs)
+        return content_key("calibration", {"pairs": pairs, "windows": WINDOWS, "changed": CHANGED_SHARE})
+
+
+def calibration_windows(calibration: Calibration, recipe: Recipe, patch: int) -> Iterator[NDArray[np.float32]]:
+    """Draw the windows as training does, half of them where there is change.
+
+    Args:
+        calibration: The pairs, in any order.
+        recipe: What the network eats.
+        patch: Side of a window in pixels.
+
+    Yields:
+        (1, channel, patch, patch), :data:`WINDOWS` times.
+
+    Raises:
+        InputError: If no pixel of the pairs is both labelled and observed.
+    """
+    pairs = tuple(sorted(calibration.pairs, key=lambda each: (each.pair.key, each.label_key)))
+    pools = index_cells(calibration.workspace, pairs)
+    if not pools[0].size:
+        raise InputError("predict.precision: int8 is calibrated on training pairs, none of which has a labelled pixel")
+    sampler = Sampler(calibration.workspace, pairs, pools, patch, CHANGED_SHARE, recipe, seed=0)
+    for index in range(WINDOWS):
+        yield draw_sample(sampler, 0, index)[0][None]

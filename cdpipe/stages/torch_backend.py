@@ -1,0 +1,46 @@
+"""Networks as functions from patches to probabilities: run by torch, and augmented whatever runs them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cdpipe.arrays.tta import d4_mean, d4_views
+from cdpipe.stages.inference import Execution, Forward
+
+
+def make_forward(network: nn.Module, execution: Execution) -> Forward:
+    """Wrap a network as a function from patches to probabilities; the network moves to the device."""
+    device = torch.device(execution.device)
+    network = network.to(device).eval()
+    if execution.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    half = execution.precision == "bfloat16"
+
+    def logits(views: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            found: Tensor = network(views).float()
+        return found
+
+    return forward_of(logits, execution)
+
+
+def forward_of(logits: Callable[[Tensor], Tensor], execution: Execution) -> Forward:
+    """From views to probabilities of patches: augmentation around whatever computes logits, the same for all backends.
+
+    Args:
+        logits: From views (N, C, patch, patch) to float32 logits (N, 1, patch, patch), on the execution's device.
+        execution: How it is run.
+    """
+    augmented = execution.tta == "d4"
+
+    def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            x = torch.from_numpy(patches).to(execution.device)
+            probabilities = torch.sigmoid(logits(d4_views(x) if augmented else x))
+            mean = d4_mean(probabilities) if augmented else probabilities
+        return np.asarray(mean[:, 0].cpu().numpy(), np.float32)
+
+    return forward
