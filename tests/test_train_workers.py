@@ -45,6 +45,8 @@ def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> N
     assert len((card.parent / "history.csv").read_text().splitlines()) == 2
     assert 0 <= values["metrics"]["val_iou"] <= 1
     assert not (card.parent / "checkpoints").exists()
+    # the first worker alone writes curves
+    assert len(list((project.workspace / "tensorboard" / "unetplusplus" / card.parent.name).iterdir())) == 1
     before, after = (load_network(folder, read_card(folder)).state_dict() for folder in (start, card.parent))
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed

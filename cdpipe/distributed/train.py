@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node_cpus, total_gpus
 from cdpipe.formats.workspace import read_json, write_json
+from cdpipe.stages.curves import add_epoch, curves_folder
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.stages.training import train_model, write_checkpoint
 from cdpipe.values.config import Resources
@@ -111,7 +113,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         threads=min(config["threads"], 4) if device.type == "cpu" else 4,
         wrap=_share if world > 1 else lambda network: network,
         checkpoint=Path(checkpoint.path) if checkpoint else None,
-        save=_save,
+        save=_report if rank else partial(_save, curves_folder(job)),
         progress=_progress_writer(job) if rank == 0 else lambda *_: None,
     )
     train_model(job, worker)
@@ -122,13 +124,16 @@ def _share(network: nn.Module) -> nn.Module:
     return ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"find_unused_parameters": True})
 
 
-def _save(metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
-    """Hand an epoch's metrics and the state to Ray Train."""
-    if files is None:
-        ray.train.report(metrics)
-        return
+def _report(metrics: dict[str, Any], _files: dict[str, Any] | None) -> None:
+    """Hand an epoch's metrics to Ray Train."""
+    ray.train.report(metrics)
+
+
+def _save(curves: Path, metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
+    """Hand an epoch's metrics and the state to Ray Train, and the metrics to TensorBoard."""
+    add_epoch(curves, metrics)
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder), files)
+        write_checkpoint(Path(folder), files or {})
         crash_point("checkpoint-unreported")
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 

@@ -1,0 +1,30 @@
+"""Training curves for TensorBoard: ``tensorboard --logdir <workspace>/tensorboard``."""
+
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from cdpipe.stages.train_job import TrainJob
+
+
+def curves_folder(job: TrainJob) -> Path:
+    """Folder of a model's curves, not the model's own: its files are the same however often training was interrupted."""
+    return job.workspace.root / "tensorboard" / job.name / job.key
+
+
+def add_epoch(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Add an epoch to the curves, in a file of its own that is whole at once.
+
+    Args:
+        folder: See :func:`curves_folder`.
+        metrics: A row of the history: ``epoch``, and figures by name. What is there of this epoch and later ones, by a
+            process that was killed before they counted, is left out by TensorBoard.
+    """
+    epoch = metrics["epoch"]
+    with SummaryWriter(str(folder), purge_step=epoch, filename_suffix=f".{epoch:05d}") as writer:
+        for name, value in metrics.items():
+            if name != "epoch" and isinstance(value, Real):
+                writer.add_scalar(name, float(value), epoch)
