@@ -11,7 +11,7 @@ from cdpipe.stages.train_job import TrainJob
 
 
 def curves_folder(job: TrainJob) -> Path:
-    """Folder of a model's curves, not the model's own: its files are the same however often training was interrupted."""
+    """Folder of a model's curves; its own is the same however often training was interrupted, which these are not."""
     return job.workspace.root / "tensorboard" / job.name / job.key
 
 
