@@ -27,9 +27,9 @@ from cdpipe.stages import openvino_backend
 from cdpipe.stages.array_prediction import predict_array
 from cdpipe.stages.calibration import WINDOWS, Calibration, calibration_windows
 from cdpipe.stages.inference import Execution
-from cdpipe.stages.openvino_backend import engine_key
+from cdpipe.stages.openvino_backend import check_backend, engine_key
 from cdpipe.stages.prediction import Member, open_forward, probability_key
-from cdpipe.stages.run_plan import ModelSource, check_backend, plan_members
+from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.values.config import Predict
 from cdpipe.values.errors import ConfigError, InputError, IntegrityError
 from cdpipe.values.keys import content_key
@@ -90,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, calibration: Calibration) 
         torch.manual_seed(3)
         network = build_model(name, **arguments)
         card = ModelCard(name, name, arguments, RGB, "common", False, PATCH, "")
-        batch = torch.cat([torch.from_numpy(x) for x in calibration_windows(calibration, card.recipe, PATCH)])[:8]
+        batch = torch.cat([torch.from_numpy(x) for x in calibration_windows(calibration, card.recipe, PATCH)])[:4]
         wanted = (batch.abs().mean(1, keepdim=True) > batch.abs().mean()).float()
         optimiser = torch.optim.Adam(network.parameters(), 1e-3)
         for _ in range(6):
@@ -148,7 +148,8 @@ def test_weights_that_are_no_numbers_or_not_the_cards_are_refused(trained: Train
         open_forward(folder, card, way("openvino", "float32"))
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_an_engine_built_again_gives_the_same_bits(
     trained: Trained, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -279,7 +280,7 @@ def test_a_backend_that_cannot_run_is_refused_before_any_work(
     source = ModelSource(trained.folders["unetplusplus"], "unetplusplus")
     assert plan_members(config, [source], "cpu")[0].execution == way("openvino", "float32")
     with pytest.raises(ConfigError, match="openvino runs on CPUs, and there are GPUs here"):
-        check_backend(config, "cuda")
+        check_backend(config.predict, "cuda")
     project = make_project(tmp_path / "project", ["small"], predict={"backend": "openvino", "precision": "int8"})
     monkeypatch.setattr(openvino_backend, "find_spec", lambda name: None if name == "nncf" else name)
     result = call(project.arguments("pipeline"))

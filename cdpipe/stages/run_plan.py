@@ -12,7 +12,7 @@ from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Kind, Workspace
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.stages.inference import Execution
-from cdpipe.stages.openvino_backend import check_openvino
+from cdpipe.stages.openvino_backend import check_backend
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.values.config import Config
 from cdpipe.values.errors import ConfigError
@@ -107,7 +107,7 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
         ConfigError: If two share a name, the configuration names one that is not there, or the backend cannot run.
         InputError: If one cannot be read or was never trained.
     """
-    check_backend(config, device)
+    check_backend(config.predict, device)
     cards = [read_card(source.folder) for source in sources]
     for source, card in zip(sources, cards, strict=True):
         check_trained(source.folder, card)
@@ -127,22 +127,6 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
         for card, source in zip(cards, sources, strict=True)
         if source.name in chosen
     )
-
-
-def check_backend(config: Config, device: str) -> None:
-    """Refuse a backend that cannot run.
-
-    Raises:
-        ConfigError: If a package is missing, or it is made for CPUs and there are GPUs.
-    """
-    if config.predict.backend == "torch":
-        return
-    check_openvino(config.predict.precision)
-    if device == "cuda":
-        raise ConfigError(
-            "predict.backend: openvino runs on CPUs, and there are GPUs here, which torch uses; "
-            "set predict.backend: torch, or resources.gpus: 0"
-        )
 
 
 def _check_names(config: Config, names: Sequence[str]) -> None:

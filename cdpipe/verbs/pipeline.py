@@ -1,6 +1,6 @@
 """``cdpipe pipeline``: ingest, train, predict and evaluate, one after the other."""
 
-from cdpipe.stages.run_plan import check_backend
+from cdpipe.stages.openvino_backend import check_backend
 from cdpipe.verbs import evaluate, ingest, predict, train
 from cdpipe.verbs.session import Session
 
@@ -11,7 +11,7 @@ def run(session: Session) -> None:
     Raises:
         ConfigError: If what the last of them need is not installed.
     """
-    check_backend(session.config, "cpu")
+    check_backend(session.config.predict, "cpu")
     if session.dry_run:
         ingest.run(session, for_training=True)
         session.say("then: train, predict, evaluate (their plans need the ingested store)")

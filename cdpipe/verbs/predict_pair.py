@@ -9,7 +9,7 @@ from typing import Any
 
 from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.workspace import locked, write_atomically
-from cdpipe.stages.run_plan import check_backend
+from cdpipe.stages.openvino_backend import check_backend
 from cdpipe.values.errors import ConfigError
 from cdpipe.verbs import ingest, predict
 from cdpipe.verbs.console import make_console
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         "predict": {"models": [str(folder.resolve()) for folder in options.model]},
     }
     config = parse_config(values, Path.cwd(), options.set, "predict")
-    check_backend(config, "cpu")
+    check_backend(config.predict, "cpu")
     session = Session(config, make_console(), verbose=options.verbose)
     with locked(session.workspace), session.resources:
         write_atomically(catalog, text.getvalue().encode())
