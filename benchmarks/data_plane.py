@@ -3,7 +3,8 @@
 The real stage functions work on every block: read both dates and what was observed, normalise, cut into patches of
 256 pixels, blend, store probability and record, then the ensemble's probability and the mask. In one process with one
 thread (CPU seconds), and as the real Ray Data job with two workers (by the clock, from the second block on). Memory is
-kept between blocks by the settings of malloc that cdpipe's workers have. The read rate is that of reading the same windows and nothing else; patches are those of the scene.
+kept between blocks by the settings of malloc that cdpipe's workers have. The read rate is that of reading the same
+windows and nothing else; patches are those of the scene.
 """
 
 import argparse
