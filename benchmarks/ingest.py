@@ -19,16 +19,12 @@ import numpy as np
 import rasterio
 import rasterio.windows
 import rioxarray
-from affine import Affine
-from stored import BLOCK, ROLES, grid_of, make_pixels
+from stored import BLOCK, corner, make_job, write_scene
 from timing import Row, interleave, median_cpu, median_wall, show
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cdpipe.formats.catalog import Pair, Source
-from cdpipe.formats.config_file import parse_config
-from cdpipe.formats.workspace import Workspace, hash_file
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_pair, ingest_block
-from cdpipe.stages.pair_plan import plan_pair
+from cdpipe.formats.workspace import hash_file
+from cdpipe.stages.ingest import finish_pair, ingest_block
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import block_keys, tiles_in
 
@@ -50,35 +46,6 @@ def main() -> None:
     show(f"ingest of deflate GeoTIFFs, {options.size}² × 4 × 2 uint16", rows)
 
 
-def write_scene(path: Path, size: int, seed: int) -> None:
-    """Write a date's raster."""
-    grid = grid_of(size)
-    profile = {"driver": "GTiff", "width": size, "height": size, "count": len(ROLES), "dtype": "uint16"}
-    tiling = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 6}
-    place: dict[str, Any] = {"crs": grid.crs, "transform": Affine(*grid.transform)}
-    with rasterio.open(path, "w", **profile, **tiling, **place) as dataset:
-        for window in tiles_in(Window(0, 0, size, size), BLOCK):
-            dataset.write(make_pixels(window, seed), window=rasterio.windows.Window(*_corner(window)))
-
-
-def _corner(window: Window) -> tuple[int, int, int, int]:
-    return window.col, window.row, window.width, window.height
-
-
-def make_job(root: Path, work: Path) -> IngestJob:
-    """The ingest of the two rasters of a folder, with its groups made."""
-    sensor = {"bands": {role: number for number, role in enumerate(ROLES, 1)}}
-    values = {"name": "b", "catalog": "pairs.csv", "workspace": str(work), "sensors": {"s": sensor}}
-    config = parse_config(values, root)
-    before, after = (
-        Source(root / f"{name}.tif", "s", config.sensors["s"], (1, 2, 3, 4)) for name in ("before", "after")
-    )
-    pair = Pair("p", "p", before, after, ROLES)
-    job = IngestJob(Workspace(work), config, plan_pair(pair, config, {before.path: "0", after.path: "1"}))
-    create_pair_groups(job)
-    return job
-
-
 def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
     windows = list(tiles_in(Window(0, 0, size, size), BLOCK))
     paths = [root / "before.tif", root / "after.tif"]
@@ -87,7 +54,7 @@ def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
         for path in paths:
             with rasterio.open(path) as dataset:
                 for window in windows:
-                    dataset.read(window=rasterio.windows.Window(*_corner(window)))
+                    dataset.read(window=rasterio.windows.Window(*corner(window)))
 
     def by_cdpipe() -> None:
         shutil.rmtree(root / "work", ignore_errors=True)
