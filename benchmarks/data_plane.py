@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stored import store_scene
-from timing import Row, interleave, median_cpu, median_wall, show
+from timing import MALLOC, Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
@@ -30,8 +30,6 @@ from cdpipe.stages.prediction import Member, predict_block, probability_key
 from cdpipe.stages.run_plan import PredictJob, create_result_groups, plan_work
 
 PATCH = 256
-# cdpipe.distributed.cluster.MODEL_ENVIRONMENT without what is torch's; importing it would import Ray
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 
 def main() -> None:

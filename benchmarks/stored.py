@@ -1,20 +1,27 @@
-"""Pairs in a store for the benchmarks, written by the functions that ingesting uses; pixels are made up."""
+"""Made-up scenes for the benchmarks: as GeoTIFFs, and in a store, written by the functions that ingest uses."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+import rasterio.windows
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from cdpipe.arrays.statistics import Moments, measure, no_pixels
+from cdpipe.arrays.statistics import measure
+from cdpipe.formats.catalog import Pair, Source
+from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, pair_layers
 from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.ingest import IngestJob, create_pair_groups
+from cdpipe.stages.pair_plan import plan_pair
 from cdpipe.values.grid import Grid, Window
-from cdpipe.values.windows import CELL
+from cdpipe.values.windows import CELL, tiles_in
 
 ROLES = ("red", "green", "blue", "nir")
 BLOCK = 2048
@@ -38,6 +45,15 @@ def make_pixels(window: Window, seed: int) -> NDArray[np.uint16]:
     return np.stack(bands).clip(0, 1023).astype(np.uint16)
 
 
+def describe_scene(side: int) -> StoredPair:
+    """The pair that :func:`store_scene` stores; its statistics are those of the first pixels."""
+    corner = Window(0, 0, 512, 512)
+    mask = np.ones(corner.shape, np.bool_)
+    before, after = (measure(make_pixels(corner, date), mask, corner) for date in (0, 1))
+    facts = dict.fromkeys(("common", "per_date"), (before, after))
+    return StoredPair("p", f"{side:012d}", grid_of(side), BLOCK, ROLES, ((1.0, 0.0), (1.0, 0.0)), facts)
+
+
 def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | None = None) -> LabelledPair:
     """Store a labelled pair of (4, side, side) uint16.
 
@@ -46,13 +62,12 @@ def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | Non
         side: Of the scene, in pixels.
         observed: Rows and columns of the blocks that are observed; by default all. The rest is stored all the same.
     """
-    workspace, grid = Workspace(root), grid_of(side)
-    pair = StoredPair("p", f"{side:012d}", grid, BLOCK, ROLES, ((1.0, 0.0), (1.0, 0.0)), {})
+    workspace, pair = Workspace(root), describe_scene(side)
+    grid = pair.grid
     group, labels = (workspace.group(kind, "p", pair.key) for kind in ("pairs", "labels"))  # type: ignore[arg-type]
     create_group(group, pair_layers(ROLES, "uint16", "uint16"), grid, BLOCK, {})
     create_group(labels, LABEL_LAYERS, grid, BLOCK, {})
     chosen = None if observed is None else set(observed)
-    moments: list[Moments] = [no_pixels(len(ROLES)), no_pixels(len(ROLES))]
     for key in pair.blocks():
         window = pair.window(key)
         seen = chosen is None or (key.block_row, key.block_col) in chosen
@@ -61,16 +76,11 @@ def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | Non
             shape = (len(ROLES), *window.shape)
             values: NDArray[Any] = make_pixels(window, date) if seen else np.zeros(shape, np.uint16)
             write_block(group, name, window, values)
-            # a sixteenth is enough: only a mean and a deviation are made of it
-            corner = Window(window.row, window.col, *(-(-length // 4) for length in window.shape))
-            mask = valid[: corner.height, : corner.width] == 3
-            moments[date] += measure(values[:, : corner.height, : corner.width], mask, corner)
         write_block(group, "valid", window, valid)
         label = _make_label(window)
         write_block(labels, "label", window, label)
         write_block(labels, "cells", cell_window(window), _count(label, valid))
-    facts = dict.fromkeys(("common", "per_date"), (moments[0], moments[1]))
-    return LabelledPair(StoredPair("p", pair.key, grid, BLOCK, ROLES, pair.units, facts), pair.key)
+    return LabelledPair(pair, pair.key)
 
 
 def _make_label(window: Window) -> NDArray[np.uint8]:
@@ -85,3 +95,34 @@ def _count(label: NDArray[np.uint8], valid: NDArray[np.uint8]) -> NDArray[np.uin
         for mask in (label < 255, label == 1)
     ]
     return np.stack(cells).astype(np.uint16)
+
+
+def write_scene(path: Path, size: int, seed: int, *, diagonal: bool = False) -> None:
+    """Write a date's raster; with ``diagonal``, blocks that do not lie there stay empty."""
+    grid = grid_of(size)
+    profile = {"driver": "GTiff", "width": size, "height": size, "count": len(ROLES), "dtype": "uint16"}
+    tiling = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 6}
+    place: dict[str, Any] = {"crs": grid.crs, "transform": Affine(*grid.transform)}
+    with rasterio.open(path, "w", **profile, **tiling, **place) as dataset:
+        for window in tiles_in(Window(0, 0, size, size), BLOCK):
+            if not diagonal or window.row == window.col:
+                dataset.write(make_pixels(window, seed), window=rasterio.windows.Window(*corner(window)))
+
+
+def corner(window: Window) -> tuple[int, int, int, int]:
+    """A window as rasterio takes it: column, row, width, height."""
+    return window.col, window.row, window.width, window.height
+
+
+def make_job(root: Path, work: Path) -> IngestJob:
+    """The ingest of the two rasters of a folder, with its groups made."""
+    sensor = {"bands": {role: number for number, role in enumerate(ROLES, 1)}}
+    values = {"name": "b", "catalog": "pairs.csv", "workspace": str(work), "sensors": {"s": sensor}}
+    config = parse_config(values, root)
+    before, after = (
+        Source(root / f"{name}.tif", "s", config.sensors["s"], (1, 2, 3, 4)) for name in ("before", "after")
+    )
+    pair = Pair("p", "p", before, after, ROLES)
+    job = IngestJob(Workspace(work), config, plan_pair(pair, config, {before.path: "0", after.path: "1"}))
+    create_pair_groups(job)
+    return job

@@ -8,12 +8,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+# cdpipe.distributed.cluster.MODEL_ENVIRONMENT without what is torch's; importing it would import Ray
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,11 @@ def show(title: str, rows: Sequence[Row]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def peak_memory(script: Path, *arguments: str) -> int:
+def peak_memory(script: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> int:
     """Peak resident memory in bytes (VmHWM) of a script in a process of its own, which prints what it reached last."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(environment or {})}
     done = subprocess.run(  # noqa: S603 (our own script)
-        [sys.executable, str(script), *arguments], check=True, capture_output=True, text=True, env=environment
+        [sys.executable, str(script), *arguments], check=True, capture_output=True, text=True, env=variables
     )
     return int(done.stdout.split()[-1])
 

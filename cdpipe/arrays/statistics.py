@@ -5,7 +5,7 @@ are rounded once per fixed 256 x 256 cell of the scene. Adding them is exact, so
 workers or order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,6 +19,7 @@ from cdpipe.values.windows import CHUNK, tiles_in
 # Of the mean square: less is what rounding leaves of a constant scene in floating point (it may even be negative),
 # and a deviation that float32, in which pixels are normalised, could not tell from 0.
 NEGLIGIBLE = Fraction(1, 2**46)
+DOT_PIXELS = 2**13  # so few that BLAS takes one thread, and that a core's cache holds all bands of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +111,58 @@ def measure(values: NDArray[Any], mask: NDArray[np.bool_], window: Window) -> Mo
         mask: (height, width), True where a pixel counts.
         window: Where the block lies on the scene; cells are anchored at the scene's origin.
     """
+    narrow = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
+    return _measure_narrow(values, mask, window) if narrow else _measure_wide(values, mask, window)
+
+
+def _measure_narrow(values: NDArray[Any], mask: NDArray[np.bool_], window: Window) -> Moments:
+    """Of 8- or 16-bit pixels: whole numbers, exact in any order."""
+    bands, count = len(values), 0
+    sums, products = [0] * bands, [[0] * bands for _ in range(bands)]
+    pairs = [(i, j) for i in range(bands) for j in range(i, bands)]
+    for cell, inside in _cells(mask, window):
+        # 2^16 pixels of squares below 2^32 stay below 2^53, so sums of doubles are exact
+        pixels = _flat(values[:, *cell], inside)
+        count += int(np.count_nonzero(inside))
+        for band, added in enumerate(pixels.sum(axis=1).tolist()):
+            sums[band] += int(added)
+        for start in range(0, pixels.shape[1], DOT_PIXELS):
+            piece = pixels[:, start : start + DOT_PIXELS]
+            for i, j in pairs:
+                products[i][j] += int(np.dot(piece[i], piece[j]))
+    return Moments(
+        count,
+        tuple(map(Fraction, sums)),
+        tuple(tuple(Fraction(products[min(i, j)][max(i, j)]) for j in range(bands)) for i in range(bands)),
+    )
+
+
+def _measure_wide(values: NDArray[Any], mask: NDArray[np.bool_], window: Window) -> Moments:
+    """Of wider pixels: each cell's sums are rounded, in an order that depends on nothing else."""
     total = no_pixels(len(values))
-    for cell in tiles_in(window, CHUNK):
-        rows, cols = cell.slices_in(window)
-        inside = mask[rows, cols]
-        if inside.any():
-            total += _measure_cell(values[:, rows, cols], inside)
+    for cell, inside in _cells(mask, window):
+        pixels = _flat(values[:, *cell], inside)
+        # a BLAS product would add in an order that depends on its threads
+        products = {
+            (i, j): Fraction(float((a * pixels[j]).sum())) for i, a in enumerate(pixels) for j in range(i, len(pixels))
+        }
+        total += Moments(
+            int(np.count_nonzero(inside)),
+            tuple(map(Fraction, pixels.sum(axis=1).tolist())),
+            tuple(tuple(products[min(i, j), max(i, j)] for j in range(len(pixels))) for i in range(len(pixels))),
+        )
     return total
 
 
-def _measure_cell(values: NDArray[Any], inside: NDArray[np.bool_]) -> Moments:
-    pixels = np.where(inside, values, values.dtype.type(0)).reshape(len(values), -1).astype(np.float64)
-    sums = pixels.sum(axis=1)
-    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
-        # 2^16 pixels of squares below 2^32 stay below 2^53: exact in any order, so the fast product may be used
-        products = pixels @ pixels.T
-    else:
-        # a BLAS product would add in an order that depends on its threads
-        products = np.array([[(a * b).sum() for b in pixels] for a in pixels])
-    return Moments(
-        int(inside.sum()),
-        tuple(map(Fraction, sums.tolist())),
-        tuple(tuple(map(Fraction, row)) for row in products.tolist()),
-    )
+def _cells(mask: NDArray[np.bool_], window: Window) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
+    """Slices of each cell of a block in which a pixel counts, and which do."""
+    for cell in tiles_in(window, CHUNK):
+        slices = cell.slices_in(window)
+        if mask[slices].any():
+            yield slices, mask[slices]
+
+
+def _flat(values: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(band, pixels) in double precision, 0 where a pixel does not count."""
+    chosen = values if inside.all() else np.where(inside, values, values.dtype.type(0))
+    return np.ascontiguousarray(chosen, np.float64).reshape(len(values), -1)

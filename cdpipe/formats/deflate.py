@@ -12,20 +12,29 @@ from typing import Any
 
 import numpy as np
 import rasterio.windows
+from numpy.typing import NDArray
 from rasterio.enums import Interleaving
 
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
+STRIP = 16  # rows
 STEP = 2**20  # bytes to inflate at a time: a stream may hold a thousand times its own length
 
 Block = tuple[int, int]  # row and column among the blocks
 
 
-def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Window) -> None:
+def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Window, values: NDArray[Any]) -> None:
     """Compare the blocks of a window, which GDAL has just read and still holds, with their checksums.
 
     Files of other formats and compressions pass.
+
+    Args:
+        dataset: The open raster.
+        path: Its file.
+        bands: Numbers of the bands that were read.
+        window: The pixels that were read.
+        values: (band, height, width) of them.
 
     Raises:
         InputError: If a block is damaged.
@@ -42,7 +51,8 @@ def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Windo
                 if length < 4:  # a block that is not stored holds zeros
                     continue
                 file.seek(offset + length - 4)
-                if _has_sum(dataset, part, block, file.read(4)):
+                tile = _read_block(dataset, part, block, (bands, window, values))
+                if tile is not None and _has_sum(dataset, tile, file.read(4)):
                     continue
                 file.seek(offset)
                 if not _is_whole(dataset, part, block, file.read(length)):
@@ -59,14 +69,30 @@ def _number(dataset: Any, name: str, part: list[int]) -> int:
     return int(dataset.get_tag_item(name, "TIFF", bidx=part[0]) or 0)
 
 
-def _has_sum(dataset: Any, part: list[int], block: Block, expected: bytes) -> bool:
-    """Whether a block's pixels have the checksum; False also where that cannot be told from them, as at the edges."""
+def _read_block(
+    dataset: Any, part: list[int], block: Block, known: tuple[Sequence[int], Window, NDArray[Any]]
+) -> NDArray[Any] | None:
+    """(band, height, width) of a block, from pixels that are known or from GDAL; None where it hangs over the edge."""
     height, width = dataset.block_shapes[0]
-    top, left = block[0] * height, block[1] * width
-    if top + height > dataset.height or left + width > dataset.width:
-        return False
-    values = dataset.read(part, window=rasterio.windows.Window(left, top, width, height))
-    encoded = np.ascontiguousarray(np.moveaxis(values, 0, -1)).view(f"u{values.itemsize}")
+    place = Window(block[0] * height, block[1] * width, height, width)
+    if place.stop_row > dataset.height or place.stop_col > dataset.width:
+        return None
+    bands, window, values = known
+    if place.intersect(window) == place and set(part) <= set(bands):
+        rows, cols = place.slices_in(window)
+        first = list(bands).index(part[0])
+        if [*bands[first : first + len(part)]] == part:
+            return values[first : first + len(part), rows, cols]
+        return values[[list(bands).index(band) for band in part], rows, cols]
+    return np.asarray(dataset.read(part, window=rasterio.windows.Window(place.col, place.row, width, height)))
+
+
+def _has_sum(dataset: Any, tile: NDArray[Any], expected: bytes) -> bool:
+    """Whether a block's pixels have the checksum."""
+    encoded = np.empty((*tile.shape[1:], len(tile)), f"u{tile.itemsize}")
+    for top in range(0, len(encoded), STRIP):  # which stays in a core's cache while its bands are interleaved
+        for band, values in enumerate(tile):
+            encoded[top : top + STRIP, :, band] = values[top : top + STRIP].view(encoded.dtype)
     if dataset.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR") == "2":
         encoded[:, 1:] -= encoded[:, :-1].copy()
     return zlib.adler32(encoded.data).to_bytes(4, "big") == expected

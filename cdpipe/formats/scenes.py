@@ -189,7 +189,7 @@ def read_values(dataset: Any, path: Path, bands: Sequence[int], window: Window) 
     with raster_errors(path):
         part = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         values = np.asarray(dataset.read(list(bands), window=part))
-        verify_deflate(dataset, path, bands, window)
+        verify_deflate(dataset, path, bands, window, values)
         return values
 
 

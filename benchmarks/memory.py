@@ -1,0 +1,94 @@
+"""Peak memory of a worker (VmHWM of a process of its own) over all blocks of scenes of 5k, 10k and 20k pixels a side.
+
+Ingest: the block function on a pair of deflate GeoTIFFs, 4 bands of uint16 each. Predict: block function and ensemble
+with a real network in float32, all eight views, of which it sees one block, since the rest is stored as not observed;
+and the same with a model that returns its input. So that large scenes are made quickly, only blocks on the diagonal
+hold land; the others are zeros, of the same size in memory. Malloc is set as cdpipe sets it for the workers of predict.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from stored import BLOCK, ROLES, describe_scene, make_job, store_scene, write_scene
+from timing import MALLOC, Row, own_peak, peak_memory, show
+
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.ingest import ingest_block
+from cdpipe.values.windows import block_keys
+
+NETWORK = "siamese_seresnext50"
+PARTS = ("ingest", "plane", "predict")
+
+
+def main() -> None:
+    """Measure and print, or be the process that is measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[5000, 10000, 20000])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        [size] = options.sizes
+        if options.part == "ingest":
+            _ingest(options.folder, size)
+        else:
+            _predict(options.folder, size, identity=options.part == "plane")
+        print(own_peak())
+        return
+    rows = []
+    targets = {"ingest": "<= 600 MiB, flat", "plane": "flat", "predict": "<= 2048 MiB, flat"}
+    for part, target in ((part, targets[part]) for part in options.parts):
+        peaks = {}
+        for size in options.sizes:
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = ["--part", part, "--folder", folder, "--sizes", str(size)]
+                _prepare(Path(folder), size, part)
+                peaks[size] = peak_memory(Path(__file__), *arguments, environment={} if part == "ingest" else MALLOC)
+        text = ", ".join(f"{size}: {peak / 2**20:.0f} MiB" for size, peak in peaks.items())
+        what = {"ingest": "ingest", "plane": "predict, identity", "predict": f"predict, {NETWORK}"}[part]
+        rows.append(Row(what, text, "smallest scene", peaks[options.sizes[-1]] / peaks[options.sizes[0]], target))
+    show("peak memory of a worker", rows)
+
+
+def _prepare(root: Path, size: int, part: str) -> None:
+    if part == "ingest":
+        for seed, name in enumerate(("before", "after")):
+            write_scene(root / f"{name}.tif", size, seed, diagonal=True)
+    else:
+        seen = 1 if part == "predict" else -(-size // BLOCK)  # one block is enough for the network
+        store_scene(root, size, [(number, number) for number in range(seen)])
+
+
+def _ingest(root: Path, size: int) -> None:
+    job = make_job(root, root / "work")
+    for key in block_keys("p", (size, size), BLOCK):
+        ingest_block(job, key, imagery=True, label=False)
+
+
+def _predict(root: Path, size: int, *, identity: bool) -> None:
+    import torch  # noqa: PLC0415 (would count in ingest's process)
+
+    from cdpipe.formats.model_io import ModelCard  # noqa: PLC0415
+    from cdpipe.models import build_model  # noqa: PLC0415
+    from cdpipe.stages.ensemble import ensemble_block, plan_ensemble  # noqa: PLC0415
+    from cdpipe.stages.inference import Execution, make_forward  # noqa: PLC0415
+    from cdpipe.stages.prediction import Member, predict_block, probability_key  # noqa: PLC0415
+    from cdpipe.stages.run_plan import PredictJob, create_result_groups  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    pair = describe_scene(size)
+    card = ModelCard("m", NETWORK, {}, ROLES[:3], "common", together=False, patch=256, weights_sha256="0")
+    execution = Execution("none" if identity else "d4", "float32", "cpu", 1)
+    member = Member(card, Path(), "m", None, 1.0, 0.0, execution)
+    ensemble = plan_ensemble([(probability_key(pair.key, member), 1.0)], 0.5)
+    create_result_groups(PredictJob(Workspace(root), (pair,), (member,), ((0,),), (ensemble,)), 0)
+    forward = (lambda patches: patches[:, 0]) if identity else make_forward(build_model(NETWORK), execution)
+    for key in pair.blocks():
+        predict_block(Workspace(root), pair, key, member, forward)
+        ensemble_block(Workspace(root), pair, key, ensemble)
+
+
+if __name__ == "__main__":
+    main()
