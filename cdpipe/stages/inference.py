@@ -44,6 +44,8 @@ def make_forward(network: "nn.Module", execution: Execution) -> Forward:
 
     device = torch.device(execution.device)
     network = network.to(device).eval()
+    if device.type == "cuda":
+        network = network.to(memory_format=torch.channels_last)  # as its convolutions want it
     half = execution.precision == "bfloat16"
 
     def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,7 +25,15 @@ from cdpipe.stages.splits import known_splits
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.verbs.console import duration, progress, size
-from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, prefer_stored, with_needed_bands
+from cdpipe.verbs.predict_plan import (
+    choose_pairs,
+    gpu_members,
+    model_sources,
+    plan_run,
+    possible_members,
+    prefer_stored,
+    with_needed_bands,
+)
 from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, stored_pairs
 from cdpipe.verbs.threshold import Planned, find_thresholds
 
@@ -70,7 +78,9 @@ def run(session: Session) -> None:
         session.start_ray()
         from cdpipe.distributed.cluster import total_gpus
 
-        plan = _plan(session, planned, sources, "cuda" if total_gpus() else "cpu")
+        on_gpus = total_gpus() > 0
+        members = gpu_members(session, sources) if on_gpus else plan_members(session.config, sources, "cpu")
+        plan = _plan(session, planned, sources, members)
         published = _predict(session, plan)
         if not published:
             raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
@@ -91,10 +101,10 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
     manifest = read_manifest(session.run_folder)
     if manifest is None:
         return None
-    for device in ("cpu", "cuda"):
+    for members in possible_members(session, sources):
         session.looking = True
         try:
-            plan = _plan(session, planned, sources, device)
+            plan = _plan(session, planned, sources, members)
         except (CdpipeError, Unfinished):  # what is wrong is said by the run that follows
             continue
         finally:
@@ -111,9 +121,8 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
     return None
 
 
-def _plan(session: Session, planned: Planned, sources: list[ModelSource], device: str) -> Plan:
+def _plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> Plan:
     """Find out what the run is made of; thresholds may have to be fitted, and pairs predicted for that."""
-    members = plan_members(session.config, sources, device)
     planned = with_needed_bands(session, planned, members)
     splits = known_splits([item for item, _ in planned])
     job, unseen = plan_run(session, planned, members, splits)

@@ -1,8 +1,10 @@
 """What ``cdpipe predict`` works with: models, the pairs that have their bands, who predicts which pair."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from cdpipe.formats.model_io import read_card
+from cdpipe.stages.device_batch import batch_name, remember_batches, remembered_batches, with_batches
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.run_plan import ModelSource, PredictJob, is_stored, missing_roles, plan_members, plan_uses
@@ -32,12 +34,39 @@ def prefer_stored(session: Session, job: PredictJob, sources: list[ModelSource])
     So a laptop may set other thresholds and weights for what a cluster's GPUs have predicted.
     """
     everything = range(len(job.pairs))
-    other = "cpu" if job.members[0].execution.device == "cuda" else "cuda"
-    stored = replace(job, members=plan_members(session.config, sources, other))
-    if is_stored(job, everything) or not is_stored(stored, everything):
+    if is_stored(job, everything):
         return job
-    session.say(f"predict: uses the probabilities that are stored already, computed on {other}")
-    return stored
+    for members in possible_members(session, sources):
+        stored = replace(job, members=members)
+        if is_stored(stored, everything):
+            device = members[0].execution.device
+            session.say(f"predict: uses the probabilities that are stored already, computed on {device}")
+            return stored
+    return job
+
+
+def possible_members(session: Session, sources: list[ModelSource]) -> Iterator[tuple[Member, ...]]:
+    """The run's members as each kind of device would run them: CPUs, and GPUs with every batch that was probed here."""
+    yield plan_members(session.config, sources, "cpu")
+    members = plan_members(session.config, sources, "cuda")
+    yield members
+    for batches in remembered_batches(session.workspace).values():
+        yield with_batches(members, batches)
+
+
+def gpu_members(session: Session, sources: list[ModelSource]) -> tuple[Member, ...]:
+    """The run's members on the GPUs that Ray has; batches that are not known for them yet are probed."""
+    from cdpipe.distributed.cluster import gpu_kind
+    from cdpipe.distributed.predict import probe_batches
+
+    members, kind = plan_members(session.config, sources, "cuda"), gpu_kind()
+    known = remembered_batches(session.workspace).get(kind, {})
+    unknown = [member for member in members if batch_name(member) not in known]
+    if unknown:
+        session.say(f"predict: finds out how many patches suit a {kind}")
+        known = known | probe_batches(unknown)
+        remember_batches(session.workspace, kind, known)
+    return with_batches(members, known)
 
 
 def choose_pairs(
