@@ -23,11 +23,12 @@ from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import WEIGHTS, ModelCard, read_card, save_model
 from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.models import build_model, input_kind, model_names
-from cdpipe.stages import openvino_backend
+from cdpipe.stages import backends
 from cdpipe.stages.array_prediction import predict_array
+from cdpipe.stages.backends import check_backend
 from cdpipe.stages.calibration import WINDOWS, Calibration, calibration_windows
 from cdpipe.stages.inference import Execution
-from cdpipe.stages.openvino_backend import check_backend, engine_key
+from cdpipe.stages.openvino_backend import engine_key
 from cdpipe.stages.prediction import Member, open_forward, probability_key
 from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.values.config import Predict
@@ -282,7 +283,7 @@ def test_a_backend_that_cannot_run_is_refused_before_any_work(
     with pytest.raises(ConfigError, match="openvino runs on CPUs, and there are GPUs here"):
         check_backend(config.predict, "cuda")
     project = make_project(tmp_path / "project", ["small"], predict={"backend": "openvino", "precision": "int8"})
-    monkeypatch.setattr(openvino_backend, "find_spec", lambda name: None if name == "nncf" else name)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "nncf" else name)
     result = call(project.arguments("pipeline"))
     assert result.code == 2
     assert "precision int8 needs the package(s) nncf, not installed here; install" in " ".join(result.err.split())

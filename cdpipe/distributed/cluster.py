@@ -111,6 +111,12 @@ def total_gpus() -> int:
     return int(_resources().get("GPU", 0))
 
 
+def gpu_kind() -> str:
+    """Kind of the GPUs that Ray may schedule on; of several kinds the first by name."""
+    kinds = sorted(name for name in _resources() if name.startswith("accelerator_type:"))
+    return kinds[0].partition(":")[2] if kinds else "GPU"
+
+
 def _resources() -> dict[str, float]:
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return found

@@ -6,6 +6,7 @@ so that the job goes on around it.
 """
 
 import contextlib
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from ray.data import ActorPoolStrategy
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.formats.attempts import begin_attempt
+from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
-from cdpipe.stages.prediction import is_predicted, load_forward, predict_block
+from cdpipe.stages.prediction import Member, is_predicted, load_forward, predict_block
 from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.crash import crash_point
@@ -33,6 +35,7 @@ STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the be
 # Only where there are very many do they share tasks, which Ray Data would otherwise spend its time listing.
 # A thousand are listed in a second or so, and eight an actor leave none idle for long in the end.
 TASKS, TASKS_AN_ACTOR = 1000, 8
+BLOCKS_A_GPU = 3
 
 # What is done with a block, given the run, what is missing of the block, and the networks by their member's position.
 DoBlock = Callable[[PredictJob, BlockWork, Callable[[int], Forward]], None]
@@ -80,7 +83,12 @@ def predict_blocks(
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _Predictor,
         fn_constructor_args=(ray.put(job), ray.put(_pack(work)), do),
-        compute=ActorPoolStrategy(size=min(workers, len(tasks))),
+        compute=ActorPoolStrategy(
+            size=min(workers, len(tasks)),
+            # while one block has the GPU, the next is read and the last is written
+            max_concurrent_calls_per_actor=BLOCKS_A_GPU if gpus else None,
+            enable_true_multi_threading=gpus,
+        ),
         batch_size=1,
         # actors that held whole CPUs would leave none to feed them with on a small machine
         num_cpus=0 if gpus else 0.5,
@@ -116,6 +124,7 @@ class _Predictor:
         self.work: NDArray[np.int64] = ray.get(work)
         self.do = do
         self.forwards: dict[int, Forward] = {}
+        self.turn = threading.Lock()  # on a GPU several threads call this; one at a time has its memory
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         rows = self.work[int(batch["first"][0]) : int(batch["stop"][0])]
@@ -144,13 +153,29 @@ class _Predictor:
         return "", ""
 
     def _forward(self, index: int) -> Forward:
-        if index not in self.forwards:
-            import torch
+        with self.turn:
+            if index not in self.forwards:
+                import torch
 
-            # one thread: sums are then in one order on every machine, and two such actors beat one with two threads
-            torch.set_num_threads(1)
-            self.forwards[index] = load_forward(self.job.members[index])
-        return self.forwards[index]
+                # one thread: sums are then in one order on every machine, and two such actors beat one with two
+                torch.set_num_threads(1)
+                self.forwards[index] = _in_turn(load_forward(self.job.members[index]), self.turn)
+            return self.forwards[index]
+
+
+def _in_turn(forward: Forward, turn: threading.Lock) -> Forward:
+    def wait_and_forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        with turn:
+            return forward(patches)
+
+    return wait_and_forward
+
+
+def probe_batches(members: Sequence[Member]) -> Batches:
+    """Find the batch of each member on one of the GPUs; see :mod:`cdpipe.stages.device_batch`."""
+    remote = ray.remote(num_gpus=1, num_cpus=0)(probe_batch)
+    found = ray.get([remote.remote(member) for member in members])
+    return {batch_name(member): batch for member, batch in zip(members, found, strict=True)}
 
 
 def _free_memory() -> None:

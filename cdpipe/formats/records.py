@@ -31,7 +31,11 @@ class Record:
 
 def block_record(folder: Path, key: BlockKey) -> Path:
     """File of a block's record."""
-    return folder / f"{key.block_row}_{key.block_col}.json"
+    return folder / _name(key)
+
+
+def _name(key: BlockKey) -> str:
+    return f"{key.block_row}_{key.block_col}.json"
 
 
 def write_record(path: Path, root: Path, stored: Iterable[Path], facts: dict[str, Any] | None = None) -> Record:
@@ -62,7 +66,7 @@ def read_record(path: Path) -> Record | None:
 def missing_blocks(folder: Path, keys: Iterable[BlockKey]) -> list[BlockKey]:
     """Those of the blocks that have no record; the folder is listed once."""
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    return [key for key in keys if block_record(folder, key).name not in names]
+    return [key for key in keys if _name(key) not in names]
 
 
 def all_records(folder: Path) -> Iterator[tuple[Path, Record | None]]:

@@ -40,6 +40,11 @@ class Workspace:
         """File that remembers the hashes of source files."""
         return self.root / "records" / "sources.json"
 
+    @property
+    def devices(self) -> Path:
+        """File that remembers which batch suits which kind of GPU."""
+        return self.root / "records" / "devices.json"
+
     def model(self, name: str, key: str) -> Path:
         """Folder of a trained model."""
         return self.root / "models" / name / key

@@ -4,7 +4,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +12,14 @@ from torch import Tensor
 
 from cdpipe.formats.engine_cache import cached_engine
 from cdpipe.formats.model_io import ModelCard, check_weights, load_network
+from cdpipe.stages.backends import check_installed
 from cdpipe.stages.calibration import Calibration, calibration_windows
 from cdpipe.stages.inference import Execution, Forward
 from cdpipe.stages.torch_backend import forward_of
-from cdpipe.values.config import Predict
 from cdpipe.values.errors import ConfigError
 from cdpipe.values.keys import content_key
 
 GRAPH, WEIGHTS = "engine.xml", "engine.bin"
-
-
-def check_backend(options: Predict, device: str) -> None:
-    """Refuse to plan with a backend that cannot run; nothing is imported.
-
-    Args:
-        options: The configuration's ``predict``.
-        device: ``cpu`` or ``cuda``.
-
-    Raises:
-        ConfigError: If a package is not installed, or there are GPUs, which would lie idle.
-    """
-    if options.backend == "torch":
-        return
-    _check_installed(options.precision)
-    if device == "cuda":
-        raise ConfigError(
-            "predict.backend: openvino runs on CPUs, and there are GPUs here, which torch uses; "
-            "set predict.backend: torch, or resources.gpus: 0"
-        )
 
 
 def make_openvino_forward(
@@ -59,7 +38,7 @@ def make_openvino_forward(
         InputError: If the model's weights are not finite, or there is nothing to calibrate on.
         IntegrityError: If they are not the ones that the card names.
     """
-    _check_installed(execution.precision)
+    check_installed(execution.precision)
     check_weights(folder, card)
     core = _openvino().Core()
     if execution.precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -93,16 +72,6 @@ def engine_key(card: ModelCard, calibration: Calibration | None) -> str:
         "versions": {name: metadata.version(name) for name in packages},
     }
     return content_key("engine", parts)
-
-
-def _check_installed(precision: str) -> None:
-    needed = ["openvino", "nncf"] if precision == "int8" else ["openvino"]
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"predict.backend: openvino with precision {precision} needs the package(s) {', '.join(missing)}, not "
-            "installed here; install cdpipe with its extra [openvino] on every node, or set predict.backend: torch"
-        )
 
 
 def _openvino() -> Any:

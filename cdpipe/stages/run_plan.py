@@ -10,9 +10,9 @@ from cdpipe.formats.model_io import ModelCard, check_trained, read_card
 from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Kind, Workspace
+from cdpipe.stages.backends import check_backend
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.stages.inference import Execution
-from cdpipe.stages.openvino_backend import check_backend
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.values.config import Config
 from cdpipe.values.errors import ConfigError

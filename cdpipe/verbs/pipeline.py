@@ -1,6 +1,6 @@
 """``cdpipe pipeline``: ingest, train, predict and evaluate, one after the other."""
 
-from cdpipe.stages.openvino_backend import check_backend
+from cdpipe.stages.backends import check_backend
 from cdpipe.verbs import evaluate, ingest, predict, train
 from cdpipe.verbs.session import Session
 

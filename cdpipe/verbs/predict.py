@@ -1,13 +1,9 @@
 """``cdpipe predict``: models over all pairs, the ensemble, change, and every pair's rasters as it is done."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
-from cdpipe import __version__
 from cdpipe.formats.attempts import forget_attempts
-from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, read_manifest, write_manifest
-from cdpipe.formats.records import read_record
+from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from cdpipe.formats.workspace import sweep
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import RasterJob, rasters_are_written
@@ -15,9 +11,7 @@ from cdpipe.stages.result_groups import results_are_finished
 from cdpipe.stages.run_plan import (
     ModelSource,
     PredictJob,
-    Thresholds,
     is_stored,
-    pair_ensemble,
     plan_members,
     plan_work,
 )
@@ -25,28 +19,19 @@ from cdpipe.stages.splits import known_splits
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.verbs.console import duration, progress, size
-from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, prefer_stored, with_needed_bands
+from cdpipe.verbs.predict_plan import (
+    Plan,
+    choose_pairs,
+    gpu_members,
+    make_plan,
+    model_sources,
+    plan_run,
+    possible_members,
+    prefer_stored,
+)
+from cdpipe.verbs.run_manifest import describe_run
 from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, stored_pairs
-from cdpipe.verbs.threshold import Planned, find_thresholds
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that a run is made of, before anything is done.
-
-    Attributes:
-        job: Pairs, models and ensembles.
-        planned: The pairs.
-        splits: Split of each pair that has one.
-        thresholds: What counts as change.
-        rasters: The rasters of each pair.
-    """
-
-    job: PredictJob
-    planned: Planned
-    splits: dict[str, str]
-    thresholds: Thresholds
-    rasters: list[RasterJob]
+from cdpipe.verbs.threshold import Planned
 
 
 def run(session: Session) -> None:
@@ -70,11 +55,13 @@ def run(session: Session) -> None:
         session.start_ray()
         from cdpipe.distributed.cluster import total_gpus
 
-        plan = _plan(session, planned, sources, "cuda" if total_gpus() else "cpu")
+        on_gpus = total_gpus() > 0
+        members = gpu_members(session, sources) if on_gpus else plan_members(session.config, sources, "cpu")
+        plan = make_plan(session, planned, sources, members)
         published = _predict(session, plan)
         if not published:
             raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
-        manifest = _describe(session, plan, published)
+        manifest = describe_run(session, plan, published)
         crash_point("manifest-unwritten")
         write_manifest(session.run_folder, manifest)
     done = f"{len(manifest.pairs)} pair(s), threshold {manifest.threshold:.3f} ({manifest.fitted_on})"
@@ -91,10 +78,10 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
     manifest = read_manifest(session.run_folder)
     if manifest is None:
         return None
-    for device in ("cpu", "cuda"):
+    for members in possible_members(session, sources):
         session.looking = True
         try:
-            plan = _plan(session, planned, sources, device)
+            plan = make_plan(session, planned, sources, members)
         except (CdpipeError, Unfinished):  # what is wrong is said by the run that follows
             continue
         finally:
@@ -104,42 +91,11 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
             is_stored(plan.job, everything)
             and all(results_are_finished(plan.job, number) for number in everything)
             and all(map(rasters_are_written, plan.rasters))
-            and _describe(session, plan, dict(enumerate(plan.rasters))) == manifest
+            and describe_run(session, plan, dict(enumerate(plan.rasters))) == manifest
         ):
             with logged(session, "predict", {"blocks": 0, "patches": 0}):
                 return manifest
     return None
-
-
-def _plan(session: Session, planned: Planned, sources: list[ModelSource], device: str) -> Plan:
-    """Find out what the run is made of; thresholds may have to be fitted, and pairs predicted for that."""
-    members = plan_members(session.config, sources, device)
-    planned = with_needed_bands(session, planned, members)
-    splits = known_splits([item for item, _ in planned])
-    job, unseen = plan_run(session, planned, members, splits)
-    if not session.looking:
-        job = prefer_stored(session, job, sources)
-    thresholds = find_thresholds(session, planned, job, unseen)
-    job, planned = choose_pairs(session, job, planned, splits)
-    ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
-    job = replace(job, ensembles=tuple(ensembles))
-    rasters = [_raster_job(session, job, number, thresholds) for number in range(len(job.pairs))]
-    return Plan(job, planned, splits, thresholds, rasters)
-
-
-def _describe(session: Session, plan: Plan, published: Mapping[int, RasterJob]) -> Manifest:
-    return Manifest(
-        name=session.config.name,
-        models=_describe_models(session, plan.job.members, plan.thresholds),
-        ensemble=session.config.predict.ensemble,
-        threshold=plan.thresholds.ensemble,
-        fitted_on=plan.thresholds.fitted_on,
-        pairs=[
-            _describe_pair(plan.job, number, plan.planned, plan.splits, rasters)
-            for number, rasters in sorted(published.items())
-        ],
-        failed=dict(session.failures),
-    )
 
 
 def _predict(session: Session, plan: Plan) -> dict[int, RasterJob]:
@@ -170,17 +126,6 @@ def _predict(session: Session, plan: Plan) -> dict[int, RasterJob]:
     return {number: each for number, each in published.items() if job.pairs[number].pair_id not in session.failures}
 
 
-def _raster_job(session: Session, job: PredictJob, number: int, thresholds: Thresholds) -> RasterJob:
-    pair = job.pairs[number]
-    tags = {
-        "software": f"cdpipe {__version__}",
-        "models": ", ".join(f"{each.card.name} {each.card.key}" for each in job.members_of(number)),
-        "threshold": f"{thresholds.ensemble:g}",
-    }
-    wanted = tuple(job.layers(number).items()) if session.config.predict.model_rasters else ()
-    return RasterJob(session.workspace, session.config.name, pair, job.ensembles[number].key, wanted, tags)
-
-
 def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
     """Patches that networks are run on, about: those of whole pairs, shared out over their blocks.
 
@@ -194,37 +139,6 @@ def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
         lattice = job.members[0].lattice(pair)
         total += members * len(lattice.origins(0)) * len(lattice.origins(1)) / len(pair.blocks())
     return round(total)
-
-
-def _describe_models(session: Session, members: tuple[Member, ...], thresholds: Thresholds) -> list[dict[str, object]]:
-    root = session.workspace.root
-    return [
-        {
-            "name": each.card.name,
-            "layer": each.name,
-            "key": each.card.key,
-            "folder": str(each.folder.relative_to(root) if each.folder.is_relative_to(root) else each.folder),
-            "weight": each.weight,
-            "threshold": thresholds.models[each.name],
-        }
-        for each in members
-    ]
-
-
-def _describe_pair(
-    job: PredictJob, number: int, planned: Planned, splits: dict[str, str], rasters: RasterJob
-) -> ManifestPair:
-    item, pair = planned[number]
-    record = read_record(rasters.record)
-    return ManifestPair(
-        pair_id=pair.pair_id,
-        split=splits.get(pair.pair_id),
-        pair=pair.key,
-        label=item.label_key,
-        probabilities=job.layers(number),
-        change=job.ensembles[number].key,
-        rasters=record.objects if record else {},
-    )
 
 
 def _show_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.workspace import locked, write_atomically
-from cdpipe.stages.openvino_backend import check_backend
+from cdpipe.stages.backends import check_backend
 from cdpipe.values.errors import ConfigError
 from cdpipe.verbs import ingest, predict
 from cdpipe.verbs.console import make_console

@@ -1,17 +1,50 @@
 """What ``cdpipe predict`` works with: models, the pairs that have their bands, who predicts which pair."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+from cdpipe import __version__
 from cdpipe.formats.model_io import read_card
 from cdpipe.stages.calibration import Calibration
+from cdpipe.stages.device_batch import batch_name, remember_batches, remembered_batches, with_batches
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import labelled_pair
 from cdpipe.stages.prediction import Member
-from cdpipe.stages.run_plan import ModelSource, PredictJob, is_stored, missing_roles, plan_members, plan_uses
+from cdpipe.stages.products import RasterJob
+from cdpipe.stages.run_plan import (
+    ModelSource,
+    PredictJob,
+    Thresholds,
+    is_stored,
+    missing_roles,
+    pair_ensemble,
+    plan_members,
+    plan_uses,
+)
+from cdpipe.stages.splits import known_splits
 from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.verbs.session import Session
-from cdpipe.verbs.threshold import Planned
+from cdpipe.verbs.threshold import Planned, find_thresholds
 from cdpipe.verbs.train import jobs_for, training_folds
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run is made of, before anything is done.
+
+    Attributes:
+        job: Pairs, models and ensembles.
+        planned: The pairs.
+        splits: Split of each pair that has one.
+        thresholds: What counts as change.
+        rasters: The rasters of each pair.
+    """
+
+    job: PredictJob
+    planned: Planned
+    splits: dict[str, str]
+    thresholds: Thresholds
+    rasters: list[RasterJob]
 
 
 def plan_run(
@@ -64,12 +97,39 @@ def prefer_stored(session: Session, job: PredictJob, sources: list[ModelSource])
     if session.config.predict.backend != "torch":
         return job
     everything = range(len(job.pairs))
-    other = "cpu" if job.members[0].execution.device == "cuda" else "cuda"
-    stored = replace(job, members=plan_members(session.config, sources, other))
-    if is_stored(job, everything) or not is_stored(stored, everything):
+    if is_stored(job, everything):
         return job
-    session.say(f"predict: uses the probabilities that are stored already, computed on {other}")
-    return stored
+    for members in possible_members(session, sources):
+        stored = replace(job, members=members)
+        if is_stored(stored, everything):
+            device = members[0].execution.device
+            session.say(f"predict: uses the probabilities that are stored already, computed on {device}")
+            return stored
+    return job
+
+
+def possible_members(session: Session, sources: list[ModelSource]) -> Iterator[tuple[Member, ...]]:
+    """The run's members as each kind of device would run them: CPUs, and GPUs with every batch that was probed here."""
+    yield plan_members(session.config, sources, "cpu")
+    members = plan_members(session.config, sources, "cuda")
+    yield members
+    for batches in remembered_batches(session.workspace).values():
+        yield with_batches(members, batches)
+
+
+def gpu_members(session: Session, sources: list[ModelSource]) -> tuple[Member, ...]:
+    """The run's members on the GPUs that Ray has; batches that are not known for them yet are probed."""
+    from cdpipe.distributed.cluster import gpu_kind
+    from cdpipe.distributed.predict import probe_batches
+
+    members, kind = plan_members(session.config, sources, "cuda"), gpu_kind()
+    known = remembered_batches(session.workspace).get(kind, {})
+    unknown = [member for member in members if batch_name(member) not in known]
+    if unknown:
+        session.say(f"predict: finds out how many patches suit a {kind}")
+        known = known | probe_batches(unknown)
+        remember_batches(session.workspace, kind, known)
+    return with_batches(members, known)
 
 
 def choose_pairs(
@@ -127,3 +187,29 @@ def with_needed_bands(session: Session, planned: Planned, members: tuple[Member,
     if not kept:
         raise InputError("no pair has the bands that the models need")
     return kept
+
+
+def make_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> Plan:
+    """Find out what the run is made of; thresholds may have to be fitted, and pairs predicted for that."""
+    planned = with_needed_bands(session, planned, members)
+    splits = known_splits([item for item, _ in planned])
+    job, unseen = plan_run(session, planned, members, splits)
+    if not session.looking:
+        job = prefer_stored(session, job, sources)
+    thresholds = find_thresholds(session, planned, job, unseen)
+    job, planned = choose_pairs(session, job, planned, splits)
+    ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
+    job = replace(job, ensembles=tuple(ensembles))
+    rasters = [_raster_job(session, job, number, thresholds) for number in range(len(job.pairs))]
+    return Plan(job, planned, splits, thresholds, rasters)
+
+
+def _raster_job(session: Session, job: PredictJob, number: int, thresholds: Thresholds) -> RasterJob:
+    pair = job.pairs[number]
+    tags = {
+        "software": f"cdpipe {__version__}",
+        "models": ", ".join(f"{each.card.name} {each.card.key}" for each in job.members_of(number)),
+        "threshold": f"{thresholds.ensemble:g}",
+    }
+    wanted = tuple(job.layers(number).items()) if session.config.predict.model_rasters else ()
+    return RasterJob(session.workspace, session.config.name, pair, job.ensembles[number].key, wanted, tags)

@@ -1,0 +1,65 @@
+"""A planned run as its manifest, once all of it is there."""
+
+from collections.abc import Mapping
+
+from cdpipe.formats.manifest import Manifest, ManifestPair
+from cdpipe.formats.records import read_record
+from cdpipe.stages.prediction import Member
+from cdpipe.stages.products import RasterJob
+from cdpipe.stages.run_plan import PredictJob, Thresholds
+from cdpipe.verbs.predict_plan import Plan
+from cdpipe.verbs.session import Session
+from cdpipe.verbs.threshold import Planned
+
+
+def describe_run(session: Session, plan: Plan, published: Mapping[int, RasterJob]) -> Manifest:
+    """The manifest of a run.
+
+    Args:
+        session: The session.
+        plan: The run.
+        published: Rasters of the pairs that are finished, by their position.
+    """
+    return Manifest(
+        name=session.config.name,
+        models=_describe_models(session, plan.job.members, plan.thresholds),
+        ensemble=session.config.predict.ensemble,
+        threshold=plan.thresholds.ensemble,
+        fitted_on=plan.thresholds.fitted_on,
+        pairs=[
+            _describe_pair(plan.job, number, plan.planned, plan.splits, rasters)
+            for number, rasters in sorted(published.items())
+        ],
+        failed=dict(session.failures),
+    )
+
+
+def _describe_models(session: Session, members: tuple[Member, ...], thresholds: Thresholds) -> list[dict[str, object]]:
+    root = session.workspace.root
+    return [
+        {
+            "name": each.card.name,
+            "layer": each.name,
+            "key": each.card.key,
+            "folder": str(each.folder.relative_to(root) if each.folder.is_relative_to(root) else each.folder),
+            "weight": each.weight,
+            "threshold": thresholds.models[each.name],
+        }
+        for each in members
+    ]
+
+
+def _describe_pair(
+    job: PredictJob, number: int, planned: Planned, splits: dict[str, str], rasters: RasterJob
+) -> ManifestPair:
+    item, pair = planned[number]
+    record = read_record(rasters.record)
+    return ManifestPair(
+        pair_id=pair.pair_id,
+        split=splits.get(pair.pair_id),
+        pair=pair.key,
+        label=item.label_key,
+        probabilities=job.layers(number),
+        change=job.ensembles[number].key,
+        rasters=record.objects if record else {},
+    )
