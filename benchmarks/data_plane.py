@@ -108,6 +108,7 @@ def patch_worker() -> None:
 def _with_ray(root: Path, size: int) -> list[Row]:
     import ray  # noqa: PLC0415 (seconds, and not needed without)
 
+    from cdpipe.distributed.cluster import _silence_ray_data  # noqa: PLC0415
     from cdpipe.distributed.predict import predict_blocks  # noqa: PLC0415
 
     workspace = Workspace(root)
@@ -115,6 +116,7 @@ def _with_ray(root: Path, size: int) -> list[Row]:
     job = _make_job(workspace, pair)
     hook = {"worker_process_setup_hook": patch_worker}
     ray.init(num_cpus=2, include_dashboard=False, logging_level=40, log_to_driver=False, runtime_env=hook)
+    _silence_ray_data()
     try:
         seconds = []
         for _ in range(3):
