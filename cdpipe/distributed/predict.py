@@ -21,7 +21,7 @@ from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.formats.attempts import begin_attempt
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
-from cdpipe.stages.prediction import load_forward, predict_block
+from cdpipe.stages.prediction import load_forward, predict_block, probability_key
 from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError
@@ -106,11 +106,15 @@ class _Predictor:
             attempt = begin_attempt(job.workspace, key)
             crash_point(f"block-begun {pair.pair_id} {block_row}_{block_col}")
             try:
-                for index, member in enumerate(job.members):
-                    if members >> index & 1:
-                        predict_block(job.workspace, pair, key, member, self._forward(index))
+                made = {
+                    probability_key(pair.key, member): predict_block(
+                        job.workspace, pair, key, member, self._forward(index)
+                    )
+                    for index, member in enumerate(job.members)
+                    if members >> index & 1
+                }
                 if ensemble:
-                    ensemble_block(job.workspace, pair, key, job.ensembles[number])
+                    ensemble_block(job.workspace, pair, key, job.ensembles[number], made)
             finally:
                 attempt.unlink(missing_ok=True)
         except CdpipeError as error:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.formats.records import block_record, write_record
@@ -66,7 +67,9 @@ def load_forward(member: Member) -> Forward:
     return make_forward(load_network(member.folder, member.card), member.execution)
 
 
-def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward) -> None:
+def predict_block(
+    workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward
+) -> NDArray[np.float32]:
     """Compute and store one block of one model's probability.
 
     Args:
@@ -75,6 +78,9 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
         key: The block.
         member: The model.
         forward: Its network, see :func:`load_forward`.
+
+    Returns:
+        What was stored: (height, width), NaN where not observed.
     """
     place = Placement(member.lattice(pair), pair.window(key))
     observed = read_observed(workspace, pair, place.halo)
@@ -88,3 +94,4 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
     crash_point("probability-unrecorded")
     records = workspace.records("probabilities", pair.pair_id, own)
     write_record(block_record(records, key), workspace.root, [stored])
+    return probability
