@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from stored import RGB, bright_squares, store_pair
+from stored import RGB, bright_squares, store_pair, store_probability
 
 from cdpipe.arrays.augment import augment
 from cdpipe.arrays.blend import blend, blend_weights, lay
 from cdpipe.arrays.normalisation import Recipe, model_input
-from cdpipe.formats.groups import PROBABILITY_LAYERS, create_group
+from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.store import open_layer, read_all
 from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
 from cdpipe.values.errors import IntegrityError
@@ -124,3 +125,28 @@ def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_mode
     probability = read_all(open_layer(group, "probability"))
     assert np.array_equal(np.isnan(probability), ~read_observed(workspace, pair, Window(0, 0, *SHAPE)))
     assert calls[0] > 0
+
+
+def test_an_ensemble_of_what_was_just_predicted_is_that_of_what_is_stored(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    dates, _ = bright_squares((520, 300), seed=2)
+    pair = store_pair(workspace, "p", dates).pair
+    random = np.random.default_rng(3)
+    made = {name: random.random((520, 300), np.float32) for name in ("a", "b")}
+    for values in made.values():
+        values[:9] = np.nan
+    store_probability(workspace, pair, "a", made["a"])
+    stored = []
+    for votes in ((), (0.5, 0.5)):
+        ensemble = plan_ensemble([("a", 2.0), ("b", 1.0)], 0.4, votes)
+        group = workspace.group("changes", "p", ensemble.key)
+        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, {})
+        for kept in (("b",), ("a", "b"), ()):
+            for key in pair.blocks():
+                block = pair.window(key).slices
+                ensemble_block(workspace, pair, key, ensemble, {name: made[name][block] for name in kept})
+            stored.append(read_all(open_layer(group, "probability")).tobytes())
+            stored.append(read_all(open_layer(group, "change")).tobytes())
+            store_probability(workspace, pair, "b", made["b"])
+        assert stored[0:2] == stored[2:4] == stored[4:6]
+        stored.clear()

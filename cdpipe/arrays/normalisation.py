@@ -122,7 +122,8 @@ def model_input(
             else:
                 _scale_bands(before[:, rows], first, strip[: len(first.bands)])
                 _scale_bands(after[:, rows], second, strip[len(first.bands) :])
-            np.copyto(strip, np.float32(0), where=~observed[rows])
+            if not observed[rows].all():
+                np.copyto(strip, np.float32(0), where=~observed[rows])
     return scene
 
 

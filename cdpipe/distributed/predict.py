@@ -23,7 +23,7 @@ from cdpipe.formats.attempts import begin_attempt
 from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
-from cdpipe.stages.prediction import Member, is_predicted, load_forward, predict_block
+from cdpipe.stages.prediction import Member, is_predicted, load_forward, predict_block, probability_key
 from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.crash import crash_point
@@ -54,12 +54,15 @@ def do_block(job: PredictJob, item: BlockWork, forward: Callable[[int], Forward]
     """Predict what is missing of a block; what an earlier attempt has stored already is left."""
     pair = job.pairs[item.pair]
     create_result_groups(job, item.pair)
+    made = {}
     for index in item.members:
         member = job.members[index]
         if not is_predicted(job.workspace, pair, item.key, member):
-            predict_block(job.workspace, pair, item.key, member, forward(index))
+            made[probability_key(pair.key, member)] = predict_block(
+                job.workspace, pair, item.key, member, forward(index)
+            )
     if item.ensemble:
-        ensemble_block(job.workspace, pair, item.key, job.ensembles[item.pair])
+        ensemble_block(job.workspace, pair, item.key, job.ensembles[item.pair], made)
 
 
 def predict_blocks(

@@ -65,10 +65,13 @@ def read_object(file: str, like: Description, window: Window, out: NDArray[Any])
     with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (a Path costs more than reading the index)
         descriptor = stream.fileno()
         index, end = _read_index(descriptor, os.fstat(descriptor).st_size, like)
+        across = [
+            (col, *_overlap(col * width, width, window.col, window.stop_col))
+            for col in range(window.col // width, (window.stop_col - 1) // width + 1)
+        ]
         for row in range(window.row // height, (window.stop_row - 1) // height + 1):
             to_rows, of_rows = _overlap(row * height, height, window.row, window.stop_row)
-            for col in range(window.col // width, (window.stop_col - 1) // width + 1):
-                to_cols, of_cols = _overlap(col * width, width, window.col, window.stop_col)
+            for col, to_cols, of_cols in across:
                 offset, length = index[row][col]
                 if offset == length == MISSING:
                     raise ValueError(f"chunk {row},{col} is missing")

@@ -1,7 +1,8 @@
 """Members' stored probabilities together: weighted mean or majority vote, change, and scores against a label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,15 +50,30 @@ def plan_ensemble(members: Sequence[tuple[str, float]], threshold: float, votes:
     return Ensemble(content_key("change", parts), tuple(members), threshold, tuple(votes))
 
 
-def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemble: Ensemble) -> None:
-    """Store one block of the ensemble's probability and of the change mask, from the members' stored ones."""
+def ensemble_block(
+    workspace: Workspace,
+    pair: StoredPair,
+    key: BlockKey,
+    ensemble: Ensemble,
+    known: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+) -> None:
+    """Store one block of the ensemble's probability and of the change mask, from the members' stored ones.
+
+    Args:
+        workspace: Where the members' probabilities lie and the result goes.
+        pair: The pair.
+        key: The block.
+        ensemble: The ensemble.
+        known: By probability key, the block's probabilities that have just been stored and need not be read.
+    """
     window = pair.window(key)
     probability, change = np.empty(window.shape, np.float32), np.empty(window.shape, np.uint8)
     # float32 shares of a tie may add up to a trifle more than a half, but not to the next possible share
     threshold = MAJORITY + 1e-5 if ensemble.votes else ensemble.threshold
     for strip in strips_in(window, CHUNK):  # which stay in a core's cache
         rows, _ = strip.slices_in(window)
-        probability[rows] = combine(workspace, pair, ensemble, strip)
+        at_hand = {member: values[rows] for member, values in known.items()}
+        probability[rows] = combine(workspace, pair, ensemble, strip, at_hand)
         change[rows] = threshold_change(probability[rows], threshold)
     group = workspace.group("changes", pair.pair_id, ensemble.key)
     stored = [
@@ -68,13 +84,25 @@ def ensemble_block(workspace: Workspace, pair: StoredPair, key: BlockKey, ensemb
     write_record(block_record(records, key), workspace.root, stored)
 
 
-def combine(workspace: Workspace, pair: StoredPair, ensemble: Ensemble, window: Window) -> NDArray[np.float32]:
-    """The ensemble's probability on a window: (height, width) float32, NaN where not observed."""
+def combine(
+    workspace: Workspace,
+    pair: StoredPair,
+    ensemble: Ensemble,
+    window: Window,
+    known: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+) -> NDArray[np.float32]:
+    """The ensemble's probability on a window: (height, width) float32, NaN where not observed.
+
+    What ``known`` holds of the window by probability key is not read.
+    """
     total = sum(weight for _, weight in ensemble.members)
     result = np.zeros(window.shape, np.float32)
     for number, (member, weight) in enumerate(ensemble.members):
-        array = open_layer(workspace.group("probabilities", pair.pair_id, member), "probability")
-        values = read_window(array, window)
+        if member in known:
+            values = known[member].copy()
+        else:
+            group = workspace.group("probabilities", pair.pair_id, member)
+            values = read_window(open_layer(group, "probability"), window)
         if ensemble.votes:
             values = np.where(np.isnan(values), values, np.float32(is_change(values, ensemble.votes[number])))
         values *= np.float32(weight / total)

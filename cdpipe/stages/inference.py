@@ -70,13 +70,15 @@ def predict_window(
         probability = lay(patches, place.window)
     else:
         probability = blend(patches, blend_weights(patch, stride), place.window)
-    failed = int(np.count_nonzero(np.isnan(probability) & inside))
+    unknown = np.isnan(probability)
+    failed = int(np.count_nonzero(unknown & inside)) if unknown.any() else 0
     if failed:
         raise CdpipeError(
             f"the network gives no number for {failed} observed pixel(s): it did not train well, or its numbers "
             "leave the range of its precision; train it again, or set predict.precision: float32"
         )
-    np.copyto(probability, np.float32(np.nan), where=~inside)
+    if not inside.all():
+        np.copyto(probability, np.float32(np.nan), where=~inside)
     return probability
 
 

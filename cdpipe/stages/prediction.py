@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.formats.records import block_record, write_record
@@ -97,7 +98,9 @@ def is_predicted(workspace: Workspace, pair: StoredPair, key: BlockKey, member: 
     ).is_file()
 
 
-def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward) -> None:
+def predict_block(
+    workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward
+) -> NDArray[np.float32]:
     """Compute and store one block of one model's probability.
 
     Args:
@@ -106,6 +109,9 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
         key: The block.
         member: The model.
         forward: Its network, see :func:`load_forward`.
+
+    Returns:
+        What was stored: (height, width), NaN where not observed.
     """
     place = Placement(member.lattice(pair), pair.window(key))
     observed = read_observed(workspace, pair, place.halo)
@@ -119,3 +125,4 @@ def predict_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member:
     crash_point("probability-unrecorded")
     records = workspace.records("probabilities", pair.pair_id, own)
     write_record(block_record(records, key), workspace.root, [stored])
+    return probability
