@@ -11,6 +11,7 @@
 
 import argparse
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,7 +30,6 @@ from cdpipe.stages.inference import Execution, make_forward
 
 MODELS = ("unetplusplus", "siamese_seresnext50")
 PRECISIONS = ("float32", "tf32", "bfloat16")
-TRAIN_BATCH = 16
 SAMPLE_MS = 200
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small patches, few rounds")
     parser.add_argument("--side", type=int, default=8192, help="side of the scene that is predicted, in pixels")
     options = parser.parse_args()
-    patch, rounds, side = (64, 1, 200) if options.quick else (256, 20, options.side)
+    patch, rounds, side, samples = (64, 1, 150, 2) if options.quick else (256, 20, options.side, 16)
     rows = [("device", describe(options.device)), ("torch", torch.__version__)]
     for name in MODELS:
         for precision in PRECISIONS:
@@ -48,8 +48,9 @@ def main() -> None:
                 continue  # there is none
             batch, rate = measure_forward(name, precision, options.device, patch, rounds)
             rows.append((f"{name}, {precision}, batch {batch}, 8 views: patches of {patch}²/s", f"{rate:.2f}"))
-        rate = measure_training(name, options.device, patch, rounds)
-        rows.append((f"{name}, training, bfloat16, batch {TRAIN_BATCH}: samples of {patch}²/s", f"{rate:.1f}"))
+        rate = measure_training(name, options.device, patch, rounds, samples)
+        rows.append((f"{name}, training, bfloat16, batch {samples}: samples of {patch}²/s", f"{rate:.1f}"))
+        print(*rows[-len(PRECISIONS) - 1 :], sep="\n", file=sys.stderr, flush=True)
     rows += measure_predict(options.device, patch, side)
     print("\n".join(["| what | measured |", "| --- | ---: |", *(f"| {what} | {found} |" for what, found in rows)]))
 
@@ -89,12 +90,12 @@ def channels(name: str) -> int:
     return 1 if input_kind(name) == "difference" else 6
 
 
-def measure_training(name: str, device: str, patch: int, rounds: int) -> float:
+def measure_training(name: str, device: str, patch: int, rounds: int, samples: int) -> float:
     """Samples a second of training steps on tensors that are there already."""
     network = build_model(name).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters())
-    x = torch.randn(TRAIN_BATCH, channels(name), patch, patch, device=device).to(memory_format=torch.channels_last)
-    y = torch.randint(0, 2, (TRAIN_BATCH, 1, patch, patch), device=device)
+    x = torch.randn(samples, channels(name), patch, patch, device=device).to(memory_format=torch.channels_last)
+    y = torch.randint(0, 2, (samples, 1, patch, patch), device=device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -109,7 +110,7 @@ def measure_training(name: str, device: str, patch: int, rounds: int) -> float:
     begun = time.perf_counter()
     for _ in range(rounds):
         step()
-    return TRAIN_BATCH * rounds / (time.perf_counter() - begun)
+    return samples * rounds / (time.perf_counter() - begun)
 
 
 def measure_predict(device: str, patch: int, side: int) -> list[tuple[str, str]]:
