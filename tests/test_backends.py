@@ -309,17 +309,30 @@ def test_telemetry_is_not_loaded(trained: Trained) -> None:
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
+def make_model(folder: Path, name: str) -> ModelCard:
+    """A model folder with random weights."""
+    torch.manual_seed(1)
+    encoder = "tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"
+    small = {"encoder": encoder} if input_kind(name) == "difference" else {}
+    network = build_model(name, **small)
+    return save_model(folder, ModelCard(name, name, small, RGB, "common", False, 64, ""), network.state_dict())
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", [name for name in model_names() if name != "pan"])  # which needs larger patches
+@pytest.mark.parametrize("name", [name for name in model_names() if name not in ("dpt", "pan")])
 def test_every_network_becomes_an_engine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDPIPE_CACHE", str(tmp_path / "cache"))  # gone with the test: these are large
-    torch.manual_seed(1)
-    small = {"encoder": "resnet18"} if input_kind(name) == "difference" and name != "dpt" else {}
-    network = build_model(name, **small)
-    card = save_model(tmp_path / name, ModelCard(name, name, small, RGB, "common", False, 64, ""), network.state_dict())
+    card = make_model(tmp_path / name, name)
     x = np.random.default_rng(1).normal(size=(1, card.recipe.channels, 64, 64)).astype(np.float32)
     exact, found = (open_forward(tmp_path / name, card, way(each, "float32"))(x) for each in ("torch", "openvino"))
     assert np.abs(found - exact).max() <= 1e-4  # random weights make large numbers, such as SNUNet's logits of 100
+
+
+@pytest.mark.heavy
+def test_a_network_that_openvino_cannot_run_is_refused_in_a_line(tmp_path: Path) -> None:
+    card = make_model(tmp_path / "model", "dpt")
+    with pytest.raises(ConfigError, match=r"openvino cannot run dpt \(model .*\); set predict\.backend: torch"):
+        open_forward(tmp_path / "model", card, way("openvino", "float32"))
 
 
 def predicted(project: Project, pair_id: str) -> NDArray[np.float32]:

@@ -34,7 +34,8 @@ def make_openvino_forward(
         calibration: What an int8 network is calibrated on.
 
     Raises:
-        ConfigError: If a package is missing, or the CPU has no bfloat16 where that is wanted.
+        ConfigError: If a package is missing, the CPU has no bfloat16 where that is wanted, or OpenVINO lacks an
+            operation of the network.
         InputError: If the model's weights are not finite, or there is nothing to calibrate on.
         IntegrityError: If they are not the ones that the card names.
     """
@@ -85,7 +86,12 @@ def _build(folder: Path, card: ModelCard, calibration: Calibration | None) -> Ma
     openvino = _openvino()
     network = load_network(folder, card).requires_grad_(False)
     example = torch.zeros(1, card.recipe.channels, card.patch, card.patch)
-    model = openvino.convert_model(torch.export.export(network, (example,)))
+    try:
+        model = openvino.convert_model(torch.export.export(network, (example,)))
+    except Exception as error:
+        raise ConfigError(
+            f"predict.backend: openvino cannot run {card.architecture} (model {folder}); set predict.backend: torch"
+        ) from error
     if calibration is not None:
         model = _quantise(model, card, calibration)
     with tempfile.TemporaryDirectory() as made:
