@@ -26,7 +26,8 @@ from made_project import make_project, run
 from cdpipe.arrays.losses import dice_bce
 from cdpipe.models import build_model, input_kind
 from cdpipe.stages.device_batch import choose_batch
-from cdpipe.stages.inference import Execution, make_forward
+from cdpipe.stages.inference import Execution
+from cdpipe.stages.torch_backend import make_forward
 
 MODELS = ("unetplusplus", "siamese_seresnext50")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -50,7 +51,7 @@ def main() -> None:
             rows.append((f"{name}, {precision}, batch {batch}, 8 views: patches of {patch}²/s", f"{rate:.2f}"))
         rate = measure_training(name, options.device, patch, rounds, samples)
         rows.append((f"{name}, training, bfloat16, batch {samples}: samples of {patch}²/s", f"{rate:.1f}"))
-        print(*rows[-len(PRECISIONS) - 1 :], sep="\n", file=sys.stderr, flush=True)
+        print(*rows, sep="\n", file=sys.stderr, flush=True)
     rows += measure_predict(options.device, patch, side)
     print("\n".join(["| what | measured |", "| --- | ---: |", *(f"| {what} | {found} |" for what, found in rows)]))
 

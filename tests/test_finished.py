@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,6 +78,14 @@ def test_what_is_missing_is_work(predicted: Project, what: str) -> None:
 def test_another_configuration_is_work(predicted: Project, option: str) -> None:
     ended = call(predicted.arguments("predict", "--set", option))
     assert ended.code == EXIT_BUG
+    assert "Ray was asked for" in ended.err
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+@pytest.mark.usefixtures("without_ray")
+def test_another_backend_is_work_and_no_mistake(predicted: Project) -> None:
+    """It is one where there are GPUs, which a look at the run must not ask about."""
+    ended = call(predicted.arguments("predict", "--set", "predict.backend=openvino"))
     assert "Ray was asked for" in ended.err
 
 

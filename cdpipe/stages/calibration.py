@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.samples import Sampler, draw_sample, index_cells
 from cdpipe.values.errors import InputError
 from cdpipe.values.keys import content_key
 
@@ -51,6 +50,8 @@ def calibration_windows(calibration: Calibration, recipe: Recipe, patch: int) ->
         InputError: If no pixel of the pairs is both labelled and observed.
     """
     pairs = tuple(sorted(calibration.pairs, key=lambda each: (each.pair.key, each.label_key)))
+    from cdpipe.stages.samples import Sampler, draw_sample, index_cells  # which imports torch
+
     pools = index_cells(calibration.workspace, pairs)
     if not pools[0].size:
         raise InputError("predict.precision: int8 is calibrated on training pairs, none of which has a labelled pixel")

@@ -111,6 +111,8 @@ def prefer_stored(session: Session, job: PredictJob, sources: list[ModelSource])
 def possible_members(session: Session, sources: list[ModelSource]) -> Iterator[tuple[Member, ...]]:
     """The run's members as each kind of device would run them: CPUs, and GPUs with every batch that was probed here."""
     yield plan_members(session.config, sources, "cpu")
+    if session.config.predict.backend != "torch":
+        return  # the others are made for CPUs
     members = plan_members(session.config, sources, "cuda")
     yield members
     for batches in remembered_batches(session.workspace).values():
