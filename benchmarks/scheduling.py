@@ -1,9 +1,9 @@
 """Planning and scheduling very many blocks whose work is nothing, against Ray's bare task rate in the same run.
 
-Bare: tasks without arguments that do nothing, one a block, 256 in flight, 32 taken at a time; they run afterwards, when
-there are workers already, so that the first block's time is not theirs. cdpipe: what `cdpipe ingest` and `cdpipe predict`
-do where nothing is stored yet, from the plan to the last pair reported, but the functions that do a block and end a pair
-do nothing. One process for each of both, whose peak memory is that of a driver.
+Bare: tasks without arguments that do nothing, one a block, 256 in flight, 32 taken at a time; they run afterwards,
+when there are workers already, so that the first block's time is not theirs. cdpipe: what `cdpipe ingest` and `cdpipe
+predict` do where nothing is stored yet, from the plan to the last pair reported, but the functions that do a block
+and end a pair do nothing. One process for each of both, whose peak memory is that of a driver.
 """
 
 import argparse
