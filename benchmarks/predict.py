@@ -9,9 +9,9 @@ patches, and counted as n / (n - 2) of itself. Engines are built before; how lon
 
 Bare loop: two processes of one thread with the workers' environment, a network and eight views in memory each.
 
-CPU seconds are those of all processes together. Only a quiet machine gives ratios worth quoting: on a busy one the loop's
-two threads wait for each other by spinning, and lose several times as much as the workers. Weights are random (their batch norms saw noise)
-unless folders of trained models are given, whose agreement tells more.
+CPU seconds are those of all processes together. Only a quiet machine gives ratios worth quoting: on a busy one the
+loop's two threads wait for each other by spinning, and lose several times as much as the workers. Weights are random
+(their batch norms saw noise) unless folders of trained models are given, whose agreement tells more.
 
     python benchmarks/predict.py                        # 2048 pixels, both headline networks
     python benchmarks/predict.py --size 1024 --rounds 3
