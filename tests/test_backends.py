@@ -43,9 +43,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 # largest and mean difference of a probability from torch's in float32
 BOUNDS = {"float32": (1e-5, 1e-6), "bfloat16": (0.02, 1e-3), "int8": (0.15, 2e-2)}
 WAYS = [("torch", "float32"), ("torch", "bfloat16"), *(("openvino", precision) for precision in BOUNDS)]
-SLOW = [("siamese_resnet18", "openvino", "int8")]  # to build
+QUICK = [("unetplusplus", "openvino", "float32"), ("unetplusplus", "openvino", "bfloat16")]  # they share an engine
 CASES = [
-    pytest.param(*case, marks=pytest.mark.heavy if case in SLOW else ())
+    pytest.param(*case, marks=() if case[1] == "torch" or case in QUICK else pytest.mark.heavy)
     for case in [(name, *way) for name in NETWORKS for way in WAYS]
 ]
 Floats = NDArray[np.float32]
@@ -299,6 +299,7 @@ def test_arrays_in_memory_are_predicted_by_any_backend(trained: Trained) -> None
         predict_array(*dates, trained.folders["unetplusplus"], backend="openvino", precision="int8")
 
 
+@pytest.mark.heavy
 def test_telemetry_is_not_loaded(trained: Trained) -> None:
     code = (
         "import sys; from cdpipe.stages.array_prediction import predict_array; import numpy as np\n"
