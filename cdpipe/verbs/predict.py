@@ -22,7 +22,6 @@ from cdpipe.verbs.console import duration, progress, size
 from cdpipe.verbs.predict_plan import (
     Plan,
     choose_pairs,
-    gpu_members,
     make_plan,
     model_sources,
     plan_run,
@@ -55,8 +54,7 @@ def run(session: Session) -> None:
         session.start_ray()
         from cdpipe.distributed.cluster import total_gpus
 
-        on_gpus = total_gpus() > 0
-        members = gpu_members(session, sources) if on_gpus else plan_members(session.config, sources, "cpu")
+        members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
         plan = make_plan(session, planned, sources, members)
         published = _predict(session, plan)
         if not published:

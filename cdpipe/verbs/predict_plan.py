@@ -119,19 +119,21 @@ def possible_members(session: Session, sources: list[ModelSource]) -> Iterator[t
         yield with_batches(members, batches)
 
 
-def gpu_members(session: Session, sources: list[ModelSource]) -> tuple[Member, ...]:
-    """The run's members on the GPUs that Ray has; batches that are not known for them yet are probed."""
+def _with_probed_batches(session: Session, job: PredictJob) -> PredictJob:
+    """The run with the batches that suit its GPUs, where any are to work; those not known for them yet are probed."""
+    if job.members[0].execution.device != "cuda" or is_stored(job, range(len(job.pairs))):
+        return job
     from cdpipe.distributed.cluster import gpu_kind
     from cdpipe.distributed.predict import probe_batches
 
-    members, kind = plan_members(session.config, sources, "cuda"), gpu_kind()
+    kind = gpu_kind()
     known = remembered_batches(session.workspace).get(kind, {})
-    unknown = [member for member in members if batch_name(member) not in known]
+    unknown = [member for member in job.members if batch_name(member) not in known]
     if unknown:
         session.say(f"predict: finds out how many patches suit a {kind}")
         known = known | probe_batches(unknown)
         remember_batches(session.workspace, kind, known)
-    return with_batches(members, known)
+    return replace(job, members=with_batches(job.members, known))
 
 
 def choose_pairs(
@@ -197,7 +199,7 @@ def make_plan(session: Session, planned: Planned, sources: list[ModelSource], me
     splits = known_splits([item for item, _ in planned])
     job, unseen = plan_run(session, planned, members, splits)
     if not session.looking:
-        job = prefer_stored(session, job, sources)
+        job = _with_probed_batches(session, prefer_stored(session, job, sources))
     thresholds = find_thresholds(session, planned, job, unseen)
     job, planned = choose_pairs(session, job, planned, splits)
     ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
