@@ -165,6 +165,7 @@ def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project, mon
     succeed(branch.arguments("verify"))
 
 
+@pytest.mark.heavy
 def test_a_further_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
     third = untrained_model(tmp_path, "third")
     before = snapshot(branch.workspace, "store.zarr/probabilities/**/*")

@@ -42,6 +42,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 @pytest.mark.usefixtures("local_ray")
+@pytest.mark.heavy
 def test_pixels_come_through_and_results_lie_on_them(tmp_path: Path) -> None:
     write_data_set(tmp_path / "data")
     config = tmp_path / "run.yaml"
