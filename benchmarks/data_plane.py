@@ -27,7 +27,8 @@ from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
-from cdpipe.stages.run_plan import PredictJob, create_result_groups, plan_work
+from cdpipe.stages.result_groups import create_result_groups
+from cdpipe.stages.run_plan import PredictJob, plan_work
 
 PATCH = 256
 

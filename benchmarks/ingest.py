@@ -101,7 +101,8 @@ def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
 def _with_ray(root: Path, size: int) -> list[Row]:
     import ray  # noqa: PLC0415 (seconds, and not needed without)
 
-    from cdpipe.distributed.ingest import ingest_pairs, plan_blocks  # noqa: PLC0415
+    from cdpipe.distributed.ingest import ingest_pairs  # noqa: PLC0415
+    from cdpipe.stages.ingest_plan import plan_blocks  # noqa: PLC0415
 
     rates = {}
     for workers in (1, 2):

@@ -73,9 +73,11 @@ def _predict(root: Path, size: int, *, identity: bool) -> None:
     from cdpipe.formats.model_io import ModelCard  # noqa: PLC0415
     from cdpipe.models import build_model  # noqa: PLC0415
     from cdpipe.stages.ensemble import ensemble_block, plan_ensemble  # noqa: PLC0415
-    from cdpipe.stages.inference import Execution, make_forward  # noqa: PLC0415
+    from cdpipe.stages.inference import Execution  # noqa: PLC0415
     from cdpipe.stages.prediction import Member, predict_block, probability_key  # noqa: PLC0415
-    from cdpipe.stages.run_plan import PredictJob, create_result_groups  # noqa: PLC0415
+    from cdpipe.stages.result_groups import create_result_groups  # noqa: PLC0415
+    from cdpipe.stages.run_plan import PredictJob  # noqa: PLC0415
+    from cdpipe.stages.torch_backend import make_forward  # noqa: PLC0415
 
     torch.set_num_threads(1)
     pair = describe_scene(size)
