@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cdpipe.formats.groups import metadata_files
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import CARD, WEIGHTS
 from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
@@ -43,6 +44,16 @@ def _missing_records(root: Path, folder: Path) -> list[str]:
         records = (folder / f"{row}_{col}.json" for row in range(rows) for col in range(cols))
         return [str(path.relative_to(root)) for path in records if not path.is_file()]
     return []
+
+
+def forget_descriptions(root: Path, group_record: Path) -> None:
+    """Remove the metadata of a group whose record is damaged or gone: nobody can tell whether it is whole.
+
+    The next run puts it back; blocks have records of their own, and stay.
+    """
+    kind, pair_id, key = group_record.parent.relative_to(root / "records").parts
+    for file in metadata_files(root / "store.zarr" / kind / pair_id / key):
+        file.unlink()
 
 
 def check_model(root: Path, card: Path) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from cdpipe.formats.manifest import manifest_path, read_manifest
 from cdpipe.formats.model_io import CARD
 from cdpipe.formats.records import GROUP_RECORD
-from cdpipe.stages.integrity import check_manifest, check_model, check_record, listed_groups
+from cdpipe.stages.integrity import check_manifest, check_model, check_record, forget_descriptions, listed_groups
 from cdpipe.values.errors import IntegrityError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
@@ -39,6 +39,13 @@ def run(session: Session) -> None:
     for path in withdrawn:
         _withdraw(root, path, found[path])
     damaged += _withdraw_manifests(root, withdrawn)
+    for name in damaged:
+        if (
+            name.startswith("records/")
+            and name.endswith(f"/{GROUP_RECORD}")
+            and not name.startswith("records/rasters/")
+        ):
+            forget_descriptions(root, root / name)
     if damaged:
         lines = "\n".join(f"  {name}" for name in dict.fromkeys(damaged))
         raise IntegrityError(
