@@ -13,6 +13,7 @@ from cdpipe.values.errors import EXIT_INTEGRITY
 
 COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", "runs/*/rasters/*")
 MADE = (*COVERED, "runs/*/manifest.json")
+LAYERS, AXES = ("before", "after", "valid", "label", "cells", "probability", "change"), ("x", "y", "spatial_ref")
 UNHASHED = ("model.md",)  # for people; nothing reads it
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
@@ -96,6 +97,10 @@ def partners(damaged: dict[str, Callable[[Path], None]]) -> set[str]:
     found = set()
     for name in damaged:
         parts = Path(name).parts
+        if parts[0] == "records" and parts[1] != "rasters" and parts[-1] == "group.json":
+            group = "/".join(["store.zarr", *parts[1:4]])
+            found |= {f"{group}/{layer}zarr.json" for layer in ("", *(f"{layer}/" for layer in (*LAYERS, *AXES)))}
+            found |= {f"{group}/{axis}/c/0" for axis in AXES}
         if parts[0] == "store.zarr" and "c" in parts:
             block = parts[-2:]
         elif parts[0] == "records" and parts[-1] != "group.json" and parts[1] != "rasters":
@@ -103,7 +108,7 @@ def partners(damaged: dict[str, Callable[[Path], None]]) -> set[str]:
         else:
             continue
         group = "/".join(["store.zarr", *parts[1:4]])
-        for layer in ("before", "after", "valid", "label", "cells", "probability", "change"):
+        for layer in LAYERS:
             lead = ["0"] if layer in ("before", "after", "cells") else []
             found.add("/".join([group, layer, "c", *lead, *block]))
     return found
