@@ -10,14 +10,8 @@ from pathlib import Path
 from cdpipe.values.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
 from cdpipe.verbs.parser import make_parser
 
-ALONE = (
-    "init",
-    "catalog",
-    "config",
-    "import-weights",
-    "doctor",
-    "demo",
-)  # need no configuration, or read it themselves
+# these need no configuration, or read it themselves
+ALONE = ("init", "catalog", "config", "import-weights", "doctor", "demo")
 PAIR_OPTIONS = ("before", "after", "model", "out")
 
 

@@ -42,6 +42,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["CDPIPE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch with one thread, as actors have it: sums are then in one order."""
+    import torch  # noqa: PLC0415 (takes seconds, and only if needed)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """Ray on this machine's CPUs, for all tests that call jobs in this process: it takes seconds to start."""

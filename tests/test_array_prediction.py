@@ -4,7 +4,6 @@ import dataclasses
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,13 @@ from cdpipe.stages.prediction import Member, load_forward, predict_block, probab
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Dates = tuple[NDArray[Any], NDArray[Any]]
 NETWORKS: dict[str, dict[str, Any]] = {
     "unetplusplus": {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [16, 16, 16]},
     "siamese_resnet18": {"decoder_channels": [8, 8, 8, 8]},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,8 @@ from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.values.config import Predict
 from cdpipe.values.errors import ConfigError, InputError, IntegrityError
 from cdpipe.values.keys import content_key
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PATCH = 64
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -64,14 +65,6 @@ class Trained:
         chosen = self.calibration if execution.precision == "int8" else None
         forward = open_forward(self.folders[name], read_card(self.folders[name]), execution, chosen)
         return forward(self.patches[name] if patches is None else patches)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

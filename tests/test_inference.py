@@ -1,6 +1,6 @@
 """Prediction of windows: the same bits whatever the window, and no patch run in vain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,16 +18,10 @@ from cdpipe.stages.torch_backend import make_forward
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, tiles_in
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cdpipe.models import build_model, input_kind, model_names, required_bands
 from cdpipe.models.decoders import DECODERS
+from cdpipe.models.names import DECODER_NAMES
 from cdpipe.values.errors import InputError
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -53,6 +54,7 @@ def test_every_decoder_may_read_the_bands_of_both_dates(name: str) -> None:
 
 def test_every_network_has_one_name() -> None:
     assert len(set(model_names())) == len(model_names())
+    assert DECODERS.keys() == set(DECODER_NAMES)
     assert {"siamese_seresnext50", "siamese_resnext101", "siamese_densenet161", "siamese_dpn92"} < set(model_names())
 
 

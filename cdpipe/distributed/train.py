@@ -113,7 +113,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         threads=min(config["threads"], 4) if device.type == "cpu" else 4,
         wrap=_share if world > 1 else lambda network: network,
         checkpoint=Path(checkpoint.path) if checkpoint else None,
-        save=_report if rank else partial(_save, curves_folder(job)),
+        save=partial(_save, curves_folder(job)),
         progress=_progress_writer(job) if rank == 0 else lambda *_: None,
     )
     train_model(job, worker)
@@ -124,16 +124,14 @@ def _share(network: nn.Module) -> nn.Module:
     return ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"find_unused_parameters": True})
 
 
-def _report(metrics: dict[str, Any], _files: dict[str, Any] | None) -> None:
-    """Hand an epoch's metrics to Ray Train."""
-    ray.train.report(metrics)
-
-
 def _save(curves: Path, metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
-    """Hand an epoch's metrics and the state to Ray Train, and the metrics to TensorBoard."""
+    """Hand an epoch's metrics to Ray Train; of the first worker, which has files, the state too, and to TensorBoard."""
+    if files is None:
+        ray.train.report(metrics)
+        return
     add_epoch(curves, metrics)
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder), files or {})
+        write_checkpoint(Path(folder), files)
         crash_point("checkpoint-unreported")
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 

@@ -14,7 +14,8 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cdpipe.formats.workspace import naming, sync_folder
+from cdpipe.formats.records import GROUP_RECORD, write_record
+from cdpipe.formats.workspace import Kind, Workspace, naming, sweep, sync_folder
 from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import Grid
 from cdpipe.values.windows import CELL, CHUNK, count_tiles
@@ -103,6 +104,14 @@ def _put_back(whole: Path, path: Path) -> None:
             file.replace(target)
             sync_folder(target.parent)
     shutil.rmtree(whole)
+
+
+def finish_group(workspace: Workspace, kind: Kind, pair_id: str, key: str, facts: dict[str, Any] | None = None) -> None:
+    """Record that all of a group is stored, when what killed workers left half-written of the pair is gone."""
+    group, records = workspace.group(kind, pair_id, key), workspace.records(kind, pair_id, key)
+    sweep(group.parent)
+    sweep(records.parent)
+    write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), facts)
 
 
 def metadata_files(group: Path) -> list[Path]:

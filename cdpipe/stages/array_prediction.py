@@ -1,7 +1,7 @@
 """Prediction of two arrays in memory: the same steps as for a stored pair, for notebooks and small scenes."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,13 @@ from cdpipe.arrays.statistics import measure
 from cdpipe.formats.model_io import check_trained, read_card
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
+from cdpipe.values.config import Backend
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, patch_stride
 
 TTA = ("d4", "none")
-BACKENDS = ("torch", "openvino")
+BACKENDS = get_args(Backend)
 PRECISIONS = ("float32", "bfloat16")
 
 

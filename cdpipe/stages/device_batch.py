@@ -48,8 +48,7 @@ def remember_batches(workspace: Workspace, device: str, batches: Batches) -> Non
 
 def probe_batch(member: Member) -> int:
     """The batch that suits the device which a member is to run on."""
-    forward, patch, recipe = load_forward(member), member.card.patch, member.card.recipe
-    channels = 1 if recipe.kind == "difference" else 2 * len(recipe.roles)
+    forward, patch, channels = load_forward(member), member.card.patch, member.card.recipe.channels
 
     def rate(batch: int) -> float:
         patches = np.random.default_rng(0).normal(size=(batch, channels, patch, patch)).astype(np.float32)

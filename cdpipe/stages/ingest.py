@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
-from cdpipe.formats.groups import LABEL_LAYERS, create_group, metadata_files, pair_layers
+from cdpipe.formats.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, read_record, write_record
@@ -171,16 +171,8 @@ def finish_pair(job: IngestJob) -> StoredPair:
         )
     pair = _as_stored(job, moments)
     crash_point("pair-unfinished")
-    _finish_group(workspace, "pairs", pair.pair_id, pair.key, pair.to_json())
+    finish_group(workspace, "pairs", pair.pair_id, pair.key, pair.to_json())
     return pair
-
-
-def _finish_group(workspace: Workspace, kind: Kind, pair_id: str, key: str, facts: dict[str, Any]) -> None:
-    """Record that all of a group is stored, when what killed workers left half-written is gone."""
-    group, records = workspace.group(kind, pair_id, key), workspace.records(kind, pair_id, key)
-    sweep(group.parent)
-    sweep(records.parent)
-    write_record(records / GROUP_RECORD, workspace.root, metadata_files(group), facts)
 
 
 def finish_label(job: IngestJob) -> None:
@@ -197,7 +189,7 @@ def finish_label(job: IngestJob) -> None:
         return
     facts = [_intact(record, records).facts for path, record in all_records(records) if path.name != GROUP_RECORD]
     totals = {name: sum(int(fact[name]) for fact in facts) for name in ("valid", "changed")}
-    _finish_group(workspace, "labels", planned.pair.pair_id, planned.label_key, totals)
+    finish_group(workspace, "labels", planned.pair.pair_id, planned.label_key, totals)
 
 
 def discard_pair(job: IngestJob) -> None:

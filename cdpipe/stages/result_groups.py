@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, is_described, metadata_files
-from cdpipe.formats.records import GROUP_RECORD, write_record
-from cdpipe.formats.workspace import Kind, sweep
+from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, finish_group, is_described
+from cdpipe.formats.records import GROUP_RECORD
+from cdpipe.formats.workspace import Kind
 from cdpipe.stages.prediction import probability_key
 from cdpipe.stages.run_plan import PredictJob, member_shares
 
@@ -30,12 +30,8 @@ def finish_results(job: PredictJob, number: int) -> None:
     pair = job.pairs[number]
     create_result_groups(job, number)
     for kind, key in _result_groups(job, number):
-        record = job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD
-        if not record.is_file():
-            group = job.workspace.group(kind, pair.pair_id, key)
-            sweep(group.parent)  # what workers that were killed, and replaced, left half-written
-            sweep(record.parent.parent)
-            write_record(record, job.workspace.root, metadata_files(group))
+        if not (job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD).is_file():
+            finish_group(job.workspace, kind, pair.pair_id, key)
 
 
 def results_are_finished(job: PredictJob, number: int) -> bool:

@@ -15,13 +15,13 @@ from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.stages.prediction import probability_key
-from cdpipe.stages.run_plan import plan_members, plan_work
+from cdpipe.stages.run_plan import plan_work
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.windows import block_keys
 from cdpipe.verbs.console import duration
-from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run
+from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members
 from cdpipe.verbs.session import Session, read_failures
 from cdpipe.verbs.train import jobs_for
 
@@ -91,8 +91,8 @@ def _add_prediction(session: Session, table: Table, stored: list[tuple[PlannedPa
         sources = model_sources(session, stored)
         splits = known_splits([item for item, _ in stored])
         plans = []
-        for device in ("cpu", "cuda"):
-            job, _ = plan_run(session, stored, plan_members(session.config, sources, device), splits)
+        for members in possible_members(session, sources):
+            job, _ = plan_run(session, stored, members, splits)
             job, _ = choose_pairs(session, job, stored, splits)
             plans.append((job, plan_work(job, range(len(job.pairs)))))
     except CdpipeError:  # without models there is nothing to count
