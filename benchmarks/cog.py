@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from stored import BLOCK, grid_of
+from stored_scenes import BLOCK, grid_of
 from timing import Row, interleave, median_cpu, median_wall, own_peak, peak_memory, show
 
 from cdpipe.formats import geotiff  # its private settings too: the driver alone is to get the same

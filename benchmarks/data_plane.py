@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stored import store_scene
+from stored_scenes import store_scene
 from timing import MALLOC, Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.formats.model_io import ModelCard
@@ -98,7 +98,7 @@ def patch_worker() -> None:
     """Give a worker of Ray the identity instead of a network from a model folder."""
     import cdpipe.distributed.predict as job  # noqa: PLC0415 (in the worker)
 
-    job.load_forward = lambda member: identity  # noqa: ARG005
+    setattr(job, "load_forward", lambda member: identity)  # noqa: ARG005, B010 (mypy sees a module's imports as private)
 
 
 def _with_ray(root: Path, size: int) -> list[Row]:

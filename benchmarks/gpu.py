@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def channels(name: str) -> int:
 
 def measure_training(name: str, device: str, patch: int, rounds: int, samples: int) -> float:
     """Samples a second of training steps on tensors that are there already."""
-    network = build_model(name).to(device, memory_format=torch.channels_last).train()
+    network = build_model(name).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters())
     x = torch.randn(samples, channels(name), patch, patch, device=device).to(memory_format=torch.channels_last)
     y = torch.randint(0, 2, (samples, 1, patch, patch), device=device)
@@ -103,7 +104,7 @@ def measure_training(name: str, device: str, patch: int, rounds: int, samples: i
         with torch.autocast(device, torch.bfloat16):
             logits = network(x)
         loss = dice_bce(logits.float(), y)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         float(loss.detach())  # waits for the device
 
@@ -117,7 +118,7 @@ def measure_training(name: str, device: str, patch: int, rounds: int, samples: i
 def measure_predict(device: str, patch: int, side: int) -> list[tuple[str, str]]:
     """A real prediction with both networks: seconds, and how busy the GPU was."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = {name: {} for name in MODELS}
+        arguments: dict[str, dict[str, Any]] = {name: {} for name in MODELS}
         config = make_project(Path(folder), side, arguments, patch, tta="d4" if device == "cuda" else "none")
         gpus = ["--set", "resources.gpus=0"] if device == "cpu" else []
         run("-m", "cdpipe.cli", "ingest", str(config), *gpus)

@@ -19,7 +19,7 @@ import numpy as np
 import rasterio
 import rasterio.windows
 import rioxarray
-from stored import BLOCK, corner, make_job, write_scene
+from stored_scenes import BLOCK, corner, make_job, write_scene
 from timing import Row, interleave, median_cpu, median_wall, show
 from zarr.codecs import BloscCodec, Crc32cCodec
 

@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from stored import BLOCK, ROLES, describe_scene, make_job, store_scene, write_scene
+from stored_scenes import BLOCK, ROLES, describe_scene, make_job, store_scene, write_scene
 from timing import MALLOC, Row, own_peak, peak_memory, show
 
 from cdpipe.formats.workspace import Workspace

@@ -20,11 +20,8 @@ loop's two threads wait for each other by spinning, and lose several times as mu
 
 import argparse
 import contextlib
-import csv
-import io
 import os
 import pickle
-import shutil
 import statistics
 import subprocess
 import sys
@@ -32,37 +29,25 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import rasterio
 import torch
 import yaml
-from numpy.typing import NDArray
+from original_loop import PATCH, Floats, original
+from predict_cases import Benchmark, make_model, make_scenes, quietly
 from rich.console import Console
 from rich.table import Table
 
-from cdpipe.arrays.normalisation import model_input
-from cdpipe.cli import main
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, ray_session
-from cdpipe.formats.config_file import load_config
-from cdpipe.formats.manifest import read_manifest
-from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import read_dates, read_observed
-from cdpipe.models import build_model
+from cdpipe.formats.model_io import load_network
 from cdpipe.stages.prediction import Member, load_forward
-from cdpipe.stages.run_plan import ModelSource, plan_members
-from cdpipe.stages.sample_scenes import make_sample_scenes
-from cdpipe.stages.splits import known_splits
-from cdpipe.values.config import Config, Resources
-from cdpipe.values.grid import Window
-from cdpipe.verbs.predict_plan import plan_run
-from cdpipe.verbs.session import Session, stored_pairs
+from cdpipe.values.config import Resources
 
-WORKERS, PATCH, THRESHOLD = 2, 256, 0.4
+WORKERS, THRESHOLD = 2, 0.4
 CASES = (("torch", "float32"), ("openvino", "float32"), ("torch", "bfloat16"), ("openvino", "bfloat16"))
 INT8 = ("openvino", "int8")
 TARGETS = {  # speed of UNet++ and Siamese, largest and mean difference, IoU of the masks
@@ -71,7 +56,6 @@ TARGETS = {  # speed of UNet++ and Siamese, largest and mean difference, IoU of 
     "int8": ("5", "", "", ""),
 }
 HEADLINE = ("unetplusplus", "siamese_seresnext50")
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -107,121 +91,6 @@ def median(costs: list[Cost]) -> Cost:
     return Cost(statistics.median(each.wall for each in costs), statistics.median(each.cpu for each in costs))
 
 
-def make_scenes(folder: Path, size: int) -> None:
-    """A labelled pair to calibrate on; mirrored until it is large enough, the scene; a pair of one patch."""
-    make_sample_scenes(folder, pairs=1)
-    with (folder / "pairs.csv").open(newline="") as stream:
-        row = next(csv.DictReader(stream))
-    rows = [{**row, "split": "train"}]
-    for name, side in (("scene", size), ("patch", PATCH)):
-        made = {**row, "pair_id": name, "split": "", "label": ""}
-        for date in ("before", "after"):
-            made[date] = f"{name}_{date}.tif"
-            with rasterio.open(folder / row[date]) as source:
-                pixels, profile = source.read(), source.profile
-            beyond = [(0, 0), *((0, max(0, side - length)) for length in pixels.shape[1:])]
-            profile |= {"height": side, "width": side}
-            with rasterio.open(folder / made[date], "w", **profile) as target:
-                target.write(np.pad(pixels, beyond, mode="reflect")[:, :side, :side])
-        rows.append(made)
-    with (folder / "pairs.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(row))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def make_model(root: Path, name: str) -> Path:
-    """A model folder with random weights whose batch norms saw some noise."""
-    torch.manual_seed(0)
-    network = build_model(name).train()
-    card = ModelCard(name, name, {}, ("red", "green", "blue"), "common", False, PATCH, "")
-    with torch.no_grad():
-        for _ in range(4):
-            network(torch.randn(2, card.recipe.channels, PATCH, PATCH))
-    save_model(root / name, card, network.state_dict())
-    return root / name
-
-
-def original(network: torch.nn.Module, scene: Floats) -> Floats:
-    """Probabilities as the original program computes them, patch by patch and view by view."""
-    probability = np.zeros(scene.shape[1:], np.float32)
-    for row in range(0, scene.shape[1], PATCH):
-        for col in range(0, scene.shape[2], PATCH):
-            x = torch.from_numpy(scene[None, :, row : row + PATCH, col : col + PATCH])
-            total = torch.zeros(1, 1, PATCH, PATCH)
-            with torch.no_grad():
-                for turns in range(4):
-                    for mirrored in (False, True):
-                        view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-                        y = torch.rot90(torch.sigmoid(network(view)), -turns, (-2, -1))
-                        total += y.flip(-1) if mirrored else y
-            probability[row : row + PATCH, col : col + PATCH] = (total / 8)[0, 0].numpy()
-    return probability
-
-
-def quietly(arguments: list[str]) -> None:
-    """Run a command of cdpipe in this process without what it prints."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = main(arguments)
-    if code:
-        raise SystemExit(f"cdpipe {' '.join(arguments)} ended with {code}:\n{out.getvalue()}")
-
-
-class Benchmark:
-    """One network on one scene."""
-
-    def __init__(self, work: Path, model: Path, size: int) -> None:
-        self.work, self.model, self.patches = work, model, (size // PATCH) ** 2
-        self.config = work / "config.yaml"
-        self.card = read_card(model)
-        if self.card.patch != PATCH:
-            self.model = shutil.copytree(model, work / "models" / model.name)
-            self.card = save_model(
-                self.model, replace(self.card, patch=PATCH), load_network(model, self.card).state_dict()
-            )
-
-    def settings(self, case: tuple[str, str]) -> list[str]:
-        """How a case is configured."""
-        values = {"name": "-".join(case), "predict.backend": case[0], "predict.precision": case[1]}
-        values["predict.models"] = f"['{self.model}']"
-        return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-
-    def predict(self, case: tuple[str, str], pair: str) -> None:
-        """Run the command on a pair of which nothing is stored yet."""
-        for kind in ("probabilities", "changes", "rasters"):
-            for folder in ("store.zarr", "records"):
-                shutil.rmtree(self.work / "work" / folder / kind, ignore_errors=True)
-        shutil.rmtree(self.work / "work" / "runs", ignore_errors=True)
-        quietly(["predict", str(self.config), *self.settings(case), "--pair", pair])
-
-    def stored(self, case: tuple[str, str], size: int) -> Floats:
-        """The probability of the scene that the last command stored."""
-        manifest = read_manifest(self.work / "work" / "runs" / "-".join(case))
-        if manifest is None:
-            raise SystemExit("the run left no manifest")
-        pair = manifest.pairs[0]
-        group = (
-            self.work / "work" / "store.zarr" / "probabilities" / pair.pair_id / next(iter(pair.probabilities.values()))
-        )
-        return np.asarray(read_window(open_layer(group, "probability"), Window(0, 0, size, size)), np.float32)
-
-    def member(self, case: tuple[str, str]) -> tuple[Member, Floats]:
-        """The model as a case runs it, and the scene as it eats it."""
-        loaded = load_config(self.config)
-        options = {"backend": case[0], "precision": case[1], "models": (self.model,)}
-        config = Config(**{**loaded.model_dump(), "predict": {**loaded.predict.model_dump(), **options}})
-        session = Session(config, Console(quiet=True))
-        planned = stored_pairs(session)
-        members = plan_members(config, [ModelSource(self.model, self.card.name)], "cpu")
-        job, _ = plan_run(session, planned, members, known_splits([item for item, _ in planned]))
-        pair = next(pair for pair in job.pairs if pair.pair_id == "scene")
-        whole = Window(0, 0, *pair.grid.shape)
-        observed = read_observed(session.workspace, pair, whole)
-        dates = read_dates(session.workspace, pair, whole)
-        return job.members[0], model_input(dates, observed, pair.scalings(self.card.recipe))
-
-
 def bare(job: Path) -> None:
     """Print the cost of one pass of a network over eight views, in a process of one thread."""
     member, views, passes = pickle.loads(job.read_bytes())  # noqa: S301 (this program wrote it just now)
@@ -252,7 +121,7 @@ def measure(benchmark: Benchmark, cases: list[tuple[str, str]], size: int, round
     network = load_network(benchmark.model, benchmark.card)
     _, scene = benchmark.member(("torch", "float32"))
     for case in cases:
-        first, second = (timed(lambda case=case: benchmark.predict(case, "patch")) for _ in range(2))
+        first, second = (timed(partial(benchmark.predict, case, "patch")) for _ in range(2))
         print(f"{benchmark.card.name} {' '.join(case)}: one patch {first.wall:.0f} s, again {second.wall:.0f} s")
     found: dict[tuple[str, str], list[Cost]] = {case: [] for case in cases}
     networks: dict[tuple[str, str], list[Cost]] = {case: [] for case in cases}
@@ -267,8 +136,8 @@ def measure(benchmark: Benchmark, cases: list[tuple[str, str]], size: int, round
     for _ in range(rounds):
         loops.append(timed(loop))
         for case in cases:
-            start = timed(lambda case=case: benchmark.predict(case, "patch"))
-            found[case].append(timed(lambda case=case: benchmark.predict(case, "scene")).less(start, benchmark.patches))
+            start = timed(partial(benchmark.predict, case, "patch"))
+            found[case].append(timed(partial(benchmark.predict, case, "scene")).less(start, benchmark.patches))
             answers[case] = benchmark.stored(case, size)
             member, _ = benchmark.member(case)
             networks[case].append(bare_cost(benchmark.work, member, scene, max(2, benchmark.patches // 8)))

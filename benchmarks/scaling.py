@@ -4,7 +4,7 @@ Prints the tables of that page. Nothing is measured here: the rates are the firs
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cdpipe.values.windows import CHUNK, PatchGrid, block_keys, block_window, count_tiles, patch_stride
@@ -178,7 +178,7 @@ def tile_rows() -> Iterator[tuple[str, str]]:
 def area_rows() -> Iterator[tuple[str, ...]]:
     """What areas cost a month."""
     counts, (read, written), (reads, writes) = count_tile(), tile_bytes(), tile_requests()
-    amounts = {
+    amounts: dict[str, tuple[str, Callable[[float], float]]] = {
         "area, km²": ("{:,.0f}", lambda area: area),
         "Sentinel-2 tiles": ("{:,.0f}", tiles),
         "blocks": ("{:,.0f}", lambda area: tiles(area) * counts.blocks),

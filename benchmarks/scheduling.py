@@ -103,7 +103,8 @@ def measure(stage: str, blocks: int, bare: int) -> dict[str, float]:
 def bare_rate(count: int) -> float:
     """Ray's tasks a second, started and collected by one driver."""
     task = ray.remote(num_cpus=1)(lambda: None)
-    begun, pending, left = time.monotonic(), [], count
+    begun, left = time.monotonic(), count
+    pending: list[ray.ObjectRef[None]] = []
     while pending or left:
         fresh = min(IN_FLIGHT - len(pending), left)
         pending += [task.remote() for _ in range(fresh)]

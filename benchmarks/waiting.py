@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from stored import ROLES, store_scene
+from stored_scenes import ROLES, store_scene
 from timing import Row, show
 
 from cdpipe.arrays.losses import dice_bce
@@ -59,7 +59,7 @@ def _train(name: str, sampler: Sampler, options: argparse.Namespace) -> tuple[fl
     for number, (scenes, labels) in enumerate(batches):
         waited += time.perf_counter() - before
         optimizer.zero_grad(set_to_none=True)
-        dice_bce(network(torch.from_numpy(scenes)), torch.from_numpy(labels)).backward()
+        torch.autograd.backward(dice_bce(network(torch.from_numpy(scenes)), torch.from_numpy(labels)))
         optimizer.step()
         before = time.perf_counter()
         if not number:

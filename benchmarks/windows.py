@@ -7,11 +7,13 @@ Augmented samples are what training gets: the window drawn, read, normalised and
 
 import argparse
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import zarr
-from stored import store_scene
+from stored_scenes import store_scene
 from timing import Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.arrays.normalisation import Recipe
@@ -61,10 +63,10 @@ def main() -> None:
             for number in range(options.windows):
                 draw_sample(samplers[name], 0, number)
 
-        cases = {
+        cases: dict[str, Callable[[], None]] = {
             "zarr-python": by_zarr,
             "cdpipe": by_cdpipe,
-            **{f"samples, {name}": lambda name=name: samples(name) for name in samplers},
+            **{f"samples, {name}": partial(samples, name) for name in samplers},
         }
         timings = interleave(cases, options.rounds)
     rate = {name: options.windows / median_cpu(each) for name, each in timings.items()}

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,13 @@ def test_status_while_a_run_goes_on(branch: Project) -> None:
     card.unlink()
     card.with_name("progress.json").write_text(json.dumps({"epoch": 2, "step": 5, "loss": 0.25}))
     assert "in epoch 3 of" in row_of("train: ", succeed(branch.arguments("status")).out)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+def test_status_of_a_run_by_another_backend(branch: Project) -> None:
+    """Of which nothing is predicted yet; that it is made for CPUs is no reason to say that there are no models."""
+    said = succeed(branch.arguments("status", "--set", "predict.backend=openvino")).out
+    assert row_of("predict: ", said).split("│")[2:4] == [" 0    ", " 7    "]
 
 
 def row_of(stage: str, said: str) -> str:

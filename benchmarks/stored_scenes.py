@@ -64,7 +64,7 @@ def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | Non
     """
     workspace, pair = Workspace(root), describe_scene(side)
     grid = pair.grid
-    group, labels = (workspace.group(kind, "p", pair.key) for kind in ("pairs", "labels"))  # type: ignore[arg-type]
+    group, labels = (workspace.group(kind, "p", pair.key) for kind in ("pairs", "labels"))
     create_group(group, pair_layers(ROLES, "uint16", "uint16"), grid, BLOCK, {})
     create_group(labels, LABEL_LAYERS, grid, BLOCK, {})
     chosen = None if observed is None else set(observed)
@@ -85,7 +85,8 @@ def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | Non
 
 def _make_label(window: Window) -> NDArray[np.uint8]:
     y, x = np.mgrid[window.row : window.stop_row, window.col : window.stop_col]
-    return ((y % 190 < 40) & (x % 230 < 35)).astype(np.uint8)
+    label: NDArray[np.uint8] = ((y % 190 < 40) & (x % 230 < 35)).astype(np.uint8)
+    return label
 
 
 def _count(label: NDArray[np.uint8], valid: NDArray[np.uint8]) -> NDArray[np.uint16]:

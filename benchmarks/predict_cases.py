@@ -1,0 +1,129 @@
+"""What benchmarks/predict.py measures: scenes, networks, and the command with its result for each case."""
+
+import contextlib
+import csv
+import io
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from original_loop import PATCH, Floats
+from rich.console import Console
+
+from cdpipe.arrays.normalisation import model_input
+from cdpipe.cli import main
+from cdpipe.formats.config_file import load_config
+from cdpipe.formats.manifest import read_manifest
+from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
+from cdpipe.formats.store import open_layer, read_window
+from cdpipe.formats.stored_pair import read_dates, read_observed
+from cdpipe.models import build_model
+from cdpipe.stages.prediction import Member
+from cdpipe.stages.run_plan import ModelSource, plan_members
+from cdpipe.stages.sample_scenes import make_sample_scenes
+from cdpipe.stages.splits import known_splits
+from cdpipe.values.config import Config
+from cdpipe.values.grid import Window
+from cdpipe.verbs.predict_plan import plan_run
+from cdpipe.verbs.session import Session, stored_pairs
+
+
+def make_scenes(folder: Path, size: int) -> None:
+    """A labelled pair to calibrate on; mirrored until it is large enough, the scene; a pair of one patch."""
+    make_sample_scenes(folder, pairs=1)
+    with (folder / "pairs.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    rows = [{**row, "split": "train"}]
+    for name, side in (("scene", size), ("patch", PATCH)):
+        made = {**row, "pair_id": name, "split": "", "label": ""}
+        for date in ("before", "after"):
+            made[date] = f"{name}_{date}.tif"
+            with rasterio.open(folder / row[date]) as source:
+                pixels, profile = source.read(), source.profile
+            beyond = [(0, 0), *((0, max(0, side - length)) for length in pixels.shape[1:])]
+            profile |= {"height": side, "width": side}
+            with rasterio.open(folder / made[date], "w", **profile) as target:
+                target.write(np.pad(pixels, beyond, mode="reflect")[:, :side, :side])
+        rows.append(made)
+    with (folder / "pairs.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(row))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def make_model(root: Path, name: str) -> Path:
+    """A model folder with random weights whose batch norms saw some noise."""
+    torch.manual_seed(0)
+    network = build_model(name).train()
+    card = ModelCard(name, name, {}, ("red", "green", "blue"), "common", False, PATCH, "")
+    with torch.no_grad():
+        for _ in range(4):
+            network(torch.randn(2, card.recipe.channels, PATCH, PATCH))
+    save_model(root / name, card, network.state_dict())
+    return root / name
+
+
+def quietly(arguments: list[str]) -> None:
+    """Run a command of cdpipe in this process without what it prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = main(arguments)
+    if code:
+        raise SystemExit(f"cdpipe {' '.join(arguments)} ended with {code}:\n{out.getvalue()}")
+
+
+class Benchmark:
+    """One network on one scene."""
+
+    def __init__(self, work: Path, model: Path, size: int) -> None:
+        self.work, self.model, self.patches = work, model, (size // PATCH) ** 2
+        self.config = work / "config.yaml"
+        self.card = read_card(model)
+        if self.card.patch != PATCH:
+            self.model = shutil.copytree(model, work / "models" / model.name)
+            self.card = save_model(
+                self.model, replace(self.card, patch=PATCH), load_network(model, self.card).state_dict()
+            )
+
+    def settings(self, case: tuple[str, str]) -> list[str]:
+        """How a case is configured."""
+        values = {"name": "-".join(case), "predict.backend": case[0], "predict.precision": case[1]}
+        values["predict.models"] = f"['{self.model}']"
+        return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+    def predict(self, case: tuple[str, str], pair: str) -> None:
+        """Run the command on a pair of which nothing is stored yet."""
+        for kind in ("probabilities", "changes", "rasters"):
+            for folder in ("store.zarr", "records"):
+                shutil.rmtree(self.work / "work" / folder / kind, ignore_errors=True)
+        shutil.rmtree(self.work / "work" / "runs", ignore_errors=True)
+        quietly(["predict", str(self.config), *self.settings(case), "--pair", pair])
+
+    def stored(self, case: tuple[str, str], size: int) -> Floats:
+        """The probability of the scene that the last command stored."""
+        manifest = read_manifest(self.work / "work" / "runs" / "-".join(case))
+        if manifest is None:
+            raise SystemExit("the run left no manifest")
+        pair = manifest.pairs[0]
+        group = (
+            self.work / "work" / "store.zarr" / "probabilities" / pair.pair_id / next(iter(pair.probabilities.values()))
+        )
+        return np.asarray(read_window(open_layer(group, "probability"), Window(0, 0, size, size)), np.float32)
+
+    def member(self, case: tuple[str, str]) -> tuple[Member, Floats]:
+        """The model as a case runs it, and the scene as it eats it."""
+        loaded = load_config(self.config)
+        options = {"backend": case[0], "precision": case[1], "models": (self.model,)}
+        config = Config(**{**loaded.model_dump(), "predict": {**loaded.predict.model_dump(), **options}})
+        session = Session(config, Console(quiet=True))
+        planned = stored_pairs(session)
+        members = plan_members(config, [ModelSource(self.model, self.card.name)], "cpu")
+        job, _ = plan_run(session, planned, members, known_splits([item for item, _ in planned]))
+        pair = next(pair for pair in job.pairs if pair.pair_id == "scene")
+        whole = Window(0, 0, *pair.grid.shape)
+        observed = read_observed(session.workspace, pair, whole)
+        dates = read_dates(session.workspace, pair, whole)
+        return job.members[0], model_input(dates, observed, pair.scalings(self.card.recipe))
