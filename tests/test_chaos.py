@@ -29,6 +29,7 @@ KILLS = int(os.environ.get("CDPIPE_CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("CDPIPE_CHAOS_SEED", "0"))
 WORKER_KILLS = KILLS * 2 // 3  # the others end the whole run, and cost a start of Ray each
 TRAINING_KILLS, TOGETHER = max(2, KILLS // 15), max(2, KILLS // 6)
+WORKER = r"ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent)"  # the agents take their node with them
 LONGEST = 300  # seconds that a run left alone may take
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(4 * 3600)]
 
@@ -43,13 +44,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def chosen_from(everything: dict[int, str], kind: str, driver: int) -> list[int]:
     """The processes of a run that are killed."""
-    if kind == "raylet":
-        return [pid for pid, line in everything.items() if "/raylet/raylet" in line.split(" ")[0]]
+    patterns = {"raylet": r"\S*/raylet/raylet ", "agent": "ray::(DashboardAgent|RuntimeEnvAgent)"}
+    if kind in patterns:
+        return [pid for pid, line in everything.items() if re.match(patterns[kind], line)][:1]
     return [driver] if kind == "driver" else list(everything)
 
 
 def test_random_kills_of_what_a_run_does_not_survive(project: Project, tmp_path: Path) -> None:
-    """Driver, raylet, or all at once, when a random share of the files is there."""
+    """Driver, raylet, one of its agents, or all at once, when a random share of the files is there."""
     log, choose = tmp_path / "log.txt", random.Random(SEED)
     undisturbed = Project(project.config, tmp_path / "undisturbed")
     assert start(undisturbed, log).wait() == EXIT_DONE, log.read_text()[-3000:]
@@ -60,7 +62,7 @@ def test_random_kills_of_what_a_run_does_not_survive(project: Project, tmp_path:
         finished += 1
         disturbed, ended = Project(project.config, tmp_path / f"work{finished}"), None
         while ended != EXIT_DONE:
-            process, kind = start(disturbed, log), choose.choice(["driver", "all", "raylet"])
+            process, kind = start(disturbed, log), choose.choice(["driver", "all", "raylet", "agent"])
             if kills.total() < KILLS - WORKER_KILLS:
                 share = choose.uniform(-0.1, 1)
                 while process.poll() is None and len(list(disturbed.workspace.glob("**/*"))) < share * files:
@@ -98,7 +100,7 @@ def test_workers_killed_all_the_time(tmp_path: Path) -> None:
         process = start(disturbed, log)
         while process.poll() is None:
             time.sleep(choose.uniform(0.2, 2))
-            busy = [(pid, line) for pid, line in family(process.pid).items() if re.match(r"ray::(?!IDLE)", line)]
+            busy = [(pid, line) for pid, line in family(process.pid).items() if re.match(WORKER, line)]
             if busy and struck.total() < WORKER_KILLS:
                 pid, line = choose.choice(busy)
                 kill([pid])
