@@ -1,9 +1,13 @@
 """Starting and joining Ray: what goes wrong there is told in a line, after another try where that may help."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import ray
+from processes import family, kill
 
 from cdpipe.distributed.cluster import STARTS, ray_session
 from cdpipe.values.config import Resources
@@ -43,3 +47,35 @@ def test_a_cluster_that_does_not_answer_is_named(tries: list[Any], monkeypatch: 
     ):
         pass
     assert tries == ["10.0.0.1:6379"]
+
+
+WAITS = """
+import time
+
+import ray
+from cdpipe.distributed.cluster import ray_session
+from cdpipe.values.config import Resources
+from cdpipe.values.errors import CdpipeError
+
+try:
+    with ray_session(Resources(workers=1), verbose=False):
+        print("started", flush=True)
+        ray.get(ray.remote(time.sleep).remote(600))
+except CdpipeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_run_whose_ray_is_killed_ends_at_once() -> None:
+    """Left to itself, Ray would let it wait for minutes."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", WAITS]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "started\n"
+        known = family(run.pid)
+        kill(pid for pid, line in known.items() if "/raylet/raylet" in line.split(" ")[0])
+        assert "Ray's raylet on this machine was killed" in run.stdout.read()
+        assert run.wait() == 0
+    kill(known)

@@ -1,5 +1,6 @@
 """Starting or joining Ray, quietly, and what it has to offer."""
 
+import _thread
 import contextlib
 import logging
 import os
@@ -16,6 +17,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_task_oom_retries", "3")
 
 import ray
+from ray._private import worker as ray_worker
 from ray._private.log import PlainRayHandler
 
 from cdpipe.distributed.quiet import quiet_stderr
@@ -24,6 +26,8 @@ from cdpipe.values.errors import CdpipeError, ConfigError
 
 LONGEST_REASON = 600  # characters
 STARTS = 3  # of Ray on this machine
+WATCH_SECONDS = 1.0
+VITAL = ("raylet", "gcs_server")  # of Ray's processes
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -48,7 +52,7 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
 
     Raises:
         ConfigError: If no cluster answers at that address.
-        CdpipeError: If Ray does not start here.
+        CdpipeError: If Ray does not start here, or its processes here are killed.
     """
     if ray.is_initialized():
         yield
@@ -69,14 +73,44 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
         # instead of Ray's own, which print a stack: stopping a job ends like Ctrl-C, and the same command continues
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if verbose:
+        with contextlib.ExitStack() as stack:
+            if not verbose:
+                _silence_ray_data()
+                stack.enter_context(quiet_stderr())
+            if address == "local":
+                stack.enter_context(_watched())
             yield
-        else:
-            _silence_ray_data()
-            with quiet_stderr():
-                yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Give up as soon as Ray's own processes on this machine are gone: calls to Ray would wait for minutes.
+
+    Raises:
+        CdpipeError: If they are.
+    """
+    node: Any = ray_worker._global_node  # noqa: SLF001 (what Ray started here is known nowhere else)
+    over = threading.Event()
+
+    def lost() -> list[str]:
+        return [str(kind) for kind, _ in node.dead_processes() if kind in VITAL]
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            if lost():
+                _thread.interrupt_main()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        if gone := lost():
+            # whatever the block raised comes of this
+            raise CdpipeError(f"Ray's {gone[0]} on this machine was killed or crashed; the same command continues")
 
 
 def _connect(address: str, **options: Any) -> None:
