@@ -60,7 +60,7 @@ from cdpipe.values.errors import CdpipeError
 try:
     with ray_session(Resources(workers=1), verbose=False):
         print("started", flush=True)
-        ray.get(ray.remote(time.sleep).remote(600))
+        ray.get(ray.remote(lambda: time.sleep(600)).remote())
 except CdpipeError as error:
     print(error)
 """
