@@ -27,7 +27,7 @@ from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED, EXIT_PARTIAL
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", "runs/run/rasters/*", "runs/run/manifest.json")
 KILLS = int(os.environ.get("CDPIPE_CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("CDPIPE_CHAOS_SEED", "0"))
-WORKER_KILLS = KILLS * 2 // 3  # the others end the whole run, and cost a start of Ray each
+WORKER_KILLS = KILLS * 5 // 6  # the others end the whole run, and cost a start of Ray each
 TRAINING_KILLS, TOGETHER = max(2, KILLS // 15), max(2, KILLS // 6)
 WORKER = r"ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent)"  # the agents take their node with them
 LONGEST = 300  # seconds that a run left alone may take

@@ -50,6 +50,7 @@ def test_a_cluster_that_does_not_answer_is_named(tries: list[Any], monkeypatch: 
 
 
 WAITS = """
+import signal
 import time
 
 import ray
@@ -57,6 +58,7 @@ from cdpipe.distributed.cluster import ray_session
 from cdpipe.values.config import Resources
 from cdpipe.values.errors import CdpipeError
 
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start what runs in the background
 try:
     with ray_session(Resources(workers=1), verbose=False):
         print("started", flush=True)

@@ -100,7 +100,8 @@ def _watched() -> Iterator[None]:
     def watch() -> None:
         while not over.wait(WATCH_SECONDS):
             if lost():
-                _thread.interrupt_main()
+                # not SIGINT, which shells have their background processes ignore
+                _thread.interrupt_main(signal.SIGTERM)
                 return
 
     threading.Thread(target=watch, daemon=True).start()
