@@ -19,7 +19,8 @@ from submitted import MASKS, Mask, changes, guesses, write_masks, write_rows
 from cdpipe.arrays.metrics import Counts
 from cdpipe.arrays.run_length import encode_strips
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, UNSPLIT, Results, evaluate_pair, tabulate
+from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, Results, evaluate_pair
+from cdpipe.stages.evaluation_rows import UNSPLIT, tabulate
 from cdpipe.values.errors import EXIT_INPUT
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
@@ -38,7 +39,7 @@ def judged(mask: Mask, other: Mask, counted: NDArray[np.bool_]) -> Counts:
 
 def table(project: Project) -> dict[tuple[str | None, str], dict[str, Any]]:
     """Rows of the evaluation by pair (the split where pooled) and layer."""
-    rows = json.loads((project.outputs / "report" / "evaluation.json").read_text())
+    rows = json.loads((project.outputs / "report" / "evaluation.json").read_text())["rows"]
     return {(row["pair_id"] or row["split"], row["layer"]): row for row in rows}
 
 

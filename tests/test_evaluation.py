@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 from stored import Bytes, Dates, bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.arrays.metrics import Counts, counts_by_threshold
+from cdpipe.arrays.metrics import Counts, counts_by_threshold, score_histogram
+from cdpipe.arrays.tolerance import NearCounts
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.evaluation import (
@@ -17,8 +19,9 @@ from cdpipe.stages.evaluation import (
     PairScores,
     Results,
     evaluate_pair,
-    tabulate,
 )
+from cdpipe.stages.evaluation_rows import tabulate
+from cdpipe.stages.object_scores import ObjectCounts
 
 SHAPE = (300, 700)
 THRESHOLDS = {"one": 0.3, "two": 0.55}
@@ -27,7 +30,7 @@ THRESHOLDS = {"one": 0.3, "two": 0.55}
 class Case:
     """A pair of six blocks, its label, and what two models and their ensemble say about it; all made up."""
 
-    def __init__(self, workspace: Workspace, pair_id: str, seed: int) -> None:
+    def __init__(self, workspace: Workspace, pair_id: str, seed: int, block: int = 256) -> None:
         random = np.random.default_rng(seed)
         self.dates, self.label = bright_squares(SHAPE, seed, squares=20)
         self.label[random.random(SHAPE) < 0.1] = 255
@@ -35,10 +38,11 @@ class Case:
         self.valid[:50, :300] = 1
         self.observed = self.valid == 3
         self.workspace = workspace
-        self.item: LabelledPair = store_pair(workspace, pair_id, self.dates, self.label, self.valid, block=256)
+        self.item: LabelledPair = store_pair(workspace, pair_id, self.dates, self.label, self.valid, block)
         self.probabilities = {name: self.guess(random) for name in THRESHOLDS}
         self.mean: NDArray[np.float32] = (self.probabilities["one"] + self.probabilities["two"]) / np.float32(2)
         self.change = np.where(self.observed, self.mean >= np.float32(0.4), 255).astype(np.uint8)
+        self.change[:, 500:][self.observed[:, 500:]] = 0  # nothing is found there
         for name, probability in self.probabilities.items():
             store_probability(workspace, self.item.pair, name, probability)
         store_change(workspace, self.item.pair, "change", self.mean, self.change)
@@ -107,6 +111,47 @@ def test_nothing_is_counted_where_all_is_ignored_or_not_observed(tmp_path: Path)
     assert sum(scores.baseline.changed + scores.baseline.unchanged) == 0
     rows = tabulate({"p": scores}, {"p": "test"})
     assert all(math.isnan(row["iou"]) for row in rows)
+
+
+def objects_of(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    ids, count = ndimage.label(mask, np.ones((3, 3)))
+    return [ids == number + 1 for number in range(count)]
+
+
+def test_objects_are_those_of_the_whole_scene(cases: list[Case]) -> None:
+    case = cases[0]
+    true, said = (case.label == 1) & case.observed, case.change == 1
+    labelled, predicted = objects_of(true), objects_of(said)
+    expected = ObjectCounts(
+        len(labelled),
+        sum((each & said).any() for each in labelled),
+        len(predicted),
+        sum((case.label[each] == 0).all() for each in predicted),
+    )
+    found = case.scores().objects[ENSEMBLE]
+    assert found == expected
+    assert 0 < found.hit < found.labelled
+    assert 0 < found.false < found.predicted
+
+
+def test_probabilities_and_judged_area_are_those_of_the_whole_scene(cases: list[Case]) -> None:
+    case, scores = cases[0], cases[0].scores()
+    for name, probability in {**case.probabilities, ENSEMBLE: case.mean}.items():
+        assert scores.probabilities[name] == score_histogram(probability, case.label)
+    judged = (case.observed & (case.label != 255)).sum()
+    assert scores.area_km2 == pytest.approx(judged * 100 / 1e6, rel=2e-3)  # 10 m pixels, near the zone's middle
+
+
+def test_borders_are_forgiven_alike_in_every_block(cases: list[Case]) -> None:
+    case = cases[0]
+    said, true = (case.change == 1) & (case.label != 255), (case.label == 1) & case.observed
+    near_true, near_said = (ndimage.distance_transform_edt(~mask) <= 2 for mask in (true, said))
+    expected = NearCounts(*(int(mask.sum()) for mask in (said, said & near_true, true, true & near_said)))
+    assert case.scores().near[ENSEMBLE] == expected
+
+
+def test_nothing_depends_on_the_size_of_a_block(tmp_path: Path, cases: list[Case]) -> None:
+    assert Case(Workspace(tmp_path), "p0", 0, block=512).scores() == cases[0].scores()
 
 
 def test_the_baseline_is_the_best_threshold_of_plain_differencing(cases: list[Case]) -> None:

@@ -84,6 +84,9 @@ def test_scores_have_their_textbook_values() -> None:
     counts = Counts(tp=6, fp=2, fn=4, tn=88)
     assert (counts.iou, counts.f1) == (6 / 12, 12 / 18)
     assert (counts.precision, counts.recall) == (6 / 8, 6 / 10)
+    by_chance = (8 * 10 + 92 * 90) / 100**2  # Cohen 1960
+    assert counts.kappa == pytest.approx((0.94 - by_chance) / (1 - by_chance))
+    assert (Counts(tp=3, tn=4).kappa, Counts(1, 1, 1, 1).kappa) == (1, 0)
 
 
 def test_scores_of_nothing_are_undefined() -> None:
@@ -92,6 +95,8 @@ def test_scores_of_nothing_are_undefined() -> None:
         math.isnan(score)
         for score in (only_unchanged.iou, only_unchanged.f1, only_unchanged.precision, only_unchanged.recall)
     )
+    assert math.isnan(only_unchanged.kappa)
+    assert not any(math.isnan(score) for score in (Counts(1, 1, 1).iou, Counts(1, 1, 1).kappa))
     false_alarm = Counts(fp=1)
     assert (false_alarm.iou, false_alarm.f1, false_alarm.precision) == (0, 0, 0)
     assert math.isnan(false_alarm.recall)

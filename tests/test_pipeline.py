@@ -124,7 +124,7 @@ def test_nothing_half_made_is_left(finished: Project) -> None:
 def test_the_report_has_figures_and_a_picture_of_every_pair(finished: Project) -> None:
     report = finished.outputs / "report"
     assert {path.stem for path in (report / "pictures").iterdir()} == set(SCENES)
-    rows = json.loads((report / "evaluation.json").read_text())
+    rows = json.loads((report / "evaluation.json").read_text())["rows"]
     assert {row["split"] for row in rows} == {"train", "val", "test"}
     assert {row["layer"] for row in rows} == {MODEL, "ensemble", "grey difference"}
     assert (report / "summary.csv").read_text().count("\n") == len(rows) + 1

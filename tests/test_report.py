@@ -11,25 +11,32 @@ import numpy as np
 import pytest
 from stored import bright_squares, store_change, store_pair
 
-from cdpipe.arrays.metrics import Counts, ScoreHistogram
+from cdpipe.arrays.metrics import Counts, ScoreHistogram, score_histogram
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, tabulate
+from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores
 from cdpipe.stages.pictures import PairLayers, draw_pair
-from cdpipe.stages.report import FIGURES, PictureJob, draw_picture, pooled, write_tables
+from cdpipe.stages.report import FIGURES, Evaluation, PictureJob, draw_picture, evaluate_run, pooled, write_tables
 
 Row = dict[str, Any]
 SHAPE = (60, 1500)  # every second pixel of it fits a picture
 
 
 @pytest.fixture
-def rows() -> list[Row]:
-    """Two pairs; in the second nothing changed and nothing was found."""
+def evaluation() -> Evaluation:
+    """Three pairs; in the second nothing changed and nothing was found."""
     zeros = (0,) * 1002
     found = {
         "p": PairScores({"net": Counts(6, 2, 4, 88), ENSEMBLE: Counts(7, 1, 3, 89)}, histogram(250)),
         "q": PairScores({"net": Counts(tn=50), ENSEMBLE: Counts(tn=50)}, ScoreHistogram(0.0, 10.0, zeros, zeros)),
     }
-    return tabulate(found, {"p": "test", "q": "val"})
+    net = {"net": score_histogram(np.array([0.9, 0.2], np.float32), np.array([1, 0], np.uint8))}
+    found["r"] = dataclasses.replace(found["p"], counts={"net": Counts(1, 2, 3, 4)}, probabilities=net, area_km2=2.0)
+    return evaluate_run(found, {"p": "test", "q": "val", "r": "test"}, tolerance=3)
+
+
+@pytest.fixture
+def rows(evaluation: Evaluation) -> list[Row]:
+    return list(evaluation.rows)
 
 
 def histogram(place: int) -> ScoreHistogram:
@@ -38,9 +45,9 @@ def histogram(place: int) -> ScoreHistogram:
     return ScoreHistogram(0.0, 10.0, tuple(counts[0]), tuple(counts[1]))
 
 
-def test_json_and_csv_hold_all_figures(tmp_path: Path, rows: list[Row]) -> None:
-    write_tables(tmp_path, rows)
-    loaded = json.loads((tmp_path / "evaluation.json").read_text())
+def test_json_and_csv_hold_all_figures(tmp_path: Path, evaluation: Evaluation, rows: list[Row]) -> None:
+    write_tables(tmp_path, evaluation)
+    loaded = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
     assert [list(row) for row in loaded] == [sorted(row) for row in rows]
     with (tmp_path / "summary.csv").open() as stream:
         table = list(csv.DictReader(stream))
@@ -54,32 +61,60 @@ def test_json_and_csv_hold_all_figures(tmp_path: Path, rows: list[Row]) -> None:
     assert any(row["iou"] is None for row in loaded)
 
 
-def test_the_table_shows_what_can_be_said(tmp_path: Path, rows: list[Row]) -> None:
-    text = write_tables(tmp_path, rows)
+def test_the_table_shows_what_can_be_said(tmp_path: Path, evaluation: Evaluation, rows: list[Row]) -> None:
+    text = write_tables(tmp_path, evaluation)
     assert (tmp_path / "evaluation.md").read_text() == text
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    first, second, _ = (part.splitlines() for part in text.split("\n\n", 1)[1].split("\n\n", 2))
+    lines, more = ([line.strip("| ").split(" | ") for line in part] for part in (first, second))
     assert len(lines) == 2 + len(rows)
-    assert len({len(line) for line in lines}) == 1
-    assert ["test", "p", "net", "0.500", "0.667", "0.750", "0.600"] in lines
-    assert ["test", "all", ENSEMBLE, "0.636", "0.778", "0.875", "0.700"] in lines
-    assert ["val", "q", "net", "-", "-", "-", "-"] in lines
-    assert ["test", "p", f"{BASELINE} (best at 0.01)", "1.000", "1.000", "1.000", "1.000"] in lines
+    assert {len(line) for line in lines} == {8}
+    assert {len(line) for line in more} == {6}
+    assert ["test", "p", "net", "0.500", "0.667", "0.750", "0.600", "0.634"] in lines
+    assert ["test", "all", ENSEMBLE, "0.636", "0.778", "0.875", "0.700", "0.756"] in lines
+    assert ["val", "q", "net", "-", "-", "-", "-", "-"] in lines
+    assert ["test", "p", f"{BASELINE} (best at 0.01)", "1.000", "1.000", "1.000", "1.000", "1.000"] in lines
+    assert lines[2 + 9 + 2][:4] == ["test", "all", "net", "0.389 [0.167, 0.500]"]
+    assert more[0][2] == "F1 within 3 px"
+    assert ["test", "net", "-", "-", "-", "0.150"] in more
     assert "chosen in hindsight" in text
 
 
+def test_a_single_pair_has_no_interval_and_says_so(rows: list[Row]) -> None:
+    by_layer = {row["layer"]: row for row in rows if row["pair_id"] is None and row["split"] == "test"}
+    assert by_layer["net"]["iou_low"] < by_layer["net"]["iou"] < by_layer["net"]["iou_high"]
+    assert by_layer["net"]["no_interval"] is None
+    assert by_layer[ENSEMBLE]["pairs"] == 1
+    assert by_layer[ENSEMBLE]["iou_low"] is None
+    assert "1 pair" in by_layer[ENSEMBLE]["no_interval"]
+
+
+def test_curves_and_calibration_are_written_pooled(tmp_path: Path, evaluation: Evaluation) -> None:
+    write_tables(tmp_path, evaluation)
+    loaded = json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(loaded) == {"rows", "intervals", "tolerance_px", "curves", "calibration"}
+    assert [(each["split"], each["layer"]) for each in loaded["curves"]] == [("test", "net")]
+    points = {point["threshold"]: point for point in loaded["curves"][0]["points"]}
+    assert len(points) == 101
+    assert (points[0.2]["precision"], points[0.5]["precision"], points[0.95]["precision"]) == (0.5, 1.0, None)
+    with (tmp_path / "curves.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 1001
+    assert loaded["calibration"][0]["ece"] == pytest.approx((0.1 + 0.2) / 2, abs=1e-3)
+    assert loaded["tolerance_px"] == 3
+
+
 def test_pooled_figures_are_those_of_the_split(rows: list[Row]) -> None:
-    assert pooled(rows, "test") == {"net": 0.5, ENSEMBLE: 7 / 11, BASELINE: 1.0}
+    assert pooled(rows, "test") == {"net": 7 / 18, ENSEMBLE: 7 / 11, BASELINE: 1.0}
     assert pooled(rows, "train") == {}
     assert set(FIGURES) <= rows[0].keys()
 
 
-def test_the_same_figures_give_the_same_bytes(tmp_path: Path, rows: list[Row]) -> None:
+def test_the_same_figures_give_the_same_bytes(tmp_path: Path, evaluation: Evaluation) -> None:
     found = []
     for name in ("a", "b"):
-        write_tables(tmp_path / name, rows)
+        write_tables(tmp_path / name, evaluation)
         found.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert found[0] == found[1]
-    assert set(found[0]) == {"evaluation.json", "summary.csv", "evaluation.md"}
+    assert set(found[0]) == {"evaluation.json", "summary.csv", "curves.csv", "evaluation.md"}
 
 
 @pytest.mark.parametrize("labelled", [True, False])

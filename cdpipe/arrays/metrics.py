@@ -43,6 +43,12 @@ class Counts:
         """Share of the true changes that were predicted, tp / (tp + fn)."""
         return _ratio(self.tp, self.tp + self.fn)
 
+    @property
+    def kappa(self) -> float:
+        """Agreement beyond chance (Cohen 1960): 0 as good as chance, 1 perfect."""
+        chance = (self.tp + self.fp) * (self.fp + self.tn) + (self.tp + self.fn) * (self.fn + self.tn)
+        return _ratio(2 * (self.tp * self.tn - self.fp * self.fn), chance)
+
 
 @dataclass(frozen=True)
 class ScoreHistogram:

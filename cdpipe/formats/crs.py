@@ -4,6 +4,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import pyproj
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -13,6 +14,8 @@ from cdpipe.values.grid import Grid, Transform
 
 Points = NDArray[np.float64]
 
+STRIP_ROWS = 64  # rows whose pixels are given one area: at 60 degrees and 10 m pixels they differ by 0.01 %
+STRIP_POINTS = 17  # along the edges of such a strip, which are seldom geodesics
 DEGREE_METRES = 111_195  # of a great circle of the mean Earth
 ABSURD = 1e12  # no place is as many units away, no pixel as large, or as small as one by it
 
@@ -56,6 +59,29 @@ def pixel_metres(grid: Grid) -> tuple[float, float] | None:
         return width * metres, height * metres
     _, latitude = grid.xy(grid.height / 2, grid.width / 2)
     return width * DEGREE_METRES * math.cos(math.radians(latitude)), height * DEGREE_METRES
+
+
+def row_areas(grid: Grid) -> Points:
+    """Area on the ellipsoid of a pixel of every row, in square metres: (height,) float64.
+
+    Geodesic (Karney 2013), as what is equal in a projection such as Web Mercator or in degrees is not so on Earth.
+    Mean of a row; rows are taken together in strips of :data:`STRIP_ROWS`.
+
+    Raises:
+        ValueError: If the grid has no CRS.
+    """
+    if grid.crs is None:
+        raise ValueError("expected a grid with a CRS: pixels of none have no area")
+    to_degrees, geod = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True), pyproj.Geod(ellps="WGS84")
+    cols = np.linspace(0, grid.width, STRIP_POINTS)
+    areas = np.empty(grid.height)
+    for top in range(0, grid.height, STRIP_ROWS):
+        bottom = min(top + STRIP_ROWS, grid.height)
+        corners = [grid.xy(row, col) for row, along in ((top, cols), (bottom, cols[::-1])) for col in along.tolist()]
+        xs, ys = zip(*corners, strict=True)
+        area, _ = geod.polygon_area_perimeter(*to_degrees.transform(xs, ys))
+        areas[top:bottom] = abs(area) / ((bottom - top) * grid.width)
+    return areas
 
 
 def transform_points(of: str, to: str, x: Points, y: Points) -> tuple[Points, Points]:

@@ -1,8 +1,6 @@
-"""Counts of a run's results against labels, block by block, and the tables made of them."""
+"""Counts of a run's results against labels, block by block: pixels, objects, probabilities."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +10,24 @@ from cdpipe.arrays.metrics import (
     Counts,
     ScoreHistogram,
     count_changes,
-    counts_by_threshold,
     score_histogram,
     threshold_change,
 )
 from cdpipe.arrays.normalisation import RGB, Recipe
 from cdpipe.arrays.run_length import Runs, decode_window
-from cdpipe.formats.catalog import SPLITS
+from cdpipe.arrays.tolerance import NearCounts, count_near
+from cdpipe.formats.crs import row_areas
+from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.object_scores import ObjectCounts, ObjectTally
 from cdpipe.values.grid import Window
+from cdpipe.values.windows import grow
 
 ENSEMBLE = "ensemble"
-UNSPLIT = "unsplit"  # the split of labelled pairs that have none
 BASELINE = "grey difference"
+TOLERANCE = 2  # pixels by which a border may be off, by default
 BASELINE_RECIPE = Recipe("difference", RGB, "common", together=False)
 BASELINE_RANGE, BASELINE_BINS = 10.0, 1000  # of |difference| in standard deviations
 
@@ -41,6 +42,7 @@ class Results:
         members: Name, probability key and threshold of each model.
         change_key: Key of the ensemble's change, None where nothing was predicted.
         submissions: Name and mask of each submission that has the pair.
+        tolerance: Pixels by which a border may be off.
     """
 
     pair: StoredPair
@@ -48,6 +50,7 @@ class Results:
     members: tuple[tuple[str, str, float], ...]
     change_key: str | None
     submissions: tuple[tuple[str, Runs], ...] = ()
+    tolerance: int = TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,18 @@ class PairScores:
     Attributes:
         counts: Pixel counts of each model, of the ensemble and of each submission.
         baseline: Absolute difference of normalised grey, over thresholds.
+        near: Of the same layers, pixels with their counterpart nearby.
+        objects: Of the same layers, objects found, missed and made up.
+        probabilities: Of each model and the ensemble, over thresholds from 0 to 1.
+        area_km2: Of what was judged: observed, and labelled changed or unchanged; NaN without a georeference.
     """
 
     counts: dict[str, Counts]
     baseline: ScoreHistogram
+    near: dict[str, NearCounts] = field(default_factory=dict)
+    objects: dict[str, ObjectCounts] = field(default_factory=dict)
+    probabilities: dict[str, ScoreHistogram] = field(default_factory=dict)
+    area_km2: float = float("nan")
 
 
 def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
@@ -74,25 +85,48 @@ def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
         raise ValueError(f"pair {pair.pair_id}: expected a label, got none")
     label_layer = open_layer(workspace.group("labels", pair.pair_id, results.label_key), "label")
     counts: dict[str, Counts] = {}
+    near: dict[str, NearCounts] = {}
+    probabilities: dict[str, ScoreHistogram] = {}
     baseline = _no_scores()
+    objects, judged_in_row = ObjectTally(pair.grid.width), np.zeros(pair.grid.height, np.int64)
     for key in pair.blocks():
         window = pair.window(key)
-        label = read_window(label_layer, window)
-        for name, change in _changes(workspace, results, window):
-            counts[name] = counts.get(name, Counts()) + count_changes(change, label)
+        halo = grow(window, results.tolerance, pair.grid.shape)
+        inner = window.slices_in(halo)
+        label = read_window(label_layer, halo)
+        own_label, observed = label[inner], read_observed(workspace, pair, window)
+        judged_in_row[window.slices[0]] += (observed & (own_label != IGNORE)).sum(axis=1)
+        changes, scores = _layers(workspace, results, halo)
+        for name, change in changes.items():
+            counts[name] = counts.get(name, Counts()) + count_changes(change[inner], own_label)
+            said, true = (change == 1) & (label != IGNORE), (label == 1) & (change != NOT_OBSERVED)
+            near[name] = near.get(name, NearCounts()) + count_near(said, true, inner, results.tolerance)
+        for name, probability in scores.items():
+            own = score_histogram(probability[inner], own_label)
+            probabilities[name] = probabilities[name] + own if name in probabilities else own
+        objects.add(window, own_label, observed, {name: change[inner] == 1 for name, change in changes.items()})
         if set(RGB) <= set(pair.roles):
             difference = _grey_difference(workspace, pair, window)
-            baseline += score_histogram(difference, label, high=BASELINE_RANGE, bins=BASELINE_BINS)
-    return PairScores(counts, baseline)
+            baseline += score_histogram(difference, own_label, high=BASELINE_RANGE, bins=BASELINE_BINS)
+    area_km2 = float(judged_in_row @ row_areas(pair.grid)) / 1e6 if pair.grid.crs else float("nan")
+    return PairScores(counts, baseline, near, objects.counts(), probabilities, area_km2)
 
 
-def _changes(workspace: Workspace, results: Results, window: Window) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name and change of every layer of a pair in a window."""
+def _layers(
+    workspace: Workspace, results: Results, window: Window
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+    """Change of every layer of a pair in a window, and the probability of those that have one."""
     pair_id = results.pair.pair_id
+    changes: dict[str, NDArray[np.uint8]] = {}
+    probabilities: dict[str, NDArray[np.float32]] = {}
     for name, probability_key, threshold in results.members:
         group = workspace.group("probabilities", pair_id, probability_key)
-        yield name, threshold_change(read_window(open_layer(group, "probability"), window), threshold)
-    yield from read_masks(workspace, results, window).items()
+        probabilities[name] = read_window(open_layer(group, "probability"), window)
+        changes[name] = threshold_change(probabilities[name], threshold)
+    if results.change_key is not None:
+        group = workspace.group("changes", pair_id, results.change_key)
+        probabilities[ENSEMBLE] = read_window(open_layer(group, "probability"), window)
+    return changes | read_masks(workspace, results, window), probabilities
 
 
 def read_masks(workspace: Workspace, results: Results, window: Window) -> dict[str, NDArray[np.uint8]]:
@@ -121,49 +155,3 @@ def _grey_difference(workspace: Workspace, pair: StoredPair, window: Window) -> 
     scalings = pair.scalings(BASELINE_RECIPE)
     difference = read_scene(workspace, pair, window, observed, scalings)[0]
     return np.where(observed, np.abs(difference), np.float32(np.nan))
-
-
-def tabulate(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows of the evaluation: every layer of every pair, then pooled over each split.
-
-    The baseline, plain differencing, is given the threshold that suits each row best in hindsight: what it
-    could reach at most, not what it would reach on new scenes.
-
-    Args:
-        scores: By pair.
-        splits: Split of each pair.
-
-    Returns:
-        Rows with split, pair_id (None where pooled), pairs (how many; a submission may not have all), layer,
-        threshold (None: the run's), counts and scores.
-    """
-    rows = []
-    for pair_id, found in scores.items():
-        rows += _rows(splits[pair_id], pair_id, [found])
-    for split in (*SPLITS, UNSPLIT):
-        chosen = [found for pair_id, found in scores.items() if splits[pair_id] == split]
-        if chosen:
-            rows += _rows(split, None, chosen)
-    return rows
-
-
-def _rows(split: str, pair_id: str | None, scores: Sequence[PairScores]) -> list[dict[str, Any]]:
-    """Rows of all layers, each summed over those of the pairs that have it."""
-    rows: list[tuple[str, int, float | None, Counts]] = []
-    for layer in dict.fromkeys(layer for found in scores for layer in found.counts):
-        counts = [found.counts[layer] for found in scores if layer in found.counts]
-        rows.append((layer, len(counts), None, sum(counts, Counts())))
-    baseline = sum((found.baseline for found in scores), _no_scores())
-    offers = zip(baseline.thresholds, counts_by_threshold(baseline), strict=True)
-    threshold, best = max(offers, key=lambda offer: offer[1].iou if offer[1].iou == offer[1].iou else -1.0)
-    rows.append((BASELINE, len(scores), threshold, best))
-    place = {"split": split, "pair_id": pair_id}
-    return [
-        {**place, "pairs": pairs, "layer": layer, "threshold": threshold, **_figures(counts)}
-        for layer, pairs, threshold, counts in rows
-    ]
-
-
-def _figures(counts: Counts) -> dict[str, Any]:
-    scores = {"iou": counts.iou, "f1": counts.f1, "precision": counts.precision, "recall": counts.recall}
-    return {**scores, "tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "tn": counts.tn}

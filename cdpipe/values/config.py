@@ -176,6 +176,12 @@ class Predict(Section):
         return self
 
 
+class Evaluate(Section):
+    """How results are judged: borders may be off by ``tolerance`` pixels in the figures that forgive that."""
+
+    tolerance: Annotated[int, Field(ge=0, le=64)] = 2
+
+
 class Resources(Section):
     """What a local run may use; on a cluster Ray's own resources count. Never bears on ingest or predict results."""
 
@@ -210,6 +216,7 @@ class Config(Section):
     normalisation: Normalisation = Normalisation()
     train: Train = Train()
     predict: Predict = Predict()
+    evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
 
     @field_validator("preset")

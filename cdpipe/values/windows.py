@@ -62,6 +62,13 @@ def strips_in(window: Window, rows: int) -> Iterator[Window]:
         yield Window(top, window.col, bottom - top, window.width)
 
 
+def grow(window: Window, margin: int, shape: tuple[int, int]) -> Window:
+    """The window with so many pixels more on every side, as far as the scene has them."""
+    top, left = max(0, window.row - margin), max(0, window.col - margin)
+    bottom, right = min(shape[0], window.stop_row + margin), min(shape[1], window.stop_col + margin)
+    return Window(top, left, bottom - top, right - left)
+
+
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
     """Where a model's patches lie on a scene: at ``k * stride`` until the edge is covered.

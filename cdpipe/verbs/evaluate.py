@@ -11,8 +11,17 @@ from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
-from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, UNSPLIT, PairScores, Results, evaluate_pair, tabulate
-from cdpipe.stages.report import FIGURES, PictureJob, draw_picture, pooled, write_agreement, write_tables
+from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
+from cdpipe.stages.evaluation_rows import UNSPLIT
+from cdpipe.stages.report import (
+    PictureJob,
+    draw_picture,
+    evaluate_run,
+    pooled,
+    with_interval,
+    write_agreement,
+    write_tables,
+)
 from cdpipe.values.errors import InputError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.run_pairs import RunPair, finished_run, read_masks, run_pairs
@@ -72,6 +81,7 @@ def _job(session: Session, manifest: Manifest | None, each: RunPair, submissions
         members=tuple((name, key, own[name]) for name, key in finished.probabilities.items()) if finished else (),
         change_key=finished.change if finished else None,
         submissions=tuple((name, masks[pair_id]) for name, masks in submissions.items() if pair_id in masks),
+        tolerance=session.config.evaluate.tolerance,
     )
     picture = _picture(session, manifest.threshold, each, finished) if manifest and finished else None
     return session.workspace, results, picture
@@ -124,12 +134,15 @@ def _report_scores(session: Session, pairs: Sequence[RunPair], scores: Mapping[s
     if not scores:
         session.say(f"evaluate: no pair has a label; pictures in {folder / 'pictures'}")
         return
-    rows = tabulate(scores, {each.pair.pair_id: each.split or UNSPLIT for each in pairs})
-    write_tables(folder, rows)
-    table = Table("split", "layer", "pairs", "IoU", "F1", "precision", "recall", title="Pooled over pairs")
+    splits = {each.pair.pair_id: each.split or UNSPLIT for each in pairs}
+    evaluation = evaluate_run(scores, splits, session.config.evaluate.tolerance)
+    rows = evaluation.rows
+    write_tables(folder, evaluation)
+    table = Table("split", "layer", "pairs", "IoU", "F1", "objects hit", title="Pooled over pairs")
     for row in rows:
         if row["pair_id"] is None:
-            table.add_row(row["split"], row["layer"], str(row["pairs"]), *(f"{row[name]:.3f}" for name in FIGURES))
+            shown = (with_interval(row, name) for name in ("iou", "f1", "detection_rate"))
+            table.add_row(row["split"], row["layer"], str(row["pairs"]), *shown)
     session.console.print(table)
     unseen = pooled(rows, "test")
     if unseen:

@@ -1,0 +1,71 @@
+"""Confidence intervals over pairs: pairs are drawn again and again, and figures computed of what was drawn.
+
+Pixels of one scene are alike, so pixels are not what is drawn: the pairs are (a cluster bootstrap; Efron and
+Tibshirani 1993, ch. 13, percentile intervals). With few pairs such intervals are somewhat too narrow.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+REPLICATES = 2000
+SEED = 0
+DRAWS_AT_ONCE = 1 << 22  # numbers that are drawn at once, which bounds memory
+
+Values = NDArray[np.float64]
+Figures = Callable[[Values], Mapping[str, Values]]
+Interval = tuple[float, float]
+
+
+def intervals_over_pairs(values: Values, figures: Figures, seed: int = SEED) -> dict[str, Interval | None]:
+    """Percentile intervals of figures that follow from sums over pairs.
+
+    Args:
+        values: (pair, column), such as counts, always in the same order of pairs: the draws go by position.
+        figures: Takes sums (draw, column) and gives figures (draw,) by name; NaN where one is undefined.
+        seed: Of the draws; figures that are to be compared need the same.
+
+    Returns:
+        (low, high) of each figure at the level :data:`LEVEL`; None with fewer than two pairs, or where the figure is
+        undefined in every draw. Draws in which it is undefined do not count.
+    """
+    if len(values) < 2:
+        return dict.fromkeys(figures(np.zeros((1, values.shape[1]))))
+    drawn = [figures(sums) for sums in _draws(values, seed)]
+    found: dict[str, Interval | None] = {}
+    for name in drawn[0]:
+        each = np.concatenate([part[name] for part in drawn])
+        defined = each[~np.isnan(each)]
+        low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if defined.size else (0.0, 0.0)
+        found[name] = (float(low), float(high)) if defined.size else None
+    return found
+
+
+def _draws(values: Values, seed: int) -> Iterator[Values]:
+    """Sums over as many pairs as there are, drawn with replacement: (draw, column), some draws at a time."""
+    random, pairs = np.random.default_rng(seed), len(values)
+    step = max(1, DRAWS_AT_ONCE // pairs)
+    for start in range(0, REPLICATES, step):
+        count = min(step, REPLICATES - start)
+        chosen = random.integers(0, pairs, (count, pairs)) + pairs * np.arange(count)[:, None]
+        times = np.bincount(chosen.ravel(), minlength=count * pairs).reshape(count, pairs)
+        yield times.astype(np.float64) @ values
+
+
+def pixel_figures(counts: Values) -> dict[str, Values]:
+    """IoU, F1, precision, recall and kappa of (..., 4) counts tp, fp, fn, tn; see :mod:`cdpipe.arrays.metrics`."""
+    tp, fp, fn, tn = np.moveaxis(counts, -1, 0)
+    return {
+        "iou": share(tp, tp + fp + fn),
+        "f1": share(2 * tp, 2 * tp + fp + fn),
+        "precision": share(tp, tp + fp),
+        "recall": share(tp, tp + fn),
+        "kappa": share(2 * (tp * tn - fp * fn), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)),
+    }
+
+
+def share(part: Values, whole: Values) -> Values:
+    """Quotients, NaN where there is nothing to divide by."""
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole != 0))
