@@ -50,6 +50,12 @@ def plan_ensemble(members: Sequence[tuple[str, float]], threshold: float, votes:
     return Ensemble(content_key("change", parts), tuple(members), threshold, tuple(votes))
 
 
+def ensemble_threshold(ensemble: Ensemble) -> float:
+    """What the ensemble's probability must reach to be change."""
+    # float32 shares of a tie may add up to a trifle more than a half, but not to the next possible share
+    return MAJORITY + 1e-5 if ensemble.votes else ensemble.threshold
+
+
 def ensemble_block(
     workspace: Workspace,
     pair: StoredPair,
@@ -68,8 +74,7 @@ def ensemble_block(
     """
     window = pair.window(key)
     probability, change = np.empty(window.shape, np.float32), np.empty(window.shape, np.uint8)
-    # float32 shares of a tie may add up to a trifle more than a half, but not to the next possible share
-    threshold = MAJORITY + 1e-5 if ensemble.votes else ensemble.threshold
+    threshold = ensemble_threshold(ensemble)
     for strip in strips_in(window, CHUNK):  # which stay in a core's cache
         rows, _ = strip.slices_in(window)
         at_hand = {member: values[rows] for member, values in known.items()}

@@ -182,6 +182,12 @@ class Evaluate(Section):
     tolerance: Annotated[int, Field(ge=0, le=64)] = 2
 
 
+class Audit(Section):
+    """How a run is audited without labels: models are run again on at most ``patches`` patches of each pair."""
+
+    patches: Annotated[int, Field(ge=0)] = 16
+
+
 class Resources(Section):
     """What a local run may use; on a cluster Ray's own resources count. Never bears on ingest or predict results."""
 
@@ -217,6 +223,7 @@ class Config(Section):
     train: Train = Train()
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
+    audit: Audit = Audit()
     resources: Resources = Resources()
 
     @field_validator("preset")

@@ -55,6 +55,33 @@ def tiles_in(window: Window, tile: int) -> Iterator[Window]:
                 yield part
 
 
+def spread_tiles(
+    shape: tuple[int, int], side: int, most: int, random: np.random.Generator | None = None
+) -> list[Window]:
+    """Some whole tiles of a scene, spread evenly over it; of a scene smaller than a tile, all of it.
+
+    Args:
+        shape: Rows and columns of the scene.
+        side: Of a tile in pixels.
+        most: How many are wanted at most; all are taken where there are no more.
+        random: Draws one tile from each part of the scene; without it the middle one of each is taken.
+    """
+    rows, cols = (max(1, length // side) for length in shape)
+    down = min(rows, max(1, round((most * rows / cols) ** 0.5)))
+    across = min(cols, max(1, most // down))
+    down = min(rows, max(1, most // across))
+    parts = [
+        [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+        for count, parts in ((rows, down), (cols, across))
+    ]
+    places = [
+        tuple((low + high) // 2 if random is None else int(random.integers(low, high)) for low, high in (row, col))
+        for row in parts[0]
+        for col in parts[1]
+    ]
+    return [Window(row * side, col * side, min(side, shape[0]), min(side, shape[1])) for row, col in places]
+
+
 def strips_in(window: Window, rows: int) -> Iterator[Window]:
     """Cut a window into strips of its whole width, along every ``rows``-th row of the scene."""
     for row in range(window.row // rows * rows, window.stop_row, rows):

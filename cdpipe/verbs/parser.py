@@ -10,8 +10,9 @@ VERBS = {
     "train": "train every configured model",
     "predict": "models over all pairs, ensemble, change, GeoTIFFs",
     "evaluate": "figures and pictures against the labels",
+    "audit": "what a run says of itself without labels: seams, swapped dates, false alarms, shift",
     "submission": "change masks as run-length text, and such text as rasters",
-    "pipeline": "ingest, train, predict, evaluate",
+    "pipeline": "ingest, train, predict, evaluate, audit",
     "verify": "hash everything stored again; withdraw what is damaged",
     "status": "what is done, what is left, what failed",
 }

@@ -1,7 +1,7 @@
-"""``cdpipe pipeline``: ingest, train, predict and evaluate, one after the other."""
+"""``cdpipe pipeline``: ingest, train, predict, evaluate and audit, one after the other."""
 
 from cdpipe.stages.backends import check_backend
-from cdpipe.verbs import evaluate, ingest, predict, train
+from cdpipe.verbs import audit, evaluate, ingest, predict, train
 from cdpipe.verbs.session import Session
 
 
@@ -14,10 +14,11 @@ def run(session: Session) -> None:
     check_backend(session.config.predict, "cpu")
     if session.dry_run:
         ingest.run(session, for_training=True)
-        session.say("then: train, predict, evaluate (their plans need the ingested store)")
+        session.say("then: train, predict, evaluate, audit (their plans need the ingested store)")
         return
     ingest.run(session, for_training=True)
     if not session.config.predict.models:
         train.run(session)
     predict.run(session)
     evaluate.run(session)
+    audit.run(session, probe=False)

@@ -1,0 +1,176 @@
+"""Audits of a pair's stored results that need no label: seams, disagreement of models, shift between the dates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.metrics import threshold_change
+from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_lines
+from cdpipe.formats.store import open_layer, read_window
+from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.shift import SIDE, Shift, measure_shift
+from cdpipe.values.grid import Window
+from cdpipe.values.windows import PatchGrid, spread_tiles
+
+SHIFT_WINDOWS = 25
+STEPS = 2**24  # of a probability: differences are summed as whole numbers, so that nothing depends on blocks
+
+
+@dataclass(frozen=True, slots=True)
+class AuditJob:
+    """A pair with what a run stored of it.
+
+    Attributes:
+        workspace: Where it lies.
+        pair: The pair.
+        change_key: Key of its change.
+        members: Name, probability key and threshold of each model.
+        patches: (side, stride) of the patches that the models' probabilities are made of.
+    """
+
+    workspace: Workspace
+    pair: StoredPair
+    change_key: str
+    members: tuple[tuple[str, str, float], ...]
+    patches: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """Seam scores across the edges of patches, across those of blocks, and across both together."""
+
+    patches: SeamScore
+    blocks: SeamScore
+    both: SeamScore
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two probabilities of the same pixels are apart; those of disjoint pixels add up with ``+``.
+
+    Attributes:
+        pixels: Pixels observed.
+        flips: Of these, how many are change in one alone.
+        steps: Sum of the absolute differences, in steps of 2**-24.
+    """
+
+    pixels: int = 0
+    flips: int = 0
+    steps: int = 0
+
+    def __add__(self, other: "Difference") -> "Difference":
+        return Difference(self.pixels + other.pixels, self.flips + other.flips, self.steps + other.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAudit:
+    """What the stored results of a pair say of themselves.
+
+    Attributes:
+        seams: Of the change.
+        pixels: Pixels observed.
+        split: Of these, how many are change for some models and not for others.
+        between: Any two models.
+        shift: Of the second date as it is stored, None where no window is observed well enough.
+    """
+
+    seams: Seams
+    pixels: int
+    split: int
+    between: Mapping[tuple[str, str], Difference]
+    shift: Shift | None
+
+
+def audit_stored(job: AuditJob) -> StoredAudit:
+    """Audit a pair's stored results, block by block; pixels not observed count nowhere.
+
+    Raises:
+        IntegrityError: If anything stored is missing or damaged.
+    """
+    pixels = split = 0
+    between = {(first[0], second[0]): Difference() for first, second in combinations(job.members, 2)}
+    for key in job.pair.blocks() if between else ():
+        layers = _read_members(job, job.pair.window(key))
+        masks = np.stack([threshold_change(layers[name], threshold) for name, _, threshold in job.members])
+        observed = ~np.isnan(layers[job.members[0][0]])
+        pixels += int(observed.sum())
+        split += int((observed & (masks != masks[0]).any(0)).sum())
+        for first, second in combinations(range(len(masks)), 2):
+            names = job.members[first][0], job.members[second][0]
+            between[names] += measure_difference(
+                (layers[names[0]], layers[names[1]]), (masks[first], masks[second]), observed
+            )
+    return StoredAudit(_score_seams(job), pixels, split, between, _stored_shift(job))
+
+
+def measure_difference(
+    probabilities: tuple[NDArray[np.float32], NDArray[np.float32]],
+    masks: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    counted: NDArray[np.bool_],
+) -> Difference:
+    """Compare two probabilities and the change that is made of each.
+
+    Args:
+        probabilities: Each (height, width).
+        masks: Each (height, width): 0 or 1 where counted.
+        counted: (height, width), which pixels to compare.
+    """
+    apart = np.abs(probabilities[0][counted].astype(np.float64) - probabilities[1][counted])
+    return Difference(
+        int(counted.sum()),
+        int((counted & (masks[0] != masks[1])).sum()),
+        int(np.rint(apart * STEPS).astype(np.int64).sum()),
+    )
+
+
+def _read_members(job: AuditJob, window: Window) -> dict[str, NDArray[np.float32]]:
+    groups = {name: job.workspace.group("probabilities", job.pair.pair_id, key) for name, key, _ in job.members}
+    return {name: read_window(open_layer(group, "probability"), window) for name, group in groups.items()}
+
+
+def _score_seams(job: AuditJob) -> Seams:
+    counts = _count_lines(job)
+    kinds: tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]] = (
+        [],
+        [],
+    )  # lines of patches and of blocks, along both axes
+    for axis, length in enumerate(job.pair.grid.shape):
+        lattices = [PatchGrid(job.pair.grid.shape, patch, stride) for patch, stride in job.patches]
+        edges = [place for each in lattices for origin in each.origins(axis) for place in (origin, origin + each.patch)]
+        kinds[0].append(lattice_lines(length, edges))
+        kinds[1].append(lattice_lines(length, range(0, length, job.pair.block)))
+    patches, blocks = (np.concatenate(lines) for lines in kinds)
+    either = patches | blocks
+    return Seams(
+        # each kind against the lines of neither
+        score_lines(counts[:, patches | ~either], patches[patches | ~either]),
+        score_lines(counts[:, blocks | ~either], blocks[blocks | ~either]),
+        score_lines(counts, either),
+    )
+
+
+def _count_lines(job: AuditJob) -> NDArray[np.int64]:
+    """(2, lines): neighbours and flips across the lines between rows, then across those between columns."""
+    layer = open_layer(job.workspace.group("changes", job.pair.pair_id, job.change_key), "change")
+    counts = [np.zeros((2, length - 1), np.int64) for length in job.pair.grid.shape]
+    for key in job.pair.blocks():
+        own = job.pair.window(key)
+        # the pixels above and left of the block belong to its first lines
+        up, left = min(own.row, 1), min(own.col, 1)
+        wide = Window(own.row - up, own.col - left, own.height + up, own.width + left)
+        mask = read_window(layer, wide)
+        counts[0][:, wide.row : wide.stop_row - 1] += count_flips(mask[:, left:], 0)
+        counts[1][:, wide.col : wide.stop_col - 1] += count_flips(mask[up:], 1)
+    return np.concatenate(counts, 1)
+
+
+def _stored_shift(job: AuditJob) -> Shift | None:
+    def read(window: Window) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.bool_]]:
+        observed = read_observed(job.workspace, job.pair, window)
+        return *read_dates(job.workspace, job.pair, window), observed
+
+    return measure_shift(read, spread_tiles(job.pair.grid.shape, SIDE, SHIFT_WINDOWS))
