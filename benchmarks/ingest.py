@@ -113,7 +113,7 @@ def _with_ray(root: Path, size: int) -> list[Row]:
                 shutil.rmtree(root / "work", ignore_errors=True)
                 jobs = [make_job(root, root / "work")]
                 start = time.perf_counter()
-                _consume(ingest_pairs(jobs, plan_blocks(jobs), lambda _: None))
+                _consume(ingest_pairs(jobs, plan_blocks(jobs), lambda *_: None))
                 seconds.append(time.perf_counter() - start)
             rates[workers] = size * size * 16 / 1e6 / float(np.median(seconds[1:]))
         finally:

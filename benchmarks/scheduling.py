@@ -145,7 +145,7 @@ def plan_ingest(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], Ca
         def do(_job: Any, task: Any) -> None:
             note(started, first=task.pair == 0)
 
-        outcomes = ingest_pairs(jobs, tasks, advance, do, lambda _job: None)
+        outcomes = ingest_pairs(jobs, tasks, lambda count, _: advance(count), do, lambda _job: None)
         return sum(outcome.failure is None for outcome in outcomes)
 
     return partial(plan_blocks, jobs), schedule

@@ -119,14 +119,14 @@ def train_config(folder: Path, **options: Any) -> Config:
 
 
 def worker(
-    save: Callable[[dict[str, Any], dict[str, Any] | None], None] = lambda *_: None,
+    save: Callable[[dict[str, Any] | None, dict[str, Any] | None], None] = lambda *_: None,
     checkpoint: Path | None = None,
     rank: int = 0,
     world: int = 1,
     wrap: Callable[[Any], Any] = lambda network: network,
 ) -> Worker:
-    """A worker of this process."""
-    return Worker(rank, world, "cpu", 2, wrap, checkpoint, save, lambda *_: None)
+    """A worker of this process; the global batch has a part for each worker."""
+    return Worker(rank, world, world, "cpu", 2, wrap, checkpoint, save, lambda *_: None, lambda: False)
 
 
 def _key(*arrays: NDArray[Any]) -> str:

@@ -241,7 +241,7 @@ def trained(job: TrainJob) -> Path:
     """Train a job; the checkpoint that it ends with."""
     checkpoint = job.workspace.model(job.name, job.key) / "checkpoints" / "checkpoint_7"
 
-    def save(_: dict[str, Any], files: dict[str, Any] | None) -> None:
+    def save(_: dict[str, Any] | None, files: dict[str, Any] | None) -> None:
         assert files is not None
         checkpoint.mkdir(parents=True, exist_ok=True)
         write_checkpoint(checkpoint, files)

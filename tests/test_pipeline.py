@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from importlib.util import find_spec
@@ -242,6 +243,10 @@ def test_status_tells_what_is_done_and_what_is_left(branch: Project) -> None:
     assert next(line.split() for line in done.splitlines() if "ingest: blocks" in line).count("7") == 1
     assert "complete" in done
     assert done.count("validation IoU") == 1
+    assert re.search(r"ingest: of its workers' time read \d+ %, write \d+ %; .* written\n", done)
+    assert re.search(
+        r"predict: of its workers' time read \d+ %, model \d+ %, write \d+ %; .* written; .* patches/s", done
+    )
     shutil.rmtree(branch.workspace / "models" / MODEL)
     next((branch.workspace / "records" / "pairs" / "wide").glob("*/0_1.json")).unlink()
     left = succeed(branch.arguments("status")).out

@@ -75,7 +75,7 @@ def test_ingest_shares_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def end(job: Any) -> str:
         return f"end {job.name}"
 
-    outcomes = list(ingest.ingest_pairs(jobs, tasks, lambda count: counted.update(blocks=count), do, end))
+    outcomes = list(ingest.ingest_pairs(jobs, tasks, lambda count, _: counted.update(blocks=count), do, end))
     ends = {jobs.index(outcome.job): outcome.failure for outcome in outcomes}
     assert ends == {0: "end p0", 1: "block 0,3: no such pixels", 2: "end p2", 3: "end p3"}
     assert len(outcomes) == len(jobs)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stored import Dates, bright_squares, store_pair, train_config, worker
 from torch import nn
 
+from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.metrics import score_histogram
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.stored_pair import LabelledPair
@@ -29,6 +30,7 @@ from cdpipe.stages.model_plan import plan_training
 from cdpipe.stages.samples import draw_sample
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import (
+    ASK_EVERY,
     BEST,
     CHECKPOINT,
     HISTORY,
@@ -80,13 +82,14 @@ class Keeper:
         self.kept: list[Path] = []
         self.metrics: list[dict[str, Any]] = []
 
-    def __call__(self, metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
+    def __call__(self, metrics: dict[str, Any] | None, files: dict[str, Any] | None) -> None:
         assert files is not None
         folder = next(self.folders)
         folder.mkdir(parents=True)
         write_checkpoint(folder, files)
         self.kept.append(folder)
-        self.metrics.append(metrics)
+        if metrics is not None:
+            self.metrics.append(metrics)
 
 
 def contents(checkpoint: Path) -> Saved:
@@ -101,7 +104,8 @@ def contents(checkpoint: Path) -> Saved:
     tensors = {**{f"best {name}": value for name, value in best.items()}, **state["network"], **moments}
     hashes = {name: hashlib.sha256(value.numpy().tobytes()).digest() for name, value in tensors.items()}
     groups = repr(state["optimizer"]["param_groups"]).encode()
-    return {**hashes, "groups": groups, HISTORY: (checkpoint / HISTORY).read_bytes()}
+    place = repr((state["step"], state["loss"])).encode()
+    return {**hashes, "groups": groups, "place": place, HISTORY: (checkpoint / HISTORY).read_bytes()}
 
 
 def test_a_trivial_rule_is_learned(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
@@ -138,6 +142,41 @@ def test_continuing_from_any_epoch_gives_the_same_bits(
         rest = Keeper(tmp_path / f"from{done}")
         train_model(job, worker(rest, checkpoint))
         assert [contents(each) for each in rest.kept] == [contents(each) for each in whole.kept[done:]]
+
+
+def test_continuing_within_an_epoch_gives_the_same_bits(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
+    """On notice the state is saved between two steps."""
+    job = make_job(workspace, pairs, epochs=2, samples_per_epoch=20, global_batch=2)
+    whole, noticed, rest = (Keeper(tmp_path / name) for name in ("whole", "noticed", "rest"))
+    train_model(job, worker(whole))
+    asked = iter([False, True, False, True])
+    train_model(job, dataclasses.replace(worker(noticed), leaving=lambda: next(asked)))
+    steps = [torch.load(folder / CHECKPOINT, weights_only=True)["step"] for folder in noticed.kept]
+    assert steps == [2 * ASK_EVERY, 0, 2 * ASK_EVERY, 0]
+    assert [contents(noticed.kept[number]) for number in (1, 3)] == [contents(each) for each in whole.kept]
+    train_model(job, worker(rest, noticed.kept[2]))
+    assert [contents(each) for each in rest.kept] == [contents(whole.kept[-1])]
+
+
+def test_one_worker_does_the_parts_of_two(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
+    """Its gradient is the mean of theirs: losing a worker changes no more than the order of sums."""
+    job = make_job(workspace, pairs, epochs=1, samples_per_epoch=4, global_batch=4)
+    keeper = Keeper(tmp_path)
+    train_model(job, dataclasses.replace(worker(keeper), parts=2))
+    saved = torch.load(keeper.kept[0] / CHECKPOINT, weights_only=True)["optimizer"]["state"]
+    torch.manual_seed(job.options.seed)
+    network = build_model(job.architecture, **job.arguments).to(memory_format=torch.channels_last).train()
+    samples = [draw_sample(make_sampler(job), 0, index) for index in range(4)]
+    for part in range(2):
+        scenes, labels = (np.stack(each) for each in zip(*samples[part::2], strict=True))
+        loss = dice_bce(network(torch.from_numpy(scenes)), torch.from_numpy(labels)[:, None])
+        torch.autograd.backward(loss / 2)
+    gradients = {
+        number: weights.grad for number, weights in enumerate(network.parameters()) if weights.grad is not None
+    }
+    assert gradients.keys() == saved.keys()
+    # Adam's first moment after one step is a tenth of the gradient
+    assert all(torch.allclose(saved[number]["exp_avg"], each / 10, atol=1e-6) for number, each in gradients.items())
 
 
 def test_a_finished_run_does_nothing_more(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:

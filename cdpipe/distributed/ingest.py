@@ -2,13 +2,14 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from cdpipe.distributed.cluster import describe_failure, failure_details, run_bounded, total_cpus
+from cdpipe.distributed.meters import meter
 from cdpipe.distributed.tasks import Background
 from cdpipe.formats.sources import stamp_before_hashing
 from cdpipe.formats.workspace import hash_file
@@ -16,6 +17,7 @@ from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, in
 from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, still_missing
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError
+from cdpipe.values.spent import take
 
 Portion = tuple[BlockTask, ...]  # of one pair, at least one
 
@@ -53,7 +55,7 @@ def do_block(job: IngestJob, task: BlockTask) -> None:
 def ingest_pairs(
     jobs: Sequence[IngestJob],
     tasks: Sequence[BlockTask],
-    progress: Callable[[int], None],
+    progress: Callable[[int, Mapping[str, float]], None],
     do: Callable[[IngestJob, BlockTask], None] = do_block,
     end: Callable[[IngestJob], str | None] = end_pair,
 ) -> Iterator[Outcome]:
@@ -62,7 +64,8 @@ def ingest_pairs(
     Args:
         jobs: The pairs.
         tasks: What is missing, pair by pair; see :func:`cdpipe.stages.ingest_plan.plan_blocks`.
-        progress: Called with the number of blocks just done.
+        progress: Called with the number of blocks just done and what was spent on them; see
+            :mod:`cdpipe.values.spent`.
         do: Called in workers with a pair and a block of it.
         end: Called in a worker with a pair whose blocks are all done; gives the reason if it fails.
 
@@ -86,12 +89,13 @@ def ingest_pairs(
         again: list[Portion] = []
         # a pair that has failed is not worth more work: its remaining blocks are dropped as they come up
         wanted = (portion for portion in portions if portion[0].pair not in failed)
-        for portion, _, error in run_bounded(submit, wanted, max(LEAST_IN_FLIGHT, 2 * total_cpus())):
+        for portion, spent, error in run_bounded(submit, wanted, max(LEAST_IN_FLIGHT, 2 * total_cpus())):
             number = portion[0].pair
             if error is not None and len(portion) > 1:
                 again += [(task,) for task in portion]  # one by one, to know which it is
                 continue
-            progress(len(portion))
+            progress(len(portion), spent or {})
+            meter("ingest", "done" if error is None else "failed", spent or {})
             left[number] -= len(portion)
             if error is not None and number not in failed:
                 failed[number] = isinstance(getattr(error, "cause", error), InputError)
@@ -115,10 +119,12 @@ def share_out(tasks: Sequence[BlockTask]) -> list[Portion]:
     return [own[first : first + most] for own in pairs for first in range(0, len(own), most)]
 
 
-def _each(do: Callable[[IngestJob, BlockTask], None]) -> Callable[[IngestJob, Portion], None]:
-    def do_portion(job: IngestJob, portion: Portion) -> None:
+def _each(do: Callable[[IngestJob, BlockTask], None]) -> Callable[[IngestJob, Portion], dict[str, float]]:
+    def do_portion(job: IngestJob, portion: Portion) -> dict[str, float]:
+        take()
         for task in portion:
             do(job, task)
+        return take()
 
     return do_portion
 

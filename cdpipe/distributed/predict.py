@@ -6,6 +6,7 @@ so that the job goes on around it.
 """
 
 import contextlib
+import json
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
+from cdpipe.distributed.meters import meter
 from cdpipe.formats.attempts import begin_attempt
 from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
 from cdpipe.stages.ensemble import ensemble_block
@@ -29,6 +31,7 @@ from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
+from cdpipe.values.spent import take
 
 STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
 # A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.
@@ -43,11 +46,19 @@ DoBlock = Callable[[PredictJob, BlockWork, Callable[[int], Forward]], None]
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """What became of a block; ``error`` is None where all went well, ``details`` is a traceback or nothing."""
+    """What became of a block.
+
+    Attributes:
+        pair: Its pair.
+        error: What went wrong, None where all went well.
+        details: A traceback, or nothing.
+        spent: What its worker spent and counted; see :mod:`cdpipe.values.spent`.
+    """
 
     pair: int
     error: str | None
     details: str
+    spent: dict[str, float]
 
 
 def do_block(job: PredictJob, item: BlockWork, forward: Callable[[int], Forward]) -> None:
@@ -99,8 +110,11 @@ def predict_blocks(
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
     )
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-        for pair, error, details in zip(batch["pair"], batch["error"], batch["details"], strict=True):
-            yield BlockResult(int(pair), str(error) or None, str(details))
+        for pair, *texts in zip(*(batch[name] for name in ("pair", "error", "details", "spent")), strict=True):
+            error, details, spent = map(str, texts)
+            result = BlockResult(int(pair), error or None, details, json.loads(spent))
+            meter("predict", "failed" if result.error else "done", result.spent)
+            yield result
 
 
 def _pack(work: Sequence[BlockWork]) -> NDArray[np.int64]:
@@ -132,11 +146,16 @@ class _Predictor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         rows = self.work[int(batch["first"][0]) : int(batch["stop"][0])]
         found = [self._work(*(int(value) for value in row)) for row in rows]
-        errors, details = (np.array(column, dtype=object) for column in zip(*found, strict=True))
-        return {"pair": rows[:, 0], "error": errors, "details": details}
+        errors, details, spent = (np.array(column, dtype=object) for column in zip(*found, strict=True))
+        return {"pair": rows[:, 0], "error": errors, "details": details, "spent": spent}
 
-    def _work(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> tuple[str, str]:
-        """Work on one block; what went wrong and where in the code, or nothing."""
+    def _work(self, *row: int) -> tuple[str, str, str]:
+        """Work on one block; what went wrong and where in the code, or nothing; and what was spent on it, as JSON."""
+        take()
+        error, details = self._try(*row)
+        return error, details, json.dumps(take())
+
+    def _try(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> tuple[str, str]:
         job, pair_id = self.job, self.job.pairs[number].pair_id
         key = BlockKey(pair_id, block_row, block_col)
         chosen = tuple(index for index in range(len(job.members)) if members >> index & 1)

@@ -1,8 +1,8 @@
 """Prediction of many pairs, each pair's rasters written beside it as soon as its last block is stored."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cdpipe.distributed.predict import DoBlock, do_block, predict_blocks
 from cdpipe.distributed.tasks import Background
@@ -20,12 +20,13 @@ class Event:
     published: bool = False
     failure: str | None = None
     details: str = ""
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block) -> Iterator[Event]:
     """Predict blocks without making rasters of them; a pair may fail more than once."""
     for result in predict_blocks(job, work, workers, do) if work else ():
-        yield Event(result.pair, block=True, failure=result.error, details=result.details)
+        yield Event(result.pair, block=True, failure=result.error, details=result.details, spent=result.spent)
 
 
 def publish_pair(task: tuple[PredictJob, RasterJob]) -> None:

@@ -1,14 +1,19 @@
 """Training with Ray Train: one or more workers run the same loop, checkpoints lie beside the model."""
 
+import _thread
+import contextlib
 import logging
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -26,6 +31,9 @@ from cdpipe.values.errors import CdpipeError, ConfigError
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
 PROGRESS_SECONDS = 2.0
+NOTICE = "notice"  # a file in the model's folder: whoever started the training must leave, and waits for a checkpoint
+GRACE_SECONDS = 25.0  # what it waits: schedulers kill half a minute after their SIGTERM
+RESIZE_SECONDS = 600.0  # between looks for room for more workers: taking them in goes back to the last checkpoint
 
 
 def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
@@ -51,6 +59,9 @@ def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
 def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
     """Train one model to its end, continuing from its last checkpoint if there is one.
 
+    Where there is no room for all workers, or a node is lost, fewer do their parts of the global batch too. A node's
+    drain notice, or SIGTERM to this process, makes a checkpoint first.
+
     Returns:
         Folder of the last checkpoint: state, best weights and history.
 
@@ -59,11 +70,17 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
     """
     folder = job.workspace.model(job.name, job.key)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / NOTICE).unlink(missing_ok=True)
     cpus = 1 if use_gpu else cpus_of_each(node_cpus(), workers)
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
-        train_loop_config={"job": job, "threads": cpus},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_demand(cpus, use_gpu)),
+        train_loop_config={"job": job, "threads": cpus, "parts": workers},
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]  # as below
+            num_workers=workers if workers == 1 else (1, workers),  # type: ignore[arg-type]  # as below
+            use_gpu=use_gpu,
+            resources_per_worker=_demand(cpus, use_gpu),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+        ),
         run_config=RunConfig(  # type: ignore[call-arg]  # the type checker sees the signature before Ray 2.51
             name=CHECKPOINTS,
             storage_path=str(folder),
@@ -73,7 +90,8 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
         ),
     )
     try:
-        result = trainer.fit()
+        with _checkpoint_first(folder):
+            result = trainer.fit()
     except Exception as error:
         raise CdpipeError(f"model {job.name}: training failed: {describe_failure(error)}") from error
     if result.checkpoint is None:
@@ -93,8 +111,8 @@ def cpus_of_each(nodes: Sequence[int], workers: int) -> int:
 
 
 def _demand(cpus: int, use_gpu: bool) -> dict[str, float]:
-    # on a CPU a little is left over, or nothing else could be scheduled while training runs
-    return {"GPU": 1, "CPU": 1} if use_gpu else {"CPU": max(0.5, cpus - 0.5)}
+    # on a CPU a little is left over, or nothing else could be scheduled while training runs; too little for a worker
+    return {"GPU": 1, "CPU": 1} if use_gpu else {"CPU": cpus - 0.4}
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -109,12 +127,14 @@ def _train_worker(config: dict[str, Any]) -> None:
     worker = Worker(
         rank=rank,
         world=world,
+        parts=config["parts"],
         device=str(device),
         threads=min(config["threads"], 4) if device.type == "cpu" else 4,
         wrap=_share if world > 1 else lambda network: network,
         checkpoint=Path(checkpoint.path) if checkpoint else None,
         save=partial(_save, curves_folder(job)),
         progress=_progress_writer(job) if rank == 0 else lambda *_: None,
+        leaving=_notices(job.workspace.model(job.name, job.key) / NOTICE),
     )
     train_model(job, worker)
 
@@ -124,16 +144,62 @@ def _share(network: nn.Module) -> nn.Module:
     return ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"find_unused_parameters": True})
 
 
-def _save(curves: Path, metrics: dict[str, Any], files: dict[str, Any] | None) -> None:
+def _save(curves: Path, metrics: dict[str, Any] | None, files: dict[str, Any] | None) -> None:
     """Hand an epoch's metrics to Ray Train; of the first worker, which has files, the state too, and to TensorBoard."""
     if files is None:
-        ray.train.report(metrics)
+        ray.train.report(metrics or {})
         return
-    add_epoch(curves, metrics)
+    if metrics is not None:
+        add_epoch(curves, metrics)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), files)
         crash_point("checkpoint-unreported")
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+        ray.train.report(metrics or {}, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _notices(file: Path) -> Callable[[], bool]:
+    """Says once of every notice that it has come: Ray's, that a node is to be drained, or the file."""
+    known: tuple[object, bool] = (None, False)
+
+    def come() -> bool:
+        nonlocal known
+        drained = ray.train.get_preemption_info()
+        found = (drained, ray.train.collective.broadcast_from_rank_zero(file.exists()))
+        fresh = found not in (known, (None, False))
+        known = found
+        return fresh
+
+    return come
+
+
+@contextlib.contextmanager
+def _checkpoint_first(folder: Path) -> Iterator[None]:
+    """Have SIGTERM end this process like Ctrl-C, but only when there is a new checkpoint, or there was time for one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    asked = threading.Event()
+
+    def on_sigterm(*_: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        threading.Thread(target=leave, daemon=True).start()
+
+    def leave() -> None:
+        began, known = time.monotonic(), _made_on_notice(folder)
+        (folder / NOTICE).touch()
+        while time.monotonic() - began < GRACE_SECONDS and _made_on_notice(folder) in (known, None):
+            time.sleep(0.1)
+        (folder / NOTICE).unlink(missing_ok=True)
+        _thread.interrupt_main(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _progress_writer(job: TrainJob) -> Callable[[int, int, float], None]:
@@ -148,3 +214,10 @@ def _progress_writer(job: TrainJob) -> Callable[[int, int, float], None]:
             write_json(path, {"epoch": epoch, "step": step, "steps": job.steps, "loss": loss})
 
     return write
+
+
+def _made_on_notice(folder: Path) -> str | None:
+    """Name of the last checkpoint that a new start would continue from, if it is from within an epoch."""
+    state = read_json(folder / CHECKPOINTS / "checkpoint_manager_snapshot.json")
+    last = state.get("latest_checkpoint_result") if isinstance(state, dict) else None
+    return str(last["checkpoint_dir_name"]) if last and not last["metrics"] else None

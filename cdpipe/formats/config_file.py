@@ -156,6 +156,11 @@ def _known_keys(root: type[BaseModel], location: list[str]) -> list[str]:
     return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
 
 
+def _tracked(address: str | None, base: Path) -> str | None:
+    """An address as it is, a folder as an absolute path."""
+    return address if address is None or "://" in address else str((base / Path(address).expanduser()).resolve())
+
+
 def _absolute(config: Config, base: Path) -> Config:
     """The configuration with every path absolute."""
 
@@ -172,6 +177,7 @@ def _absolute(config: Config, base: Path) -> Config:
         update={
             "catalog": resolve(config.catalog),
             "workspace": resolve(config.workspace),
+            "tracking": config.tracking.model_copy(update={"mlflow": _tracked(config.tracking.mlflow, base)}),
             "input": config.input.model_copy(update={"roots": tuple(map(resolve, config.input.roots))}),
             "train": config.train.model_copy(update={"models": models}),
             "predict": config.predict.model_copy(update={"models": tuple(map(resolve, config.predict.models))}),

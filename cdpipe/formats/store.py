@@ -19,6 +19,7 @@ from cdpipe.formats.workspace import write_atomically
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Window
+from cdpipe.values.spent import counted
 from cdpipe.values.windows import CELL, count_tiles
 
 
@@ -146,7 +147,9 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
     file = Path(_object(array, row, col))
-    write_atomically(file, *encode_object(like, values))
+    encoded = encode_object(like, values)
+    write_atomically(file, *encoded)
+    counted("bytes_written", sum(map(len, encoded)))
     crash_point("block-unrecorded")
     return file
 

@@ -14,6 +14,7 @@ from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.grid import BlockKey, Window
 from cdpipe.values.keys import content_key
+from cdpipe.values.spent import timed
 from cdpipe.values.windows import CHUNK, strips_in
 
 MAJORITY = 0.5  # of the votes; more than that is change
@@ -81,12 +82,13 @@ def ensemble_block(
         probability[rows] = combine(workspace, pair, ensemble, strip, at_hand)
         change[rows] = threshold_change(probability[rows], threshold)
     group = workspace.group("changes", pair.pair_id, ensemble.key)
-    stored = [
-        write_block(group, "probability", window, probability),
-        write_block(group, "change", window, change),
-    ]
     records = workspace.records("changes", pair.pair_id, ensemble.key)
-    write_record(block_record(records, key), workspace.root, stored)
+    with timed("write"):
+        stored = [
+            write_block(group, "probability", window, probability),
+            write_block(group, "change", window, change),
+        ]
+        write_record(block_record(records, key), workspace.root, stored)
 
 
 def combine(
@@ -107,7 +109,8 @@ def combine(
             values = known[member].copy()
         else:
             group = workspace.group("probabilities", pair.pair_id, member)
-            values = read_window(open_layer(group, "probability"), window)
+            with timed("read"):
+                values = read_window(open_layer(group, "probability"), window)
         if ensemble.votes:
             values = np.where(np.isnan(values), values, np.float32(is_change(values, ensemble.votes[number])))
         values *= np.float32(weight / total)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cdpipe.arrays.blend import Placed, blend, blend_weights, lay
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import Window
+from cdpipe.values.spent import counted, timed
 from cdpipe.values.windows import PatchGrid, reflect_indices
 
 # patches (batch, channel, patch, patch) in, probabilities (batch, patch, patch) out, both float32
@@ -106,7 +107,9 @@ def _predicted_patches(
         stack = np.zeros((batch, len(scene), patch, patch), np.float32)
         for index, (row, col) in enumerate(group):
             stack[index] = _cut(scene, (row, col), place.lattice, halo)
-        probabilities = forward(stack)
+        with timed("model"):
+            probabilities = forward(stack)
+        counted("patches_run", len(group))
         for (row, col), values in zip(group, probabilities, strict=False):
             yield row, col, values
 

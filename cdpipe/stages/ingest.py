@@ -21,6 +21,7 @@ from cdpipe.values.config import Config
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.grid import BlockKey
+from cdpipe.values.spent import timed
 from cdpipe.values.windows import CELL, block_window
 
 
@@ -88,12 +89,15 @@ def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
         ("before", BEFORE_BIT, pair.before, pair.before_valid),
         ("after", AFTER_BIT, pair.after, pair.after_valid),
     ):
-        values, observed = read_on_grid(source, mask, planned.grid, window, job.config)
-        stored.append(write_block(group, date, window, values))
+        with timed("read"):
+            values, observed = read_on_grid(source, mask, planned.grid, window, job.config)
+        with timed("write"):
+            stored.append(write_block(group, date, window, values))
         valid |= np.where(observed, bit, np.uint8(0))
         dates[date] = values
         masks.append(observed)
-    stored.append(write_block(group, "valid", window, valid))
+    with timed("write"):
+        stored.append(write_block(group, "valid", window, valid))
     common = masks[0] & masks[1]
     own = [measure(values, mask, window) for values, mask in zip(dates.values(), masks, strict=True)]
     both = [
@@ -105,7 +109,8 @@ def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
         "common": [moments.to_json() for moments in both],
     }
     records = job.workspace.records("pairs", key.pair_id, planned.key)
-    write_record(block_record(records, key), job.workspace.root, stored, facts)
+    with timed("write"):
+        write_record(block_record(records, key), job.workspace.root, stored, facts)
 
 
 def _ingest_label(job: IngestJob, key: BlockKey) -> None:
@@ -114,17 +119,19 @@ def _ingest_label(job: IngestJob, key: BlockKey) -> None:
         raise ValueError(f"{key}: the pair has no label")
     stored_pair = _as_stored(job)
     window = stored_pair.window(key)
-    label = read_label(planned.pair.label, planned.grid, window, job.config)
+    with timed("read"):
+        label = read_label(planned.pair.label, planned.grid, window, job.config)
     counted = np.where(read_observed(workspace, stored_pair, window), label, np.uint8(255))
     cells = np.stack([_count_cells(counted != 255), _count_cells(counted == 1)])
     group = workspace.group("labels", key.pair_id, planned.label_key)
-    stored = [
-        write_block(group, "label", window, label),
-        write_block(group, "cells", cell_window(window), cells),
-    ]
     facts = {"valid": int(cells[0].sum(dtype=np.int64)), "changed": int(cells[1].sum(dtype=np.int64))}
     records = workspace.records("labels", key.pair_id, planned.label_key)
-    write_record(block_record(records, key), workspace.root, stored, facts)
+    with timed("write"):
+        stored = [
+            write_block(group, "label", window, label),
+            write_block(group, "cells", cell_window(window), cells),
+        ]
+        write_record(block_record(records, key), workspace.root, stored, facts)
 
 
 def _count_cells(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:

@@ -16,6 +16,7 @@ from cdpipe.stages.inference import Execution, Forward, Placement, predict_windo
 from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.keys import content_key
+from cdpipe.values.spent import timed
 from cdpipe.values.windows import PatchGrid, patch_stride
 
 
@@ -114,15 +115,18 @@ def predict_block(
         What was stored: (height, width), NaN where not observed.
     """
     place = Placement(member.lattice(pair), pair.window(key))
-    observed = read_observed(workspace, pair, place.halo)
+    with timed("read"):
+        observed = read_observed(workspace, pair, place.halo)
     if observed[place.window.slices_in(place.halo)].any():
-        scene = read_scene(workspace, pair, place.halo, observed, pair.scalings(member.card.recipe))
+        with timed("read"):
+            scene = read_scene(workspace, pair, place.halo, observed, pair.scalings(member.card.recipe))
         probability = predict_window(forward, member.execution.batch, scene, observed, place)
     else:  # no imagery is read and no network run for what nobody saw
         probability = np.full(place.window.shape, np.nan, np.float32)
     own = probability_key(pair.key, member)
-    stored = write_block(workspace.group("probabilities", pair.pair_id, own), "probability", place.window, probability)
-    crash_point("probability-unrecorded")
-    records = workspace.records("probabilities", pair.pair_id, own)
-    write_record(block_record(records, key), workspace.root, [stored])
+    group, records = (each("probabilities", pair.pair_id, own) for each in (workspace.group, workspace.records))
+    with timed("write"):
+        stored = write_block(group, "probability", place.window, probability)
+        crash_point("probability-unrecorded")
+        write_record(block_record(records, key), workspace.root, [stored])
     return probability

@@ -70,22 +70,29 @@ class Worker:
     Attributes:
         rank: Its number.
         world: Number of workers.
+        parts: What each global batch is divided into, at least as many as there are workers: gradients are those of
+            ``parts`` workers, however many are there.
         device: ``cpu`` or ``cuda:n``.
         threads: Threads that may read samples.
         wrap: Makes a network train together with the other workers'.
         checkpoint: Folder of the checkpoint to continue from, or None.
-        save: Called after every epoch with its metrics and with the state's files by name (None but for rank 0).
+        save: Called after every epoch with its metrics (none within an epoch) and with the state's files by name (None
+            but for rank 0).
         progress: Called now and then with epoch, step and loss.
+        leaving: Asked by all workers now and then, with one answer for all: whether the state is to be saved now,
+            since one of them is about to be taken away.
     """
 
     rank: int
     world: int
+    parts: int
     device: str
     threads: int
     wrap: "Callable[[nn.Module], nn.Module]"
     checkpoint: Path | None
-    save: Callable[[dict[str, Any], dict[str, Any] | None], None]
+    save: Callable[[dict[str, Any] | None, dict[str, Any] | None], None]
     progress: Callable[[int, int, float], None]
+    leaving: Callable[[], bool]
 
 
 def execution(job: TrainJob, worker: Worker) -> Execution:

@@ -1,9 +1,10 @@
-"""Training one model: the loop that every worker runs, resumable at each epoch."""
+"""Training one model: the loop that every worker runs, resumable at each epoch, and within one on notice."""
 
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,23 +29,38 @@ from cdpipe.values.errors import CdpipeError
 CHECKPOINT = "state.pt"
 BEST = "best.pt"
 HISTORY = "history.json"
+Batch = tuple[NDArray[np.float32], NDArray[np.uint8]]  # scenes and labels; or one of each
+ASK_EVERY = 4  # steps after which workers ask each other whether one of them must leave
 
 
 @dataclass(slots=True)
 class State:
-    """What a checkpoint holds: everything that the next epoch depends on."""
+    """What a checkpoint holds: everything that the next step depends on.
+
+    Attributes:
+        network: The network.
+        optimizer: Its optimizer.
+        history: Figures of the epochs that are done.
+        best: Weights of the best of them.
+        step: Steps done of the next one.
+        loss: Sum of this worker's losses in them.
+    """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+    step: int = 0
+    loss: float = 0.0
 
 
 def train_model(job: TrainJob, worker: Worker) -> None:
     """Train until the epochs are over or patience is, saving the state after every epoch.
 
-    Every sample is determined by (seed, epoch, index), every random draw of the network by (seed, epoch,
-    rank), so continuing from a checkpoint gives the bits of a run that was never interrupted.
+    Every sample is determined by (seed, epoch, index), every random draw of the network by (seed, epoch, step,
+    part), so continuing from a checkpoint gives the bits of a run that was never interrupted. With fewer workers than
+    there are parts of a global batch each does several of them, one after the other, before a step: gradients are the
+    same but for the order of sums.
 
     Raises:
         CdpipeError: If training diverges.
@@ -56,14 +72,14 @@ def train_model(job: TrainJob, worker: Worker) -> None:
     sampler = make_sampler(job)
     while not finished(state.history, job.options):
         epoch = len(state.history)
-        torch.manual_seed(int(np.random.SeedSequence([job.options.seed, epoch, worker.rank]).generate_state(1)[0]))
         for group in state.optimizer.param_groups:
             group["lr"] = job.options.learning_rate * job.options.decay**epoch
-        loss = _train_epoch(job, worker, state, network, sampler)
+        _train_epoch(job, worker, state, network, sampler)
         _share_buffers(state.network, worker)
         _refuse_divergence(job, state.network, epoch)
         scores = validate(job, worker, make_forward(state.network, execution(job, worker)))
-        state.history.append(_summarise(epoch, loss, scores, state))
+        state.history.append(_summarise(job, epoch, scores, state))
+        state.step, state.loss = 0, 0.0
         if best_epoch(state.history) == epoch:
             state.best = {name: value.detach().cpu().clone() for name, value in state.network.state_dict().items()}
         worker.save(state.history[-1], _files(state) if worker.rank == 0 else None)
@@ -109,28 +125,40 @@ def _initial_state(job: TrainJob, worker: Worker) -> State:
         state.optimizer.load_state_dict(saved["optimizer"])
         state.best = torch.load(worker.checkpoint / BEST, map_location="cpu", weights_only=True)
         state.history = json.loads((worker.checkpoint / HISTORY).read_text())
+        state.step, state.loss = saved["step"], saved["loss"]
     return state
 
 
-def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module, sampler: Sampler) -> float:
+def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module, sampler: Sampler) -> None:
+    """Do what is left of an epoch's steps."""
     network.train()
     device = torch.device(worker.device)
     half = execution(job, worker).precision == "bfloat16"
-    epoch, total = len(state.history), 0.0
+    epoch = len(state.history)
     if job.frozen_epochs:
         _freeze_encoder(state.network, frozen=epoch < job.frozen_epochs)
-    for step, (scenes, labels) in enumerate(_batches(job, worker, sampler, epoch)):
-        x = torch.from_numpy(scenes).to(device, memory_format=torch.channels_last)
-        y = torch.from_numpy(labels).to(device)
+    own = range(worker.rank, worker.parts, worker.world)
+    for batch in _batches(job, worker, sampler, epoch, state.step):
         state.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            logits = network(x)
-        loss = dice_bce(logits.float(), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for part, (scenes, labels) in zip(own, batch, strict=True):
+            x = torch.from_numpy(scenes).to(device, memory_format=torch.channels_last)
+            y = torch.from_numpy(labels).to(device)
+            seeds = np.random.SeedSequence([job.options.seed, epoch, state.step, part])
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
+            # gradients travel with the last of a worker's parts
+            waits = getattr(network, "no_sync", nullcontext) if part != own[-1] else nullcontext
+            with waits():
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    logits = network(x)
+                loss = dice_bce(logits.float(), y)
+                # workers' gradients are averaged, whatever the number of their parts
+                (loss * (worker.world / worker.parts)).backward()  # type: ignore[no-untyped-call]
+            state.loss += float(loss.detach()) / len(own)
         state.optimizer.step()
-        total += float(loss.detach())
-        worker.progress(epoch, step + 1, total / (step + 1))
-    return total / job.steps
+        state.step += 1
+        worker.progress(epoch, state.step, state.loss / state.step)
+        if state.step % ASK_EVERY == 0 and state.step < job.steps and worker.leaving():
+            worker.save(None, _files(state) if worker.rank == 0 else None)
 
 
 def _freeze_encoder(network: nn.Module, *, frozen: bool) -> None:
@@ -154,34 +182,34 @@ def _refuse_divergence(job: TrainJob, network: nn.Module, epoch: int) -> None:
         )
 
 
-def _batches(
-    job: TrainJob, worker: Worker, sampler: Sampler, epoch: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-    """This worker's share of each global batch, read ahead by threads, in order."""
-    size = job.options.global_batch
-    own = [step * size + index for step in range(job.steps) for index in range(worker.rank, size, worker.world)]
-    local = len(own) // job.steps
+def _batches(job: TrainJob, worker: Worker, sampler: Sampler, epoch: int, done: int) -> Iterator[list[Batch]]:
+    """This worker's parts of each global batch that is left, read ahead by threads, in order."""
+    size, parts = job.options.global_batch, range(worker.rank, worker.parts, worker.world)
+    steps = range(done, job.steps)
+    own = [step * size + index for step in steps for part in parts for index in range(part, size, worker.parts)]
+    local, share = size // worker.parts * len(parts), size // worker.parts
     with ThreadPoolExecutor(worker.threads) as pool:
         ahead = (2 + worker.threads) * local
         pending = [pool.submit(draw_sample, sampler, epoch, index) for index in own[:ahead]]
-        for step in range(job.steps):
+        for number in range(len(steps)):
             samples = [future.result() for future in pending[:local]]
-            start = (step + 1) * local
-            fresh = own[start - local + ahead : start + ahead]
+            start = number * local + ahead
+            fresh = own[start : start + local]
             pending = pending[local:] + [pool.submit(draw_sample, sampler, epoch, index) for index in fresh]
-            yield (
-                np.stack([scene for scene, _ in samples]),
-                np.stack([label for _, label in samples])[:, None],
-            )
+            yield [_stack(samples[first : first + share]) for first in range(0, local, share)]
 
 
-def _summarise(epoch: int, loss: float, scores: ScoreHistogram, state: State) -> dict[str, Any]:
+def _stack(samples: list[Batch]) -> Batch:
+    return np.stack([scene for scene, _ in samples]), np.stack([label for _, label in samples])[:, None]
+
+
+def _summarise(job: TrainJob, epoch: int, scores: ScoreHistogram, state: State) -> dict[str, Any]:
     at_half = counts_by_threshold(scores)[HALF]
     threshold, f1 = best_threshold(scores)
     return {
         "epoch": epoch,
         "learning_rate": state.optimizer.param_groups[0]["lr"],
-        "loss": loss,
+        "loss": state.loss / job.steps,
         "val_iou": at_half.iou,
         "val_f1": at_half.f1,
         "val_precision": at_half.precision,
@@ -192,7 +220,12 @@ def _summarise(epoch: int, loss: float, scores: ScoreHistogram, state: State) ->
 
 
 def _files(state: State) -> dict[str, Any]:
-    saved = {"network": state.network.state_dict(), "optimizer": state.optimizer.state_dict()}
+    saved = {
+        "network": state.network.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "step": state.step,
+        "loss": state.loss,
+    }
     return {CHECKPOINT: saved, BEST: state.best, HISTORY: state.history}
 
 

@@ -195,6 +195,15 @@ class Resources(Section):
     gpus: Annotated[int, Field(ge=0)] | Auto = "auto"
 
 
+class Tracking(Section):
+    """Where trained models are logged besides; never bears on results.
+
+    ``mlflow`` is the address of an MLflow server, or a folder.
+    """
+
+    mlflow: str | None = None
+
+
 class Input(Section):
     """Which files may be opened, and how.
 
@@ -217,6 +226,7 @@ class Config(Section):
     sensors: dict[str, Sensor] = Field(min_length=1)
     preset: str | None = None
     input: Input = Input()
+    tracking: Tracking = Tracking()
     align: Align = Align()
     label: Label = Label()
     normalisation: Normalisation = Normalisation()

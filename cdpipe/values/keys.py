@@ -8,7 +8,7 @@ from typing import Any
 FORMATS = {
     "pair": 1,
     "label": 1,
-    "model": 1,
+    "model": 2,
     "calibration": 1,
     "engine": 1,
     "probability": 1,

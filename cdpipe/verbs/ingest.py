@@ -1,7 +1,7 @@
 """``cdpipe ingest``: the catalog's rasters and labels into the store."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, plan_blocks
 from cdpipe.stages.model_plan import needed_bands
 from cdpipe.stages.pair_plan import plan_pairs, source_files
 from cdpipe.values.errors import InputError
+from cdpipe.values.spent import add
 from cdpipe.values.windows import block_keys
 from cdpipe.verbs.console import duration, progress, size
-from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged
+from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged, rounded
 
 
 def run(session: Session, *, for_training: bool = False) -> None:
@@ -41,27 +42,35 @@ def run(session: Session, *, for_training: bool = False) -> None:
             session.fail(pair_id, reason)
         jobs = [IngestJob(session.workspace, session.config, item) for item in planned]
         tasks = plan_blocks(jobs)
-        done = _ingest(session, jobs, tasks)
-        figures |= {"pairs": done, "blocks": len(tasks)}
+        done, spent = _ingest(session, jobs, tasks)
+        figures |= {"pairs": done, "blocks": len(tasks), **rounded(spent)}
     if not done:
         raise InputError("no pair could be ingested: " + "; ".join(session.failures.values()))
     session.say(f"ingest: {done} pair(s) in {session.workspace.root / 'store.zarr'}, {len(tasks)} block(s) written now")
 
 
-def _ingest(session: Session, jobs: list[IngestJob], tasks: list[BlockTask]) -> int:
-    """Ingest what is missing; the number of pairs that are in the store then."""
-    done = 0
+def _ingest(session: Session, jobs: list[IngestJob], tasks: list[BlockTask]) -> tuple[int, dict[str, float]]:
+    """Ingest what is missing; the number of pairs that are in the store then, and what workers spent."""
+    done, spent = 0, dict[str, float]()
     with progress(session.console, "ingest: blocks", len(tasks)) as advance:
-        for outcome in _outcomes(session, jobs, tasks, lambda count: advance(count, "")):
+
+        def count(blocks: int, figures: Mapping[str, float]) -> None:
+            advance(blocks, "")
+            add(spent, figures)
+
+        for outcome in _outcomes(session, jobs, tasks, count):
             if outcome.failure is None:
                 done += 1
             else:
                 session.fail(outcome.job.planned.pair.pair_id, outcome.failure, outcome.details)
-    return done
+    return done, spent
 
 
 def _outcomes(
-    session: Session, jobs: list[IngestJob], tasks: list[BlockTask], count: Callable[[int], None]
+    session: Session,
+    jobs: list[IngestJob],
+    tasks: list[BlockTask],
+    count: Callable[[int, Mapping[str, float]], None],
 ) -> Iterable[Outcome]:
     if not tasks:  # Ray, which takes seconds to start, would have nothing to do
         return (Outcome(job, end_pair(job)) for job in jobs)

@@ -18,6 +18,7 @@ from cdpipe.stages.run_plan import (
 from cdpipe.stages.splits import known_splits
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, InputError
+from cdpipe.values.spent import add
 from cdpipe.verbs.console import duration, progress, size
 from cdpipe.verbs.predict_plan import (
     Plan,
@@ -29,7 +30,7 @@ from cdpipe.verbs.predict_plan import (
     prefer_stored,
 )
 from cdpipe.verbs.run_manifest import describe_run
-from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, stored_pairs
+from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, rounded, stored_pairs
 from cdpipe.verbs.threshold import Planned
 
 
@@ -107,11 +108,12 @@ def _predict(session: Session, plan: Plan) -> dict[int, RasterJob]:
     if work or not all(map(rasters_are_written, rasters)):
         manifest_path(session.run_folder).unlink(missing_ok=True)
     published: dict[int, RasterJob] = {}
+    spent: dict[str, float] = {}
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     facts = {"blocks": len(work), "patches": patches}
     workers = plan_actors(session.config.resources.workers)
     with (
-        logged(session, "predict", facts),
+        logged(session, "predict", facts) as figures,
         progress(session.console, "predict: blocks", len(work)) as advance,
     ):
         for event in predict_and_publish(job, work, workers, rasters):
@@ -119,7 +121,9 @@ def _predict(session: Session, plan: Plan) -> dict[int, RasterJob]:
                 session.fail(job.pairs[event.pair].pair_id, event.failure, event.details)
             if event.published:
                 published[event.pair] = rasters[event.pair]
+            add(spent, event.spent)
             advance(int(event.block), f"{len(published)} of {len(job.pairs)} pairs published")
+        figures.update(rounded(spent))
     sweep(session.run_folder)
     return {number: each for number, each in published.items() if job.pairs[number].pair_id not in session.failures}
 

@@ -191,6 +191,13 @@ def logged(session: Session, stage: str, facts: Mapping[str, Any]) -> Iterator[d
         write_json(path, [*entries, {**entry, "failed": dict(session.failures), "versions": versions()}])
 
 
+def rounded(spent: Mapping[str, float]) -> dict[str, float]:
+    """What workers spent and counted, as it stands in the log: seconds to a hundredth, whole numbers."""
+    return {
+        name: round(number, 2) if name.endswith("_seconds") else round(number) for name, number in sorted(spent.items())
+    }
+
+
 def versions() -> dict[str, str]:
     """Versions of cdpipe and of the libraries that bear on results."""
     libraries = ("torch", "segmentation-models-pytorch", "ray", "rasterio", "zarr", "albumentations", "numpy")

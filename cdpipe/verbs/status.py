@@ -12,6 +12,7 @@ from cdpipe.formats.manifest import read_manifest
 from cdpipe.formats.records import missing_blocks, record_times
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.workspace import read_json
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.stages.prediction import probability_key
@@ -19,8 +20,9 @@ from cdpipe.stages.run_plan import plan_work
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.values.errors import CdpipeError
+from cdpipe.values.spent import PARTS
 from cdpipe.values.windows import block_keys
-from cdpipe.verbs.console import duration
+from cdpipe.verbs.console import duration, size
 from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members
 from cdpipe.verbs.session import Session, read_failures
 from cdpipe.verbs.train import jobs_for
@@ -43,6 +45,9 @@ def run(session: Session) -> None:
     state = f"threshold {manifest.threshold:.3f}" if manifest else "no manifest: not run yet, or unfinished"
     table.add_row("publish: pairs", str(published), str(len(pairs) - published), "", "", state)
     session.console.print(table)
+    for stage in ("ingest", "predict"):
+        if told := _time_of_workers(session, stage):
+            session.say(told)
     for pair_id, reason in read_failures(session).items():
         session.say(f"failed: pair {pair_id}: {reason}")
 
@@ -109,6 +114,18 @@ def _add_prediction(session: Session, table: Table, stored: list[tuple[PlannedPa
         )
         state = "complete" if not left else "unfinished"
         table.add_row(f"predict: {member.card.name}: blocks", *_figures(total, left, folders), state)
+
+
+def _time_of_workers(session: Session, stage: str) -> str | None:
+    """What the last run of a stage that had work spent its workers' time on."""
+    for entry in reversed(read_json(session.run_folder / "log.json") or []):
+        seconds = {part: entry.get(f"{part}_seconds", 0.0) for part in PARTS}
+        total = sum(seconds.values())
+        if entry["stage"] == stage and total:
+            shares = ", ".join(f"{part} {100 * each / total:.0f} %" for part, each in seconds.items() if each)
+            speed = f"; {entry['patches_run'] / entry['seconds']:.3g} patches/s" if entry.get("patches_run") else ""
+            return f"{stage}: of its workers' time {shares}; {size(entry.get('bytes_written', 0))} written{speed}"
+    return None
 
 
 def _figures(total: int, left: int, folders: Iterable[Path]) -> tuple[str, str, str, str]:

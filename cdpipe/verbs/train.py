@@ -1,5 +1,6 @@
 """``cdpipe train``: every configured model, each its own run, each resumable."""
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from cdpipe.stages.model_plan import finish_model, plan_training, sweep_training
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
+from cdpipe.values.errors import CdpipeError, ConfigError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session, logged, stored_pairs
 
@@ -39,7 +41,9 @@ def run(session: Session) -> None:
             )
         return
     if not waiting:
+        _track(session, jobs)
         return
+    _check_tracking(session)
     session.start_ray()
     from cdpipe.distributed.train import plan_workers, train
 
@@ -50,6 +54,31 @@ def run(session: Session) -> None:
             card = finish_model(job, train(job, workers, use_gpu))
             figures["best_epoch"] = card.metrics["epoch"]
         session.say(f"train: {job.name}: {_summary(session, job, card)}")
+    _track(session, jobs)
+
+
+def _check_tracking(session: Session) -> None:
+    """Before hours are spent on training."""
+    address = session.config.tracking.mlflow
+    if address and importlib.util.find_spec("mlflow") is None:
+        raise ConfigError(f"tracking.mlflow: {address}: expected MLflow to be installed: pip install 'cdpipe[mlflow]'")
+
+
+def _track(session: Session, jobs: list[TrainJob]) -> None:
+    """Log what is trained where the configuration says; if that fails no model is lost, and the next call does it."""
+    address = session.config.tracking.mlflow
+    if address is None:
+        return
+    _check_tracking(session)
+    from cdpipe.stages.tracking import log_model
+
+    for job in jobs:
+        card = trained_model(job)
+        try:
+            if card is not None:
+                log_model(address, session.config.name, job, card)
+        except CdpipeError as error:
+            session.say(f"train: {error}")
 
 
 def training_jobs(session: Session) -> list[TrainJob]:
