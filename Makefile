@@ -1,6 +1,6 @@
 # `make` alone lists the targets. PYTHON=... names the interpreter that .venv is made from.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-heavy chaos-short chaos lint format clean
+.PHONY: help env demo test test-heavy chaos-short chaos lint format docs clean
 
 BIN := .venv/bin
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -37,8 +37,11 @@ format: .venv/.ready ## Fix style and format where that needs no thought
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+docs: .venv/.ready ## Build the documentation: docs/_build/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+
 clean: ## Remove caches and build products (.venv stays; remove it to change its Python)
-	rm -rf build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find cdpipe jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
 # .ready is written last, so an interrupted installation is taken up again.

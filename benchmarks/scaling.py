@@ -71,7 +71,7 @@ def render() -> str:
         ("One block through each stage", ("stage", "it takes", "blocks a day of one"), list(stage_rows())),
         ("What to turn", ("instead of the default", "GPU time"), list(knob_rows())),
     )
-    return "\n\n".join(f"### {title}\n\n{table(head, rows)}" for title, head, rows in tables)
+    return "\n\n".join(f"## {title}\n\n{table(head, rows)}" for title, head, rows in tables)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from cdpipe.formats.config_file import load_config
 from cdpipe.formats.workspace import write_atomically
 from cdpipe.stages.sample_scenes import make_sample_scenes
+from cdpipe.values.errors import EXIT_DONE
 from cdpipe.verbs.console import duration, make_console
 from cdpipe.verbs.run_verb import run_session
 from cdpipe.verbs.session import Session
@@ -45,6 +46,9 @@ def run(options: argparse.Namespace) -> int:
     if not config.catalog.exists():
         console.print(f"making sample scenes in {config.catalog.parent}")
         make_sample_scenes(config.catalog.parent)
+    if options.scenes:
+        console.print(f"{config.catalog} names the scenes, {path} is a configuration for them", markup=False)
+        return EXIT_DONE
     code = run_session(Session(config, console, verbose=options.verbose), "pipeline")
     outputs = config.workspace / "runs" / config.name
     console.print(f"\nThe demo took {duration(time.monotonic() - begun)}. To look at what it made:", markup=False)

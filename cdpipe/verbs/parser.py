@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     doctor.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
     demo = verbs.add_parser("demo", help="make sample scenes and run the whole pipeline on them")
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for scenes and results (default: ./demo)")
+    demo.add_argument("--scenes", action="store_true", help="make only the scenes, and a configuration for them")
     demo.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
     return parser
 

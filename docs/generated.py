@@ -1,0 +1,130 @@
+"""The reference, made from the code whenever the documentation is built."""
+
+import argparse
+import inspect
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from cdpipe.values.config import Config
+from cdpipe.verbs.parser import EPILOG, make_parser
+
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+
+
+def write_reference(folder: Path) -> None:
+    """Write the pages of the reference.
+
+    Args:
+        folder: Where to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "configuration.md").write_text("\n".join(configuration()) + "\n")
+    (folder / "commands.md").write_text("\n".join(commands()) + "\n")
+
+
+def configuration() -> Iterator[str]:
+    """Every section and key, as the code that reads them says."""
+    yield "# Configuration"
+    yield "\nOne YAML file; paths are relative to it. All mistakes are listed at once; an unknown key is one."
+    for path, section in sections(Config, ""):
+        yield f"\n## {path or 'The whole file'}\n"
+        yield inspect.cleandoc(section.__doc__ or "").replace("``", "`")
+        yield "\n| key | what | default |\n|---|---|---|"
+        for name, field in section.model_fields.items():
+            what = "; ".join(filter(None, (describe(field.annotation), limits(field))))
+            yield f"| `{name}` | {what} | {default(field)} |"
+
+
+def sections(section: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """A section and those within it, each with its place, such as ``train.models.NAME``."""
+    yield path, section
+    for name, field in section.model_fields.items():
+        for found, step in parts(field.annotation):
+            yield from sections(found, f"{path}.{name}{step}".removeprefix("."))
+
+
+def parts(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
+    """Sections that a type holds, each with how one gets there."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, ""
+    for argument in get_args(annotation):
+        step = ".NAME" if get_origin(annotation) is dict else ""
+        yield from ((found, step + more) for found, more in parts(argument))
+
+
+def describe(annotation: Any) -> str:
+    """A type in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        words = ", ".join(f"`{value}`" for value in arguments)
+    elif origin in (Union, types.UnionType):
+        words = " or ".join(describe(each) for each in arguments if each is not type(None))
+    elif origin is dict:
+        words = f"names, each with {describe(arguments[1])}"
+    elif origin in (tuple, list):
+        words = f"a list; each is {describe(arguments[0])}"
+    elif origin is Annotated:
+        words = describe(arguments[0])
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        words = "a section"
+    else:
+        words = WORDS.get(annotation, str(annotation))
+    return words
+
+
+def limits(field: FieldInfo) -> str:
+    """What a number or a list is held to."""
+    signs = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than", "multiple_of": "a multiple of"}
+    found = (
+        f"{words} {getattr(each, sign)}"
+        for each in field.metadata
+        for sign, words in signs.items()
+        if getattr(each, sign, None) is not None
+    )
+    return ", ".join(found)
+
+
+def default(field: FieldInfo) -> str:
+    """A default as YAML would have it."""
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, BaseModel):
+        return ""
+    if isinstance(field.default, dict):
+        return ", ".join(f"`{name}`" for name in field.default) or "none"
+    if field.default is None or field.default == ():
+        return "none"
+    if isinstance(field.default, tuple):
+        return f"`{list(field.default)}`"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def commands() -> Iterator[str]:
+    """What ``--help`` says of every verb."""
+    parser = make_parser()
+    yield "# Commands\n"
+    yield f"`cdpipe VERB --help` prints the same. {EPILOG[0].upper()}{EPILOG[1:]}."
+    for name, verb in verbs(parser):
+        yield f"\n## cdpipe {name}\n"
+        formatter = argparse.HelpFormatter(prog=f"cdpipe {name}", width=100)
+        formatter.add_usage(verb.usage, verb._actions, verb._mutually_exclusive_groups)  # noqa: SLF001
+        for group in verb._action_groups:  # noqa: SLF001
+            formatter.start_section(group.title)
+            formatter.add_arguments(group._group_actions)  # noqa: SLF001
+            formatter.end_section()
+        yield f"```text\n{formatter.format_help().rstrip()}\n```"
+
+
+def verbs(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every verb with its parser; those that have verbs of their own with theirs."""
+    for action in parser._actions:  # noqa: SLF001 (argparse tells nowhere else)
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for name, verb in action.choices.items():
+                within = [(f"{name} {own}", each) for own, each in verbs(verb)]
+                yield from within or [(name, verb)]
