@@ -37,7 +37,7 @@ from cdpipe.stages.ingest import IngestJob
 from cdpipe.stages.ingest_plan import plan_blocks
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.prediction import Member
-from cdpipe.stages.products import RasterJob
+from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work
 from cdpipe.values.config import Config, Resources
 from cdpipe.values.grid import Grid
@@ -167,7 +167,8 @@ def plan_predict(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], C
     ensembles = tuple(plan_ensemble(member_shares(job, number), 0.5) for number in range(pairs))
     job = replace(job, ensembles=ensembles)
     rasters = [
-        RasterJob(workspace, "run", pair, each.key, (), {}) for pair, each in zip(stored, ensembles, strict=True)
+        PairProducts(RasterJob(workspace, "run", pair, each.key, (), {}), None)
+        for pair, each in zip(stored, ensembles, strict=True)
     ]
 
     def schedule(work: Any, advance: Callable[[int], None], started: Path) -> int:

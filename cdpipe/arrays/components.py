@@ -76,12 +76,7 @@ class Components:
 
     def roots(self) -> Ids:
         """For every number the one that stands for its component: the smallest of it; 0 for 0."""
-        parents = np.array(self._parents, np.int64)
-        while True:
-            further = parents[parents]
-            if (further == parents).all():
-                return parents
-            parents = further
+        return flatten(self._parents)
 
     def _join(self, edge: Ids, beyond: Ids) -> None:
         """Join what touches across a border; ``beyond`` has one more pixel at either end."""
@@ -90,18 +85,30 @@ class Components:
             other = beyond[shift : shift + len(edge)]
             both = (edge > 0) & (other > 0)
             for a, b in np.unique(np.stack([edge[both], other[both]]), axis=1).T.tolist():
-                self._unite(a, b)
+                unite(self._parents, a, b)
 
-    def _unite(self, a: int, b: int) -> None:
-        low, high = sorted((self._find(a), self._find(b)))
-        self._parents[high] = low
 
-    def _find(self, number: int) -> int:
-        parents = self._parents
-        while parents[number] != number:
-            parents[number] = parents[parents[number]]
-            number = parents[number]
-        return number
+def unite(parents: list[int], a: int, b: int) -> None:
+    """Note that two numbers are one component; each number's parent is itself at first."""
+    low, high = sorted((_find(parents, a), _find(parents, b)))
+    parents[high] = low
+
+
+def flatten(parents: list[int]) -> Ids:
+    """For every number the smallest of its component."""
+    roots = np.array(parents, np.int64)
+    while True:
+        further = roots[roots]
+        if (further == roots).all():
+            return roots
+        roots = further
+
+
+def _find(parents: list[int], number: int) -> int:
+    while parents[number] != number:
+        parents[number] = parents[parents[number]]
+        number = parents[number]
+    return number
 
 
 def sum_by_component(roots: Ids, parts: NDArray[np.int64]) -> NDArray[np.int64]:

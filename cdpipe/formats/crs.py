@@ -8,6 +8,7 @@ import pyproj
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.warp import transform
 
 from cdpipe.values.grid import Grid, Transform
@@ -38,6 +39,14 @@ def canonical_wkt(crs: CRS) -> str:
 def _canonical(wkt: str) -> str:
     code = CRS.from_wkt(wkt).to_epsg(confidence_threshold=100)
     return str(CRS.from_epsg(code).to_wkt()) if code else wkt
+
+
+def known_crs(name: str) -> str | None:
+    """The one WKT of a CRS by any of its names, None where there is none such."""
+    try:
+        return canonical_wkt(CRS.from_user_input(name))
+    except CRSError:
+        return None
 
 
 def crs_name(wkt: str | None) -> str:

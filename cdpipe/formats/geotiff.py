@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; not a RasterioError, and public nowhere
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from cdpipe.formats.workspace import hash_file, sync_folder
+from cdpipe.formats.workspace import free_space, publish_file
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
@@ -114,7 +114,7 @@ def write_cog(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str
             plain.unlink()
             crash_point("raster-unchecked")
             _compare(cog, path, blocks, grid)
-            return _publish(cog, path)
+            return publish_file(cog, path, "raster-unnamed")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -128,15 +128,8 @@ def _gdal(path: Path) -> Iterator[None]:
             yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise IntegrityError(
-            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. {_free_space(path)}"
+            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. {free_space(path)}"
         ) from error
-
-
-def _free_space(path: Path) -> str:
-    """A sentence about the disk: GDAL's own messages rarely say that it is full."""
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    free_mb = shutil.disk_usage(existing).free / 1e6
-    return f"{free_mb:,.0f} MB are free in {existing}: make room if that is too little, and run again."
 
 
 def _pixels(blocks: Blocks, window: Window, dtype: str) -> NDArray[Any]:
@@ -181,7 +174,7 @@ def _compare(path: Path, target: Path, blocks: Blocks, grid: Grid) -> None:
             if wrong.any():
                 raise IntegrityError(
                     f"{target}: {wrong.sum()} pixels of {window} read back other than they were written. "
-                    f"Nothing was published. {_free_space(target)}"
+                    f"Nothing was published. {free_space(target)}"
                 )
         levels = len(dataset.overviews(1))
     if (levels > 0) != _has_overviews(grid):
@@ -207,14 +200,3 @@ def _same_bits(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_
     integers = np.dtype(f"u{actual.itemsize}")
     same: NDArray[np.bool_] = actual.view(integers) == np.ascontiguousarray(expected).view(integers)
     return same | (np.isnan(actual) & np.isnan(expected)) if actual.dtype.kind == "f" else same
-
-
-def _publish(temporary: Path, path: Path) -> str:
-    """Give a finished file its name once it is on the disk; returns its sha256."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    digest = hash_file(temporary)
-    crash_point("raster-unnamed")
-    temporary.replace(path)
-    sync_folder(path.parent)
-    return digest

@@ -19,6 +19,7 @@ class ManifestPair:
         probabilities: Key of each model's probability, by the model's name.
         change: Key of the ensemble's change.
         rasters: Published files relative to the workspace, each with its SHA-256.
+        vectors: Likewise.
     """
 
     pair_id: str
@@ -28,6 +29,7 @@ class ManifestPair:
     probabilities: dict[str, str]
     change: str
     rasters: dict[str, str]
+    vectors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Manifest:
         fitted_on: What the threshold was fitted on, in words.
         pairs: Finished pairs.
         failed: Reason for every pair that failed.
+        vectors: Published files of the run as a whole relative to the workspace, each with its SHA-256.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Manifest:
     fitted_on: str
     pairs: list[ManifestPair]
     failed: dict[str, str] = field(default_factory=dict)
+    vectors: dict[str, str] = field(default_factory=dict)
 
 
 def manifest_path(run_folder: Path) -> Path:

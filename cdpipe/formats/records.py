@@ -85,6 +85,21 @@ def record_times(folder: Path) -> list[float]:
         ]
 
 
+def withdraw_records(record: Path, root: Path, paths: Iterable[Path]) -> None:
+    """Remove the records of other results that lie under the names that a group's record is going to speak of.
+
+    Args:
+        record: The group's record that is about to be written.
+        root: The workspace.
+        paths: What it is going to speak of.
+    """
+    names = {str(path.relative_to(root)) for path in paths}
+    for path in record.parent.parent.glob(f"*/{record.name}"):
+        found = read_record(path)
+        if found is None or names & found.objects.keys():
+            path.unlink()
+
+
 def damaged_objects(record: Record, root: Path) -> list[str]:
     """Those of a record's objects that are missing or hash to something else."""
     return [

@@ -18,7 +18,7 @@ from cdpipe.values.errors import ConfigError, LockedError
 
 SEAL = "sha256_of_the_rest"
 
-Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters"]
+Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,24 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file in hexadecimal digits, read in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def publish_file(temporary: Path, path: Path, point: str) -> str:
+    """Give a finished file its name once it is on the disk; returns its sha256. ``point`` is where tests kill."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    digest = hash_file(temporary)
+    crash_point(point)
+    temporary.replace(path)
+    sync_folder(path.parent)
+    return digest
+
+
+def free_space(path: Path) -> str:
+    """A sentence about the disk: GDAL's own messages rarely say that it is full."""
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    free_mb = shutil.disk_usage(existing).free / 1e6
+    return f"{free_mb:,.0f} MB are free in {existing}: make room if that is too little, and run again."
 
 
 @contextlib.contextmanager

@@ -21,6 +21,9 @@ _LAYERS = {
 }
 
 
+PRODUCTS = ("rasters", "vectors", "layers")  # kinds of records that speak of published files
+
+
 def check_record(root: Path, path: Path) -> list[str]:
     """Names of what a record speaks of and what is damaged or missing, relative to the workspace.
 
@@ -66,16 +69,18 @@ def check_model(root: Path, card: Path) -> list[str]:
 
 
 def check_manifest(root: Path, manifest: Manifest) -> list[str]:
-    """Names of what a manifest lists and what is not there or, for rasters, is not what was published."""
+    """Names of what a manifest lists and what is not there or, for products, is not what was published."""
     groups = [root / "records" / group / GROUP_RECORD for group in listed_groups(manifest)]
     models = [root / str(model["folder"]) / CARD for model in manifest.models]
     unrecorded = [path for path in groups if not path.is_file()]
     gone = [name for path in unrecorded for name in (str(path.relative_to(root)), *_missing_records(root, path.parent))]
     gone += [str(path) for path in models if not path.is_file()]
-    rasters: dict[str, Any] = {name: sha for pair in manifest.pairs for name, sha in pair.rasters.items()}
-    records = map(read_record, (root / "records" / "rasters").glob(f"*/*/{GROUP_RECORD}"))
-    recorded = {name for record in records if record is not None for name in record.objects}
-    for name, sha in rasters.items():
+    products: dict[str, Any] = dict(manifest.vectors)
+    for pair in manifest.pairs:
+        products |= pair.rasters | pair.vectors
+    paths = (path for kind in PRODUCTS for path in (root / "records" / kind).glob(f"*/*/{GROUP_RECORD}"))
+    recorded = {name for record in map(read_record, paths) if record is not None for name in record.objects}
+    for name, sha in products.items():
         if name not in recorded or not (root / name).is_file() or hash_file(root / name) != sha:
             gone.append(name)
     return gone

@@ -1,4 +1,4 @@
-"""A finished pair's rasters: the ensemble's probability and change as GeoTIFFs, each model's on request."""
+"""A finished pair's products: probability and change as GeoTIFFs, each model's on request, and its change objects."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
-from cdpipe.formats.records import GROUP_RECORD, read_record, write_record
+from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
 from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import Window
 from cdpipe.values.keys import content_key
@@ -56,6 +57,28 @@ class RasterJob:
         return self.workspace.records("rasters", self.pair.pair_id, self.key) / GROUP_RECORD
 
 
+@dataclass(frozen=True, slots=True)
+class PairProducts:
+    """What a run publishes of a pair: rasters, and unless they are not wanted, change objects."""
+
+    rasters: RasterJob
+    vectors: VectorJob | None
+
+
+def products_are_written(products: PairProducts) -> bool:
+    """Whether a pair's products are there; ``verify`` also looks inside."""
+    vectors = products.vectors
+    return rasters_are_written(products.rasters) and (vectors is None or vectors_are_written(vectors))
+
+
+def write_products(products: PairProducts) -> None:
+    """Make those of a pair's products that are missing; see :func:`write_rasters` and ``write_vectors``."""
+    if not rasters_are_written(products.rasters):
+        write_rasters(products.rasters)
+    if products.vectors is not None and not vectors_are_written(products.vectors):
+        write_vectors(products.vectors)
+
+
 def rasters_are_written(job: RasterJob) -> bool:
     """Whether a pair's rasters are there; ``verify`` also looks inside."""
     record = read_record(job.record)
@@ -80,21 +103,12 @@ def write_rasters(job: RasterJob) -> list[Path]:
         group = job.workspace.group("probabilities", job.pair.pair_id, key)
         wanted.append((folder / f"{job.pair.pair_id}_probability_{name}.tif", group, "probability", probability))
     paths = [path for path, *_ in wanted]
-    _withdraw_records(job, paths)
+    withdraw_records(job.record, job.workspace.root, paths)
     for path, group, array, layer in wanted:
         write_cog(path, _reader(group, array), job.pair.grid, layer)
     crash_point("rasters-unrecorded")
     write_record(job.record, job.workspace.root, paths)
     return paths
-
-
-def _withdraw_records(job: RasterJob, paths: list[Path]) -> None:
-    """Remove the records of other results of this run that lie under the same names."""
-    names = {str(path.relative_to(job.workspace.root)) for path in paths}
-    for path in job.record.parent.parent.glob(f"*/{GROUP_RECORD}"):
-        record = read_record(path)
-        if record is None or names & record.objects.keys():
-            path.unlink()
 
 
 def _reader(group: Path, name: str) -> Callable[[Window], NDArray[Any]]:

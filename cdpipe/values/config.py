@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cdpipe.values.grid import ID_PATTERN
+from cdpipe.values.output_config import Audit, Evaluate, Section, Vectors
 from cdpipe.values.presets import PRESETS
 from cdpipe.values.windows import TILE
 
@@ -15,12 +16,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bfloat16"]
 Backend = Literal["torch", "openvino"]
 NoData = float | Literal["none"]
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Sensor(Section):
@@ -97,7 +92,7 @@ class Model(Section):
     bands: tuple[str, ...] | None = Field(default=None, min_length=1)
     init_from: Path | None = None
     frozen_epochs: Annotated[int, Field(ge=0)] = 0
-    arguments: dict[str, int | float | str | bool | list[int] | None] = {}
+    arguments: dict[str, int | float | str | bool | list[int] | None] = Field(default={})
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
@@ -120,7 +115,7 @@ class Train(Section):
     the training pairs' groups (the catalog's column ``group``), which that model then predicts.
     """
 
-    models: dict[str, Model] = {"unetplusplus": Model(), "siamese_seresnext50": Model()}
+    models: dict[str, Model] = Field(default={"unetplusplus": Model(), "siamese_seresnext50": Model()})
     patch: int = Field(default=256, ge=32, multiple_of=32)
     global_batch: Positive = 8
     epochs: Positive = 150
@@ -159,7 +154,7 @@ class Predict(Section):
     models: tuple[Path, ...] = ()
     members: tuple[str, ...] = ()
     ensemble: Literal["mean", "vote"] = "mean"
-    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
     overlap: float = Field(default=0.25, ge=0, lt=1)
     tta: Literal["d4", "none"] = "d4"
     backend: Backend = "torch"
@@ -174,18 +169,6 @@ class Predict(Section):
         if self.precision == "int8" and self.backend != "openvino":
             raise ValueError(f"precision: int8 needs backend: openvino, got backend: {self.backend}")
         return self
-
-
-class Evaluate(Section):
-    """How results are judged: borders may be off by ``tolerance`` pixels in the figures that forgive that."""
-
-    tolerance: Annotated[int, Field(ge=0, le=64)] = 2
-
-
-class Audit(Section):
-    """How a run is audited without labels: models are run again on at most ``patches`` patches of each pair."""
-
-    patches: Annotated[int, Field(ge=0)] = 16
 
 
 class Resources(Section):
@@ -234,6 +217,8 @@ class Config(Section):
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
     audit: Audit = Audit()
+
+    vectors: Vectors = Vectors()
     resources: Resources = Resources()
 
     @field_validator("preset")

@@ -14,6 +14,8 @@ FORMATS = {
     "probability": 1,
     "change": 1,
     "raster": 1,
+    "vector": 1,
+    "layer": 1,
     "picture": 1,
 }
 

@@ -1,13 +1,15 @@
-"""``cdpipe predict``: models over all pairs, the ensemble, change, and every pair's rasters as it is done."""
+"""``cdpipe predict``: models over all pairs, the ensemble, change, and every pair's products as they are done."""
 
 import shutil
+from collections.abc import Mapping
 
 from cdpipe.formats.attempts import forget_attempts
 from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from cdpipe.formats.workspace import sweep
 from cdpipe.stages.prediction import Member
-from cdpipe.stages.products import RasterJob, rasters_are_written
+from cdpipe.stages.products import PairProducts, products_are_written
 from cdpipe.stages.result_groups import results_are_finished
+from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
 from cdpipe.stages.run_plan import (
     ModelSource,
     PredictJob,
@@ -57,10 +59,14 @@ def run(session: Session) -> None:
 
         members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
         plan = make_plan(session, planned, sources, members)
+        run_layer(dict(enumerate(plan.products)))  # a CRS that there is not is told before any work
         published = _predict(session, plan)
         if not published:
             raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
-        manifest = describe_run(session, plan, published)
+        layer = run_layer(published)
+        if layer is not None and not layer_is_written(layer):
+            write_run_layer(layer)
+        manifest = describe_run(session, plan, published, layer)
         crash_point("manifest-unwritten")
         write_manifest(session.run_folder, manifest)
     done = f"{len(manifest.pairs)} pair(s), threshold {manifest.threshold:.3f} ({manifest.fitted_on})"
@@ -89,26 +95,32 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
         if (
             is_stored(plan.job, everything)
             and all(results_are_finished(plan.job, number) for number in everything)
-            and all(map(rasters_are_written, plan.rasters))
-            and describe_run(session, plan, dict(enumerate(plan.rasters))) == manifest
+            and all(map(products_are_written, plan.products))
+            and ((layer := run_layer(dict(enumerate(plan.products)))) is None or layer_is_written(layer))
+            and describe_run(session, plan, dict(enumerate(plan.products)), layer) == manifest
         ):
             with logged(session, "predict", {"blocks": 0, "patches": 0}):
                 return manifest
     return None
 
 
-def _predict(session: Session, plan: Plan) -> dict[int, RasterJob]:
-    """Run the models; the rasters of every pair that was published."""
+def run_layer(published: Mapping[int, PairProducts]) -> RunLayer | None:
+    """The layer of change objects of all pairs that are published, None where they have none."""
+    return plan_run_layer([each.vectors for _, each in sorted(published.items()) if each.vectors is not None])
+
+
+def _predict(session: Session, plan: Plan) -> dict[int, PairProducts]:
+    """Run the models; the products of every pair that was published."""
     from cdpipe.distributed.predict import plan_actors
     from cdpipe.distributed.publish import predict_and_publish
 
-    job, rasters = plan.job, plan.rasters
+    job, products = plan.job, plan.products
     work = plan_work(job, range(len(job.pairs)))
-    # rasters alone are written where a run goes back to a threshold that it had before
-    if work or not all(map(rasters_are_written, rasters)):
+    # products alone are made where a run goes back to a threshold that it had before
+    if work or not all(map(products_are_written, products)):
         manifest_path(session.run_folder).unlink(missing_ok=True)
-    published: dict[int, RasterJob] = {}
     spent: dict[str, float] = {}
+    published: dict[int, PairProducts] = {}
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     facts = {"blocks": len(work), "patches": patches}
     workers = plan_actors(session.config.resources.workers)
@@ -116,11 +128,11 @@ def _predict(session: Session, plan: Plan) -> dict[int, RasterJob]:
         logged(session, "predict", facts) as figures,
         progress(session.console, "predict: blocks", len(work)) as advance,
     ):
-        for event in predict_and_publish(job, work, workers, rasters):
+        for event in predict_and_publish(job, work, workers, products):
             if event.failure is not None:
                 session.fail(job.pairs[event.pair].pair_id, event.failure, event.details)
             if event.published:
-                published[event.pair] = rasters[event.pair]
+                published[event.pair] = products[event.pair]
             add(spent, event.spent)
             advance(int(event.block), f"{len(published)} of {len(job.pairs)} pairs published")
         figures.update(rounded(spent))

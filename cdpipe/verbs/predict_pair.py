@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> int:
         write_atomically(catalog, text.getvalue().encode())
         ingest.run(session)
         predict.run(session)
-        for raster in sorted((session.run_folder / "rasters").glob("*.tif")):
-            shutil.copyfile(raster, options.out / raster.name.removeprefix(f"{NAME}_"))
-            session.say(f"wrote {options.out / raster.name.removeprefix(f'{NAME}_')}")
+        for product in sorted(session.run_folder.glob(f"*s/{NAME}_*")):
+            shutil.copyfile(product, options.out / product.name.removeprefix(f"{NAME}_"))
+            session.say(f"wrote {options.out / product.name.removeprefix(f'{NAME}_')}")
         return close(session)
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from cdpipe import __version__
 from cdpipe.formats.model_io import read_card
 from cdpipe.stages.calibration import Calibration
+from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.device_batch import batch_name, remember_batches, remembered_batches, with_batches
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import labelled_pair
-from cdpipe.stages.prediction import Member
-from cdpipe.stages.products import RasterJob
+from cdpipe.stages.prediction import Member, probability_key
+from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import (
     ModelSource,
     PredictJob,
@@ -22,6 +23,7 @@ from cdpipe.stages.run_plan import (
     plan_uses,
 )
 from cdpipe.stages.splits import known_splits
+from cdpipe.stages.vector_products import VectorJob
 from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.verbs.session import Session
 from cdpipe.verbs.threshold import Planned, find_thresholds
@@ -37,14 +39,14 @@ class Plan:
         planned: The pairs.
         splits: Split of each pair that has one.
         thresholds: What counts as change.
-        rasters: The rasters of each pair.
+        products: What is published of each pair.
     """
 
     job: PredictJob
     planned: Planned
     splits: dict[str, str]
     thresholds: Thresholds
-    rasters: list[RasterJob]
+    products: list[PairProducts]
 
 
 def plan_run(
@@ -204,16 +206,25 @@ def make_plan(session: Session, planned: Planned, sources: list[ModelSource], me
     job, planned = choose_pairs(session, job, planned, splits)
     ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
     job = replace(job, ensembles=tuple(ensembles))
-    rasters = [_raster_job(session, job, number, thresholds) for number in range(len(job.pairs))]
-    return Plan(job, planned, splits, thresholds, rasters)
+    products = [_plan_products(session, job, number, planned, thresholds) for number in range(len(job.pairs))]
+    return Plan(job, planned, splits, thresholds, products)
 
 
-def _raster_job(session: Session, job: PredictJob, number: int, thresholds: Thresholds) -> RasterJob:
-    pair = job.pairs[number]
+def _plan_products(
+    session: Session, job: PredictJob, number: int, planned: Planned, thresholds: Thresholds
+) -> PairProducts:
+    config, pair, change = session.config, job.pairs[number], job.ensembles[number].key
     tags = {
         "software": f"cdpipe {__version__}",
         "models": ", ".join(f"{each.card.name} {each.card.key}" for each in job.members_of(number)),
         "threshold": f"{thresholds.ensemble:g}",
     }
-    wanted = tuple(job.layers(number).items()) if session.config.predict.model_rasters else ()
-    return RasterJob(session.workspace, session.config.name, pair, job.ensembles[number].key, wanted, tags)
+    wanted = tuple(job.layers(number).items()) if config.predict.model_rasters else ()
+    rasters = RasterJob(session.workspace, config.name, pair, change, wanted, tags)
+    if config.vectors.format == "none":
+        return PairProducts(rasters, None)
+    members = tuple((probability_key(pair.key, each), thresholds.models[each.name]) for each in job.members_of(number))
+    row = planned[number][0].pair
+    dates = row.before_date, row.after_date
+    scene = ChangeScene(session.workspace, pair, change, members, config.vectors, dates)
+    return PairProducts(rasters, VectorJob(config.name, scene, tags))

@@ -1,24 +1,29 @@
 """A planned run as its manifest, once all of it is there."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from cdpipe.formats.manifest import Manifest, ManifestPair
 from cdpipe.formats.records import read_record
 from cdpipe.stages.prediction import Member
-from cdpipe.stages.products import RasterJob
+from cdpipe.stages.products import PairProducts
+from cdpipe.stages.run_layer import RunLayer
 from cdpipe.stages.run_plan import PredictJob, Thresholds
 from cdpipe.verbs.predict_plan import Plan
 from cdpipe.verbs.session import Session
 from cdpipe.verbs.threshold import Planned
 
 
-def describe_run(session: Session, plan: Plan, published: Mapping[int, RasterJob]) -> Manifest:
+def describe_run(
+    session: Session, plan: Plan, published: Mapping[int, PairProducts], layer: RunLayer | None
+) -> Manifest:
     """The manifest of a run.
 
     Args:
         session: The session.
         plan: The run.
-        published: Rasters of the pairs that are finished, by their position.
+        published: Products of the pairs that are finished, by their position.
+        layer: Change objects of the whole run.
     """
     return Manifest(
         name=session.config.name,
@@ -27,9 +32,10 @@ def describe_run(session: Session, plan: Plan, published: Mapping[int, RasterJob
         threshold=plan.thresholds.ensemble,
         fitted_on=plan.thresholds.fitted_on,
         pairs=[
-            _describe_pair(plan.job, number, plan.planned, plan.splits, rasters)
-            for number, rasters in sorted(published.items())
+            _describe_pair(plan.job, number, plan.planned, plan.splits, products)
+            for number, products in sorted(published.items())
         ],
+        vectors={} if layer is None else _recorded(layer.record),
         failed=dict(session.failures),
     )
 
@@ -50,10 +56,9 @@ def _describe_models(session: Session, members: tuple[Member, ...], thresholds: 
 
 
 def _describe_pair(
-    job: PredictJob, number: int, planned: Planned, splits: dict[str, str], rasters: RasterJob
+    job: PredictJob, number: int, planned: Planned, splits: dict[str, str], products: PairProducts
 ) -> ManifestPair:
     item, pair = planned[number]
-    record = read_record(rasters.record)
     return ManifestPair(
         pair_id=pair.pair_id,
         split=splits.get(pair.pair_id),
@@ -61,5 +66,12 @@ def _describe_pair(
         label=item.label_key,
         probabilities=job.layers(number),
         change=job.ensembles[number].key,
-        rasters=record.objects if record else {},
+        rasters=_recorded(products.rasters.record),
+        vectors={} if products.vectors is None else _recorded(products.vectors.record),
     )
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """What a record speaks of, with hashes."""
+    record = read_record(path)
+    return record.objects if record else {}

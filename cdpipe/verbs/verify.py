@@ -6,7 +6,14 @@ from pathlib import Path
 from cdpipe.formats.manifest import manifest_path, read_manifest
 from cdpipe.formats.model_io import CARD
 from cdpipe.formats.records import GROUP_RECORD
-from cdpipe.stages.integrity import check_manifest, check_model, check_record, forget_descriptions, listed_groups
+from cdpipe.stages.integrity import (
+    PRODUCTS,
+    check_manifest,
+    check_model,
+    check_record,
+    forget_descriptions,
+    listed_groups,
+)
 from cdpipe.values.errors import IntegrityError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
@@ -42,7 +49,7 @@ def run(session: Session) -> None:
     for name in dict.fromkeys(damaged):
         path = root / name
         # those that were whole have just been compared, and are withdrawn for the sake of a block
-        if path.name == GROUP_RECORD and path.parents[2].name != "rasters" and name in found.get(path, [name]):
+        if path.name == GROUP_RECORD and path.parents[2].name not in PRODUCTS and name in found.get(path, [name]):
             forget_descriptions(root, path)
     if damaged:
         lines = "\n".join(f"  {name}" for name in dict.fromkeys(damaged))

@@ -1,0 +1,210 @@
+"""Vector layers that people open: GeoPackage, GeoParquet or GeoJSON, read back before they get their name.
+
+The same features give the same bytes: GeoPackage's time of change is set to the epoch, and GDAL is given the features
+one batch after the other.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
+from pyproj import CRS
+
+from cdpipe.formats.ground import transform_xy
+from cdpipe.formats.workspace import free_space, publish_file
+from cdpipe.values.crash import crash_point
+from cdpipe.values.errors import IntegrityError
+
+SUFFIXES = {"gpkg": ".gpkg", "geoparquet": ".parquet", "geojson": ".geojson"}
+LAYER = "change"
+GEOMETRY = "geometry"
+WGS84 = "EPSG:4326"
+
+_EPOCH = "1970-01-01T00:00:00.000Z"
+_READ_BATCH = 5000  # features
+_DECIMALS = 7  # of degrees, a centimetre (RFC 7946, 11.2)
+
+
+def write_features(
+    path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
+) -> None:
+    """Write polygons with their attributes; the suffix says in which format.
+
+    The file appears under its name at once and complete, or not at all.
+
+    Args:
+        path: The file to publish; replaced if it exists.
+        batches: Features; the column ``geometry`` holds polygons as little-endian WKB.
+        schema: Of the batches.
+        crs: WKT; None for pixel coordinates. GeoJSON is brought to WGS 84 unless they are in pixels.
+        tags: Metadata of the layer; GeoJSON has no place for them.
+
+    Raises:
+        IntegrityError: If it cannot be written, or does not read back as what was to be written.
+    """
+    folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary = folder / path.name
+    written = _Digest()
+    try:
+        with _errors(path):
+            folder.mkdir(parents=True)
+            if path.suffix == ".geojson" and crs is not None:
+                batches, crs = map(partial(_to_wgs84, crs=crs), batches), WGS84
+            if path.suffix == ".parquet":
+                _write_parquet(temporary, written.watch(batches), schema, crs, tags)
+            else:
+                _write_gdal(temporary, written.watch(batches), schema, crs, tags)
+            crash_point("vector-unchecked")
+            read = _Digest()
+            for _ in read.watch(read_features(temporary)):
+                pass
+        if read != written:
+            raise IntegrityError(
+                f"{path}: {read.count} features read back of {written.count}, or other than they were written. "
+                f"Nothing was published. {free_space(path)}"
+            )
+        publish_file(temporary, path, "vector-unnamed")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_features(path: Path) -> Iterator[pa.RecordBatch]:
+    """Features of a layer that :func:`write_features` wrote, batch by batch, in the order and columns written."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(_READ_BATCH)
+        return
+    options = {"DATE_AS_STRING": "YES"} if path.suffix == ".geojson" else {}
+    with pyogrio.open_arrow(path, batch_size=_READ_BATCH, use_pyarrow=True, **options) as (meta, reader):
+        name = meta["geometry_name"] or "wkb_geometry"
+        for batch in reader:
+            columns = {GEOMETRY: batch.column(name), **{field: batch.column(field) for field in meta["fields"]}}
+            yield pa.RecordBatch.from_pydict(columns)
+
+
+class _Digest:
+    """Counts and hashes features on their way."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hash = hashlib.sha256()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Digest) and (self.count, self._hash.digest()) == (other.count, other._hash.digest())
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self.count += len(batch)
+            for feature in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                self._hash.update(repr(feature).encode())
+            yield batch
+
+
+def _write_gdal(
+    path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
+) -> None:
+    package = path.suffix == ".gpkg"
+    options: dict[str, Any] = {"layer_metadata": dict(tags) or None} if package else {}
+    if not package and crs is not None:  # the standard has no place for coordinates of other kinds
+        options = {"RFC7946": "YES"}
+    with _gdal_date(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(schema, batches),
+            path,
+            layer=LAYER,
+            driver="GPKG" if package else "GeoJSON",
+            geometry_name=GEOMETRY,
+            geometry_type="Polygon",
+            crs=crs,
+            **options,
+        )
+
+
+@contextlib.contextmanager
+def _gdal_date() -> Iterator[None]:
+    """Let GDAL take the epoch for today."""
+    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
+
+
+def _write_parquet(
+    path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
+) -> None:
+    """GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0), one row group a batch."""
+    column = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
+        "orientation": "counterclockwise",
+    }
+    geo = {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
+    with pq.ParquetWriter(path, schema.with_metadata({**tags, "geo": json.dumps(geo)}), compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _to_wgs84(batch: pa.RecordBatch, crs: str) -> pa.RecordBatch:
+    moved = transform_polygons(decode(batch), crs, WGS84)
+    rounded = shapely.orient_polygons(shapely.transform(moved, lambda points: np.round(points, _DECIMALS)))
+    return batch.set_column(batch.schema.get_field_index(GEOMETRY), GEOMETRY, encode(rounded))
+
+
+def transform_polygons(polygons: NDArray[Any], of: str, to: str) -> NDArray[Any]:
+    """Polygons in another CRS, outer rings counter-clockwise there.
+
+    Raises:
+        InputError: If part of one has no place in it.
+    """
+    moved = shapely.transform(polygons, lambda points: np.stack(transform_xy(of, to, points[:, 0], points[:, 1]), 1))
+    return np.asarray(shapely.orient_polygons(moved))
+
+
+def decode(batch: pa.RecordBatch) -> NDArray[Any]:
+    """Polygons of a batch."""
+    return np.asarray(shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False)))
+
+
+def encode(polygons: NDArray[Any]) -> pa.Array:
+    """A column of polygons."""
+    return pa.array(shapely.to_wkb(polygons, byte_order=1), pa.binary())
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Errors of GDAL and Arrow become ours and name the path."""
+    try:
+        yield
+    except (
+        DataSourceError,
+        DataLayerError,
+        FeatureError,
+        FieldError,
+        GeometryError,
+        pa.ArrowException,
+        OSError,
+    ) as error:
+        raise IntegrityError(
+            f"{path} could not be written: {' '.join(str(error).split())}. Nothing was published. {free_space(path)}"
+        ) from error

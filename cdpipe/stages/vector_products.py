@@ -1,0 +1,89 @@
+"""A finished pair's change objects as a vector layer, recorded as its rasters are."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
+from cdpipe.formats.vectors import SUFFIXES, write_features
+from cdpipe.stages.change_features import SCHEMA, ChangeScene, change_features
+from cdpipe.values.crash import crash_point
+from cdpipe.values.keys import content_key
+
+
+@dataclass(frozen=True, slots=True)
+class VectorJob:
+    """The vector layer of one pair.
+
+    Attributes:
+        run: The run's name.
+        scene: The pair's change.
+        tags: Metadata of the layer.
+    """
+
+    run: str
+    scene: ChangeScene
+    tags: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """Content key of the layer."""
+        scene = self.scene
+        return content_key(
+            "vector",
+            {
+                "run": self.run,
+                "change": scene.change_key,
+                "members": [list(each) for each in scene.members],
+                "options": scene.options.model_dump(mode="json", exclude={"crs"}),
+                "dates": list(scene.dates),
+                "tags": self.tags,
+            },
+        )
+
+    @property
+    def record(self) -> Path:
+        """File of the record that says the layer is written."""
+        return self.scene.workspace.records("vectors", self.scene.pair.pair_id, self.key) / GROUP_RECORD
+
+    @property
+    def path(self) -> Path:
+        """The layer's file."""
+        scene = self.scene
+        name = f"{scene.pair.pair_id}_change{SUFFIXES[scene.options.format]}"
+        return scene.workspace.run(self.run) / "vectors" / name
+
+
+def remove_other_formats(path: Path) -> list[Path]:
+    """Remove a layer's files in other formats; all names that it may have."""
+    names = [path.with_suffix(suffix) for suffix in SUFFIXES.values()]
+    for other in names:
+        if other != path:
+            other.unlink(missing_ok=True)
+    return names
+
+
+def vectors_are_written(job: VectorJob) -> bool:
+    """Whether a pair's layer is there; ``verify`` also looks inside."""
+    record = read_record(job.record)
+    return record is not None and all((job.scene.workspace.root / name).is_file() for name in record.objects)
+
+
+def write_vectors(job: VectorJob) -> None:
+    """Write, read back and publish a pair's layer, then record it; records of what it replaces are withdrawn.
+
+    Raises:
+        IntegrityError: If it does not read back as what was to be written.
+        InputError: If the pair's place or the options do not allow it, see :func:`change_features`.
+    """
+    scene, path = job.scene, job.path
+    withdraw_records(job.record, scene.workspace.root, remove_other_formats(path))
+    spill = path.with_name(f"{path.name}.objects.partial")
+    shutil.rmtree(spill, ignore_errors=True)
+    spill.mkdir(parents=True)
+    try:
+        write_features(path, change_features(scene, spill), SCHEMA, scene.pair.grid.crs, job.tags)
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+    crash_point("vectors-unrecorded")
+    write_record(job.record, scene.workspace.root, [path])

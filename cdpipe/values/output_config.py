@@ -1,0 +1,38 @@
+"""Sections of the configuration: what is made of results, and what all sections have in common."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Evaluate(Section):
+    """How results are judged: borders may be off by ``tolerance`` pixels in the figures that forgive that."""
+
+    tolerance: Annotated[int, Field(ge=0, le=64)] = 2
+
+
+class Audit(Section):
+    """How a run is audited without labels: models are run again on at most ``patches`` patches of each pair."""
+
+    patches: Annotated[int, Field(ge=0)] = 16
+
+
+class Vectors(Section):
+    """How change becomes objects, polygons in ``vectors/``; ``format: none`` leaves them out.
+
+    Lengths are metres on the ground, whatever the coordinate reference system; without one a pixel counts as a metre.
+    ``crs`` is that of the layer of the whole run: ``auto`` is the pairs' own where they share it, else EPSG:4326.
+    """
+
+    format: Literal["gpkg", "geoparquet", "geojson", "none"] = "gpkg"
+    min_area_m2: float = Field(default=0, ge=0)
+    opening_m: float = Field(default=0, ge=0)
+    closing_m: float = Field(default=0, ge=0)
+    simplify_m: float = Field(default=0, ge=0)
+    crs: str = Field(default="auto", pattern="^(auto|EPSG:[0-9]+)$")

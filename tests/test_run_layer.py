@@ -1,0 +1,194 @@
+"""The layer of a run: all objects of all pairs in one CRS, those that several scenes show once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from rasters import GEOGRAPHIC, UTM33
+from stored import Bytes, store_change, store_probability
+
+from cdpipe.arrays.suppression import keep_best
+from cdpipe.formats.records import damaged_objects, read_record
+from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.vectors import SUFFIXES, WGS84, decode, read_features, transform_polygons
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.change_features import ChangeScene
+from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
+from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
+from cdpipe.values.errors import ConfigError
+from cdpipe.values.grid import Grid
+from cdpipe.values.output_config import Vectors
+
+PLACE = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
+YEARS = ("2018-01-01", "2020-01-01")
+
+
+def make_job(
+    folder: Path, pair_id: str, change: Bytes, level: float, grid: Grid | None = None, **given: Any
+) -> VectorJob:
+    """A pair whose changed pixels all have one probability, with its layer written."""
+    workspace = Workspace(folder)
+    grid = grid or Grid(change.shape[0], change.shape[1], PLACE, UTM33)
+    pair = StoredPair(pair_id, "0" * 12, grid, 512, ("red",), ((1.0, 0.0), (1.0, 0.0)), {})
+    probability = np.where(change == 1, level, 0.1).astype(np.float32)
+    store_change(workspace, pair, f"c{level}", probability, change)
+    store_probability(workspace, pair, "m", probability)
+    dates = given.pop("dates", YEARS)
+    scene = ChangeScene(workspace, pair, f"c{level}", (("m", 0.5),), Vectors(**given), dates)
+    job = VectorJob("run", scene, {"threshold": "0.5"})
+    write_vectors(job)
+    return job
+
+
+def squares(*corners: tuple[int, int], side: int = 6, shape: tuple[int, int] = (40, 60)) -> Bytes:
+    change = np.zeros(shape, np.uint8)
+    for row, col in corners:
+        change[row : row + side, col : col + side] = 1
+    return change
+
+
+def plan(*jobs: VectorJob) -> RunLayer:
+    layer = plan_run_layer(list(jobs))
+    assert layer is not None
+    return layer
+
+
+def write(*jobs: VectorJob) -> list[dict[str, Any]]:
+    """Attributes of a layer's features."""
+    layer = plan(*jobs)
+    write_run_layer(layer)
+    return [row for batch in read_features(layer.path) for row in batch.to_pylist()]
+
+
+SUFFIX = pytest.mark.parametrize("format_", SUFFIXES)
+
+
+@SUFFIX
+def test_what_several_scenes_show_is_there_once(tmp_path: Path, format_: Any) -> None:
+    """The second scene lies 20 pixels further east; one object is seen by both, a pixel further up by the second."""
+    east = (10.0, 0.0, 500_200.0, 0.0, -10.0, 4_000_000.0)
+    first = make_job(tmp_path, "a", squares((5, 5), (20, 30)), 0.7, format=format_)
+    other = squares((19, 10), (30, 30), shape=(40, 60))
+    second = make_job(tmp_path, "b", other, 0.9, Grid(40, 60, east, UTM33), format=format_)
+    rows = write(first, second)
+    assert [(row["id"], row["pairs"]) for row in rows] == [("a_5_5", "a"), ("b_19_10", "a,b"), ("b_30_30", "b")]
+    assert [row["pair_id"] for row in rows] == ["a", "b", "b"]
+
+
+def test_other_times_are_other_changes(tmp_path: Path) -> None:
+    """The same square, built before the second pair's dates begin: two changes."""
+    change = squares((5, 5))
+    for dates, count in (
+        (("2020-01-01", "2022-01-01"), 2),
+        (("2019-12-31", "2022-01-01"), 1),
+        ((None, "2022-01-01"), 1),
+    ):
+        jobs = make_job(tmp_path, "a", change, 0.7), make_job(tmp_path, "b", change, 0.8, dates=dates)
+        assert len(write(*jobs)) == count
+
+
+@pytest.mark.parametrize(("shift", "count"), [(1, 1), (2, 2), (3, 2)])
+def test_more_than_half_in_common_is_the_same(tmp_path: Path, shift: int, count: int) -> None:
+    """Squares of 6 pixels: shifted by one 30 of 42 are common, by two 24 of 48, which is a half and no more."""
+    jobs = make_job(tmp_path, "a", squares((5, 5)), 0.7), make_job(tmp_path, "b", squares((5, 5 + shift)), 0.8)
+    assert len(write(*jobs)) == count
+
+
+def test_objects_of_one_pair_are_never_the_same(tmp_path: Path) -> None:
+    ring = squares((5, 5), side=9)
+    ring[6:13, 6:13] = 0
+    ring[7:12, 7:12] = 1
+    assert len(write(make_job(tmp_path, "a", ring, 0.7))) == 2
+
+
+def test_pairs_of_several_crs_are_brought_to_degrees(tmp_path: Path) -> None:
+    change = squares((5, 5), (20, 30))
+    first = make_job(tmp_path, "a", change, 0.7)
+    box = transform_polygons(np.array([shapely.box(500_000, 3_999_600, 500_600, 4_000_000)]), UTM33, WGS84)
+    left, bottom, right, top = shapely.bounds(box)[0]
+    grid = Grid(40, 60, ((right - left) / 60, 0.0, left, 0.0, (bottom - top) / 40, top), GEOGRAPHIC)
+    second = make_job(tmp_path, "b", change, 0.9, grid)
+    rows = write(first, second)
+    assert plan(first, second).crs == GEOGRAPHIC
+    assert plan(first).crs == UTM33
+    assert [(row["pair_id"], row["pairs"]) for row in rows] == [("b", "a,b")] * 2
+
+
+def test_a_chosen_crs_is_taken_and_an_unknown_one_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "a", squares((5, 5)), 0.7, crs="EPSG:3857")
+    [row] = write(job)
+    [batch] = read_features(job.path)
+    expected = transform_polygons(decode(batch), UTM33, "EPSG:3857")[0]
+    assert shapely.from_wkb(row["geometry"]).equals_exact(expected, 1e-6)
+    with pytest.raises(ConfigError, match=r"vectors\.crs: expected auto or a known CRS"):
+        plan(make_job(tmp_path, "a", squares((5, 5)), 0.7, crs="EPSG:999999"))
+
+
+def test_pairs_without_a_georeference_are_left_out(tmp_path: Path) -> None:
+    bare = make_job(tmp_path, "bare", squares((5, 5)), 0.7, Grid(40, 60))
+    assert plan_run_layer([bare]) is None
+    assert [row["pair_id"] for row in write(bare, make_job(tmp_path, "a", squares((5, 5)), 0.7))] == ["a"]
+
+
+@SUFFIX
+def test_layers_are_recorded_and_the_same_bytes_each_time(tmp_path: Path, format_: Any) -> None:
+    jobs = [make_job(tmp_path, name, squares((5, 5)), 0.7, format=format_) for name in ("a", "b")]
+    layer = plan(*jobs)
+    assert not layer_is_written(layer)
+    write(*jobs)
+    assert layer_is_written(layer)
+    record = read_record(layer.record)
+    assert record is not None
+    assert list(record.objects) == [f"runs/run/vectors/change{SUFFIXES[format_]}"]
+    assert damaged_objects(record, tmp_path) == []
+    before = [path.read_bytes() for path in (layer.path, jobs[0].path)]
+    write_vectors(jobs[0])
+    write(*jobs)
+    assert [path.read_bytes() for path in (layer.path, jobs[0].path)] == before
+
+
+def test_another_format_replaces_files_and_records(tmp_path: Path) -> None:
+    first = make_job(tmp_path, "a", squares((5, 5)), 0.7)
+    write(first)
+    second = make_job(tmp_path, "a", squares((5, 5)), 0.7, format="geojson")
+    write(second)
+    names = {path.name for path in first.path.parent.iterdir()}
+    assert names == {"a_change.geojson", "change.geojson"}
+    assert (vectors_are_written(first), vectors_are_written(second)) == (False, True)
+    assert (layer_is_written(plan(first)), layer_is_written(plan(second))) == (False, True)
+
+
+def test_every_ingredient_makes_another_key(tmp_path: Path) -> None:
+    change = squares((5, 5))
+    jobs = [
+        make_job(tmp_path, "a", change, 0.7),
+        make_job(tmp_path, "a", change, 0.8),
+        make_job(tmp_path, "a", change, 0.7, dates=(None, None)),
+        make_job(tmp_path, "a", change, 0.7, min_area_m2=1),
+        make_job(tmp_path, "a", change, 0.7, opening_m=1),
+        make_job(tmp_path, "a", change, 0.7, format="geojson"),
+    ]
+    assert len({job.key for job in jobs}) == len({plan(job).key for job in jobs}) == len(jobs)
+    other = make_job(tmp_path, "a", change, 0.7, crs="EPSG:3857")
+    assert other.key == jobs[0].key
+    assert plan(other).key != plan(jobs[0]).key
+
+
+@given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)).filter(lambda edge: edge[0] < edge[1])))
+def test_the_best_of_those_that_are_the_same_is_kept(edges: set[tuple[int, int]]) -> None:
+    rank = {node: -node for edge in edges for node in edge}
+    out = keep_best(sorted(edges), rank)
+    kept = set(rank) - set(out)
+    assert not any(one in kept and other in kept for one, other in edges)
+    for left_out, best in out.items():
+        better = [sum(edge) - left_out for edge in edges if left_out in edge]
+        assert best == max(node for node in better if node in kept and node > left_out)
+
+
+def test_the_ends_of_a_chain_are_kept_whatever_the_order() -> None:
+    for edges in ([(1, 2), (2, 3)], [(2, 3), (1, 2)], [(3, 2), (2, 1)]):
+        assert keep_best(edges, {1: 0, 2: 1, 3: 2}) == {2: 1}
