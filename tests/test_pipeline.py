@@ -32,11 +32,12 @@ import cdpipe
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import hash_file
+from cdpipe.stages.integrity import PRODUCTS
 from cdpipe.values.errors import EXIT_INPUT
 
 (MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
-MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", "runs/run/rasters/*", "runs/run/manifest.json")
+MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", "runs/run/[rv]*s/*", "runs/run/manifest.json")
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
 
@@ -100,10 +101,11 @@ def test_change_is_the_thresholded_probability_and_not_observed_stays_so(finishe
 
 def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     manifest = finished.manifest
-    rasters = {name: sha for pair in manifest.pairs for name, sha in pair.rasters.items()}
-    on_disk = {f"runs/run/rasters/{path.name}" for path in (finished.outputs / "rasters").iterdir()}
-    assert set(rasters) == on_disk
-    assert all(hash_file(finished.workspace / name) == sha for name, sha in rasters.items())
+    products = {name: sha for pair in manifest.pairs for name, sha in (pair.rasters | pair.vectors).items()}
+    products |= manifest.vectors
+    folders = [finished.outputs / "rasters", finished.outputs / "vectors"]
+    assert set(products) == {f"runs/run/{folder.name}/{path.name}" for folder in folders for path in folder.iterdir()}
+    assert all(hash_file(finished.workspace / name) == sha for name, sha in products.items())
     assert [model["key"] for model in manifest.models] == [read_card(trained(finished)).key]
     assert [finished.workspace / model["folder"] for model in manifest.models] == [trained(finished)]
     splits = {pair.pair_id: pair.split or "" for pair in manifest.pairs}
@@ -154,11 +156,11 @@ def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project, mon
     assert "uses the probabilities that are stored already, computed on cpu" in said
     after = snapshot(branch.workspace, *MADE)
     new = {name for name in after if name not in before}
-    assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", "rasters"}
+    assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", *PRODUCTS}
     gone = set(before) - set(after)
-    assert {name.split("/")[1] for name in gone} == {"rasters"}  # records of files that are others now
+    assert {name.split("/")[1] for name in gone} == set(PRODUCTS)  # records of files that are others now
     changed = {name for name in set(before) - gone if after[name] != before[name]}
-    assert {name.split("/")[1] for name in changed} == {"run"}  # rasters and manifest of that name
+    assert {name.split("/")[1] for name in changed} == {"run"}  # products and manifest of that name
     assert branch.manifest.fitted_on.endswith("on validation pairs val")
     assert all(one.change != other.change for one, other in zip(old.pairs, branch.manifest.pairs, strict=True))
     for pair_id, change in changes(branch).items():
@@ -292,7 +294,8 @@ def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> 
     with rasterio.open(tmp_path / "out" / "change.tif") as raster:
         threshold = read_card(model).threshold or 0.0
         np.testing.assert_array_equal(raster.read(1), np.where(np.isnan(expected), 255, expected >= threshold))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"work", "probability.tif", "change.tif"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"work", "probability.tif", "change.tif", "change.gpkg"}
 
 
 def test_arrays_in_python_give_what_is_stored(finished: Project) -> None:

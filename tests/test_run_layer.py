@@ -98,6 +98,15 @@ def test_more_than_half_in_common_is_the_same(tmp_path: Path, shift: int, count:
     assert len(write(*jobs)) == count
 
 
+@SUFFIX
+def test_pairs_without_change_have_layers_too(tmp_path: Path, format_: Any) -> None:
+    empty = make_job(tmp_path, "empty", squares(), 0.7, format=format_)
+    assert write(empty) == []
+    other = make_job(tmp_path, "other", squares((5, 5)), 0.7, format=format_)
+    for jobs in ((empty, other), (other, empty), (empty, empty)):
+        assert [row["pair_id"] for row in write(*jobs)] == ["other"] * (other in jobs)
+
+
 def test_objects_of_one_pair_are_never_the_same(tmp_path: Path) -> None:
     ring = squares((5, 5), side=9)
     ring[6:13, 6:13] = 0

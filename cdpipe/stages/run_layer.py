@@ -149,7 +149,9 @@ def _compare(
     """Note the objects of a pair that others have too."""
     shared = shapely.union_all(shapely.intersection(boxes[others], boxes[number]))
     parts = list(_objects(layer, number, shared))
-    own_index, own_mean, own = (np.concatenate(each) for each in zip(*parts, strict=True)) if parts else ((), (), ())
+    if not parts:
+        return
+    own_index, own_mean, own = (np.concatenate(each) for each in zip(*parts, strict=True))
     tree = shapely.STRtree(own)
     for other in others:
         for index, mean, polygons in _objects(layer, other, boxes[number]):
