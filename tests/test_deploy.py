@@ -26,8 +26,11 @@ def test_ray_accepts_the_cluster_of_local_machines() -> None:
 
 def test_local_machines_are_set_up_and_guarded_as_those_of_the_cloud() -> None:
     local, cloud = read("local.yaml"), yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    assert local["file_mounts"] == cloud["file_mounts"]
-    assert local["worker_start_ray_commands"] == cloud["worker_start_ray_commands"]
+    notice = "~/cdpipe/spot_notice.py"  # of spot machines alone
+    assert local["file_mounts"] | {notice: cloud["file_mounts"][notice]} == cloud["file_mounts"]
+    *commands, last = cloud["worker_start_ray_commands"]
+    assert notice in last
+    assert local["worker_start_ray_commands"] == commands
     own, other = (config["head_start_ray_commands"][-1] for config in (local, cloud))
     assert own == other.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "")
     assert "-c ~/cdpipe/constraints.txt" in local["setup_commands"][-1]
