@@ -56,6 +56,9 @@ CONFIG: Mapping[str, Any] = {
     "resources": {"workers": 1, "gpus": 0},
 }
 
+# What a run publishes, but for its manifest.
+PRODUCTS = ("runs/run/rasters/*", "runs/run/vectors/*", "runs/run/stac/**/*")
+
 
 @dataclass(frozen=True, slots=True)
 class Project:

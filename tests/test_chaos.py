@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 from processes import end, family, kill, start
-from project import Project, contents, make_project, untrained_model, write_catalog, write_pair
+from project import PRODUCTS, Project, contents, make_project, untrained_model, write_catalog, write_pair
 
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.stages.integrity import check_manifest
 from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED, EXIT_PARTIAL
 
-MADE = ("store.zarr/**/*", "records/*/*/*/*.json", "runs/run/rasters/*", "runs/run/manifest.json")
+MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 KILLS = int(os.environ.get("CDPIPE_CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("CDPIPE_CHAOS_SEED", "0"))
 WORKER_KILLS = KILLS * 5 // 6  # the others end the whole run, and cost a start of Ray each

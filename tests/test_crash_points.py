@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import Project, contents, make_project, succeed, untrained_model
+from project import PRODUCTS, Project, contents, make_project, succeed, untrained_model
 
 from cdpipe.values.crash import ALWAYS, ARMED, POINTS
 from cdpipe.values.errors import EXIT_DONE, EXIT_PARTIAL
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", "runs/run/rasters/*", "runs/run/manifest.json")
+MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", *PRODUCTS, "runs/run/manifest.json")
 TIMES = 5
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(1800)]
 

@@ -53,6 +53,9 @@ def a_record(project: Project) -> Path:
 MISSING: dict[str, Callable[[Project], Path]] = {
     "manifest": lambda project: project.outputs / "manifest.json",
     "raster": lambda project: project.outputs / "rasters" / "small_change.tif",
+    "objects": lambda project: project.outputs / "vectors" / "small_change.gpkg",
+    "layer": lambda project: project.outputs / "vectors" / "change.gpkg",
+    "catalog": lambda project: project.outputs / "stac" / "collection.json",
     "record": a_record,
     "group's record": lambda project: a_record(project).with_name(GROUP_RECORD),
     "metadata": lambda project: next((project.workspace / "store.zarr" / "changes").glob("*/*/zarr.json")),
@@ -73,7 +76,9 @@ def test_what_is_missing_is_work(predicted: Project, what: str) -> None:
     assert "Ray was asked for" in ended.err
 
 
-@pytest.mark.parametrize("option", ["predict.threshold=0.4", "predict.overlap=0.5", "predict.model_rasters=true"])
+@pytest.mark.parametrize(
+    "option", ["predict.threshold=0.4", "predict.overlap=0.5", "predict.model_rasters=true", "vectors.crs=EPSG:3857"]
+)
 @pytest.mark.usefixtures("without_ray")
 def test_another_configuration_is_work(predicted: Project, option: str) -> None:
     ended = call(predicted.arguments("predict", "--set", option))

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from project import Project, call, contents, make_project, succeed, untrained_model
+from project import PRODUCTS, Project, call, contents, make_project, succeed, untrained_model
 
 from cdpipe.values.errors import EXIT_DONE
 
-MADE = ("store.zarr/**/*", "records/*/*/*/*.json", "runs/run/rasters/*", "runs/run/manifest.json")
+MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 ROOM = "64m"
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.heavy, pytest.mark.timeout(1800)]
 

@@ -84,6 +84,7 @@ def test_is_a_valid_cog_with_the_same_pixels(
         assert dataset.dtypes == (layer.dtype,)
         np.testing.assert_equal(dataset.nodata, layer.nodata)
         assert dataset.descriptions == (layer.description,)
+        assert (dataset.scales, dataset.offsets) == ((1.0,), (0.0,))
         assert dataset.profile["compress"] == "deflate"
         assert dataset.block_shapes == [(512, 512)]
         assert bool(dataset.overviews(1)) == (max(shape) > 512 and not lacks_overviews)

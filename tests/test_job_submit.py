@@ -177,7 +177,10 @@ def assert_published(project: Project) -> None:
     assert [model["name"] for model in project.manifest.models] == ["siamese_resnet18"]
     assert project.manifest.fitted_on.endswith("on validation pairs val")
     assert {path.name for path in (project.outputs / "rasters").iterdir()} == {
-        f"{pair_id}_{layer}.tif" for pair_id in SCENES for layer in ("change", "probability")
+        f"{pair_id}_{layer}{suffix}"
+        for pair_id in SCENES
+        for layer in ("change", "probability")
+        for suffix in (".tif", ".qml")
     }
     log = json.loads((project.outputs / "log.json").read_text())
     assert {entry["versions"]["cdpipe"] for entry in log} == {VERSION}

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from processes import REPOSITORY, family
-from project import CONFIG, Project, contents, make_project, untrained_model, write_catalog, write_pair
+from project import CONFIG, PRODUCTS, Project, contents, make_project, untrained_model, write_catalog, write_pair
 from ray.cluster_utils import Cluster
 
 from cdpipe.distributed.train import GRACE_SECONDS
 from cdpipe.values.errors import EXIT_DONE, EXIT_INTERRUPTED
 
-MADE = ("store.zarr/**/*", "records/*/*/*/*.json", "runs/run/rasters/*", "runs/run/manifest.json")
+MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 BLOCKS = 60
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]
 

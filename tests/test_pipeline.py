@@ -15,6 +15,7 @@ import rasterio
 from numpy.typing import NDArray
 from project import (
     CONFIG,
+    PRODUCTS,
     SCENES,
     SIAMESE,
     Project,
@@ -32,12 +33,12 @@ import cdpipe
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import hash_file
-from cdpipe.stages.integrity import PRODUCTS
+from cdpipe.stages.integrity import PRODUCTS as KINDS
 from cdpipe.values.errors import EXIT_INPUT
 
 (MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
-MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", "runs/run/[rv]*s/*", "runs/run/manifest.json")
+MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", *PRODUCTS, "runs/run/manifest.json")
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
 
@@ -74,7 +75,7 @@ def test_rasters_are_valid_and_lie_where_the_first_date_lies(finished: Project) 
     assert [pair.pair_id for pair in finished.manifest.pairs] == list(SCENES)
     for pair in finished.manifest.pairs:
         layers = {"change": 255.0, "probability": float("nan")}
-        assert len(pair.rasters) == len(layers)
+        assert len(pair.rasters) == 2 * len(layers)  # each with its style
         for layer, nodata in layers.items():
             path = finished.outputs / "rasters" / f"{pair.pair_id}_{layer}.tif"
             assert cog_validate(path, quiet=True)[:2] == (True, [])
@@ -102,9 +103,8 @@ def test_change_is_the_thresholded_probability_and_not_observed_stays_so(finishe
 def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     manifest = finished.manifest
     products = {name: sha for pair in manifest.pairs for name, sha in (pair.rasters | pair.vectors).items()}
-    products |= manifest.vectors
-    folders = [finished.outputs / "rasters", finished.outputs / "vectors"]
-    assert set(products) == {f"runs/run/{folder.name}/{path.name}" for folder in folders for path in folder.iterdir()}
+    products |= manifest.vectors | manifest.stac
+    assert set(products) == set(contents(finished.workspace, *PRODUCTS))
     assert all(hash_file(finished.workspace / name) == sha for name, sha in products.items())
     assert [model["key"] for model in manifest.models] == [read_card(trained(finished)).key]
     assert [finished.workspace / model["folder"] for model in manifest.models] == [trained(finished)]
@@ -156,9 +156,9 @@ def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project, mon
     assert "uses the probabilities that are stored already, computed on cpu" in said
     after = snapshot(branch.workspace, *MADE)
     new = {name for name in after if name not in before}
-    assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", *PRODUCTS}
+    assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", *KINDS}
     gone = set(before) - set(after)
-    assert {name.split("/")[1] for name in gone} == set(PRODUCTS)  # records of files that are others now
+    assert {name.split("/")[1] for name in gone} == set(KINDS)  # records of files that are others now
     changed = {name for name in set(before) - gone if after[name] != before[name]}
     assert {name.split("/")[1] for name in changed} == {"run"}  # products and manifest of that name
     assert branch.manifest.fitted_on.endswith("on validation pairs val")
@@ -184,7 +184,7 @@ def test_a_further_model_alone_is_run(branch: Project, tmp_path: Path) -> None:
         members = {name: found[pair.pair_id, name] for name in (MODEL, "third")}
         mean = (members[MODEL] + 3 * members["third"]) / 4
         np.testing.assert_allclose(found[pair.pair_id, "ensemble"], mean, atol=1e-6)
-        assert len(pair.rasters) == 2 + len(members)
+        assert len(pair.rasters) == 2 * (2 + len(members))  # each with its style
         for name, values in members.items():
             with rasterio.open(branch.outputs / "rasters" / f"{pair.pair_id}_probability_{name}.tif") as raster:
                 np.testing.assert_array_equal(raster.read(1), values)
@@ -295,7 +295,10 @@ def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> 
         threshold = read_card(model).threshold or 0.0
         np.testing.assert_array_equal(raster.read(1), np.where(np.isnan(expected), 255, expected >= threshold))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"work", "probability.tif", "change.tif", "change.gpkg"}
+    assert names == {"work"} | {
+        *(f"{name}{suffix}" for name in ("probability", "change") for suffix in (".tif", ".qml")),
+        *(f"objects{suffix}" for suffix in (".gpkg", ".qml")),
+    }
 
 
 def test_arrays_in_python_give_what_is_stored(finished: Project) -> None:
@@ -316,5 +319,5 @@ def test_two_trained_models_with_what_is_configured_by_default(tmp_path: Path) -
     for pair in manifest.pairs:
         mean = np.mean([found[pair.pair_id, name] for name in train["models"]], axis=0)
         np.testing.assert_allclose(found[pair.pair_id, "ensemble"], mean, atol=1e-6)
-        assert len(pair.rasters) == 4
+        assert len(pair.rasters) == 8
     succeed(project.arguments("verify"))

@@ -21,7 +21,7 @@ from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*", "models/**/*")
-PUBLISHED = ("rasters/*", "manifest.json", "report/**/*")
+PUBLISHED = ("rasters/*", "vectors/*", "stac/**/*", "manifest.json", "report/**/*")
 pytestmark = pytest.mark.timeout(900)  # a run that is killed four times takes a minute on an idle machine
 
 

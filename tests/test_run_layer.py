@@ -12,9 +12,10 @@ from rasters import GEOGRAPHIC, UTM33
 from stored import Bytes, store_change, store_probability
 
 from cdpipe.arrays.suppression import keep_best
+from cdpipe.formats.ground import WGS84
 from cdpipe.formats.records import damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.vectors import SUFFIXES, WGS84, decode, read_features, transform_polygons
+from cdpipe.formats.vectors import SUFFIXES, decode, read_features, transform_polygons
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
@@ -152,7 +153,7 @@ def test_layers_are_recorded_and_the_same_bytes_each_time(tmp_path: Path, format
     assert layer_is_written(layer)
     record = read_record(layer.record)
     assert record is not None
-    assert list(record.objects) == [f"runs/run/vectors/change{SUFFIXES[format_]}"]
+    assert list(record.objects) == [f"runs/run/vectors/change{suffix}" for suffix in (SUFFIXES[format_], ".qml")]
     assert damaged_objects(record, tmp_path) == []
     before = [path.read_bytes() for path in (layer.path, jobs[0].path)]
     write_vectors(jobs[0])
@@ -166,7 +167,7 @@ def test_another_format_replaces_files_and_records(tmp_path: Path) -> None:
     second = make_job(tmp_path, "a", squares((5, 5)), 0.7, format="geojson")
     write(second)
     names = {path.name for path in first.path.parent.iterdir()}
-    assert names == {"a_change.geojson", "change.geojson"}
+    assert names == {"a_change.geojson", "a_change.qml", "change.geojson", "change.qml"}
     assert (vectors_are_written(first), vectors_are_written(second)) == (False, True)
     assert (layer_is_written(plan(first)), layer_is_written(plan(second))) == (False, True)
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from project import Project, call, contents, make_project, succeed, untrained_model
+from project import PRODUCTS, Project, call, contents, make_project, succeed, untrained_model
 from test_tamper import COVERED, UNHASHED, WAYS
 
 from cdpipe.formats.manifest import read_manifest
@@ -33,7 +33,6 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
     ("predict.threshold=0.3",),
     ("predict.overlap=0.5",),
 )
-PUBLISHED = ("runs/run/rasters/*",)
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 
@@ -59,7 +58,7 @@ class Runs(RuleBasedStateMachine):
     def run(self) -> None:
         """To the end, with the same rasters as in a workspace of its own."""
         succeed(self.arguments("pipeline"))
-        assert contents(self.own.workspace, *PUBLISHED) == self.expected[self.options]
+        assert contents(self.own.workspace, *PRODUCTS) == self.expected[self.options]
 
     @precondition(lambda self: not self.damaged)
     @rule(point=st.sampled_from(POINTS))
@@ -124,7 +123,7 @@ def test_any_order_of_events(tmp_path_factory: pytest.TempPathFactory) -> None:
     for number, options in enumerate(OPTIONS):
         own = Project(project.config, folder / f"expected{number}")
         succeed(own.arguments("pipeline", *(part for option in options for part in ("--set", option))))
-        expected[options] = contents(own.workspace, *PUBLISHED)
+        expected[options] = contents(own.workspace, *PRODUCTS)
     machine = type("Machine", (Runs,), {"project": project, "expected": expected})
     settings_ = settings(
         max_examples=8, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck), database=None

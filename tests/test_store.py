@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401 (gives arrays their `rio`)
+import xarray
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ from rasters import NORTH_UP, UTM33, utm_grid
 from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
 from cdpipe.formats.store import cell_window, open_layer, read_all, read_window, write_block
 from cdpipe.values.errors import IntegrityError
-from cdpipe.values.grid import Grid, Window
+from cdpipe.values.grid import Grid, Transform, Window
 from cdpipe.values.windows import CELL, block_keys, block_window
 
 BLOCK = 512
@@ -277,7 +279,6 @@ def test_the_group_says_where_its_pixels_are(tmp_path: Path, transform: Any, crs
 
 
 def test_xarray_reads_a_group(tmp_path: Path) -> None:
-    xarray = pytest.importorskip("xarray", reason="xarray is not a dependency")
     group = make_group(tmp_path / "g", "before", "valid")
     values = random_values(LAYERS["before"], BLOCKS[1].shape)
     write_block(group, "before", BLOCKS[1], values)
@@ -288,6 +289,18 @@ def test_xarray_reads_a_group(tmp_path: Path) -> None:
         assert np.array_equal(corner, values[:, 0, 0])
         assert CRS.from_wkt(data["spatial_ref"].attrs["crs_wkt"]) == CRS.from_wkt(UTM33)
         assert "spatial_ref" in data["valid"].coords
+
+
+@pytest.mark.parametrize("transform", [NORTH_UP, (8.0, 6.0, 500_000.0, 6.0, -8.0, 4e6)], ids=["straight", "turned"])
+def test_rioxarray_sees_where_a_group_lies(tmp_path: Path, transform: Transform) -> None:
+    create_group(tmp_path / "g", CHANGE_LAYERS, utm_grid(300, 400, transform), BLOCK, {})
+    data = xarray.open_zarr(tmp_path / "g", consolidated=False, chunks=None, decode_coords="all")
+    for name in ("probability", "change"):
+        place = data[name].rio
+        assert place.crs == CRS.from_wkt(UTM33)
+        assert place.transform()[:6] == pytest.approx(transform)
+        assert (place.height, place.width) == (300, 400)
+    assert ("x" in data.coords) == (transform == NORTH_UP)
 
 
 def test_what_is_written_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project import Project, call, contents, snapshot, succeed
+from project import PRODUCTS, Project, call, contents, snapshot, succeed
 
 from cdpipe.formats.model_io import CARD as MODEL_CARD
+from cdpipe.stages.integrity import PRODUCTS as KINDS
 from cdpipe.values.errors import EXIT_INTEGRITY
 
-COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", "runs/*/rasters/*")
+COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRODUCTS)
 MADE = (*COVERED, "runs/*/manifest.json")
 LAYERS, AXES = ("before", "after", "valid", "label", "cells", "probability", "change"), ("x", "y", "spatial_ref")
 UNHASHED = ("model.md",)  # for people; nothing reads it
@@ -75,11 +76,17 @@ def tamper(finished: Project, folder: Path, seed: int, number: int) -> None:
 def is_named(name: str, said: str) -> bool:
     """Whether a file is named, or what vouches for it, whose loss leaves nobody to tell whether it is whole.
 
-    The record of a pair's rasters is named by the rasters.
+    The record of products is named by the products.
     """
     top, kind, pair_id, *rest = Path(name).parts
-    if top == "records" and kind == "rasters":
-        return name in said or f"/rasters/{pair_id}_" in said
+    products = {
+        "rasters": f"/rasters/{pair_id}_",
+        "vectors": f"/vectors/{pair_id}_",
+        "layers": "/vectors/change.",
+        "catalogs": "/stac/",
+    }
+    if top == "records" and kind in KINDS:
+        return name in said or products[kind] in said
     return name in said or vouching(top, f"{kind}/{pair_id}", rest) in said
 
 
@@ -97,13 +104,13 @@ def partners(damaged: dict[str, Callable[[Path], None]]) -> set[str]:
     found = set()
     for name in damaged:
         parts = Path(name).parts
-        if parts[0] == "records" and parts[1] != "rasters" and parts[-1] == "group.json":
+        if parts[0] == "records" and parts[1] not in KINDS and parts[-1] == "group.json":
             group = "/".join(["store.zarr", *parts[1:4]])
             found |= {f"{group}/{layer}zarr.json" for layer in ("", *(f"{layer}/" for layer in (*LAYERS, *AXES)))}
             found |= {f"{group}/{axis}/c/0" for axis in AXES}
         if parts[0] == "store.zarr" and "c" in parts:
             block = parts[-2:]
-        elif parts[0] == "records" and parts[-1] != "group.json" and parts[1] != "rasters":
+        elif parts[0] == "records" and parts[-1] != "group.json" and parts[1] not in KINDS:
             block = tuple(Path(parts[-1]).stem.split("_"))
         else:
             continue

@@ -3,10 +3,12 @@
 Without a georeference a pixel counts as a square metre.
 """
 
+import json
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
@@ -17,6 +19,10 @@ from cdpipe.values.grid import Grid
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
+WGS84 = "EPSG:4326"
+
+_DECIMALS = 7  # of degrees, a centimetre
+_OUTLINE = 9  # points along a side of a footprint
 _NODES = 33  # points along a side of a grid by which its place in another CRS is told
 
 
@@ -34,9 +40,10 @@ def pixel_steps(grid: Grid, row: float, col: float) -> Floats:
     if grid.crs is None:
         return np.array([[0.0, 1.0], [1.0, 0.0]])
     geod, degrees = _geodesy(grid.crs)
-    rows, cols = np.array([row - 0.5, row + 0.5, row, row]), np.array([col, col, col - 0.5, col + 0.5])
+    rows, cols = np.array([row, row, row + 1, row]), np.array([col, col, col, col + 1])
     lon, lat = _require_finite(grid, degrees.transform(*_map_xy(grid, rows, cols)))
-    azimuth, _, metres = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+    # both from one point: near a pole the next pixel's north lies elsewhere
+    azimuth, _, metres = geod.inv(lon[:2], lat[:2], lon[2:], lat[2:])
     angle = np.radians(azimuth)
     return np.stack([metres * np.sin(angle), metres * np.cos(angle)], 1)
 
@@ -81,6 +88,34 @@ def transform_xy(of: str, to: str, x: Floats, y: Floats) -> tuple[Floats, Floats
         name = CRS.from_user_input(to).name
         raise InputError(f"expected coordinates within the bounds of {name}, got some beyond; choose another CRS")
     return moved_x, moved_y
+
+
+def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
+    """The outline of a grid in degrees of WGS 84: a GeoJSON geometry, and its bounding box.
+
+    A scene that crosses the antimeridian is cut there, and its box begins east of where it ends (RFC 7946, 3.1.9, 5.2).
+
+    Raises:
+        InputError: If part of its outline has no such place.
+    """
+    along = np.linspace(0, 1, _OUTLINE)[:-1]
+    ends = 0 * along
+    rows = np.concatenate([along, ends + 1, 1 - along, ends]) * grid.height
+    cols = np.concatenate([ends, along, ends + 1, 1 - along]) * grid.width
+    lon, lat = transform_xy(str(grid.crs), WGS84, *_map_xy(grid, rows, cols))
+    lon = lon[0] + (lon - lon[0] + 180) % 360 - 180  # without a leap
+    outline = shapely.Polygon(np.stack([lon, lat], 1))
+    low, bottom, high, top = outline.bounds
+    parts = []
+    for turn in (-360, 0, 360):
+        part = shapely.intersection(outline, shapely.box(turn - 180, -90, turn + 180, 90))
+        if part.area:
+            parts.append(shapely.transform(part, lambda points, turn=turn: points - (turn, 0)))
+    geometry = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    wrapped = [(each + 180) % 360 - 180 if len(parts) > 1 else each for each in (low, high)]
+    geometry = shapely.orient_polygons(shapely.transform(geometry, lambda points: points.round(_DECIMALS)))
+    found = json.loads(shapely.to_geojson(geometry))
+    return found, [round(each, _DECIMALS) for each in (wrapped[0], bottom, wrapped[1], top)]
 
 
 def grid_box(grid: Grid, crs: str) -> tuple[float, float, float, float]:

@@ -46,6 +46,7 @@ class Manifest:
         pairs: Finished pairs.
         failed: Reason for every pair that failed.
         vectors: Published files of the run as a whole relative to the workspace, each with its SHA-256.
+        stac: Likewise the Collection and Items that describe the run.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Manifest:
     pairs: list[ManifestPair]
     failed: dict[str, str] = field(default_factory=dict)
     vectors: dict[str, str] = field(default_factory=dict)
+    stac: dict[str, str] = field(default_factory=dict)
 
 
 def manifest_path(run_folder: Path) -> Path:

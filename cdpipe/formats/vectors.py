@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from pyproj import CRS
 
-from cdpipe.formats.ground import transform_xy
+from cdpipe.formats.ground import WGS84, transform_xy
 from cdpipe.formats.workspace import free_space, publish_file
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
@@ -32,7 +32,6 @@ from cdpipe.values.errors import IntegrityError
 SUFFIXES = {"gpkg": ".gpkg", "geoparquet": ".parquet", "geojson": ".geojson"}
 LAYER = "change"
 GEOMETRY = "geometry"
-WGS84 = "EPSG:4326"
 
 _EPOCH = "1970-01-01T00:00:00.000Z"
 _READ_BATCH = 5000  # features

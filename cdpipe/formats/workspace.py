@@ -18,7 +18,7 @@ from cdpipe.values.errors import ConfigError, LockedError
 
 SEAL = "sha256_of_the_rest"
 
-Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers"]
+Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers", "catalogs"]
 
 
 @dataclass(frozen=True, slots=True)

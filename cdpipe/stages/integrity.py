@@ -21,7 +21,7 @@ _LAYERS = {
 }
 
 
-PRODUCTS = ("rasters", "vectors", "layers")  # kinds of records that speak of published files
+PRODUCTS = ("rasters", "vectors", "layers", "catalogs")  # kinds of records that speak of published files
 
 
 def check_record(root: Path, path: Path) -> list[str]:
@@ -75,7 +75,7 @@ def check_manifest(root: Path, manifest: Manifest) -> list[str]:
     unrecorded = [path for path in groups if not path.is_file()]
     gone = [name for path in unrecorded for name in (str(path.relative_to(root)), *_missing_records(root, path.parent))]
     gone += [str(path) for path in models if not path.is_file()]
-    products: dict[str, Any] = dict(manifest.vectors)
+    products: dict[str, Any] = manifest.vectors | manifest.stac
     for pair in manifest.pairs:
         products |= pair.rasters | pair.vectors
     paths = (path for kind in PRODUCTS for path in (root / "records" / kind).glob(f"*/*/{GROUP_RECORD}"))

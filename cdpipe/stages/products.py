@@ -8,10 +8,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.qgis import change_style, probability_style
 from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
+from cdpipe.formats.workspace import Workspace, write_atomically
 from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
 from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import Window
@@ -102,10 +103,13 @@ def write_rasters(job: RasterJob) -> list[Path]:
     for name, key in job.members:
         group = job.workspace.group("probabilities", job.pair.pair_id, key)
         wanted.append((folder / f"{job.pair.pair_id}_probability_{name}.tif", group, "probability", probability))
-    paths = [path for path, *_ in wanted]
+    styles = [path.with_suffix(".qml") for path, *_ in wanted]
+    paths = [*(path for path, *_ in wanted), *styles]
     withdraw_records(job.record, job.workspace.root, paths)
     for path, group, array, layer in wanted:
         write_cog(path, _reader(group, array), job.pair.grid, layer)
+        style = change_style(CHANGE_COLORS) if layer is mask else probability_style()
+        write_atomically(path.with_suffix(".qml"), style)
     crash_point("rasters-unrecorded")
     write_record(job.record, job.workspace.root, paths)
     return paths

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from cdpipe.arrays.suppression import keep_best
 from cdpipe.formats.catalog import parse_time
 from cdpipe.formats.crs import known_crs
-from cdpipe.formats.ground import grid_box
+from cdpipe.formats.ground import WGS84, grid_box
 from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import (
     GEOMETRY,
     SUFFIXES,
-    WGS84,
     decode,
     encode,
     read_features,
@@ -34,7 +33,7 @@ from cdpipe.formats.vectors import (
 )
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.change_features import SCHEMA
-from cdpipe.stages.vector_products import VectorJob, remove_other_formats
+from cdpipe.stages.vector_products import VectorJob, remove_other_formats, write_style
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import ConfigError
 from cdpipe.values.keys import content_key
@@ -116,8 +115,9 @@ def write_run_layer(layer: RunLayer) -> None:
     withdraw_records(layer.record, root, remove_other_formats(layer.path))
     kept_for = find_duplicates(layer)
     write_features(layer.path, _merged(layer, kept_for), RUN_SCHEMA, layer.crs, layer.jobs[0].tags)
+    style = write_style(layer.path)
     crash_point("vectors-unrecorded")
-    write_record(layer.record, root, [layer.path])
+    write_record(layer.record, root, [layer.path, style])
 
 
 def find_duplicates(layer: RunLayer) -> dict[Node, Node]:

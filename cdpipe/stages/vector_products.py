@@ -4,8 +4,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdpipe.formats.qgis import objects_style
 from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import SUFFIXES, write_features
+from cdpipe.formats.workspace import write_atomically
 from cdpipe.stages.change_features import SCHEMA, ChangeScene, change_features
 from cdpipe.values.crash import crash_point
 from cdpipe.values.keys import content_key
@@ -85,5 +87,13 @@ def write_vectors(job: VectorJob) -> None:
         write_features(path, change_features(scene, spill), SCHEMA, scene.pair.grid.crs, job.tags)
     finally:
         shutil.rmtree(spill, ignore_errors=True)
+    style = write_style(path)
     crash_point("vectors-unrecorded")
-    write_record(job.record, scene.workspace.root, [path])
+    write_record(job.record, scene.workspace.root, [path, style])
+
+
+def write_style(path: Path) -> Path:
+    """Write the QGIS style beside a layer; its file."""
+    style = path.with_suffix(".qml")
+    write_atomically(style, objects_style())
+    return style

@@ -13,9 +13,10 @@ FORMATS = {
     "engine": 1,
     "probability": 1,
     "change": 1,
-    "raster": 1,
+    "raster": 2,
     "vector": 1,
     "layer": 1,
+    "stac": 1,
     "picture": 1,
 }
 

@@ -18,6 +18,7 @@ from cdpipe.stages.run_plan import (
     plan_work,
 )
 from cdpipe.stages.splits import known_splits
+from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.values.spent import add
@@ -31,7 +32,7 @@ from cdpipe.verbs.predict_plan import (
     possible_members,
     prefer_stored,
 )
-from cdpipe.verbs.run_manifest import describe_run
+from cdpipe.verbs.run_manifest import describe_run, plan_stac, with_stac
 from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, rounded, stored_pairs
 from cdpipe.verbs.threshold import Planned
 
@@ -67,6 +68,10 @@ def run(session: Session) -> None:
         if layer is not None and not layer_is_written(layer):
             write_run_layer(layer)
         manifest = describe_run(session, plan, published, layer)
+        stac = plan_stac(session, plan, manifest)
+        if not stac_is_written(stac):
+            write_stac(stac)
+        manifest = with_stac(manifest, stac)
         crash_point("manifest-unwritten")
         write_manifest(session.run_folder, manifest)
     done = f"{len(manifest.pairs)} pair(s), threshold {manifest.threshold:.3f} ({manifest.fitted_on})"
@@ -97,11 +102,18 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
             and all(results_are_finished(plan.job, number) for number in everything)
             and all(map(products_are_written, plan.products))
             and ((layer := run_layer(dict(enumerate(plan.products)))) is None or layer_is_written(layer))
-            and describe_run(session, plan, dict(enumerate(plan.products)), layer) == manifest
+            and _as_it_would_be(session, plan, layer) == manifest
         ):
             with logged(session, "predict", {"blocks": 0, "patches": 0}):
                 return manifest
     return None
+
+
+def _as_it_would_be(session: Session, plan: Plan, layer: RunLayer | None) -> Manifest | None:
+    """The manifest of a plan of which all is published, None where its catalog is not written."""
+    manifest = describe_run(session, plan, dict(enumerate(plan.products)), layer)
+    stac = plan_stac(session, plan, manifest)
+    return with_stac(manifest, stac) if stac_is_written(stac) else None
 
 
 def run_layer(published: Mapping[int, PairProducts]) -> RunLayer | None:

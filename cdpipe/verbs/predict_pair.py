@@ -21,7 +21,7 @@ DRIVERS = ["GTiff", "PNG", "JPEG"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict one pair; the rasters end in ``--out`` itself, all else in ``work/`` beneath it.
+    """Predict one pair; rasters and objects end in ``--out`` itself, all else in ``work/`` beneath it.
 
     Raises:
         ConfigError: If an argument is missing or does not fit the others, or ``--bands`` is not understood.
@@ -55,8 +55,11 @@ def run(options: argparse.Namespace) -> int:
         ingest.run(session)
         predict.run(session)
         for product in sorted(session.run_folder.glob(f"*s/{NAME}_*")):
-            shutil.copyfile(product, options.out / product.name.removeprefix(f"{NAME}_"))
-            session.say(f"wrote {options.out / product.name.removeprefix(f'{NAME}_')}")
+            name = product.name.removeprefix(f"{NAME}_")
+            # in one folder a mask and its objects would share a style
+            target = options.out / (f"objects{product.suffix}" if product.parent.name == "vectors" else name)
+            shutil.copyfile(product, target)
+            session.say(f"wrote {target}")
         return close(session)
 
 

@@ -1,14 +1,17 @@
 """A planned run as its manifest, once all of it is there."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from cdpipe import __version__
 from cdpipe.formats.manifest import Manifest, ManifestPair
 from cdpipe.formats.records import read_record
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts
 from cdpipe.stages.run_layer import RunLayer
 from cdpipe.stages.run_plan import PredictJob, Thresholds
+from cdpipe.stages.stac import StacJob, StacPair
 from cdpipe.verbs.predict_plan import Plan
 from cdpipe.verbs.session import Session
 from cdpipe.verbs.threshold import Planned
@@ -38,6 +41,24 @@ def describe_run(
         vectors={} if layer is None else _recorded(layer.record),
         failed=dict(session.failures),
     )
+
+
+def plan_stac(session: Session, plan: Plan, manifest: Manifest) -> StacJob:
+    """The catalog of the run that a manifest lists."""
+    rows = {item.pair.pair_id: (item, stored) for item, stored in plan.planned}
+    pairs = []
+    for listed in manifest.pairs:
+        item, stored = rows[listed.pair_id]
+        dates = item.pair.before_date, item.pair.after_date
+        pairs.append(StacPair(stored, listed.change, dates, item.sources, listed.rasters | listed.vectors))
+    models = [{"name": model["name"], "key": model["key"], "weight": model["weight"]} for model in manifest.models]
+    facts = {"models": models, "ensemble": manifest.ensemble, "threshold": manifest.threshold}
+    return StacJob(session.workspace, manifest.name, tuple(pairs), manifest.vectors, __version__, facts)
+
+
+def with_stac(manifest: Manifest, job: StacJob) -> Manifest:
+    """The manifest with the catalog as it is recorded."""
+    return replace(manifest, stac=_recorded(job.record))
 
 
 def _describe_models(session: Session, members: tuple[Member, ...], thresholds: Thresholds) -> list[dict[str, object]]:
