@@ -20,7 +20,7 @@ from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.products import PairProducts, RasterJob, write_products
 from cdpipe.stages.run_layer import plan_run_layer, write_run_layer
-from cdpipe.stages.stac import NEVER, StacJob, StacPair
+from cdpipe.stages.stac import NEVER, StacJob, StacPair, describe_collection
 from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.stages.vector_products import VectorJob
 from cdpipe.values.grid import Grid
@@ -93,6 +93,14 @@ def test_pystac_walks_it_and_every_link_leads_somewhere(job: StacJob) -> None:
     kinds = {"change", "probability", "change_style", "probability_style", "objects", "objects_style", "zarr"}
     assert set(items[0].assets) == kinds
     assert set(collection.assets) == {"objects", "objects_style"}
+    assert collection.extent.spatial.bboxes == [items[0].bbox]
+    assert collection.extent.temporal.intervals == [[None, None]]  # one pair's dates are not known
+    boxes, spans = (
+        [[170.0, 0.0, -170.0, 1.0], [5.0, -9.0, 6.0, 0.0]],
+        [("2018-01-01T00:00:00Z", "2020-01-01T00:00:00Z")],
+    )
+    extent = describe_collection(job, boxes, spans)["extent"]
+    assert extent == {"spatial": {"bbox": [[-180, -9.0, 180, 1.0]]}, "temporal": {"interval": [list(spans[0])]}}
 
 
 def test_an_item_says_where_when_and_how(job: StacJob) -> None:

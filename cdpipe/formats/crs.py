@@ -8,7 +8,6 @@ import pyproj
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.warp import transform
 
 from cdpipe.values.grid import Grid, Transform
@@ -44,8 +43,8 @@ def _canonical(wkt: str) -> str:
 def known_crs(name: str) -> str | None:
     """The one WKT of a CRS by any of its names, None where there is none such."""
     try:
-        return canonical_wkt(CRS.from_user_input(name))
-    except CRSError:
+        return _canonical(pyproj.CRS.from_user_input(name).to_wkt())  # rasterio prints what it does not know
+    except pyproj.exceptions.CRSError:
         return None
 
 

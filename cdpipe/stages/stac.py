@@ -152,6 +152,8 @@ def describe_collection(job: StacJob, boxes: list[list[float]], spans: list[tupl
     """The run's Collection."""
     path = job.folder / "collection.json"
     around = [f(box[n] for box in boxes) for n, f in enumerate((min, min, max, max))] if boxes else [-180, -90, 180, 90]
+    if any(west > east for west, _, east, _ in boxes):  # across the antimeridian
+        around = [-180, around[1], 180, around[3]]
     known = [moment for span in spans for moment in span if moment not in NEVER]
     complete = len(known) == 2 * len(spans)
     interval = [min(known), max(known)] if known and complete else [None, None]
@@ -168,10 +170,7 @@ def describe_collection(job: StacJob, boxes: list[list[float]], spans: list[tupl
         "description": f"Change between two dates in {len(job.pairs)} pair(s) of scenes, found by cdpipe.",
         "license": "other",
         "extent": {"spatial": {"bbox": [around]}, "temporal": {"interval": [interval]}},
-        "summaries": {
-            "processing:software": [{"cdpipe": job.software}],
-            **{f"cdpipe:{name}": [value] for name, value in job.facts.items()},
-        },
+        "summaries": {f"cdpipe:{name}": [value] for name, value in {**job.facts, "version": job.software}.items()},
         "links": [{"rel": "root", "href": "./collection.json", "type": "application/json"}, *children],
         "assets": dict(_assets(path, job.files, job.workspace.root, None)),
     }

@@ -1,8 +1,9 @@
 """Sections of the configuration: what is made of results, and what all sections have in common."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
@@ -35,4 +36,11 @@ class Vectors(Section):
     opening_m: float = Field(default=0, ge=0)
     closing_m: float = Field(default=0, ge=0)
     simplify_m: float = Field(default=0, ge=0)
-    crs: str = Field(default="auto", pattern="^(auto|EPSG:[0-9]+)$")
+    crs: str = "auto"
+
+    @field_validator("crs")
+    @classmethod
+    def _check(cls, crs: str) -> str:
+        if not re.fullmatch("auto|EPSG:[0-9]+", crs):
+            raise ValueError("Input should be auto or an EPSG code such as EPSG:32633")
+        return crs

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     console.print(f"\nThe demo took {duration(time.monotonic() - begun)}. To look at what it made:", markup=False)
     for what, where in (
         ("change masks and probabilities, for QGIS", outputs / "rasters"),
+        ("change objects, likewise", outputs / "vectors"),
         ("a picture of every pair", outputs / "report" / "pictures"),
         ("figures", outputs / "report" / "evaluation.md"),
         ("the configuration, to copy and turn into yours", path),
