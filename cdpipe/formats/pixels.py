@@ -15,7 +15,12 @@ from cdpipe.values.grid import Grid, Window
 
 
 def read_on_grid(
-    source: Source, valid: Path | None, grid: Grid, window: Window, config: Config
+    source: Source,
+    valid: Path | None,
+    grid: Grid,
+    window: Window,
+    config: Config,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read a window of one date on the pair's grid.
 
@@ -29,6 +34,7 @@ def read_on_grid(
         grid: The pair's grid; resampled onto it by ``config.align.resampling`` if the raster's differs.
         window: Pixels of ``grid``.
         config: Its sections ``input`` and ``align``.
+        shift: Rows and columns of ``grid`` that the date, and so its valid raster, lies off; that is put right.
 
     Returns:
         Values (band, height, width) in the raster's own type, bands in the order of the pair's roles,
@@ -37,6 +43,8 @@ def read_on_grid(
     Raises:
         InputError: If a file is missing, damaged or does not fit.
     """
+    # a pixel's content lies so far from where it should be
+    target = grid if shift == (0.0, 0.0) else grid.moved(*shift)
     with open_raster(source.path, config.input) as dataset:
         info = require_imagery(describe_dataset(source.path, dataset), config.input)
         bands = source.band_numbers(info.count)
@@ -47,10 +55,10 @@ def read_on_grid(
             return values, has_data(values, nodata)
 
         layer = Layer(str(source.path), info.grid, len(bands), info.dtype, read)
-        values, observed = read_layer(layer, grid, window, config.align.resampling)
+        values, observed = read_layer(layer, target, window, config.align.resampling)
     if valid is not None:
         own_grid = info.grid if info.grid.crs is not None else grid
-        observed &= _read_usable(valid, source.sensor.unusable, own_grid, (grid, window), config.input)
+        observed &= _read_usable(valid, source.sensor.unusable, own_grid, (target, window), config.input)
     return values, observed
 
 

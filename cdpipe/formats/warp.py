@@ -25,6 +25,9 @@ MAX_SOURCE_PIXELS = 2**24  # of one tile's part of the source: 15 source pixels 
 SMOOTH_RATIO = 1.5  # above which a pixel averages what it spans; below, its neighbours span that anyway
 NODES = 9  # points along a tile's side whose places in the source are computed
 
+# of plain pixel coordinates, which GDAL wants a name for
+PLAIN = 'LOCAL_CS["pixels",UNIT["pixel",1],AXIS["column",EAST],AXIS["row",SOUTH]]'
+
 Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 
 
@@ -78,7 +81,8 @@ def read_layer(layer: Layer, grid: Grid, window: Window, resampling: str) -> Pix
         values, present = layer.read(window)
         values[:, ~present] = 0
         return values, present
-    if layer.grid.crs is None or grid.crs is None:
+    plain = layer.grid.crs is None
+    if plain != (grid.crs is None) or (plain and layer.grid.shape != grid.shape):
         raise InputError(_misfit(layer, grid))
     values = np.zeros((layer.count, *window.shape), layer.dtype)
     present = np.zeros(window.shape, np.bool_)
@@ -198,10 +202,10 @@ def _reproject(
         values,
         out,
         src_transform=Affine(*source.transform),
-        src_crs=CRS.from_wkt(source.crs),
+        src_crs=CRS.from_wkt(source.crs or PLAIN),
         src_nodata=nodata,
         dst_transform=Affine(*target.transform),
-        dst_crs=CRS.from_wkt(target.crs),
+        dst_crs=CRS.from_wkt(target.crs or PLAIN),
         dst_nodata=nodata,
         resampling=Resampling[resampling],
         **scales,

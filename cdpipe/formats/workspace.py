@@ -41,6 +41,11 @@ class Workspace:
         return self.root / "records" / "sources.json"
 
     @property
+    def corrections(self) -> Path:
+        """File that remembers how far second dates are moved."""
+        return self.root / "records" / "coregistrations.json"
+
+    @property
     def devices(self) -> Path:
         """File that remembers which batch suits which kind of GPU."""
         return self.root / "records" / "devices.json"

@@ -108,8 +108,9 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
         overlap = _overlap(before, after, config.align.min_overlap, problems)
         if len(problems) == found:  # only then do pixels of both dates meet
             warnings += _coarse(before, after)
-            with _collected(problems):
-                shift = estimate_shift(pair, before.grid, config)
+            if config.align.coregister != "off":
+                with _collected(problems):
+                    shift = estimate_shift(pair, before.grid, config)
             warnings += _shift_doubt(pair, shift)
             observed = _read_all(pair, before.grid, config, problems) if read_all else None
     problems = list(dict.fromkeys(problems))  # sampling and reading all may meet the same damage

@@ -54,6 +54,7 @@ def create_pair_groups(job: IngestJob) -> None:
         "dates": [pair.before_date, pair.after_date],
         "sensors": [pair.before.sensor_name, pair.after.sensor_name],
         "sources": planned.sources,
+        **({"coregistration": planned.correction.to_json()} if planned.correction else {}),
     }
     group = job.workspace.group("pairs", pair.pair_id, planned.key)
     create_group(group, pair_layers(pair.roles, *planned.dtypes), planned.grid, block, attributes)
@@ -85,12 +86,13 @@ def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
     valid = np.zeros(window.shape, np.uint8)
     dates = {}
     pair = planned.pair
-    for date, bit, source, mask in (
-        ("before", BEFORE_BIT, pair.before, pair.before_valid),
-        ("after", AFTER_BIT, pair.after, pair.after_valid),
+    moved = (planned.correction.rows, planned.correction.cols) if planned.correction else (0.0, 0.0)
+    for date, bit, source, mask, shift in (
+        ("before", BEFORE_BIT, pair.before, pair.before_valid, (0.0, 0.0)),
+        ("after", AFTER_BIT, pair.after, pair.after_valid, moved),
     ):
         with timed("read"):
-            values, observed = read_on_grid(source, mask, planned.grid, window, job.config)
+            values, observed = read_on_grid(source, mask, planned.grid, window, job.config, shift)
         with timed("write"):
             stored.append(write_block(group, date, window, values))
         valid |= np.where(observed, bit, np.uint8(0))

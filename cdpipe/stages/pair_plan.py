@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cdpipe.formats.catalog import Pair, Source
+from cdpipe.formats.corrections import Correction
 from cdpipe.formats.polygons import companions
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.scenes import describe_raster, require_imagery
@@ -28,6 +30,7 @@ class PlannedPair:
         key: Content key of the imagery.
         label_key: Content key of the label, None without one.
         sources: Hashes of the sources by file name, which several may share, for the store's attributes.
+        correction: What coregistration decided; None where it is not asked to.
     """
 
     pair: Pair
@@ -36,6 +39,7 @@ class PlannedPair:
     key: str
     label_key: str | None
     sources: dict[str, list[str]]
+    correction: Correction | None = None
 
 
 def source_files(pair: Pair) -> list[Path]:
@@ -51,36 +55,39 @@ def label_files(pair: Pair) -> list[Path]:
     return [pair.label, *(path for path in companions(pair.label) if path.is_file())]
 
 
-def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> PlannedPair:
+def plan_pair(
+    pair: Pair,
+    config: Config,
+    hashes: Mapping[Path, str],
+    corrections: Mapping[str, Correction] = MappingProxyType({}),
+) -> PlannedPair:
     """Plan a pair.
 
     Args:
         pair: The pair.
         config: The configuration.
         hashes: SHA-256 of every file of :func:`source_files`.
+        corrections: What coregistration decided, by :func:`coregistration_key`.
 
     Raises:
-        InputError: If a raster cannot be opened or a file's hash is not known.
+        InputError: If a raster cannot be opened, or a file's hash or the pair's correction is not known.
     """
-    unknown = [str(path) for path in source_files(pair) if path not in hashes]
-    if unknown:
-        raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
+    _require_hashes(pair, hashes)
     rasters = [
         require_imagery(describe_raster(source.path, config.input), config.input)
         for source in (pair.before, pair.after)
     ]
     grid = rasters[0].grid
-    key = content_key(
-        "pair",
-        {
-            "before": _source_parts(pair.before, pair.before_valid, hashes),
-            "after": _source_parts(pair.after, pair.after_valid, hashes),
-            "roles": list(pair.roles),
-            "grid": grid.to_json(),
-            "align": config.align.model_dump(mode="json", exclude={"min_overlap"}),
-            "input": config.input.model_dump(mode="json", exclude={"drivers", "roots"}),
-        },
-    )
+    content = _content(pair, grid, config, hashes)
+    align = config.align.model_dump(mode="json", exclude={"min_overlap", "coregister"})
+    correction = None
+    moved: dict[str, Any] = {}
+    if config.align.coregister == "auto":
+        correction = corrections.get(_coregistration_key(content, config))
+        if correction is None:
+            raise InputError(f"pair {pair.pair_id}: not coregistered yet; run cdpipe ingest")
+        moved = {"coregistered": [correction.rows, correction.cols]}
+    key = content_key("pair", {**content, "align": align, **moved})
     label_key = None
     if pair.label is not None:
         source = [hashes[path] for path in label_files(pair)]
@@ -89,7 +96,38 @@ def plan_pair(pair: Pair, config: Config, hashes: Mapping[Path, str]) -> Planned
     sources: dict[str, list[str]] = {}
     for path in source_files(pair):
         sources.setdefault(path.name, []).append(hashes[path])
-    return PlannedPair(pair, grid, (rasters[0].dtype, rasters[1].dtype), key, label_key, sources)
+    return PlannedPair(pair, grid, (rasters[0].dtype, rasters[1].dtype), key, label_key, sources, correction)
+
+
+def coregistration_key(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Path, str]) -> str:
+    """Key of all that decides how far a pair's second date is moved: what it is read from, and no block.
+
+    Raises:
+        InputError: If a file's hash is not known.
+    """
+    _require_hashes(pair, hashes)
+    return _coregistration_key(_content(pair, grid, config, hashes), config)
+
+
+def _coregistration_key(content: dict[str, Any], config: Config) -> str:
+    return content_key("coregistration", {**content, "resampling": config.align.resampling})
+
+
+def _require_hashes(pair: Pair, hashes: Mapping[Path, str]) -> None:
+    unknown = [str(path) for path in source_files(pair) if path not in hashes]
+    if unknown:
+        raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
+
+
+def _content(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Path, str]) -> dict[str, Any]:
+    """What both dates are read from."""
+    return {
+        "before": _source_parts(pair.before, pair.before_valid, hashes),
+        "after": _source_parts(pair.after, pair.after_valid, hashes),
+        "roles": list(pair.roles),
+        "grid": grid.to_json(),
+        "input": config.input.model_dump(mode="json", exclude={"drivers", "roots"}),
+    }
 
 
 def _source_parts(source: Source, valid: Path | None, hashes: Mapping[Path, str]) -> dict[str, Any]:
@@ -103,13 +141,16 @@ def _source_parts(source: Source, valid: Path | None, hashes: Mapping[Path, str]
 
 
 def plan_pairs(
-    pairs: Sequence[Pair], config: Config, hashes: Mapping[Path, str]
+    pairs: Sequence[Pair],
+    config: Config,
+    hashes: Mapping[Path, str],
+    corrections: Mapping[str, Correction] = MappingProxyType({}),
 ) -> tuple[list[PlannedPair], dict[str, str]]:
     """Plan all pairs; those that cannot be are returned by id with the reason."""
     planned, failed = [], {}
     for pair in pairs:
         try:
-            planned.append(plan_pair(pair, config, hashes))
+            planned.append(plan_pair(pair, config, hashes, corrections))
         except InputError as error:
             failed[pair.pair_id] = str(error)
     return planned, failed

@@ -44,10 +44,15 @@ class Sensor(Section):
 
 
 class Align(Section):
-    """How the second date, labels and valid rasters are brought onto the first date's grid."""
+    """How the second date, labels and valid rasters are brought onto the first date's grid.
+
+    ``coregister``: ``report`` how far the second date seems to lie off, ``auto`` also moves it by a small shift that is
+    sure, ``off`` does neither.
+    """
 
     resampling: Literal["nearest", "bilinear", "cubic"] = "bilinear"
     min_overlap: Share = 0.1
+    coregister: Literal["off", "report", "auto"] = "report"
     block: int = Field(default=2048, ge=TILE, multiple_of=TILE)
 
 

@@ -65,6 +65,12 @@ class Grid:
         x, y = self.xy(window.row, window.col)
         return Grid(window.height, window.width, (a, b, x, d, e, y), self.crs)
 
+    def moved(self, rows: float, cols: float) -> "Grid":
+        """The grid with its origin so many of its rows further down and columns further right."""
+        a, b, _, d, e, _ = self.transform
+        x, y = self.xy(rows, cols)
+        return Grid(self.height, self.width, (a, b, x, d, e, y), self.crs)
+
     def same_pixels(self, other: "Grid", tolerance_px: float = 0.01) -> bool:
         """Whether both grids have the same pixels: equal size and CRS, corners within a tolerance."""
         if self.shape != other.shape or self.crs != other.crs:

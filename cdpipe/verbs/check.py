@@ -42,6 +42,8 @@ def run(config: Config, read: bool) -> int:
     console.print(_table(report.pairs, read))
     _print_list(console, "Warnings", warnings)
     _print_list(console, "Problems", problems)
+    if config.align.coregister == "auto":
+        _print_corrections(console, config, [pair for pair in report.pairs if not pair.problems])
     console.print(_summary(report.pairs, len(problems), len(warnings)))
     return EXIT_INPUT if problems else EXIT_DONE
 
@@ -102,6 +104,17 @@ def _print_list(console: Console, title: str, lines: Sequence[tuple[str, str]]) 
         console.print(f"[bold]{title}[/bold]")
     for pair_id, text in lines:
         console.print(f"  {escape(pair_id)}  {escape(text)}", soft_wrap=True)
+
+
+def _print_corrections(console: Console, config: Config, reports: Sequence[PairReport]) -> None:
+    """What ingest would do about the pairs' shifts."""
+    from cdpipe.stages.coregistration import find_correction
+    from cdpipe.verbs.coregister import describe_corrections
+
+    grids = [(each.pair, each.before.grid) for each in reports if each.before is not None]
+    decided = {pair.pair_id: find_correction(pair, grid, config) for pair, grid in grids}
+    for line in describe_corrections(decided):
+        console.print(escape(line), soft_wrap=True)
 
 
 def _summary(reports: Sequence[PairReport], problems: int, warnings: int) -> str:

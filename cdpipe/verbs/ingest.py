@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from cdpipe.formats.catalog import Pair
+from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.sources import known_hashes, remember_hashes
 from cdpipe.stages.check import check_catalog
@@ -17,6 +18,7 @@ from cdpipe.values.errors import InputError
 from cdpipe.values.spent import add
 from cdpipe.values.windows import block_keys
 from cdpipe.verbs.console import duration, progress, size
+from cdpipe.verbs.coregister import coregister_pairs
 from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged, rounded
 
 
@@ -37,7 +39,9 @@ def run(session: Session, *, for_training: bool = False) -> None:
     with logged(session, "ingest", {}) as figures:
         _hash_sources(session, pairs)
         hashes = known_hashes(session.workspace, [file for pair in pairs for file in source_files(pair)])
-        planned, failed = plan_pairs(pairs, session.config, hashes)
+        if session.config.align.coregister == "auto":
+            coregister_pairs(session, pairs, hashes)
+        planned, failed = plan_pairs(pairs, session.config, hashes, known_corrections(session.workspace))
         for pair_id, reason in failed.items():
             session.fail(pair_id, reason)
         jobs = [IngestJob(session.workspace, session.config, item) for item in planned]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cdpipe import __version__
 from cdpipe.formats.catalog import Pair, read_catalog
+from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace, read_json, write_json
@@ -132,7 +133,9 @@ def planned_pairs(session: Session) -> list[PlannedPair]:
     """All pairs with their keys; those whose sources changed or are gone are noted as failed."""
     pairs = read_catalog(session.config)
     files = [file for pair in pairs for file in source_files(pair)]
-    planned, failed = plan_pairs(pairs, session.config, known_hashes(session.workspace, files))
+    planned, failed = plan_pairs(
+        pairs, session.config, known_hashes(session.workspace, files), known_corrections(session.workspace)
+    )
     last = read_failures(session)
     for pair_id, reason in failed.items():
         session.fail(pair_id, last.get(pair_id, reason))

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from cdpipe.distributed.train import read_progress
 from cdpipe.formats.catalog import read_catalog
+from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.formats.records import missing_blocks, record_times
 from cdpipe.formats.sources import known_hashes
@@ -34,7 +35,9 @@ def run(session: Session) -> None:
     """Print what is done and what is left."""
     pairs = read_catalog(session.config)
     files = [file for pair in pairs for file in source_files(pair)]
-    planned, unknown = plan_pairs(pairs, session.config, known_hashes(session.workspace, files))
+    planned, unknown = plan_pairs(
+        pairs, session.config, known_hashes(session.workspace, files), known_corrections(session.workspace)
+    )
     stored = [(item, found) for item in planned if (found := stored_pair(session.workspace, item)) is not None]
     table = Table("stage", "done", "left", "rate", "time left", "state")
     _add_ingest(session, table, planned, len(unknown))
