@@ -121,7 +121,7 @@ class Benchmark:
         session = Session(config, Console(quiet=True))
         planned = stored_pairs(session)
         members = plan_members(config, [ModelSource(self.model, self.card.name)], "cpu")
-        job, _ = plan_run(session, planned, members, known_splits([item for item, _ in planned]))
+        job, _ = plan_run(session, planned, members, known_splits([item for item, _ in planned], config.split_buffer))
         pair = next(pair for pair in job.pairs if pair.pair_id == "scene")
         whole = Window(0, 0, *pair.grid.shape)
         observed = read_observed(session.workspace, pair, whole)

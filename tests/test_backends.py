@@ -30,9 +30,9 @@ from cdpipe.stages.inference import Execution
 from cdpipe.stages.openvino_backend import engine_key
 from cdpipe.stages.prediction import Member, open_forward, probability_key
 from cdpipe.stages.run_plan import ModelSource, plan_members
-from cdpipe.values.config import Predict
 from cdpipe.values.errors import ConfigError, InputError, IntegrityError
 from cdpipe.values.keys import content_key
+from cdpipe.values.predict_config import Predict
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from rasterio.warp import transform_bounds
 from rasters import GEOGRAPHIC, UTM33, utm_grid
 
 from cdpipe.formats.catalog import Pair, Source
+from cdpipe.stages.leaks import place_groups
 from cdpipe.stages.pair_plan import PlannedPair
+from cdpipe.stages.places import group_places
 from cdpipe.stages.splits import HELD_OUT, split_pairs
 from cdpipe.values.config import Sensor
 from cdpipe.values.errors import InputError
@@ -50,7 +53,7 @@ grids = st.builds(at, st.integers(0, 600), st.integers(0, 600), st.integers(1, 2
 def test_pairs_that_overlap_are_never_in_two_splits(places: list[Grid], random: "object") -> None:
     pairs = [planned(f"p{number}", grid) for number, grid in enumerate(places)]
     try:
-        splits = split_pairs(pairs)
+        splits = split_pairs(pairs, 0)
     except InputError:
         return  # too few places; when that is said is tested below
     assert set(splits) == {item.pair.pair_id for item in pairs}
@@ -60,12 +63,12 @@ def test_pairs_that_overlap_are_never_in_two_splits(places: list[Grid], random: 
             if overlap(one.grid, other.grid):
                 assert splits[one.pair.pair_id] == splits[other.pair.pair_id]
     random.shuffle(pairs)  # type: ignore[attr-defined]
-    assert split_pairs(pairs) == splits
+    assert split_pairs(pairs, 0) == splits
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 10, 17])
 def test_val_and_test_get_a_fifth_each_and_training_the_rest(count: int) -> None:
-    sizes = Counter(split_pairs(apart(count)).values())
+    sizes = Counter(split_pairs(apart(count), 0).values())
     assert sizes["test"] == sizes["val"] == min(math.ceil(HELD_OUT * count), (count - 1) // 2)
     assert sizes["train"] == count - 2 * sizes["val"] > 0
 
@@ -73,13 +76,13 @@ def test_val_and_test_get_a_fifth_each_and_training_the_rest(count: int) -> None
 def test_every_split_gets_a_place_though_one_place_has_nearly_all_pairs() -> None:
     for names in ("abc", "xyz", "pqr", "klm"):  # names decide the order of places
         crowd = [planned(f"{names[0]}{number}", at(0, 0)) for number in range(8)]
-        splits = split_pairs([*crowd, planned(names[1], at(1000, 0)), planned(names[2], at(2000, 0))])
+        splits = split_pairs([*crowd, planned(names[1], at(1000, 0)), planned(names[2], at(2000, 0))], 0)
         assert set(splits.values()) == SPLITS
 
 
 def test_chains_of_overlapping_pairs_are_one_place() -> None:
     chain = [planned(f"c{number}", at(40 * number, 40 * number)) for number in (0, 2, 4, 1, 3)]
-    splits = split_pairs([*chain, *apart(4)[1:]])
+    splits = split_pairs([*chain, *apart(4)[1:]], 0)
     assert len({splits[item.pair.pair_id] for item in chain}) == 1
 
 
@@ -88,7 +91,7 @@ def test_places_are_told_across_coordinate_systems() -> None:
     west, south, east, north = transform_bounds(UTM33, GEOGRAPHIC, 500_500, 3_997_000, 501_000, 3_998_000)
     degrees = Grid(50, 50, ((east - west) / 50, 0.0, west, 0.0, -(north - south) / 50, north), GEOGRAPHIC)
     for names in ("ab", "kz", "qd", "xy", "mo", "ta"):
-        splits = split_pairs([planned(names[0], metric), planned(names[1], degrees), *apart(6)[1:]])
+        splits = split_pairs([planned(names[0], metric), planned(names[1], degrees), *apart(6)[1:]], 0)
         assert splits[names[0]] == splits[names[1]]
 
 
@@ -102,27 +105,40 @@ def test_a_place_on_the_antimeridian_is_one_place() -> None:
     beyond = Grid(20, 20, (0.001, 0.0, 180.0, 0.0, -0.001, 10.01), GEOGRAPHIC)
     for names in ("abc", "kzm", "qdr", "xyf", "mot", "tae"):
         same = [planned(name, grid) for name, grid in zip(names, (sixty, one, beyond), strict=True)]
-        splits = split_pairs([*same, *apart(6)])
+        splits = split_pairs([*same, *apart(6)], 0)
         assert len({splits[name] for name in names}) == 1
 
 
 def test_scenes_without_georeference_are_places_of_their_own() -> None:
     grid = Grid(50, 50, PIXEL_TRANSFORM, None)
-    assert set(split_pairs([planned(f"p{number}", grid) for number in range(3)]).values()) == SPLITS
+    assert set(split_pairs([planned(f"p{number}", grid) for number in range(3)], 0).values()) == SPLITS
+
+
+def test_places_lie_a_buffer_apart_and_groups_stay_together() -> None:
+    near = [planned("a", at(0, 0)), planned("b", at(100, 0))]  # 50 pixels between them
+    for buffer, same in ((0, False), (50, False), (51, True)):
+        splits = split_pairs([*near, *apart(8)[1:]], buffer)
+        assert buffer < 51 or splits["a"] == splits["b"]
+        together = place_groups([(item.pair, item.grid) for item in near], buffer)
+        places = group_places([item.pair.pair_id for item in near], together)
+        assert (len(places) == 1) == same
+    grouped = [replace(item, pair=replace(item.pair, group="g")) for item in apart(9)[:4]]
+    splits = split_pairs([*grouped, *apart(9)[4:]], 0)
+    assert len({splits[item.pair.pair_id] for item in grouped}) == 1
 
 
 def test_too_few_places_are_refused_with_what_to_do() -> None:
     two = [planned("a", at(0, 0)), planned("b", at(10, 10)), planned("c", at(900, 0))]
     with pytest.raises(InputError, match=r"3 labelled pair\(s\) cover 2 separate place\(s\); 3 are needed .* add"):
-        split_pairs(two)
+        split_pairs(two, 0)
 
 
 def test_given_splits_win() -> None:
     pairs = [planned("a", at(0, 0), split="train"), planned("b", at(0, 0), split="val"), planned("c", at(0, 0))]
-    assert split_pairs(pairs) == {"a": "train", "b": "val"}
+    assert split_pairs(pairs, 0) == {"a": "train", "b": "val"}
 
 
 def test_pairs_without_a_label_take_no_part() -> None:
     unlabelled = [planned(f"u{number}", at(0, 5000 + 1000 * number), label=False) for number in range(9)]
-    assert split_pairs([*unlabelled, *apart(5)]) == split_pairs(apart(5))
-    assert split_pairs(unlabelled) == {}
+    assert split_pairs([*unlabelled, *apart(5)], 0) == split_pairs(apart(5), 0)
+    assert split_pairs(unlabelled, 0) == {}

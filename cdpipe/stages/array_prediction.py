@@ -11,9 +11,9 @@ from cdpipe.arrays.statistics import measure
 from cdpipe.formats.model_io import check_trained, read_card
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
-from cdpipe.values.config import Backend
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
+from cdpipe.values.predict_config import Backend
 from cdpipe.values.windows import PatchGrid, patch_stride
 
 TTA = ("d4", "none")

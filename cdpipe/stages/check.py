@@ -15,6 +15,7 @@ from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.polygons import is_vector
 from cdpipe.formats.scenes import RasterInfo, describe_raster, grid_or, require_imagery
+from cdpipe.stages.leaks import catalog_leaks
 from cdpipe.stages.shift import Shift, estimate_shift
 from cdpipe.values.config import Config
 from cdpipe.values.errors import InputError
@@ -90,6 +91,7 @@ def check_catalog(
             reports.append(report)
             advance()
     problems, warnings = _judge_training(reports)
+    problems += catalog_leaks([(each.pair, each.before.grid) for each in reports if each.before], config)
     return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
 
 
@@ -124,9 +126,8 @@ def _judge_training(reports: Sequence[PairReport]) -> tuple[list[str], list[str]
     if labelled and not training:
         return [], ["no pair with a label is left to train with: all have split val or test"]
     counted = [report.changed for report in training if report.changed is not None]
-    if counted and len(counted) == len(training) and not sum(counted):
-        return ["no label of a training pair has a changed pixel; is label.changed right?"], []
-    return [], []
+    barren = counted and len(counted) == len(training) and not sum(counted)
+    return (["no label of a training pair has a changed pixel; is label.changed right?"] if barren else []), []
 
 
 @contextmanager

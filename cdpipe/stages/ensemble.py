@@ -1,12 +1,13 @@
 """Members' stored probabilities together: weighted mean or majority vote, change, and scores against a label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.arrays.fitting import logit_histogram, soften
 from cdpipe.arrays.metrics import ScoreHistogram, is_change, score_histogram, threshold_change
 from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import open_layer, read_window, write_block
@@ -28,6 +29,7 @@ class Ensemble:
         key: Key of the result, see :func:`plan_ensemble`.
         members: (probability key, weight) of each member.
         threshold: Change is where the weighted mean is at least this.
+        temperatures: What each member's logits are divided by before they are averaged; empty where all are 1.
         votes: Threshold of each member where they vote instead, else empty: change is then where members with more
             than half of the weight see change, and the ensemble's probability is their share.
     """
@@ -36,10 +38,17 @@ class Ensemble:
     members: tuple[tuple[str, float], ...]
     threshold: float
     votes: tuple[float, ...] = ()
+    temperatures: tuple[float, ...] = ()
 
 
-def plan_ensemble(members: Sequence[tuple[str, float]], threshold: float, votes: Sequence[float] = ()) -> Ensemble:
+def plan_ensemble(
+    members: Sequence[tuple[str, float]],
+    threshold: float,
+    votes: Sequence[float] = (),
+    temperatures: Sequence[float] = (),
+) -> Ensemble:
     """An ensemble of (probability key, weight), whose key depends on the shares of the weights."""
+    softened = tuple(temperatures) if any(each != 1.0 for each in temperatures) else ()
     total = sum(weight for _, weight in members)
     parts = {
         "of": [key for key, _ in members],
@@ -48,7 +57,9 @@ def plan_ensemble(members: Sequence[tuple[str, float]], threshold: float, votes:
     }
     if votes:
         parts["votes"] = list(votes)
-    return Ensemble(content_key("change", parts), tuple(members), threshold, tuple(votes))
+    if softened:
+        parts["temperatures"] = list(softened)
+    return Ensemble(content_key("change", parts), tuple(members), threshold, tuple(votes), softened)
 
 
 def ensemble_threshold(ensemble: Ensemble) -> float:
@@ -111,6 +122,8 @@ def combine(
             group = workspace.group("probabilities", pair.pair_id, member)
             with timed("read"):
                 values = read_window(open_layer(group, "probability"), window)
+        if ensemble.temperatures:
+            values = soften(values, ensemble.temperatures[number])
         if ensemble.votes:
             values = np.where(np.isnan(values), values, np.float32(is_change(values, ensemble.votes[number])))
         values *= np.float32(weight / total)
@@ -120,9 +133,45 @@ def combine(
 
 def ensemble_scores(workspace: Workspace, pair: StoredPair, label_key: str, ensemble: Ensemble) -> ScoreHistogram:
     """An ensemble's probability against a pair's label, over thresholds from 0 to 1."""
-    total = ScoreHistogram(0.0, 1.0, (0,) * 1002, (0,) * 1002)
+    return _sum_histograms(workspace, pair, label_key, ensemble, score_histogram)
+
+
+def ensemble_logits(workspace: Workspace, pair: StoredPair, label_key: str, ensemble: Ensemble) -> ScoreHistogram:
+    """The same over logits, to fit a temperature to."""
+    return _sum_histograms(workspace, pair, label_key, ensemble, logit_histogram)
+
+
+def _sum_histograms(
+    workspace: Workspace,
+    pair: StoredPair,
+    label_key: str,
+    ensemble: Ensemble,
+    make: Callable[[NDArray[np.float32], NDArray[np.uint8]], ScoreHistogram],
+) -> ScoreHistogram:
+    label = open_layer(workspace.group("labels", pair.pair_id, label_key), "label")
+    windows = (pair.window(key) for key in pair.blocks())
+    parts = (make(combine(workspace, pair, ensemble, window), read_window(label, window)) for window in windows)
+    return sum(parts, next(parts))
+
+
+def sample_members(
+    workspace: Workspace, pair: StoredPair, label_key: str, ensembles: Sequence[Ensemble], step: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Probabilities of several ensembles at every ``step``-th pixel of every ``step``-th row of a pair.
+
+    Returns:
+        (pixel, ensemble), and the label of each pixel; row by row of the scene, whatever its blocks.
+    """
+    height, width = (-(-length // step) for length in pair.grid.shape)
+    probabilities = np.empty((height, width, len(ensembles)), np.float32)
+    labels = np.empty((height, width), np.uint8)
     label = open_layer(workspace.group("labels", pair.pair_id, label_key), "label")
     for key in pair.blocks():
         window = pair.window(key)
-        total += score_histogram(combine(workspace, pair, ensemble, window), read_window(label, window))
-    return total
+        inside = slice(-window.row % step, None, step), slice(-window.col % step, None, step)
+        rows = slice(-(-window.row // step), -(-window.stop_row // step))
+        cols = slice(-(-window.col // step), -(-window.stop_col // step))
+        labels[rows, cols] = read_window(label, window)[inside]
+        for number, ensemble in enumerate(ensembles):
+            probabilities[rows, cols, number] = combine(workspace, pair, ensemble, window)[inside]
+    return probabilities.reshape(-1, len(ensembles)), labels.ravel()

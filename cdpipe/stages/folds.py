@@ -45,7 +45,7 @@ def assign_folds(groups: Mapping[str, str], folds: int) -> dict[str, int]:
     if len(members) < folds:
         raise InputError(
             f"train.folds: expected at most as many folds as there are groups of labelled training pairs "
-            f"({len(members)}), got {folds}; a pair without a group in the catalog is a group of its own"
+            f"({len(members)}), got {folds}; pairs of one group, or closer than a patch, are left out together"
         )
     order = sorted(members, key=lambda group: (-len(members[group]), hashlib.sha256(group.encode()).hexdigest()))
     filled = [0] * folds

@@ -32,6 +32,7 @@ class Member:
         weight: Share of that name in the ensemble (any positive number).
         overlap: Overlap of neighbouring patches as a share of the patch.
         execution: How it is run.
+        temperature: What its logits are divided by in the ensemble.
         calibration: What it is calibrated on, where it is run in int8.
     """
 
@@ -43,6 +44,7 @@ class Member:
     overlap: float
     execution: Execution
     calibration: Calibration | None = None
+    temperature: float = 1.0
 
     def lattice(self, pair: StoredPair) -> PatchGrid:
         """Where this model's patches lie on a pair."""

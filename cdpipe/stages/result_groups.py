@@ -20,6 +20,8 @@ def create_result_groups(job: PredictJob, number: int) -> None:
         ensemble = job.ensembles[number]
         group = job.workspace.group("changes", pair.pair_id, ensemble.key)
         attributes: dict[str, Any] = {"of": [list(each) for each in ensemble.members], "threshold": ensemble.threshold}
+        if ensemble.temperatures:
+            attributes["temperatures"] = list(ensemble.temperatures)
         if ensemble.votes:
             attributes["votes"] = list(ensemble.votes)
         create_group(group, CHANGE_LAYERS, pair.grid, pair.block, attributes)

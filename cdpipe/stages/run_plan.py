@@ -120,7 +120,8 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
         precision = "bfloat16" if device == "cuda" else "float32"
     batch = GPU_BATCH if device == "cuda" else 1
     execution = Execution(config.predict.tta, precision, device, batch, config.predict.backend)
-    weights, overlap = config.predict.weights, config.predict.overlap
+    weights: Mapping[str, float] = {} if config.predict.weights == "auto" else config.predict.weights
+    overlap = config.predict.overlap
     chosen = config.predict.members or [source.name for source in sources]
     return tuple(
         Member(card, source.folder, source.name, source.fold, weights.get(source.name, 1.0), overlap, execution)
@@ -133,7 +134,8 @@ def _check_names(config: Config, names: Sequence[str]) -> None:
     """Refuse members, weights and thresholds of models that the run does not have."""
     options = config.predict
     thresholds = options.threshold if isinstance(options.threshold, dict) else {}
-    for key, given in (("members", options.members), ("weights", options.weights), ("threshold", thresholds)):
+    weights = options.weights if isinstance(options.weights, dict) else {}
+    for key, given in (("members", options.members), ("weights", weights), ("threshold", thresholds)):
         unknown = sorted(set(given) - set(names))
         if unknown:
             known = ", ".join(dict.fromkeys(names))
@@ -162,7 +164,7 @@ def pair_ensemble(config: Config, job: PredictJob, number: int, thresholds: Thre
     votes = [thresholds.models[member.name] for member in job.members_of(number)]
     if config.predict.ensemble == "vote":
         return plan_ensemble(shares, MAJORITY, votes)
-    return plan_ensemble(shares, thresholds.ensemble)
+    return plan_ensemble(shares, thresholds.ensemble, temperatures=member_temperatures(job, number))
 
 
 def member_shares(job: PredictJob, number: int, name: str | None = None) -> list[tuple[str, float]]:
@@ -170,6 +172,11 @@ def member_shares(job: PredictJob, number: int, name: str | None = None) -> list
     chosen = [member for member in job.members_of(number) if name in (None, member.name)]
     counts = Counter(member.name for member in chosen)
     return [(probability_key(job.pairs[number].key, member), member.weight / counts[member.name]) for member in chosen]
+
+
+def member_temperatures(job: PredictJob, number: int, name: str | None = None) -> list[float]:
+    """Temperatures of the same members in the same order."""
+    return [member.temperature for member in job.members_of(number) if name in (None, member.name)]
 
 
 def plan_work(job: PredictJob, chosen: Sequence[int]) -> list[BlockWork]:
@@ -202,7 +209,10 @@ def is_stored(job: PredictJob, chosen: Iterable[int]) -> bool:
 
 def describe_members(members: Sequence[Member]) -> list[dict[str, Any]]:
     """Members as they stand in ``ensemble.json``."""
-    return [{"name": each.card.name, "key": each.card.key, "weight": each.weight} for each in members]
+    return [
+        {"name": each.card.name, "key": each.card.key, "weight": each.weight, "temperature": each.temperature}
+        for each in members
+    ]
 
 
 def missing_roles(pair: StoredPair, members: Sequence[Member]) -> Mapping[str, list[str]]:

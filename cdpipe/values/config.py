@@ -6,15 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cdpipe.values.grid import ID_PATTERN
-from cdpipe.values.output_config import Audit, Evaluate, Section, Vectors
+from cdpipe.values.output_config import Audit, Evaluate, Vectors
+from cdpipe.values.predict_config import Predict
 from cdpipe.values.presets import PRESETS
+from cdpipe.values.section import Auto, Positive, Section, Share
 from cdpipe.values.windows import TILE
 
-Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bfloat16"]
-Backend = Literal["torch", "openvino"]
 NoData = float | Literal["none"]
 
 
@@ -144,36 +142,10 @@ class Train(Section):
         return self
 
 
-class Predict(Section):
-    """How models are applied.
+class Splits(Section):
+    """How far training pairs lie from those that models are judged on: at least a patch, unless ``allow_leak``."""
 
-    ``models`` are model folders to use instead of the ones that ``train`` names; ``members`` of either take part
-    (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
-    change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
-    model that votes, or ``auto``: fitted on pairs that the models did not learn from.
-
-    ``backend`` runs the networks: ``torch``, or ``openvino``, which is made for CPUs. ``precision`` is what they
-    compute in; ``int8`` is of OpenVINO alone, and calibrated on the training pairs.
-    """
-
-    models: tuple[Path, ...] = ()
-    members: tuple[str, ...] = ()
-    ensemble: Literal["mean", "vote"] = "mean"
-    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
-    overlap: float = Field(default=0.25, ge=0, lt=1)
-    tta: Literal["d4", "none"] = "d4"
-    backend: Backend = "torch"
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    threshold: Share | Auto | dict[str, Share | Auto] = "auto"
-    model_rasters: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> "Predict":
-        if isinstance(self.threshold, dict) and self.ensemble == "mean":
-            raise ValueError("threshold: a mean has one threshold; for one of each model choose ensemble: vote")
-        if self.precision == "int8" and self.backend != "openvino":
-            raise ValueError(f"precision: int8 needs backend: openvino, got backend: {self.backend}")
-        return self
+    allow_leak: bool = False
 
 
 class Resources(Section):
@@ -218,6 +190,7 @@ class Config(Section):
     align: Align = Align()
     label: Label = Label()
     normalisation: Normalisation = Normalisation()
+    splits: Splits = Splits()
     train: Train = Train()
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
@@ -225,6 +198,11 @@ class Config(Section):
 
     vectors: Vectors = Vectors()
     resources: Resources = Resources()
+
+    @property
+    def split_buffer(self) -> int:
+        """Pixels that must lie between training pairs and others; 0: they must not touch, where splits are made."""
+        return 0 if self.splits.allow_leak else self.train.patch
 
     @field_validator("preset")
     @classmethod

@@ -1,15 +1,11 @@
-"""Sections of the configuration: what is made of results, and what all sections have in common."""
+"""Sections of the configuration: how results are judged, audited and made into objects."""
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from cdpipe.values.section import Section
 
 
 class Evaluate(Section):

@@ -117,7 +117,9 @@ def _probe_jobs(session: Session, manifest: Manifest, audits: dict[str, Audit]) 
     members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
     if {each.card.key for each in members} != {model["key"] for model in manifest.models}:
         raise InputError("audit: the configuration's models are not those of the run; run cdpipe predict first")
-    job, _ = plan_run(session, planned, members, known_splits([item for item, _ in planned]))
+    job, _ = plan_run(
+        session, planned, members, known_splits([item for item, _ in planned], session.config.split_buffer)
+    )
     own = {model["layer"]: float(model["threshold"]) for model in manifest.models}
     thresholds = Thresholds(manifest.threshold, own, manifest.fitted_on)
     jobs = []

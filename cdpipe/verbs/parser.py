@@ -12,6 +12,9 @@ VERBS = {
     "evaluate": "figures and pictures against the labels",
     "audit": "what a run says of itself without labels: seams, swapped dates, false alarms, shift",
     "submission": "change masks as run-length text, and such text as rasters",
+    "threshold": "what a wanted precision or recall costs",
+    "sample": "draw points to label, for an area estimate",
+    "area": "changed area with its confidence interval, from labelled points",
     "pipeline": "ingest, train, predict, evaluate, audit",
     "verify": "hash everything stored again; withdraw what is damaged",
     "status": "what is done, what is left, what failed",
@@ -98,6 +101,19 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bands", choices=("together", "each"), default="together", help="default: %(default)s")
 
 
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--points", type=int, metavar="N", help="how many points (default: as the standard error needs)")
+    size.add_argument(
+        "--standard-error", type=float, default=0.01, help="wanted, of overall accuracy (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--buffer", type=float, default=0.0, metavar="METRES", help="a stratum of its own this far around change"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random draw (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="GeoPackage to write (default: area/sample.gpkg in the run's folder)")
+
+
 def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
     _add_config(parser, optional=verb == "predict")
     parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
@@ -116,6 +132,14 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
         direction.add_argument("--template", type=Path, help="sample submission whose ids and order to keep")
         direction.add_argument("--rasters", type=Path, metavar="FILE", help="submission to write as GeoTIFFs")
         parser.add_argument("--out", type=Path, help="file to write, with --rasters a folder (default: in the run's)")
+    if verb == "threshold":
+        aim = parser.add_mutually_exclusive_group()
+        aim.add_argument("--precision", type=float, metavar="SHARE", help="at least this much (default: the best F1)")
+        aim.add_argument("--recall", type=float, metavar="SHARE", help="at least this much")
+    if verb == "sample":
+        _add_sample(parser)
+    if verb == "area":
+        parser.add_argument("sample", type=Path, metavar="SAMPLE.gpkg", help="the labelled points")
     if verb == "predict":
         parser.add_argument("--split", action="append", choices=("train", "val", "test"), help="only pairs of a split")
         parser.add_argument("--pair", action="append", metavar="ID", help="only this pair; may be repeated")

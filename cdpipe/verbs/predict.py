@@ -23,6 +23,7 @@ from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.values.spent import add
 from cdpipe.verbs.console import duration, progress, size
+from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import (
     Plan,
     choose_pairs,
@@ -34,7 +35,6 @@ from cdpipe.verbs.predict_plan import (
 )
 from cdpipe.verbs.run_manifest import describe_run, plan_stac, with_stac
 from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, rounded, stored_pairs
-from cdpipe.verbs.threshold import Planned
 
 
 def run(session: Session) -> None:
@@ -168,7 +168,7 @@ def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
 
 
 def _show_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> None:
-    splits = known_splits([item for item, _ in planned])
+    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
     job = prefer_stored(session, plan_run(session, planned, members, splits)[0], sources)
     job, planned = choose_pairs(session, job, planned, splits)
     work = plan_work(job, range(len(job.pairs)))

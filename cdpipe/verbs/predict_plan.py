@@ -25,8 +25,9 @@ from cdpipe.stages.run_plan import (
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.vector_products import VectorJob
 from cdpipe.values.errors import ConfigError, InputError
+from cdpipe.verbs.fit_members import fit_members
+from cdpipe.verbs.fitting import Planned, find_thresholds
 from cdpipe.verbs.session import Session
-from cdpipe.verbs.threshold import Planned, find_thresholds
 from cdpipe.verbs.train import jobs_for, training_folds
 
 
@@ -195,13 +196,23 @@ def with_needed_bands(session: Session, planned: Planned, members: tuple[Member,
     return kept
 
 
-def make_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> Plan:
-    """Find out what the run is made of; thresholds may have to be fitted, and pairs predicted for that."""
+def plan_fitting(
+    session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]
+) -> tuple[Planned, PredictJob, dict[str, str]]:
+    """The run before anything is fitted: its pairs, its work, and the pairs that may be fitted on."""
     planned = with_needed_bands(session, planned, members)
-    splits = known_splits([item for item, _ in planned])
+    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
     job, unseen = plan_run(session, planned, members, splits)
     if not session.looking:
         job = _with_probed_batches(session, prefer_stored(session, job, sources))
+    return planned, job, unseen
+
+
+def make_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> Plan:
+    """Find out what the run is made of; thresholds may have to be fitted, and pairs predicted for that."""
+    planned, job, unseen = plan_fitting(session, planned, sources, members)
+    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
+    job = fit_members(session, planned, job, unseen)
     thresholds = find_thresholds(session, planned, job, unseen)
     job, planned = choose_pairs(session, job, planned, splits)
     ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))

@@ -12,9 +12,9 @@ from cdpipe.stages.products import PairProducts
 from cdpipe.stages.run_layer import RunLayer
 from cdpipe.stages.run_plan import PredictJob, Thresholds
 from cdpipe.stages.stac import StacJob, StacPair
+from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import Plan
 from cdpipe.verbs.session import Session
-from cdpipe.verbs.threshold import Planned
 
 
 def describe_run(
@@ -70,6 +70,7 @@ def _describe_models(session: Session, members: tuple[Member, ...], thresholds: 
             "key": each.card.key,
             "folder": str(each.folder.relative_to(root) if each.folder.is_relative_to(root) else each.folder),
             "weight": each.weight,
+            "temperature": each.temperature,
             "threshold": thresholds.models[each.name],
         }
         for each in members

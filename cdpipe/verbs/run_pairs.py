@@ -62,7 +62,7 @@ def run_pairs(session: Session, manifest: Manifest | None) -> list[RunPair]:
 
 def _stored_pairs(session: Session) -> list[RunPair]:
     planned = stored_pairs(session)
-    splits = known_splits([item for item, _ in planned])
+    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
     found = []
     for item, stored in planned:
         label_key = item.label_key if labelled_pair(session.workspace, item) else None

@@ -10,7 +10,7 @@ from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 
 READ_ONLY = ("status",)
-KEEPS_FAILURES = ("status", "verify", "submission")
+KEEPS_FAILURES = ("status", "verify", "submission", "sample", "area")
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
@@ -29,6 +29,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
         template=getattr(options, "template", None),
         rasters=getattr(options, "rasters", None),
         out=getattr(options, "out", None),
+        request=options,
     )
     return run_session(session, options.verb)
 

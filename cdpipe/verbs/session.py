@@ -1,5 +1,6 @@
 """What all verbs share: the loaded configuration, the pairs and what became of them, the run's log."""
 
+import argparse
 import contextlib
 import datetime
 import importlib.metadata
@@ -44,6 +45,7 @@ class Session:
         template: Submission whose ids and order the run's own is to have.
         rasters: Submission to write as rasters.
         out: Where to write what a verb makes, None for the usual place.
+        request: The command line's options, for those that only one verb has.
         looking: Only find out whether there is anything to do; then :class:`Unfinished` is raised.
         failures: Pairs that failed in this call, with the reason.
         resources: What is let go of when the call ends, such as Ray.
@@ -62,6 +64,7 @@ class Session:
     template: Path | None = None
     rasters: Path | None = None
     out: Path | None = None
+    request: argparse.Namespace = field(default_factory=argparse.Namespace)
     looking: bool = False
     failures: dict[str, str] = field(default_factory=dict)
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)

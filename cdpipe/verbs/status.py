@@ -97,7 +97,7 @@ def _add_prediction(session: Session, table: Table, stored: list[tuple[PlannedPa
     """The blocks of each model, by the kind of device that has done more of them."""
     try:
         sources = model_sources(session, stored)
-        splits = known_splits([item for item, _ in stored])
+        splits = known_splits([item for item, _ in stored], session.config.split_buffer)
         plans = []
         for members in possible_members(session, sources):
             job, _ = plan_run(session, stored, members, splits)

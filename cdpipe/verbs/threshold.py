@@ -1,150 +1,80 @@
-"""Where a run's thresholds come from: the configuration, pairs that no model learned from, or the models themselves."""
+"""``cdpipe threshold``: what a wanted precision or recall costs, on pairs that no model learned from."""
 
-from cdpipe.arrays.metrics import ScoreHistogram, best_threshold
-from cdpipe.formats.manifest import manifest_path
-from cdpipe.formats.stored_pair import LabelledPair, StoredPair
-from cdpipe.formats.workspace import read_json, write_json
-from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
-from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
-from cdpipe.stages.run_plan import (
-    BlockWork,
-    PredictJob,
-    Thresholds,
-    describe_members,
-    member_shares,
-    plan_work,
-    suggested_threshold,
-)
-from cdpipe.values.keys import content_key
-from cdpipe.verbs.console import progress
-from cdpipe.verbs.session import Session
+from typing import Any
 
-Planned = list[tuple[PlannedPair, StoredPair]]
-Fitted = tuple[float, str]
-Fitting = list[tuple[int, LabelledPair]]  # pairs that thresholds are fitted on, with their positions in the run
+import numpy as np
+from rich.table import Table
+
+from cdpipe.arrays.bootstrap import intervals_over_pairs, pixel_figures
+from cdpipe.arrays.metrics import Counts, ScoreHistogram, best_threshold, counts_by_threshold
+from cdpipe.stages.ensemble import ensemble_scores
+from cdpipe.stages.run_plan import plan_members
+from cdpipe.values.errors import ConfigError, InputError
+from cdpipe.values.predict_config import Aim
+from cdpipe.verbs.fit_members import fit_members
+from cdpipe.verbs.fitting import ensembles_of, find_aim, fit_on, pair_scores
+from cdpipe.verbs.predict_plan import model_sources, plan_fitting
+from cdpipe.verbs.session import Session, stored_pairs
 
 
-def find_thresholds(session: Session, planned: Planned, job: PredictJob, unseen: dict[str, str]) -> Thresholds:
-    """The run's thresholds and, in words, what they were fitted on.
+def run(session: Session) -> None:
+    """Print the point of the threshold curve that was asked for, and how to use it.
 
-    With ``auto`` the pairs to fit on are predicted first: a threshold fitted on the ensemble itself, with the
-    augmentation and overlap of this run, suits it better than one fitted on its members while they trained.
-
-    Args:
-        session: The session.
-        planned: The run's pairs.
-        job: The run.
-        unseen: Pairs that no model learned from which predicts them, and what they are: ``out-of-fold`` or
-            ``validation``.
+    Raises:
+        ConfigError: If the run votes, or no threshold reaches what is wanted.
+        InputError: If there are no labelled pairs to fit on.
     """
-    options = session.config.predict
-    names = list(dict.fromkeys(member.name for member in job.members))
-    given = options.threshold if isinstance(options.threshold, dict) else dict.fromkeys(names, options.threshold)
-    if all(given.get(name, "auto") != "auto" for name in names):
-        models = {name: float(given[name]) for name in names}
-        return _with_models(session, models, (next(iter(models.values())), "from the configuration"))
-    fitting = _fit_on(session, planned, job, unseen)
-    kind = next(iter(unseen.values()), "validation")
+    request, options = session.request, session.config.predict
     if options.ensemble == "vote":
-        models = {}
-        for name in names:
-            own = given.get(name, "auto")
-            models[name] = _fit_model(session, job, fitting, (name, kind)) if own == "auto" else float(own)
-        return _with_models(session, models, (MAJORITY, ""))
-    cards = [(member.card, member.weight) for member in job.members]
-    fitted = _fit(session, job, fitting, (None, kind)) or suggested_threshold(cards)
-    own_thresholds = {member.name: member.card.threshold for member in job.members}
-    models = {name: fitted[0] if own is None else own for name, own in own_thresholds.items()}
-    return _with_models(session, models, fitted)
-
-
-def _with_models(session: Session, models: dict[str, float], fitted: Fitted) -> Thresholds:
-    if session.config.predict.ensemble == "mean":
-        return Thresholds(fitted[0], models, fitted[1])
-    votes = ", ".join(f"{name} at {threshold:.3f}" for name, threshold in models.items())
-    return Thresholds(MAJORITY, models, f"more than half of the votes: {votes}")
-
-
-def _fit_on(session: Session, planned: Planned, job: PredictJob, unseen: dict[str, str]) -> Fitting:
-    """The labelled pairs among those to fit on, predicted now."""
-    chosen = [number for number, (item, _) in enumerate(planned) if item.pair.pair_id in unseen]
-    labelled = [(number, labelled_pair(session.workspace, planned[number][0])) for number in chosen]
-    usable = [(number, item) for number, item in labelled if item is not None]
-    work = plan_work(job, [number for number, _ in usable])
-    if work:
-        session.start_ray()
-        manifest_path(session.run_folder).unlink(missing_ok=True)
-        _predict(session, job, work)
-    return [(number, item) for number, item in usable if item.pair.pair_id not in session.failures]
-
-
-def _predict(session: Session, job: PredictJob, work: list[BlockWork]) -> None:
-    from cdpipe.distributed.predict import plan_actors
-    from cdpipe.distributed.publish import predict_only
-
-    with progress(session.console, "predict pairs to fit thresholds on: blocks", len(work)) as advance:
-        for event in predict_only(job, work, plan_actors(session.config.resources.workers)):
-            advance(1, "")
-            if event.failure is not None:
-                session.fail(job.pairs[event.pair].pair_id, event.failure, event.details)
-
-
-def _fit_model(session: Session, job: PredictJob, fitting: Fitting, what: tuple[str, str]) -> float:
-    """Threshold of a model alone: fitted, or else its own."""
-    cards = [(member.card, member.weight) for member in job.members if member.name == what[0]]
-    return (_fit(session, job, fitting, what) or suggested_threshold(cards))[0]
-
-
-def _fit(session: Session, job: PredictJob, fitting: Fitting, what: tuple[str | None, str]) -> Fitted | None:
-    """Threshold of the best F1 of all members or of one name, remembered since it takes a pass over the pairs.
-
-    Args:
-        session: The session.
-        job: The run.
-        fitting: Pairs to fit on.
-        what: The model's name, None for the mean of all; and what the pairs are, in a word.
-    """
-    name, kind = what
-    ensembles = {
-        item.pair.pair_id: plan_ensemble(shares, 0.0)
-        for number, item in fitting
-        if (shares := member_shares(job, number, name))
-    }
-    parts = [[item.label_key, list(map(list, ensembles[item.pair.pair_id].members))] for _, item in fitting]
-    key = content_key("change", {"fit": parts})
-    path = session.run_folder / ("ensemble.json" if name is None else f"threshold-{name}.json")
-    known = read_json(path)
-    if isinstance(known, dict) and known.get("key") == key:
-        return float(known["threshold"]), str(known["fitted_on"])
-    total = _sum_scores(session, fitting, ensembles)
-    if total is None or not sum(total.changed):
-        return None
-    threshold, f1 = best_threshold(total)
-    fitted_on = f"best F1, {f1:.3f}, on {kind} pairs {', '.join(sorted(ensembles))}"
-    members = [member for member in job.members if name in (None, member.name)]
-    write_json(
-        path,
-        {"key": key, "members": describe_members(members), "threshold": threshold, "fitted_on": fitted_on},
-    )
-    return threshold, fitted_on
-
-
-def _sum_scores(session: Session, fitting: Fitting, ensembles: dict[str, Ensemble]) -> ScoreHistogram | None:
+        raise ConfigError("a vote has a threshold for each model; cdpipe threshold needs predict.ensemble: mean")
+    planned = stored_pairs(session)
+    sources = model_sources(session, planned)
+    if session.dry_run:
+        session.say(f"threshold: {len(planned)} pair(s), {len(sources)} model(s)")
+        return
     session.start_ray()
-    from cdpipe.distributed.tasks import map_pairs
+    from cdpipe.distributed.cluster import total_gpus
 
-    jobs = [
-        (item.pair.pair_id, (session.workspace, item.pair, item.label_key, ensembles[item.pair.pair_id]))
-        for _, item in fitting
-    ]
-    found: dict[str, ScoreHistogram] = {}
-    # a lambda, since a function of this module would make every worker import the networks that it does not need
-    for pair_id, scores, error in map_pairs(lambda job: ensemble_scores(*job), jobs):
-        if scores is None:
-            session.fail(pair_id, f"fitting the threshold: {error}")
-        else:
-            found[pair_id] = scores
-    if not found:
-        return None
-    first, *others = found.values()
-    return sum(others, first)
+    members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
+    planned, job, unseen = plan_fitting(session, planned, sources, members)
+    job = fit_members(session, planned, job, unseen)
+    fitting = fit_on(session, planned, job, unseen)
+    scores = pair_scores(session, fitting, ensembles_of(job, fitting), ensemble_scores) if fitting else {}
+    if not any(sum(each.changed) for each in scores.values()):
+        raise InputError("no labelled change on val or out-of-fold pairs, and test pairs are not to be fitted on")
+    aim = None if request.precision is None and request.recall is None else _aim(request)
+    first, *others = scores.values()
+    total = sum(others, first)
+    threshold = best_threshold(total)[0] if aim is None else find_aim(total, aim)
+    kind = next(iter(unseen.values()))
+    session.console.print(_table(scores, threshold, f"Threshold {threshold:.3f} on {len(scores)} {kind} pair(s)"))
+    if len(scores) < 2:
+        session.say("threshold: no intervals over a single pair")
+    wanted = "f1" if aim is None else f"{{{aim.wanted[0]}: {aim.wanted[1]:g}}}"
+    session.say("to use it, whatever the models: predict with")
+    session.say(f"  --set predict.threshold=auto --set 'predict.aim={wanted}'")
+
+
+def _aim(request: Any) -> Aim:
+    for name in ("precision", "recall"):
+        value = getattr(request, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"--{name}: expected a share from 0 to 1, got {value:g}")
+    return Aim(precision=request.precision, recall=request.recall)
+
+
+def _table(scores: dict[str, ScoreHistogram], threshold: float, title: str) -> Table:
+    """Figures at a threshold, with intervals over pairs at that threshold."""
+    counts = [_at(each, threshold) for each in scores.values()]
+    values = np.array([(each.tp, each.fp, each.fn, each.tn) for each in counts], np.float64)
+    intervals = intervals_over_pairs(values, pixel_figures)
+    total = sum(counts, Counts())
+    table = Table("figure", "value", "95 % interval over pairs", title=title)
+    for name in ("precision", "recall", "f1", "iou"):
+        bounds = intervals[name]
+        table.add_row(name, f"{getattr(total, name):.3f}", f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "-")
+    return table
+
+
+def _at(scores: ScoreHistogram, threshold: float) -> Counts:
+    return counts_by_threshold(scores)[scores.thresholds.index(threshold)]

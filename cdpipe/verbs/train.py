@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.stages.folds import assign_folds
+from cdpipe.stages.leaks import Leaks, describe_leaks, find_leaks, place_groups, refuse_leaks
 from cdpipe.stages.model_plan import finish_model, plan_training, sweep_training, trained_model
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
+from cdpipe.stages.places import group_places, same_group
 from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.values.errors import CdpipeError, ConfigError
@@ -27,6 +29,8 @@ def run(session: Session) -> None:
     """
     jobs = training_jobs(session)
     waiting = [job for job in jobs if trained_model(job) is None]
+    if waiting:
+        _say_leaks(session)
     for job in jobs:
         card = trained_model(job)
         if card is not None:
@@ -88,7 +92,9 @@ def training_jobs(session: Session) -> list[TrainJob]:
 
 def jobs_for(session: Session, planned: list[PlannedPair]) -> list[TrainJob]:
     """What the configuration wants trained on some of the catalog's pairs."""
-    splits = split_pairs(planned)
+    splits = split_pairs(planned, session.config.split_buffer)
+    if not session.config.splits.allow_leak:
+        refuse_leaks(_leaks(session, planned, splits).leaks)
     chosen: dict[str, list[LabelledPair]] = {"train": [], "val": [], "test": []}
     for item in planned:
         split = splits.get(item.pair.pair_id)
@@ -101,11 +107,36 @@ def jobs_for(session: Session, planned: list[PlannedPair]) -> list[TrainJob]:
 
 def training_folds(session: Session, planned: list[PlannedPair]) -> dict[str, int]:
     """Fold of each labelled training pair; empty without folds."""
-    if session.config.train.folds is None:
+    config = session.config
+    if config.train.folds is None:
         return {}
-    splits = split_pairs(planned)
-    chosen = [item.pair for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
-    return assign_folds({pair.pair_id: pair.group or pair.pair_id for pair in chosen}, session.config.train.folds)
+    splits = split_pairs(planned, config.split_buffer)
+    chosen = [item for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
+    placed = [(item.pair, item.grid) for item in chosen]
+    if config.splits.allow_leak:
+        together = same_group({pair.pair_id: pair.group for pair, _ in placed})
+    else:
+        together = place_groups(placed, config.split_buffer)
+    places = group_places([pair.pair_id for pair, _ in placed], together)
+    names = {pair.pair_id: pair.group or pair.pair_id for pair, _ in placed}
+    return assign_folds({pair_id: names[ids[0]] for ids in places for pair_id in ids}, config.train.folds)
+
+
+def _leaks(session: Session, planned: list[PlannedPair], splits: dict[str, str]) -> Leaks:
+    return find_leaks([(item.pair, item.grid) for item in planned], splits, session.config.train.patch)
+
+
+def _say_leaks(session: Session) -> None:
+    """Say what is let pass, and of what nothing can be told."""
+    planned = [item for item, _ in stored_pairs(session)]
+    found = _leaks(session, planned, split_pairs(planned, session.config.split_buffer))
+    if found.leaks:
+        session.say(f"train: the splits leak, which splits.allow_leak lets pass: {describe_leaks(found.leaks)}")
+    if found.unplaced:
+        session.say(
+            f"train: {len(found.unplaced)} pair(s) have no georeference; whether training pairs lie apart from the "
+            "others cannot be told"
+        )
 
 
 def _summary(session: Session, job: TrainJob, card: ModelCard) -> str:

@@ -1,0 +1,132 @@
+"""Area and accuracy from a stratified sample of a map, with standard errors (Olofsson et al. 2014).
+
+P. Olofsson et al. (2014), Good practices for estimating area and assessing accuracy of land change, Remote Sensing of
+Environment 148, 42-57. Where strata are not the map's classes (a buffer around change), the same quantities follow
+from ratios of stratified means (Stehman 2014, Int. J. Remote Sensing 35, 4923-4939), which equal the paper's
+equations where they are.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.96  # of the normal distribution, as the paper takes it
+LEAST = 75  # points of a rare stratum; the paper recommends 50 to 100
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An estimate and its standard error; NaN where the sample says nothing."""
+
+    value: float
+    error: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval."""
+        return self.value - Z95 * self.error, self.value + Z95 * self.error
+
+
+@dataclass(frozen=True, slots=True)
+class SampleEstimates:
+    """What a sample says of a map.
+
+    Attributes:
+        shares: True share of each class in the area (eqs 8 and 9; standard errors eq. 10).
+        users: User's accuracy of each class: how much of what is mapped as such is (eqs 2 and 6).
+        producers: Producer's accuracy: how much of what is such is mapped so (eqs 3 and 7).
+        overall: Overall accuracy (eqs 1 and 5).
+    """
+
+    shares: tuple[Estimate, ...]
+    users: tuple[Estimate, ...]
+    producers: tuple[Estimate, ...]
+    overall: Estimate
+
+
+def estimate(weights: Values, counts: NDArray[np.int64], classes: NDArray[np.int64]) -> SampleEstimates:
+    """Estimate shares and accuracies.
+
+    Args:
+        weights: Share of each stratum in the area (stratum,), which add up to 1.
+        counts: Points of the sample by stratum and true class (stratum, class).
+        classes: Which class the map has in each stratum (stratum,).
+
+    Raises:
+        ValueError: If a stratum with area has fewer than two points: its variance cannot be told.
+    """
+    if not np.isclose(weights.sum(), 1):
+        raise ValueError(f"expected weights that add up to 1, got {weights.tolist()}")
+    if (counts.sum(axis=1)[weights > 0] < 2).any():
+        raise ValueError(f"expected at least 2 points in every stratum, got {counts.sum(axis=1).tolist()}")
+    names = range(counts.shape[1])
+    mapped = (classes[:, None] == np.arange(len(names))).astype(np.float64)  # (stratum, class)
+    everything = np.ones(counts.shape)
+
+    def ratio(of: Values, among: Values) -> Estimate:
+        return _ratio(weights, counts.astype(np.float64), of, among)
+
+    def true(name: int) -> Values:
+        return np.asarray(everything * (np.arange(len(names)) == name))
+
+    def said(name: int) -> Values:
+        return np.asarray(everything * mapped[:, [name]])
+
+    return SampleEstimates(
+        shares=tuple(ratio(true(name), everything) for name in names),
+        users=tuple(ratio(true(name) * said(name), said(name)) for name in names),
+        producers=tuple(ratio(true(name) * said(name), true(name)) for name in names),
+        overall=ratio(mapped, everything),
+    )
+
+
+def _ratio(weights: Values, counts: Values, of: Values, among: Values) -> Estimate:
+    """Ratio of the stratified means of two quantities, given for units by stratum and true class."""
+    sizes = np.maximum(counts.sum(axis=1), 2)
+    shares = counts / sizes[:, None]
+    total = float(weights @ (shares * among).sum(axis=1))
+    if total == 0:
+        return Estimate(float("nan"), float("nan"))
+    value = float(weights @ (shares * of).sum(axis=1)) / total
+    residual = of - value * among
+    mean = (shares * residual).sum(axis=1, keepdims=True)
+    variance = (counts * (residual - mean) ** 2).sum(axis=1) / (sizes - 1)
+    return Estimate(value, float(np.sqrt(weights**2 @ (variance / sizes))) / total)
+
+
+def points_needed(weights: Values, users: Values, standard_error: float) -> int:
+    """Size of a sample for a wanted standard error of overall accuracy (eq. 13, for large populations).
+
+    Args:
+        weights: Share of each stratum in the area.
+        users: User's accuracies that are expected.
+        standard_error: What is wanted.
+    """
+    return ceil((float(weights @ np.sqrt(users * (1 - users))) / standard_error) ** 2)
+
+
+def allocate(weights: Values, points: int) -> list[int]:
+    """Share points out: rare strata get :data:`LEAST` each, the others the rest by their area (section 5.1.2 there).
+
+    A stratum without area gets none; small samples are shared out evenly.
+    """
+    others, given = weights > 0, np.zeros(len(weights), np.int64)
+    least = min(LEAST, points // max(1, int(others.sum())))
+    while others.any():
+        rest = points - int(given.sum())
+        ideal = np.where(others, weights / weights[others].sum() * rest, 0.0)
+        rare = others & (ideal < least)
+        if not rare.any():
+            whole = np.floor(ideal).astype(np.int64)
+            # what rounding leaves goes to the largest remainders
+            whole[np.argsort(whole - ideal, kind="stable")[: rest - int(whole.sum())]] += 1
+            given += whole
+            break
+        given[rare], others = least, others & ~rare
+        if not others.any():  # all are as large as each other, but for rounding
+            given[np.flatnonzero(weights)[: points - int(given.sum())]] += 1
+    return [int(number) for number in given]
