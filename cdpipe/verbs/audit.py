@@ -1,5 +1,6 @@
 """``cdpipe audit``: what a run says of itself without labels: seams, swaps, false alarms, disagreement, shift."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -117,9 +118,13 @@ def _probe_jobs(session: Session, manifest: Manifest, audits: dict[str, Audit]) 
     members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
     if {each.card.key for each in members} != {model["key"] for model in manifest.models}:
         raise InputError("audit: the configuration's models are not those of the run; run cdpipe predict first")
-    job, _ = plan_run(
-        session, planned, members, known_splits([item for item, _ in planned], session.config.split_buffer)
+    fitted = {model["key"]: model for model in manifest.models}  # weights and temperatures may have been
+    members = tuple(
+        replace(each, weight=fitted[each.card.key]["weight"], temperature=fitted[each.card.key]["temperature"])
+        for each in members
     )
+    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
+    job, _ = plan_run(session, planned, members, splits)
     own = {model["layer"]: float(model["threshold"]) for model in manifest.models}
     thresholds = Thresholds(manifest.threshold, own, manifest.fitted_on)
     jobs = []
