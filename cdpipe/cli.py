@@ -11,7 +11,7 @@ from cdpipe.values.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeE
 from cdpipe.verbs.parser import make_parser
 
 # these need no configuration, or read it themselves
-ALONE = ("init", "catalog", "config", "import-weights", "doctor", "demo")
+ALONE = ("init", "catalog", "config", "import-weights", "doctor", "demo", "compare")
 PAIR_OPTIONS = ("before", "after", "model", "out")
 
 

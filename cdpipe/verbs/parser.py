@@ -49,6 +49,10 @@ def make_parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="what this machine or cluster has, and what that means for a run")
     _add_config(doctor, optional=True)
     doctor.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
+    compare = verbs.add_parser("compare", help="where two runs differ, by how much, and maps of it", epilog=EPILOG)
+    for name in ("run_a", "run_b"):
+        compare.add_argument(name, type=Path, metavar=name.upper(), help="folder of a run, such as work/runs/NAME")
+    compare.add_argument("--out", type=Path, help="folder to write to (default: compare/ in RUN_A)")
     demo = verbs.add_parser("demo", help="make sample scenes and run the whole pipeline on them")
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for scenes and results (default: ./demo)")
     demo.add_argument("--scenes", action="store_true", help="make only the scenes, and a configuration for them")

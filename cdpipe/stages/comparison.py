@@ -1,0 +1,184 @@
+"""Two runs of the same pairs: where their change differs, who is right there, and what that means for the scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.arrays.bootstrap import Values, intervals_over_pairs, pixel_figures
+from cdpipe.arrays.metrics import NOT_OBSERVED, Counts, count_changes
+from cdpipe.formats.catalog import SPLITS
+from cdpipe.formats.geotiff import RasterLayer, write_cog
+from cdpipe.formats.manifest import Manifest, ManifestPair
+from cdpipe.formats.store import open_layer, read_window
+from cdpipe.formats.stored_pair import StoredPair
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.evaluation_rows import UNSPLIT
+from cdpipe.values.grid import Window
+
+NEITHER, BOTH, ONLY_A, ONLY_B = range(4)
+SAME, A_RIGHT, B_RIGHT = range(3)
+BLUE, ORANGE, GREY, RED = (33, 102, 172, 255), (230, 97, 1, 255), (222, 222, 222, 255), (215, 25, 28, 255)
+NOTHING = (0, 0, 0, 0)
+DIFFERENCE_COLORS = {NEITHER: GREY, BOTH: RED, ONLY_A: BLUE, ONLY_B: ORANGE, NOT_OBSERVED: NOTHING}
+RIGHT_COLORS = {SAME: GREY, A_RIGHT: BLUE, B_RIGHT: ORANGE, NOT_OBSERVED: NOTHING}
+FIGURES = ("iou", "f1")
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedPair:
+    """A pair that both runs have, with equal imagery and label.
+
+    Attributes:
+        workspaces: Of both runs.
+        pair: The pair, as the first has it.
+        split: Its split, or ``unsplit``.
+        label_key: Key of its label, None without one.
+        change_keys: Keys of the runs' change.
+    """
+
+    workspaces: tuple[Workspace, Workspace]
+    pair: StoredPair
+    split: str
+    label_key: str | None
+    change_keys: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PairDifference:
+    """How two runs differ on a pair.
+
+    Attributes:
+        pixels: Counts of neither, both, only A, only B.
+        scores: Counts of both runs against the label; None without one.
+    """
+
+    pixels: tuple[int, int, int, int]
+    scores: tuple[Counts, Counts] | None
+
+
+@dataclass(slots=True)
+class Shared:
+    """What two runs have in common: pairs of both manifests by id, and why others are left out."""
+
+    pairs: list[tuple[ManifestPair, ManifestPair]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def shared_pairs(first: Manifest, second: Manifest) -> Shared:
+    """The pairs that two runs can be compared on: the same imagery and the same label."""
+    found = Shared()
+    ours, theirs = ({pair.pair_id: pair for pair in run.pairs} for run in (first, second))
+    for pair_id in sorted(ours.keys() | theirs.keys()):
+        one, other = ours.get(pair_id), theirs.get(pair_id)
+        if one is None or other is None:
+            found.left_out[pair_id] = f"only in run {'A' if other is None else 'B'}"
+        elif one.pair != other.pair:
+            found.left_out[pair_id] = "its imagery is not the same"
+        elif one.label != other.label:
+            found.left_out[pair_id] = "its label is not the same"
+        else:
+            found.pairs.append((one, other))
+    return found
+
+
+def compare_pair(job: ComparedPair) -> PairDifference:
+    """Count block by block; pixels that either run did not observe count nowhere."""
+    pixels = np.zeros(NOT_OBSERVED + 1, np.int64)
+    scores = [Counts(), Counts()]
+    for key in job.pair.blocks():
+        window = job.pair.window(key)
+        pixels += np.bincount(_difference(job, window).ravel(), minlength=len(pixels))
+        if job.label_key is not None:
+            label = _read_label(job, window)
+            for number, change in enumerate(_changes(job, window)):
+                scores[number] += count_changes(change, label)
+    neither, both, only_a, only_b = pixels[:4].tolist()
+    return PairDifference((neither, both, only_a, only_b), (scores[0], scores[1]) if job.label_key else None)
+
+
+def write_maps(folder: Path, job: ComparedPair) -> None:
+    """``<pair>_difference.tif``, and with a label ``<pair>_right.tif``: where they differ, and who is right there."""
+    pair = job.pair
+    text = "0 neither, 1 both, 2 only run A, 3 only run B, 255 not observed"
+    layer = RasterLayer("uint8", NOT_OBSERVED, text, DIFFERENCE_COLORS)
+    write_cog(folder / f"{pair.pair_id}_difference.tif", lambda window: _difference(job, window), pair.grid, layer)
+    if job.label_key is not None:
+        text = "0 both say the same, 1 run A is right, 2 run B is right, 255 not judged"
+        layer = RasterLayer("uint8", NOT_OBSERVED, text, RIGHT_COLORS)
+        write_cog(folder / f"{pair.pair_id}_right.tif", lambda window: _right(job, window), pair.grid, layer)
+
+
+def _changes(job: ComparedPair, window: Window) -> tuple[Bytes, Bytes]:
+    """Change of both runs, 255 where either did not observe."""
+    first, second = (
+        read_window(open_layer(workspace.group("changes", job.pair.pair_id, key), "change"), window)
+        for workspace, key in zip(job.workspaces, job.change_keys, strict=True)
+    )
+    unseen = (first == NOT_OBSERVED) | (second == NOT_OBSERVED)
+    return np.where(unseen, np.uint8(NOT_OBSERVED), first), np.where(unseen, np.uint8(NOT_OBSERVED), second)
+
+
+def _read_label(job: ComparedPair, window: Window) -> Bytes:
+    group = job.workspaces[0].group("labels", job.pair.pair_id, str(job.label_key))
+    return np.asarray(read_window(open_layer(group, "label"), window))
+
+
+def _difference(job: ComparedPair, window: Window) -> Bytes:
+    first, second = _changes(job, window)
+    kinds = np.array([[NEITHER, ONLY_B], [ONLY_A, BOTH]], np.uint8)
+    return np.where(first == NOT_OBSERVED, np.uint8(NOT_OBSERVED), kinds[first & 1, second & 1])
+
+
+def _right(job: ComparedPair, window: Window) -> Bytes:
+    first, second = _changes(job, window)
+    label = _read_label(job, window)
+    found = np.where(first == second, np.uint8(SAME), np.where(first == label, np.uint8(A_RIGHT), np.uint8(B_RIGHT)))
+    return np.where((first == NOT_OBSERVED) | (label > 1), np.uint8(NOT_OBSERVED), found)
+
+
+def tabulate_differences(found: dict[str, PairDifference], splits: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows of pairs, those that differ most first, then pooled rows of each split with intervals.
+
+    Returns:
+        ``split``, ``pair_id`` (None where pooled), ``pairs``, ``neither``, ``both``, ``only_a``, ``only_b`` (pixels);
+        of labelled pairs, else None, ``iou_a``, ``iou_b``, ``iou_difference`` (B minus A), the same of F1, and in
+        pooled rows of at least two pairs ``iou_difference_low`` and ``_high``, a paired bootstrap over pairs.
+    """
+    single = [_row(splits[pair_id], pair_id, [each]) for pair_id, each in found.items()]
+    single.sort(key=lambda row: (-abs(row["iou_difference"] or 0.0), -row["only_a"] - row["only_b"], row["pair_id"]))
+    pooled = []
+    for split in (*SPLITS, UNSPLIT):
+        chosen = [each for pair_id, each in sorted(found.items()) if splits[pair_id] == split]
+        if chosen:
+            pooled.append(_row(split, None, chosen))
+    return single + pooled
+
+
+def _row(split: str, pair_id: str | None, found: Sequence[PairDifference]) -> dict[str, Any]:
+    pixels = np.array([each.pixels for each in found]).sum(axis=0).tolist()
+    row: dict[str, Any] = {"split": split, "pair_id": pair_id, "pairs": len(found)}
+    row |= dict(zip(("neither", "both", "only_a", "only_b"), pixels, strict=True))
+    scores = [each.scores for each in found if each.scores is not None]
+    values = np.array([[(c.tp, c.fp, c.fn, c.tn) for c in both] for both in scores], np.float64).reshape(-1, 8)
+    figures = {name: float(value) for name, value in _paired(values.sum(axis=0)).items()} if scores else {}
+    bounds = intervals_over_pairs(values, _paired) if scores and pair_id is None else {}
+    for name in (f"{figure}_{what}" for figure in FIGURES for what in ("a", "b", "difference")):
+        row[name] = None if np.isnan(figures.get(name, np.nan)) else figures[name]
+        if name.endswith("difference"):
+            row[f"{name}_low"], row[f"{name}_high"] = bounds.get(name) or (None, None)
+    return row
+
+
+def _paired(sums: Values) -> dict[str, Values]:
+    """Figures of both runs, and B's minus A's, from (..., 8) counts: the same pairs are drawn for both."""
+    first, second = pixel_figures(sums[..., :4]), pixel_figures(sums[..., 4:])
+    found: dict[str, Values] = {}
+    for name in FIGURES:
+        found |= {f"{name}_a": first[name], f"{name}_b": second[name], f"{name}_difference": second[name] - first[name]}
+    return found
