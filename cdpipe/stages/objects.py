@@ -22,7 +22,7 @@ ReadState = Callable[[Window], NDArray[np.uint8]]
 ReadFigures = Callable[[Window], tuple[NDArray[np.float32], NDArray[np.uint8]]]
 
 STEP = 2048  # side of the windows, in pixels
-BAND_PIXELS = 1 << 24  # of a scene, whose objects are held at once
+BAND_PIXELS = 1 << 22  # of a scene, whose objects are held at once: noise has one on every eighth pixel
 _SEAM_CHUNK = 1 << 20  # corners read at once
 
 
