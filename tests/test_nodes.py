@@ -176,3 +176,65 @@ def test_sigterm_makes_a_checkpoint_first(training: Project, tmp_path: Path) -> 
     assert not list(training.workspace.glob("models/*/*/notice"))
     done = subprocess.run(jobs[1], cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True)
     assert [epoch for epoch, _ in figures(training)] == [0, 1, 2, 3], done.stderr
+
+
+PLACES = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import ray
+
+from cdpipe.distributed.ingest import ingest_pairs
+from cdpipe.distributed.publish import predict_and_publish
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.ingest_plan import BlockTask
+from cdpipe.stages.run_plan import BlockWork
+from cdpipe.values.grid import BlockKey
+
+folder = Path(sys.argv[1])
+
+
+def note(kind, *_):
+    with (folder / kind).open("a") as stream:
+        stream.write(ray.get_runtime_context().get_node_id() + " ")
+
+
+ray.init()
+keys = [(pair, BlockKey(f"p{pair}", 0, column)) for pair in range(4) for column in range(10)]
+tasks = [BlockTask(pair, key, imagery=True, label=False) for pair, key in keys]
+ingested = ingest_pairs(list(range(4)), tasks, lambda *_: None, lambda *_: note("ingest"), lambda _: note("end"))
+assert len(list(ingested)) == 4
+pairs = [SimpleNamespace(pair_id=f"p{pair}") for pair in range(4)]
+job = SimpleNamespace(workspace=Workspace(folder / "work"), pairs=pairs, members=("a",), only=lambda _: None)
+work = [BlockWork(pair, key, (0,), True) for pair, key in keys]
+events = list(predict_and_publish(job, work, 1, [None] * 4, lambda *_: note("predict"), lambda _: note("publish")))
+assert sum(event.published for event in events) == 4, events
+"""
+
+
+def test_networks_run_where_gpus_are_and_the_rest_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where either kind of node is as small as can be: nobody waits for the other for ever."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 10**8}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        gpu = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=10**8)
+        cpu = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=10**8)
+        environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+        ran = subprocess.run(
+            [sys.executable, "-c", PLACES, tmp_path],
+            cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        nodes = {kind: (tmp_path / kind).read_text().split() for kind in ("ingest", "end", "predict", "publish")}
+        assert {kind: len(found) for kind, found in nodes.items()} == {
+            "ingest": 40,
+            "end": 4,
+            "predict": 40,
+            "publish": 4,
+        }
+        assert set(nodes["predict"]) == {gpu.node_id}
+        assert set(nodes["ingest"]) | set(nodes["end"]) | set(nodes["publish"]) == {cpu.node_id}
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]

@@ -58,9 +58,12 @@ def test_a_notice_drains_the_node(metadata: str, monkeypatch: pytest.MonkeyPatch
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
     try:
+        cluster.connect()  # type: ignore[no-untyped-call]
+        # an idle node would be gone at once
+        busy = ray.remote(num_cpus=1)(lambda: time.sleep(200)).remote()
+        assert not ray.wait([busy], timeout=5)[0]
         command = [sys.executable, str(SCRIPT), cluster.address, "--metadata", metadata]
         subprocess.run(command, check=True, capture_output=True, env=dict(os.environ))
-        cluster.connect()  # type: ignore[no-untyped-call]
         [(node, deadline)] = state.get_draining_nodes().items()
         assert node == ray.nodes()[0]["NodeID"]  # type: ignore[no-untyped-call]
         assert 60 < deadline / 1000 - time.time() < 95
