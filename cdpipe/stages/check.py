@@ -139,11 +139,10 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def _missing_roles(pair: Pair, required: Sequence[str]) -> list[str]:
-    missing = [role for role in required if role not in pair.roles]
+    missing = ", ".join(role for role in required if role not in pair.roles)
     names = " and ".join(dict.fromkeys((pair.before.sensor_name, pair.after.sensor_name)))
-    if not missing:
-        return []
-    return [f"{pair.before.path}: sensor {names} has no band {', '.join(missing)}, which the models need"]
+    text = f"{pair.before.path}: sensor {names} has no band {missing}, which the models need"
+    return [text] if missing else []
 
 
 def _doubts_of_row(pair: Pair) -> list[str]:
