@@ -23,6 +23,9 @@ LABELLED: Rgb = (0, 84, 166)
 NO_DATA, NO_DATA_STRIPE = (236, 236, 236), (188, 188, 188)
 
 
+Limits = tuple[tuple[float, float], ...]  # of each band: what is shown darkest, and brightest
+
+
 def stretch_bands(bands: NDArray[Any], observed: NDArray[np.bool_]) -> Image:
     """Spread each band's 2nd to 98th percentile over the full range of brightness.
 
@@ -33,13 +36,25 @@ def stretch_bands(bands: NDArray[Any], observed: NDArray[np.bool_]) -> Image:
         bands: ``(3, height, width)`` red, green, blue, or ``(1, height, width)`` grey; any number type.
         observed: ``(height, width)``; only these pixels set the limits.
     """
-    stretched = np.empty((*observed.shape, len(bands)), np.uint8)
-    for index, band in enumerate(bands):
+    return stretch_between(bands, stretch_limits(bands, observed))
+
+
+def stretch_limits(bands: NDArray[Any], observed: NDArray[np.bool_]) -> Limits:
+    """The limits that :func:`stretch_bands` takes, for windows of the same scene to be shown alike."""
+    floats = (np.nan_to_num(band.astype(np.float32))[observed] for band in bands)
+    percentiles = (np.percentile(values, (2, 98)) if len(values) else (0, 0) for values in floats)
+    return tuple((float(low), float(high)) for low, high in percentiles)
+
+
+def stretch_between(bands: NDArray[Any], limits: Limits) -> Image:
+    """Bands as red, green, blue, or grey three times, each from its lower limit (0) to its upper one (255)."""
+    height, width = bands.shape[1:]
+    stretched = np.empty((height, width, len(bands)), np.uint8)
+    for index, (band, (low, high)) in enumerate(zip(bands, limits, strict=True)):
         values = np.nan_to_num(band.astype(np.float32))
-        low, high = np.percentile(values[observed], (2, 98)) if observed.any() else (0, 0)
         scaled = (values - low) / (high - low) if high > low else np.full(values.shape, 0.5, np.float32)
         stretched[..., index] = np.rint(scaled.clip(0, 1) * 255)
-    return np.ascontiguousarray(np.broadcast_to(stretched, (*observed.shape, 3)))
+    return np.ascontiguousarray(np.broadcast_to(stretched, (height, width, 3)))
 
 
 def pale_map(image: Image) -> Image:
@@ -54,6 +69,26 @@ def paint_classes(image: Image, classes: NDArray[np.uint8], colors: Mapping[int,
     for value, color in colors.items():
         painted[classes == value] = color
     return painted
+
+
+def layer_over(shares: Mapping[int, NDArray[np.floating[Any]]], colors: Mapping[int, Rgb]) -> NDArray[np.uint8]:
+    """Classes as a layer to lay over imagery: see-through where none is, denser the more of a cell it covers.
+
+    A class that covers any of a cell shows at a third of full strength at least, or small objects would vanish.
+
+    Args:
+        shares: By class, ``(height, width)`` share of each cell, 0 to 1.
+        colors: By class.
+
+    Returns:
+        ``(height, width, 4)`` red, green, blue, opacity; of each cell's largest class.
+    """
+    classes = list(shares)
+    stack = np.stack([shares[each] for each in classes])
+    most = stack.argmax(0)
+    opacity = np.where(stack.max(0) > 0, 85 + 170 * stack.max(0), 0)
+    table = np.array([colors[each] for each in classes], np.uint8)
+    return np.dstack([table[most], np.rint(opacity).astype(np.uint8)])
 
 
 def compare_with_label(change: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.uint8]:

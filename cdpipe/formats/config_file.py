@@ -183,3 +183,19 @@ def _absolute(config: Config, base: Path) -> Config:
             "predict": config.predict.model_copy(update={"models": tuple(map(resolve, config.predict.models))}),
         }
     )
+
+
+def to_yaml(config: Config, base: Path) -> str:
+    """Everything that is in force, spelled out, so that no preset is needed any more; paths relative to ``base``."""
+    values = config.model_dump(mode="json", exclude={"preset"}, exclude_none=True)
+
+    def shorten(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shorten(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [shorten(each) for each in value]
+        if isinstance(value, str) and value.startswith(f"{base.resolve()}/"):
+            return str(Path(value).relative_to(base.resolve()))
+        return value
+
+    return yaml.safe_dump(shorten(values), sort_keys=False, allow_unicode=True, width=100)

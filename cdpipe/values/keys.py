@@ -19,6 +19,7 @@ FORMATS = {
     "layer": 1,
     "stac": 1,
     "picture": 1,
+    "report": 1,
 }
 
 

@@ -3,13 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from cdpipe.formats.config_file import load_config, parse_config
+from cdpipe.formats.config_file import load_config, parse_config, to_yaml
 from cdpipe.formats.original_config import convert
-from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE, ConfigError
 from cdpipe.values.presets import PRESETS
 
@@ -31,12 +27,12 @@ def run(options: argparse.Namespace) -> int:
     if sum(each is not None for each in given) != 1:
         raise ConfigError(f"config: expected a file, --from JSON or --preset NAME, one of {', '.join(PRESETS)}")
     if options.config is not None:
-        text = _to_yaml(load_config(options.config, options.set), Path())
+        text = to_yaml(load_config(options.config, options.set), Path())
     elif options.preset is not None:
         if options.preset not in PRESETS:
             raise ConfigError(f"config --preset: expected one of {', '.join(PRESETS)}, got {options.preset!r}")
         values = {**_PLACEHOLDERS, "preset": options.preset}
-        text = _to_yaml(parse_config(values, Path.cwd(), options.set), Path.cwd())
+        text = to_yaml(parse_config(values, Path.cwd(), options.set), Path.cwd())
     else:
         text = _converted(options.source, options.set)
     sys.stdout.write(text)
@@ -47,20 +43,4 @@ def _converted(path: Path, overrides: list[str]) -> str:
     values, remarks = convert(path)
     config = parse_config(values, Path.cwd(), overrides, str(path))
     comments = [f"# from {path.name}", *(f"# {remark}" for remark in remarks)]
-    return "\n".join([*comments, _to_yaml(config, Path.cwd())])
-
-
-def _to_yaml(config: Config, base: Path) -> str:
-    """Everything that is in force, spelled out, so that no preset is needed any more; paths relative to ``base``."""
-    values = config.model_dump(mode="json", exclude={"preset"}, exclude_none=True)
-
-    def shorten(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: shorten(each) for key, each in value.items()}
-        if isinstance(value, list):
-            return [shorten(each) for each in value]
-        if isinstance(value, str) and value.startswith(f"{base.resolve()}/"):
-            return str(Path(value).relative_to(base.resolve()))
-        return value
-
-    return yaml.safe_dump(shorten(values), sort_keys=False, allow_unicode=True, width=100)
+    return "\n".join([*comments, to_yaml(config, Path.cwd())])

@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     outputs = config.workspace / "runs" / config.name
     console.print(f"\nThe demo took {duration(time.monotonic() - begun)}. To look at what it made:", markup=False)
     for what, where in (
+        ("the report, to open in a browser", outputs / "report" / "index.html"),
         ("change masks and probabilities, for QGIS", outputs / "rasters"),
         ("change objects, likewise", outputs / "vectors"),
         ("a picture of every pair", outputs / "report" / "pictures"),

@@ -11,11 +11,13 @@ VERBS = {
     "predict": "models over all pairs, ensemble, change, GeoTIFFs",
     "evaluate": "figures and pictures against the labels",
     "audit": "what a run says of itself without labels: seams, swapped dates, false alarms, shift",
+    "report": "pages to open in a browser: every pair, its best changes, figures, what failed",
+    "review": "verdicts saved in the report's gallery as labels to train on, and a catalog with them",
     "submission": "change masks as run-length text, and such text as rasters",
     "threshold": "what a wanted precision or recall costs",
     "sample": "draw points to label, for an area estimate",
     "area": "changed area with its confidence interval, from labelled points",
-    "pipeline": "ingest, train, predict, evaluate, audit",
+    "pipeline": "ingest, train, predict, evaluate, audit, report",
     "verify": "hash everything stored again; withdraw what is damaged",
     "status": "what is done, what is left, what failed",
 }
@@ -144,6 +146,9 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
         _add_sample(parser)
     if verb == "area":
         parser.add_argument("sample", type=Path, metavar="SAMPLE.gpkg", help="the labelled points")
+    if verb == "review":
+        parser.add_argument("review", type=Path, metavar="FILE", help="review.geojson, as the report saved it")
+        parser.add_argument("--out", type=Path, help="folder for labels and catalog (default: in the run's)")
     if verb == "predict":
         parser.add_argument("--split", action="append", choices=("train", "val", "test"), help="only pairs of a split")
         parser.add_argument("--pair", action="append", metavar="ID", help="only this pair; may be repeated")

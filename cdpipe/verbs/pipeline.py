@@ -1,8 +1,10 @@
-"""``cdpipe pipeline``: ingest, train, predict, evaluate and audit, one after the other."""
+"""``cdpipe pipeline``: ingest, train, predict, evaluate, audit and report, one after the other."""
+
+import traceback
 
 from cdpipe.stages.backends import check_backend
-from cdpipe.verbs import audit, evaluate, ingest, predict, train
-from cdpipe.verbs.session import Session
+from cdpipe.verbs import audit, evaluate, ingest, predict, report, train
+from cdpipe.verbs.session import Session, Unfinished
 
 
 def run(session: Session) -> None:
@@ -14,7 +16,7 @@ def run(session: Session) -> None:
     check_backend(session.config.predict, "cpu")
     if session.dry_run:
         ingest.run(session, for_training=True)
-        session.say("then: train, predict, evaluate, audit (their plans need the ingested store)")
+        session.say("then: train, predict, evaluate, audit, report (their plans need the ingested store)")
         return
     ingest.run(session, for_training=True)
     if not session.config.predict.models:
@@ -22,3 +24,15 @@ def run(session: Session) -> None:
     predict.run(session)
     evaluate.run(session)
     audit.run(session, probe=False)
+    _report(session)
+
+
+def _report(session: Session) -> None:
+    """Write the report; whatever goes wrong with it, the results are there and this was the last of the work."""
+    try:
+        report.run(session)
+    except Unfinished:
+        raise
+    except Exception as error:  # noqa: BLE001 (as above)
+        session.log_error(f"report: {error}", traceback.format_exc())
+        session.say(f"report: not written: {error}; everything else is complete, cdpipe report tries again")

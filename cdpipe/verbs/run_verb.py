@@ -10,7 +10,7 @@ from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 
 READ_ONLY = ("status",)
-KEEPS_FAILURES = ("status", "verify", "submission", "sample", "area")
+KEEPS_FAILURES = ("status", "verify", "submission", "sample", "area", "report", "review")
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
@@ -28,6 +28,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
         submissions=tuple(getattr(options, "submission", None) or ()),
         template=getattr(options, "template", None),
         rasters=getattr(options, "rasters", None),
+        review=getattr(options, "review", None),
         out=getattr(options, "out", None),
         request=options,
     )

@@ -44,6 +44,7 @@ class Session:
         submissions: Submissions to evaluate beside the run.
         template: Submission whose ids and order the run's own is to have.
         rasters: Submission to write as rasters.
+        review: Verdicts to make labels of.
         out: Where to write what a verb makes, None for the usual place.
         request: The command line's options, for those that only one verb has.
         looking: Only find out whether there is anything to do; then :class:`Unfinished` is raised.
@@ -63,6 +64,7 @@ class Session:
     submissions: tuple[Path, ...] = ()
     template: Path | None = None
     rasters: Path | None = None
+    review: Path | None = None
     out: Path | None = None
     request: argparse.Namespace = field(default_factory=argparse.Namespace)
     looking: bool = False
@@ -99,13 +101,17 @@ class Session:
     def fail(self, pair_id: str, reason: str, details: str = "") -> None:
         """Note that a pair failed; the first reason is kept, details go to the run's ``errors.log``."""
         if details:
-            self.run_folder.mkdir(parents=True, exist_ok=True)
-            with (self.run_folder / "errors.log").open("a", encoding="utf-8") as stream:
-                stream.write(f"pair {pair_id}: {reason}\n{details}\n")
+            self.log_error(f"pair {pair_id}: {reason}", details)
         if pair_id not in self.failures:
             self.failures[pair_id] = reason
             text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
             self.console.print(f"failed: {text}", markup=False, style="red")
+
+    def log_error(self, text: str, details: str) -> None:
+        """Add to the run's ``errors.log``."""
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        with (self.run_folder / "errors.log").open("a", encoding="utf-8") as stream:
+            stream.write(f"{text}\n{details}\n")
 
     def write_failures(self) -> None:
         """Write down which pairs failed, for ``--failed`` and later stages."""

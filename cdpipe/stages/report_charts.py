@@ -1,0 +1,144 @@
+"""Line charts for the report: from series of figures to the paths and ticks of a drawing."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WIDTH, HEIGHT = 400, 230  # of a drawing, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 38, 330, 12, 196  # of what is drawn in; names stand right of it
+STYLES = ("s1", "s2", "s3", "s4")
+LABEL_GAP = 14  # between names of lines that end near each other
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line.
+
+    Attributes:
+        name: What it shows.
+        points: In the order in which they are joined.
+        mark: A point to circle, None for none.
+    """
+
+    name: str
+    points: Sequence[Point]
+    mark: Point | None = None
+
+
+def line_chart(
+    title: str, series: Sequence[Series], x_label: str, y_range: Point | None = None, note: str = ""
+) -> dict[str, Any]:
+    """A chart as its template draws it.
+
+    Args:
+        title: What it shows.
+        series: Up to four lines, of finite numbers.
+        x_label: What the axis counts.
+        y_range: Lowest and highest value; by default round numbers around what is there.
+        note: A sentence below the title that says what to see.
+    """
+    xs = [x for each in series for x, _ in each.points]
+    ys = [y for each in series for _, y in each.points]
+    x_low, x_high = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
+    y_ticks = round_ticks(*(y_range or (min(0.0, *ys), max(ys))))
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def place(point: Point) -> Point:
+        x = LEFT + (point[0] - x_low) / (x_high - x_low) * (RIGHT - LEFT)
+        y = BOTTOM - (point[1] - y_low) / (y_high - y_low) * (BOTTOM - TOP)
+        return round(x, 1), round(y, 1)
+
+    lines = []
+    for style, each in zip(STYLES, series, strict=False):
+        places = [place(point) for point in each.points]
+        mark = place(each.mark) if each.mark else None
+        lines.append(
+            {
+                "name": each.name,
+                "style": style,
+                "path": "M" + " L".join(f"{x} {y}" for x, y in places),
+                "mark": {"x": mark[0], "y": mark[1]} if mark else None,
+                "label_y": places[-1][1] + 4,
+            }
+        )
+    _spread(lines)
+    x_ticks = [tick for tick in round_ticks(x_low, x_high, 6) if x_low <= tick <= x_high]
+    return {
+        "title": title,
+        "note": note,
+        "x_label": x_label,
+        "lines": lines,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "right": RIGHT,
+        "bottom": BOTTOM,
+        "y_ticks": [{"at": place((x_low, tick))[1], "text": f"{tick:g}"} for tick in y_ticks],
+        "x_ticks": [{"at": place((tick, y_low))[0], "text": f"{tick:g}"} for tick in x_ticks],
+    }
+
+
+def round_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers from at or below ``low`` to at or above ``high``, about ``count`` steps of 1, 2 or 5 times ten."""
+    span = (high - low) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / count))
+    step = next(step for factor in (1, 2, 5, 10) if span / (step := factor * power) <= count + 1e-9)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{number * step:.6g}") for number in range(first, max(last, first + 1) + 1)]
+
+
+def _spread(lines: list[dict[str, Any]]) -> None:
+    """Move names of lines apart, so that none lies on another."""
+    above = -math.inf
+    for line in sorted(lines, key=lambda line: line["label_y"]):
+        line["label_y"] = above = round(max(line["label_y"], above + LABEL_GAP), 1)
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Rows of a model's ``history.csv``; none where there is no such file. Cells that are no number are left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    rows = []
+    for row in csv.DictReader(text.splitlines()):
+        numbers = {name: _number(value) for name, value in row.items() if name}
+        rows.append({name: value for name, value in numbers.items() if value is not None})
+    return [row for row in rows if "epoch" in row]
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def training_charts(model: str, rows: Sequence[dict[str, float]], best_epoch: float | None) -> list[dict[str, Any]]:
+    """Loss and validation figures of a model over its epochs, counted from 1; none where it has no history."""
+    charts = []
+    loss = _series("loss", "loss", rows, best_epoch)
+    if loss:
+        first, last = loss.points[0][1], loss.points[-1][1]
+        note = f"From {first:.3g} in the first epoch to {last:.3g} in the last."
+        charts.append(line_chart(f"{model}: training loss", [loss], "epoch", note=note))
+    names = (("IoU", "val_iou"), ("F1", "val_f1"), ("precision", "val_precision"), ("recall", "val_recall"))
+    found = [each for name, column in names if (each := _series(name, column, rows, best_epoch))]
+    if found:
+        best = found[0].mark
+        note = f"{found[0].name} {best[1]:.3f} in epoch {best[0]:.0f} of {len(rows)}, which is used." if best else ""
+        charts.append(line_chart(f"{model}: validation", found, "epoch", (0.0, 1.0), note))
+    return charts
+
+
+def _series(name: str, column: str, rows: Sequence[dict[str, float]], best_epoch: float | None) -> Series | None:
+    points = [(row["epoch"] + 1, row[column]) for row in rows if column in row]
+    mark = next((point for point in points if best_epoch is not None and point[0] == best_epoch + 1), None)
+    marked = mark if column in ("loss", "val_iou") else None
+    return Series(name, points, marked) if points else None

@@ -1,0 +1,189 @@
+"""What an evaluation and audits found, as tables and charts of the report; what is not there is left out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdpipe.stages.report_charts import Series, line_chart
+from cdpipe.stages.report_words import UNKNOWN, figure
+
+FIGURES = {
+    "iou": "IoU",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "kappa": "Kappa",
+    "near_f1": "F1, borders may be off",
+    "detection_rate": "Objects detected",
+    "false_per_km2": "False objects per km²",
+}
+SPLITS = {"train": "train (seen in training)", "val": "val (seen in selection)", "test": "test (unseen)"}
+BASELINE = "grey difference"
+BASELINE_NOTE = f"{BASELINE}: one threshold on |before − after|, the best in hindsight; the most that could reach."
+RANGE_NOTE = "Below a figure: its interval, from resampling pairs."
+AUDITS = {
+    "seam": (
+        "Seams",
+        "How much more often change starts or ends at the borders of patches and blocks than elsewhere: 1 is none.",
+    ),
+    "swap": ("Swapped dates", "Share of pixels that change sides of the threshold when the dates are exchanged."),
+    "identity": ("Same image twice", "Share of pixels called change where both dates are the same image; should be 0."),
+    "identity_shifted": (
+        "Same image, shifted",
+        "The same where the second is shifted by half a pixel and brightened: what a small misfit alone looks like.",
+    ),
+    "disagreement": ("Disagreement", "Share of pixels that are change to some models and not to others."),
+    "shift": ("Shift", "How far the second date lies off the first, in pixels: above 1, expect false edges."),
+}
+HEADLINES = ("score", "share", "length", "value")  # the number of an audit that says most, if it has it
+
+
+def evaluation_rows(evaluation: Any) -> list[dict[str, Any]]:
+    """Rows of ``evaluation.json``; none where there is no such file."""
+    rows = evaluation.get("rows") if isinstance(evaluation, dict) else evaluation
+    return list(rows) if isinstance(rows, list) else []
+
+
+def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, by_split: bool) -> dict[str, Any]:
+    """A table of results, those of one split together, the best IoU of each in bold."""
+    shown = {key: name for key, name in FIGURES.items() if any(_known(row.get(key)) for row in rows)}
+    best = {
+        split: max((row["iou"] for row in rows if row["split"] == split and _counts(row)), default=None)
+        for split in {row["split"] for row in rows}
+    }
+    made, before = [], None
+    for row in rows:
+        made.append(
+            {
+                "group": SPLITS.get(row["split"], row["split"]) if by_split else None,
+                "first": by_split and row["split"] != before,
+                "name": _layer_name(row),
+                "best": _counts(row) and row["iou"] == best[row["split"]],
+                "cells": [{"text": figure(row.get(key)), "range": _range(row, key)} for key in shown],
+            }
+        )
+        before = row["split"]
+    ranges = any(_range(row, key) for row in rows for key in shown)
+    return {
+        "caption": caption,
+        "columns": [{"name": name} for name in shown.values()],
+        "rows": made,
+        "notes": [
+            *([BASELINE_NOTE] if any(row["layer"] == BASELINE for row in rows) else []),
+            *([RANGE_NOTE] if ranges else []),
+        ],
+    }
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _counts(row: Mapping[str, Any]) -> bool:
+    return row["layer"] != BASELINE and _known(row.get("iou"))
+
+
+def _layer_name(row: Mapping[str, Any]) -> str:
+    threshold = row.get("threshold")
+    return str(row["layer"]) if threshold is None else f"{row['layer']} (at {threshold:.2f})"
+
+
+def _range(row: Mapping[str, Any], key: str) -> str:
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    return f"{figure(low)}{UNKNOWN}{figure(high)}" if _known(low) and _known(high) else ""
+
+
+def evaluation_charts(evaluation: Any) -> list[dict[str, Any]]:
+    """Precision over recall, F1 over thresholds and reliability of the most telling split, as far as there are any."""
+    if not isinstance(evaluation, dict):
+        return []
+    curves, calibration = evaluation.get("curves") or [], evaluation.get("calibration") or []
+    splits = {each["split"] for each in (*curves, *calibration)}
+    split = next((each for each in ("test", "val", "unsplit", "train") if each in splits), None)
+    chosen = [each for each in curves if each["split"] == split][-4:]
+    charts = []
+    for title, x, y, label in (
+        (f"Precision over recall, {split}", "recall", "precision", "recall"),
+        (f"F1 over the threshold, {split}", "threshold", "f1", "threshold"),
+    ):
+        series = [Series(each["layer"], points) for each in chosen if (points := _points(each["points"], x, y))]
+        if series:
+            charts.append(line_chart(title, series, label, (0.0, 1.0)))
+    reliable = [each for each in calibration if each["split"] == split][-3:]
+    series = [Series(each["layer"], points) for each in reliable if (points := _bins(each["bins"]))]
+    if series:
+        errors = ", ".join(f"{each['layer']} {figure(each.get('ece'))}" for each in reliable)
+        charts.append(
+            line_chart(
+                f"Share that changed over probability, {split}",
+                [*series, Series("ideal", [(0.0, 0.0), (1.0, 1.0)])],
+                "probability",
+                (0.0, 1.0),
+                f"Expected calibration error: {errors}.",
+            )
+        )
+    return charts
+
+
+def _points(points: Sequence[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    return [(each[x], each[y]) for each in points if _known(each.get(x)) and _known(each.get(y))]
+
+
+def _bins(bins: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    return _points([each for each in bins if each.get("pixels")], "probability", "changed")
+
+
+def audits_of(audits: Any, pair_id: str) -> dict[str, dict[str, Any]]:
+    """What was found about a pair by audit; empty where it was not audited."""
+    pairs = audits.get("pairs", audits) if isinstance(audits, dict) else {}
+    found = pairs.get(pair_id)
+    return {name: each for name, each in found.items() if isinstance(each, dict)} if isinstance(found, dict) else {}
+
+
+def audit_list(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A pair's audits in full: name, explanation and every figure."""
+    return [
+        {
+            "name": _audit_name(key),
+            "headline": figure(headline(values)),
+            "text": AUDITS.get(key, ("", ""))[1],
+            "figures": _flat(values),
+        }
+        for key, values in found.items()
+    ]
+
+
+def _audit_name(key: str) -> str:
+    return AUDITS[key][0] if key in AUDITS else key.replace("_", " ").capitalize()
+
+
+def _flat(values: Mapping[str, Any], of: str = "") -> list[tuple[str, str]]:
+    """Names and figures, those of parts behind the part's name."""
+    found = []
+    for key, value in values.items():
+        name = f"{of}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{name}: ")
+        elif not isinstance(value, list):
+            found.append((name, figure(value)))
+    return found
+
+
+def headline(values: Mapping[str, Any]) -> float | None:
+    """The number of an audit that says most."""
+    numbers = [values[key] for key in (*HEADLINES, *values) if _known(values.get(key))]
+    return float(numbers[0]) if numbers else None
+
+
+def audits_table(pairs: Sequence[tuple[str, str, Mapping[str, Mapping[str, Any]]]]) -> dict[str, Any] | None:
+    """One number of each audit and pair: page, name and audits of each are given; None where there are none."""
+    kinds = list(dict.fromkeys(key for _, _, found in pairs for key in found))
+    if not kinds:
+        return None
+    rows = []
+    for page, name, found in pairs:
+        numbers = [headline(found[key]) if key in found else None for key in kinds]
+        cells = [{"text": figure(number), "value": "" if number is None else number} for number in numbers]
+        rows.append({"page": page, "name": name, "cells": cells})
+    explained = [{"name": _audit_name(key), "text": AUDITS.get(key, ("", ""))[1]} for key in kinds]
+    return {"kinds": explained, "columns": [_audit_name(key) for key in kinds], "rows": rows}

@@ -1,0 +1,188 @@
+"""The changes of a pair that are worth a look first: ranked objects, each with a chip of both dates."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from cdpipe.arrays import rendering
+from cdpipe.arrays.rendering import Image, Limits
+from cdpipe.arrays.shrinking import cell_counts, cell_windows, mean_of, sum_cells
+from cdpipe.formats.crs import canonical_wkt, transform_points
+from cdpipe.formats.vectors import decode, read_features
+from cdpipe.formats.web_image import write_photo
+from cdpipe.stages.overview import Read
+from cdpipe.values.grid import Grid, Window
+
+PER_PAIR = 12  # objects of a pair that get a chip
+CHIP = 160  # side of one of a chip's three pictures, in pixels
+MIN_SIDE = 40  # of the ground that a chip shows, in pixels of the scene
+ROOM = 1.8  # how much wider that is than the object
+MAX_CORNERS = 400  # of an outline in the page: finer ones are simplified
+DECIMALS = 7  # of degrees: a centimetre
+LINE = 2  # between a chip's pictures
+NUMBERS = ("area_m2", "pixels", "probability_mean", "probability_max", "agreement")
+WGS84 = canonical_wkt(CRS.from_epsg(4326))
+
+
+@dataclass(frozen=True, slots=True)
+class TopChange:
+    """An object to look at.
+
+    Attributes:
+        id: Its name within the pair.
+        score: What it is ranked by, see :func:`rank`.
+        area_m2: On the ground, None where that is not known.
+        pixels: Of the scene.
+        probability_mean: Over its pixels; so is ``probability_max``.
+        agreement: Share of the models that see it, None where that is not known.
+        outline: A GeoJSON geometry in longitude and latitude, or in columns and rows where there is no georeference.
+        shape: In the grid's coordinates; in no JSON.
+    """
+
+    id: str
+    score: float
+    area_m2: float | None
+    pixels: float | None
+    probability_mean: float
+    probability_max: float | None
+    agreement: float | None
+    outline: dict[str, Any]
+    shape: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """What a page shows of it."""
+        return {key: value for key, value in asdict(self).items() if key != "shape"}
+
+
+def rank(probability: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean probability times the square root of the area: neither specks nor doubtful giants come first."""
+    return probability * np.sqrt(area)
+
+
+def read_top_changes(path: Path, grid: Grid, count: int = PER_PAIR) -> list[TopChange]:
+    """The best ranked objects of a pair, best first.
+
+    Args:
+        path: The pair's change objects, see :mod:`cdpipe.stages.change_features`.
+        grid: The pair's, in whose CRS they are; in degrees where they are GeoJSON.
+        count: How many at most; no more are held in memory.
+    """
+    degrees = path.suffix == ".geojson" and grid.crs is not None
+    best: list[TopChange] = []
+    for batch in read_features(path):
+        columns = {name: batch.column(name).to_pylist() for name in ("id", *NUMBERS)}
+        score = rank(np.array(columns["probability_mean"], float), np.array(columns["area_m2"], float))
+        shapes = decode(batch)
+        for at in np.argsort(-score, kind="stable")[:count]:
+            numbers = {name: values[at] for name, values in columns.items()}
+            best.append(_top_change(shapes[at], numbers, float(score[at]), grid, WGS84 if degrees else grid.crs))
+        best = sorted(best, key=lambda top: (-top.score, top.id))[:count]
+    return best
+
+
+def _top_change(shape: Any, numbers: dict[str, Any], score: float, grid: Grid, crs: str | None) -> TopChange:
+    """An object whose shape is in a CRS."""
+    flat = _simplify(shape)
+    if crs is not None and grid.crs is not None:
+        flat = shapely.transform(_project(flat, crs, WGS84), lambda degrees: np.round(degrees, DECIMALS))
+        shape = shape if crs == grid.crs else _project(shape, crs, grid.crs)
+    else:
+        numbers["area_m2"] = None
+    return TopChange(**numbers, score=score, outline=shapely.geometry.mapping(flat), shape=shape)
+
+
+def _project(shape: Any, of: str, to: str) -> Any:
+    return shapely.transform(shape, lambda xy: np.stack(transform_points(of, to, xy[:, 0], xy[:, 1]), -1))
+
+
+def _simplify(shape: Any) -> Any:
+    """An outline of at most about ``MAX_CORNERS`` corners, for pages stay light."""
+    tolerance = np.sqrt(shapely.area(shape)) / 1000
+    while shapely.get_num_coordinates(shape) > MAX_CORNERS and tolerance < np.sqrt(shapely.area(shape)):
+        shape, tolerance = shapely.simplify(shape, tolerance), tolerance * 2
+    return shape
+
+
+def write_chip(path: Path, top: TopChange, grid: Grid, read: dict[str, Read], limits: tuple[Limits, Limits]) -> int:
+    """Draw an object before, after, and in probability, side by side and outlined; returns the file's bytes.
+
+    Args:
+        path: WebP file to write.
+        top: The object.
+        grid: The scene's.
+        read: Pixels of ``before``, ``after`` and ``probability`` in a window.
+        limits: How bright each date is shown.
+    """
+    bounds = shapely.bounds(top.shape)
+    corners = [grid.row_col(x, y) for x in bounds[[0, 2]] for y in bounds[[1, 3]]]
+    (top_row, left), (bottom, right) = np.min(corners, 0), np.max(corners, 0)
+    side = max(MIN_SIDE, ROOM * (bottom - top_row), ROOM * (right - left))
+    cell = max(1, int(np.ceil(side / CHIP)))
+    side = int(np.ceil(side / cell)) * cell
+    row = _within(round((top_row + bottom - side) / 2), side, grid.height)
+    col = _within(round((left + right - side) / 2), side, grid.width)
+    pictures = [
+        *(_picture(_cells(read[date], (row, col, side), grid, cell), limit) for date, limit in
+          zip(("before", "after"), limits, strict=True)),
+        _picture(_cells(read["probability"], (row, col, side), grid, cell), None),
+    ]  # fmt: skip
+    for picture in pictures:
+        _outline(picture, top.shape, grid, (row, col, side))
+    line = np.full((CHIP, LINE, 3), 128, np.uint8)
+    return write_photo(path, np.hstack([pictures[0], line, pictures[1], line, pictures[2]]))
+
+
+def _within(start: int, side: int, length: int) -> int:
+    """A start from which a square lies within the scene if it fits there, else in its middle."""
+    return min(max(start, 0), length - side) if side <= length else (length - side) // 2
+
+
+def _cells(read: Read, square: tuple[int, int, int], grid: Grid, cell: int) -> NDArray[np.float64]:
+    """Means of cells of a square that may reach beyond the scene, NaN where nothing is known; ``(band, n, n)``."""
+    row, col, side = square
+    means: list[tuple[tuple[slice, slice], NDArray[np.float64]]] = []
+    for part, place in cell_windows((side, side), cell):  # an object may be as large as the scene
+        top, left = row + part.row, col + part.col
+        rows = slice(max(-top, 0), min(grid.height - top, part.height))
+        cols = slice(max(-left, 0), min(grid.width - left, part.width))
+        if rows.start >= rows.stop or cols.start >= cols.stop:
+            continue
+        inside = Window(top + rows.start, left + cols.start, rows.stop - rows.start, cols.stop - cols.start)
+        pixels = np.atleast_3d(read(inside).astype(np.float64).T).T
+        whole = np.full((len(pixels), *part.shape), np.nan)
+        whole[:, rows, cols] = pixels
+        seen = np.isfinite(whole)
+        means.append((place, mean_of(sum_cells(np.where(seen, whole, 0), cell), sum_cells(seen, cell))))
+    cells = np.full((len(means[0][1]), *cell_counts((side, side), cell)), np.nan)
+    for place, mean in means:
+        cells[..., *place] = mean
+    return cells
+
+
+def _picture(cells: NDArray[np.float64], limits: Limits | None) -> Image:
+    missing = np.asarray(np.isnan(cells).any(axis=0))
+    if limits is None:
+        image = rendering.resize_nearest(rendering.probability_colors(cells[0]), (CHIP, CHIP))
+    else:
+        stretched = rendering.stretch_between(cells, limits)
+        image = cv2.resize(stretched, (CHIP, CHIP), interpolation=cv2.INTER_LINEAR)
+    return rendering.hatch(image, rendering.resize_nearest(missing, (CHIP, CHIP)))
+
+
+def _outline(image: Image, shape: Any, grid: Grid, square: tuple[int, int, int]) -> None:
+    """Draw an outline that is seen on bright and on dark ground."""
+    row, col, side = square
+    rings = []
+    for part in shapely.get_parts(shape):
+        for ring in (part.exterior, *part.interiors):
+            positions = np.array([grid.row_col(x, y) for x, y in ring.coords])
+            pixels = (positions[:, ::-1] - (col, row)) * (CHIP / side) - 0.5
+            rings.append(np.rint(pixels * 16).astype(np.int32))
+    for color, width in (((20, 20, 20), 3), ((255, 255, 255), 1)):
+        cv2.polylines(image, rings, True, color, width, cv2.LINE_AA, shift=4)

@@ -1,0 +1,168 @@
+"""The report's pages: valid, complete, self-contained, and the same bytes for the same run."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import html5lib
+import pytest
+from reports import EVIL, make_job, make_page, make_report, make_report_files
+
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.report_content import PairPage
+from cdpipe.stages.report_pages import write_report
+from cdpipe.stages.report_words import area, figure, share, summarise, took
+
+XHTML = "{http://www.w3.org/1999/xhtml}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_report_files(Workspace(tmp_path_factory.mktemp("report")))
+
+
+@pytest.fixture(scope="module")
+def pair_page(tmp_path_factory: pytest.TempPathFactory) -> PairPage:
+    return make_page(make_job(Workspace(tmp_path_factory.mktemp("page")), "p", 0), "p")
+
+
+def parse(path: Path) -> Any:
+    """The page's tree; a mistake in its HTML raises."""
+    return html5lib.HTMLParser(strict=True).parse(path.read_bytes(), transport_encoding="utf-8")
+
+
+def text_of(node: Any) -> str:
+    return " ".join("".join(node.itertext()).split())
+
+
+def test_every_page_is_valid_html_with_one_title_and_unique_ids(folder: Path) -> None:
+    pages = [folder / "index.html", *sorted((folder / "pairs").iterdir())]
+    assert len(pages) == 3
+    for path in pages:
+        tree = parse(path)
+        assert len(list(tree.iter(f"{XHTML}h1"))) == len(list(tree.iter(f"{XHTML}main"))) == 1
+        ids = [node.get("id") for node in tree.iter() if node.get("id")]
+        assert len(ids) == len(set(ids))
+        assert all(node.get("alt") is not None for node in tree.iter(f"{XHTML}img"))
+
+
+def test_every_reference_is_a_file_beside_the_pages(folder: Path) -> None:
+    for path in (folder / "index.html", *(folder / "pairs").iterdir()):
+        tree, found = parse(path), 0
+        for node in tree.iter():
+            for name in ("href", "src"):
+                reference = node.get(name)
+                if reference is None or reference.startswith(("#", "data:")):
+                    continue
+                target = (path.parent / reference).resolve()
+                assert target.is_relative_to(folder.parent)
+                assert target.exists() or target.name == "manifest.json"
+                found += 1
+        assert found > 10
+    for path in (*folder.rglob("*.html"), folder / "report.css", folder / "report.js"):
+        text = path.read_text()
+        assert not re.search(r"(https?:)?//[a-z]", text.replace("http://www.w3.org/", "")), path
+        assert "@import" not in text
+        assert "url(" not in text
+
+
+def test_names_are_text_wherever_they_stand(folder: Path) -> None:
+    for path in (folder / "index.html", folder / "pairs" / "p.html"):
+        tree = parse(path)
+        assert EVIL not in path.read_text()
+        assert EVIL in "".join(tree.itertext())
+        for script in tree.iter(f"{XHTML}script"):
+            assert script.get("src") or script.get("type") == "application/json"
+
+
+def test_the_same_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again = make_report_files(Workspace(tmp_path))
+
+    def hashes(root: Path) -> dict[str, str]:
+        files = (path for path in root.rglob("*") if path.is_file())
+        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    # GDAL writes the time into a GeoPackage, whose hash is part of the facts' key
+    changing = re.compile(r"facts\.json$")
+    first, second = (
+        {name: sha for name, sha in hashes(root).items() if not changing.search(name)} for root in (folder, again)
+    )
+    assert first == second
+
+
+def test_pages_of_pairs_that_are_gone_go(folder: Path, pair_page: PairPage, tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "gone.html").write_text("old")
+    write_report(tmp_path, make_report([pair_page]))
+    assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["p.html"]
+    assert folder.is_dir()
+
+
+def test_the_index_says_what_was_found(folder: Path) -> None:
+    text = text_of(parse(folder / "index.html"))
+    for expected in (
+        "Of 4 pairs of scenes 2 are finished, 1 failed and 1 skipped; reasons are below.",
+        (
+            "On 1 test pair, which neither training nor selection saw, the ensemble's IoU is 0.500"
+            " (interval over pairs 0.400 to 0.600), its F1 0.500; the best single model, net, has IoU 0.400"
+        ),
+        "the ensemble's probability reaches 0.5 (best F1 on p)",
+        "IoU 0.300 in epoch 4 of 4, which is used.",
+        "Expected calibration error: ensemble 0.030.",
+        "How much more often change starts or ends at the borders",
+        "not among the run's pairs",
+    ):
+        assert expected in text
+
+
+def test_what_was_not_found_out_is_left_out(pair_page: PairPage, tmp_path: Path) -> None:
+    bare = PairPage(
+        **{
+            **{name: getattr(pair_page, name) for name in PairPage.__slots__},
+            "facts": {**pair_page.facts, "objects": []},
+        }
+    )
+    write_report(tmp_path, make_report([bare], evaluation=None, audits=None, training=[], problems=[]))
+    for path in (tmp_path / "index.html", tmp_path / "pairs" / "p.html"):
+        sections = {node.get("id") for node in parse(path).iter()}
+        assert not sections & {"changes", "figures", "training", "audits", "problems", "review"}
+
+
+def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
+    write_report(tmp_path, make_report([], evaluation=None, audits=None))
+    assert "No pair is finished." in text_of(parse(tmp_path / "index.html"))
+
+
+def test_the_best_changes_come_first(folder: Path) -> None:
+    tree = parse(folder / "index.html")
+    cards = [node for node in tree.iter(f"{XHTML}li") if node.get("class") == "change"]
+    areas = [re.search(r"([\d,.]+ (?:m²|ha)) · probability 0.90", text_of(card)) for card in cards]
+    assert len(cards) > 3
+    assert all(areas)
+    assert {card.get("data-change", "").partition("/")[0] for card in cards} == {"p", "q"}
+
+
+def test_areas_are_told_in_the_unit_that_suits_them() -> None:
+    told = [area(value) for value in (0.0, 640.2, 9_999.0, 12_345.0, 999_000.0, 1.5e6, 2.34e9)]
+    assert told == ["0 m²", "640 m²", "9,999 m²", "1.23 ha", "99.9 ha", "1.5 km²", "2,340 km²"]
+    assert (area(None, 1234), area(None)) == ("1,234 px", "–")
+
+
+def test_numbers_are_told_as_people_read_them() -> None:
+    assert [share(part, 1000) for part in (0, 1, 12.34, 1000)] == ["0.0 %", "0.1 %", "1.2 %", "100.0 %"]
+    assert (share(1, 0), figure(None), figure(float("nan")), figure(0.12345), figure(12345)) == (
+        *("–", "–", "–", "0.123"),
+        "12,345",
+    )
+    assert [took(seconds) for seconds in (3.2, 75, 7322)] == ["3 s", "1 min 15 s", "2 h 2 min"]
+
+
+def test_a_run_without_labels_or_georeference_is_told_in_pixels() -> None:
+    totals = {"observed_px": 1000.0, "changed_px": 25.0, "observed_m2": None, "changed_m2": None}
+    states = {"finished": 1, "failed": 0, "skipped": 0}
+    assert summarise(totals, states, [], ("vote", 0.5, "given")) == [
+        "One pair of scenes was compared; it is finished.",
+        "Of 1,000 px observed at both dates, 25 px, 2.5 %, changed.",
+        "A pixel counts as changed where more than half of the models see it (given).",
+    ]

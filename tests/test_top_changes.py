@@ -1,0 +1,125 @@
+"""The best changes of a pair: ranked, outlined, and shown at the right place."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import shapely
+from rasters import GEOGRAPHIC, utm_grid
+from reports import make_job
+
+from cdpipe.formats.crs import transform_points
+from cdpipe.formats.vectors import encode, write_features
+from cdpipe.formats.workspace import Workspace
+from cdpipe.stages.change_features import SCHEMA
+from cdpipe.stages.top_changes import CHIP, LINE, TopChange, read_top_changes, write_chip
+from cdpipe.values.grid import Grid, Window
+
+
+def write_squares(path: Path, grid: Grid, squares: list[tuple[str, int, int, int, float]]) -> None:
+    """Squares given as id, row, column, side and probability."""
+    shapes = [
+        shapely.Polygon([grid.xy(row + i, col + j) for i, j in ((0, 0), (0, side), (side, side), (side, 0))])
+        for _, row, col, side, _ in squares
+    ]
+    write_shapes(path, grid, shapes, [each[0] for each in squares], [each[4] for each in squares])
+
+
+def write_shapes(path: Path, grid: Grid, shapes: list[Any], ids: list[str], probabilities: list[float]) -> None:
+    """Objects with the columns that change objects have."""
+    count = len(shapes)
+    known = {
+        "geometry": encode(np.array(shapes, object)),
+        "id": ids,
+        "area_m2": [each.area for each in shapes],
+        "pixels": [4] * count,
+        "probability_mean": probabilities,
+    }
+    batch = pa.RecordBatch.from_pydict({name: known.get(name, [None] * count) for name in SCHEMA.names}, SCHEMA)
+    write_features(path, [batch], SCHEMA, grid.crs, {})
+
+
+SQUARES = [("speck", 5, 5, 2, 1.0), ("field", 40, 30, 20, 0.8), ("doubt", 90, 60, 30, 0.5), ("twin", 10, 90, 20, 0.8)]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".geojson"])
+def test_objects_are_ranked_by_probability_and_size(tmp_path: Path, suffix: str) -> None:
+    grid, path = utm_grid(150, 150), tmp_path / f"o{suffix}"
+    write_squares(path, grid, SQUARES)
+    tops = read_top_changes(path, grid, count=3)
+    assert [top.id for top in tops] == ["field", "twin", "doubt"]
+    assert [top.score for top in tops] == pytest.approx([160, 160, 150])
+    assert tops[0].agreement is None
+    rows, cols = zip(*(grid.row_col(x, y) for x, y in tops[0].shape.exterior.coords), strict=True)
+    assert (min(rows), max(rows), min(cols), max(cols)) == pytest.approx((40, 60, 30, 50), abs=2e-3)
+    # in pages outlines are in degrees, to a centimetre
+    outline = shapely.geometry.shape(tops[0].outline)
+    back = np.stack(transform_points(GEOGRAPHIC, str(grid.crs), *shapely.get_coordinates(outline).T), -1)
+    assert shapely.Polygon(back).symmetric_difference(tops[0].shape).area < 8  # a centimetre of 800 m
+
+
+def test_no_objects_are_no_changes(tmp_path: Path) -> None:
+    grid = utm_grid(150, 150)
+    write_squares(tmp_path / "o.gpkg", grid, [])
+    assert read_top_changes(tmp_path / "o.gpkg", grid) == []
+
+
+def test_outlines_in_pages_stay_short(tmp_path: Path) -> None:
+    job = make_job(Workspace(tmp_path), "p", 0)
+    grid = job.pair.grid
+    ragged = shapely.Point(grid.xy(70, 90)).buffer(500, quad_segs=2000)
+    path = tmp_path / "o.gpkg"
+    write_shapes(path, grid, [ragged], ["r"], [0.9])
+    (top,) = read_top_changes(path, grid)
+    outline = shapely.geometry.shape(top.outline)
+    assert shapely.get_num_coordinates(ragged) > 8000
+    assert shapely.get_num_coordinates(outline) <= 400
+
+
+@pytest.mark.parametrize(("row", "col"), [(40, 30), (0, 0), (130, 130)])
+def test_a_chip_shows_its_object_outlined(tmp_path: Path, row: int, col: int) -> None:
+    """Also at the scene's corners; the object is bright after, and not before."""
+    grid = utm_grid(150, 150)
+    write_squares(tmp_path / "o.gpkg", grid, [("x", row, col, 20, 0.9)])
+    (top,) = read_top_changes(tmp_path / "o.gpkg", grid)
+    inside = np.zeros((150, 150))
+    inside[row : row + 20, col : col + 20] = 1
+    read = {
+        "before": lambda window: np.zeros((3, *window.shape)),
+        "after": lambda window: np.stack([inside[window.slices]] * 3),
+        "probability": lambda window: inside[window.slices],
+    }
+    limits = ((0.0, 1.0),) * 3
+    size = write_chip(tmp_path / "c.webp", top, grid, read, (limits, limits))
+    assert size == (tmp_path / "c.webp").stat().st_size < 20_000
+    image = cv2.imread(str(tmp_path / "c.webp"))
+    assert image is not None
+    assert image.shape == (CHIP, 3 * CHIP + 2 * LINE, 3)
+    before, after = image[:, :CHIP], image[:, CHIP + LINE : 2 * CHIP + LINE]
+    side = max(40, 36)  # of the ground shown, in pixels of the scene
+    top_row, left = (min(max(at + 10 - side // 2, 0), 150 - side) for at in (row, col))
+    middle = [round((at + 10 - start) * CHIP / side) for at, start in ((row, top_row), (col, left))]
+    assert after[middle[0], middle[1]].mean() > 240
+    assert before[middle[0], middle[1]].mean() < 15
+    edge = before[middle[0] - CHIP * 10 // side - 3 : middle[0] - CHIP * 10 // side + 4, middle[1]]
+    assert row == 0 or edge.max() > 150, "the outline is drawn on the dark date"
+
+
+def test_a_giant_is_read_in_pieces(tmp_path: Path) -> None:
+    grid = utm_grid(3000, 2500)
+    shape = shapely.box(*grid.xy(3000, 0), *grid.xy(0, 2500))
+    top = TopChange("g", 1.0, None, None, 0.9, None, None, {}, shape)
+    most = 0
+
+    def read(window: Window) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        nonlocal most
+        most = max(most, window.height * window.width)
+        return np.ones((3, *window.shape))
+
+    limits = ((0.0, 1.0),) * 3
+    write_chip(tmp_path / "g.webp", top, grid, {**dict.fromkeys(("before", "after"), read), "probability": lambda
+               window: np.ones(window.shape)}, (limits, limits))  # fmt: skip
+    assert most <= 1024**2
