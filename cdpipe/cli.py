@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb == "check":
         from cdpipe.verbs import check
 
-        return check.run(config, read=options.read)
+        return check.run(config, read=options.read, deep=options.deep)
     from cdpipe.verbs import run_verb
 
     return run_verb.run(config, options)

@@ -40,7 +40,7 @@ def find_correction(pair: Pair, grid: Grid, config: Config) -> Correction:
     Raises:
         InputError: If a file cannot be read there.
     """
-    windows = _windows(grid.shape)
+    windows = comparison_windows(grid.shape)
     first = measure_shift(_reader(pair, grid, config), windows)
     doubt = _doubt(first)
     if first is None or doubt is not None:
@@ -83,7 +83,7 @@ def _decide(shift: Shift | None, moved: tuple[float, float], reason: str) -> Cor
     return Correction(*moved, reason, shift.windows, round(shift.agreeing, 3), round(shift.spread, 3))
 
 
-def _windows(shape: tuple[int, int]) -> list[Window]:
+def comparison_windows(shape: tuple[int, int]) -> list[Window]:
     """Windows all over a scene: large ones where there is room for enough of them."""
     found = (spread_tiles(shape, side, MOST_WINDOWS) for side in SIDES)
     return next(

@@ -13,14 +13,16 @@ from cdpipe.stages.check import SHIFT_CONFIDENCE, PairReport, check_catalog
 from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.verbs.console import make_console, progress
+from cdpipe.verbs.deep_check import deep_table, inspect_pairs
 
 
-def run(config: Config, read: bool) -> int:
+def run(config: Config, read: bool, deep: bool = False) -> int:
     """Check the catalog and print a table, the warnings, the problems and a summary.
 
     Args:
         config: The configuration.
         read: Whether to read every pixel of every file.
+        deep: Whether to read all pairs on Ray and judge shift, clouds, saturation, radiometric offset and dates.
 
     Returns:
         The exit code: 0, or 3 if there is a problem.
@@ -36,10 +38,14 @@ def run(config: Config, read: bool) -> int:
     with progress(console, "check: pairs", len(pairs)) as advance:
         report = check_catalog(config, pairs, needed_bands(config), lambda: advance(1, ""), read)
     warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
+    inspected, failed = inspect_pairs(config, console, report.pairs) if deep else ({}, [])
+    warnings += [(pair_id, text) for pair_id, each in inspected.items() for text in each.warnings]
     warnings += [("catalog", text) for text in report.warnings]
     problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
-    problems += [("catalog", text) for text in report.problems]
+    problems += [*failed, *(("catalog", text) for text in report.problems)]
     console.print(_table(report.pairs, read))
+    if deep:
+        console.print(deep_table(inspected))
     _print_list(console, "Warnings", warnings)
     _print_list(console, "Problems", problems)
     if config.align.coregister == "auto":

@@ -41,6 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="open everything the catalog names and list every problem")
     _add_config(check)
     check.add_argument("--read", action="store_true", help="read every raster in full")
+    check.add_argument(
+        "--deep", action="store_true", help="read all pairs: shift, clouds, saturation, radiometric offset, dates"
+    )
     for verb, text in VERBS.items():
         _add_run_options(verbs.add_parser(verb, help=text, epilog=EPILOG), verb)
     show = verbs.add_parser("config", help="print a whole configuration: of a file, a preset, or the original's JSON")
