@@ -120,7 +120,7 @@ def _probe_jobs(session: Session, manifest: Manifest, audits: dict[str, Audit]) 
         raise InputError("audit: the configuration's models are not those of the run; run cdpipe predict first")
     fitted = {model["key"]: model for model in manifest.models}  # weights and temperatures may have been
     members = tuple(
-        replace(each, weight=fitted[each.card.key]["weight"], temperature=fitted[each.card.key]["temperature"])
+        replace(each, weight=fitted[each.card.key]["weight"], temperature=fitted[each.card.key].get("temperature", 1.0))
         for each in members
     )
     splits = known_splits([item for item, _ in planned], session.config.split_buffer)

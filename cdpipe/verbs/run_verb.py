@@ -10,7 +10,7 @@ from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 
 READ_ONLY = ("status",)
-KEEPS_FAILURES = ("status", "verify", "submission", "sample", "area", "report", "review")
+KEEPS_FAILURES = ("status", "verify", "submission", "threshold", "sample", "area", "report", "review")
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
