@@ -145,10 +145,24 @@ def score_histogram(
     observed = ~np.isnan(score)
 
     def reached(pixels: NDArray[np.bool_]) -> tuple[int, ...]:
-        places = np.searchsorted(edges, score[pixels], side="right")
-        return tuple(np.bincount(places.ravel(), minlength=bins + 2).tolist())
+        places = _count_reached(score[pixels], edges)
+        return tuple(np.bincount(places, minlength=bins + 2).tolist())
 
     return ScoreHistogram(low, high, reached(observed & (label == 1)), reached(observed & (label == 0)))
+
+
+def _count_reached(scores: NDArray[np.floating], edges: NDArray[np.float32]) -> NDArray[np.int32]:
+    """How many of evenly spaced thresholds each score reaches.
+
+    What ``np.searchsorted(edges, scores, side="right")`` gives, several times as fast: the place is worked out, and
+    rounding, which may put it one off, is put right by comparing.
+    """
+    steps, width = len(edges) - 1, edges[-1] - edges[0]
+    place = np.clip((scores - edges[0]) * (steps / width), 0, steps).astype(np.int32)
+    place += scores >= edges[np.minimum(place + 1, steps)]
+    np.minimum(place, steps, out=place)
+    place -= scores < edges[place]
+    return np.asarray(place + 1, np.int32)
 
 
 def counts_by_threshold(histogram: ScoreHistogram) -> tuple[Counts, ...]:
