@@ -1,10 +1,12 @@
 """Samples: every pixel has its chance, none depends on blocks, and what is labelled is what was drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyogrio.raw
 import pytest
+import shapely
 from rasters import GEOGRAPHIC, utm_grid
 from stored import bright_squares, store_change, store_pair
 
@@ -185,3 +187,15 @@ def test_an_estimate_leaves_unsure_points_out_and_says_what_is_thin() -> None:
     assert len(found["warnings"]) == 1
     with pytest.raises(InputError, match="stratum change: expected at least 2"):
         estimate_area([900.0, 100.0, 0.0], points, answers | dict.fromkeys(range(3, 120, 2)))
+
+
+def test_pairs_in_pixel_coordinates_are_sampled_in_pixels(tmp_path: Path) -> None:
+    one = population(tmp_path, 3.0)
+    plain = replace(one, pair=replace(one.pair, grid=Grid(*SHAPE)))
+    sizes = measure_strata(plain)
+    assert sizes.areas == tuple(map(float, sizes.pixels))
+    points, crs = place_points([("p", *draw_pixels(plain, (1, 0, 0), (0, 0))[0])], {"p": plain.pair.grid})
+    assert crs is None
+    write_sample(tmp_path / "s.gpkg", points, crs, {})
+    shapes = shapely.from_wkb(pyogrio.raw.read(tmp_path / "s.gpkg")[2])
+    assert (shapes[0].x, shapes[0].y) == (points[0].col + 0.5, -points[0].row - 0.5)

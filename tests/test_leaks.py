@@ -1,5 +1,6 @@
 """Distances between places against the geodesic, and splits that leak."""
 
+import inspect
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rasterio.warp import transform_bounds
 from rasters import GEOGRAPHIC, UTM33, make_config, utm_grid, write_raster
 
 from cdpipe.formats.catalog import Pair, Source
+from cdpipe.stages import sample_scenes
 from cdpipe.stages.check import check_catalog
 from cdpipe.stages.leaks import find_leaks, refuse_leaks
 from cdpipe.stages.places import Near, find_near, group_places, same_group
@@ -125,3 +127,15 @@ def test_near_is_told_apart_from_touching_across_the_antimeridian() -> None:
     found: list[Near] = find_near({"a": one, "b": other}, 500)
     assert len(found) == 1
     assert found[0].distance == pytest.approx(0.02 * 111_320 * math.cos(math.radians(10)) - 100, rel=0.03)
+
+
+def test_the_demos_places_lie_apart() -> None:
+    """Of all recipes, at the size that is made by default, with the demo's patch and with the default one."""
+    defaults = inspect.signature(sample_scenes.make_sample_scenes).parameters
+    size = defaults["size"].default
+    grids = {}
+    for number in range(defaults["pairs"].default):
+        recipe = sample_scenes.RECIPES[min(number, len(sample_scenes.RECIPES) - 1)]
+        shape = round(size * recipe.stretch[0]), round(size * recipe.stretch[1])
+        grids[str(number)] = sample_scenes._before_grid(number, shape)
+    assert find_near(grids, 128) == find_near(grids, 256) == []

@@ -1,5 +1,6 @@
 """A sample of points as a GeoPackage to label in a GIS, and beside it, sealed, what the labeller must not see."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,20 +77,22 @@ def write_sample(path: Path, points: Sequence[SamplePoint], crs: str | None, fac
     partial = path.with_name(f"{path.stem}.partial.gpkg")  # by its ending GDAL knows the format
     partial.unlink(missing_ok=True)
     empty = np.array([None] * len(points), object)
-    pyogrio.raw.write(
-        str(partial),
-        geometry=shapely.to_wkb(shapely.points([p.x for p in points], [p.y for p in points])),
-        field_data=[
-            np.array([p.number for p in points], np.int32),
-            np.array([p.pair_id for p in points], object),
-            empty,
-        ],
-        fields=np.array(["id", "pair_id", "change"]),
-        geometry_type="Point",
-        layer="sample",
-        driver="GPKG",
-        crs=crs,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # pairs without one have none
+        pyogrio.raw.write(
+            str(partial),
+            geometry=shapely.to_wkb(shapely.points([p.x for p in points], [p.y for p in points])),
+            field_data=[
+                np.array([p.number for p in points], np.int32),
+                np.array([p.pair_id for p in points], object),
+                empty,
+            ],
+            fields=np.array(["id", "pair_id", "change"]),
+            geometry_type="Point",
+            layer="sample",
+            driver="GPKG",
+            crs=crs,
+        )
     partial.replace(path)
     sync_folder(path.parent)
 

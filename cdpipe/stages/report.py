@@ -206,7 +206,7 @@ def _markdown(evaluation: Evaluation) -> str:
     ]
     near = f"F1 within {evaluation.tolerance} px"
     notes = [
-        f"[low, high]: {LEVEL:.0%} {INTERVALS}; none of a single pair.",
+        f"[low, high]: {LEVEL:.0%} {INTERVALS}; none of a single pair, too narrow of few.",
         "objects hit: share of labelled objects with a pixel found; false: objects entirely on unchanged ground.",
         "ECE: expected calibration error, how far probabilities are from the share of true change, on average.",
         f"{BASELINE}: one threshold on |before - after|, chosen in hindsight for each row; the most it could reach.",
