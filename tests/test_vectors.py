@@ -15,7 +15,9 @@ import shapely
 from rasters import UTM33
 
 from cdpipe.formats import vectors
-from cdpipe.formats.vectors import SUFFIXES, decode, encode, read_features, write_features
+from cdpipe.formats.crs import known_crs
+from cdpipe.formats.ground import WGS84
+from cdpipe.formats.vectors import SUFFIXES, decode, encode, read_features, transform_polygons, write_features
 from cdpipe.values.errors import IntegrityError
 
 SCHEMA = pa.schema(
@@ -116,6 +118,26 @@ def test_outer_rings_are_counter_clockwise_in_every_format(tmp_path: Path) -> No
     for suffix in SUFFIXES.values():
         for batch in read_features(write(tmp_path / f"x{suffix}")):
             assert shapely.is_ccw(shapely.get_exterior_ring(decode(batch))).all()
+
+
+def test_what_crosses_the_antimeridian_stays_small(tmp_path: Path) -> None:
+    """Beyond 180 degrees in a layer in degrees; cut in two in GeoJSON, as its standard has it."""
+    crs = str(known_crs("EPSG:32760"))
+    across = np.array(
+        [shapely.box(819_401, 8_117_998, 819_501, 8_118_028), shapely.box(819_951, 8e6, 820_001, 8e6 + 9)]
+    )
+    moved = transform_polygons(across, crs, WGS84)
+    assert shapely.is_valid(moved).all()
+    assert (np.ptp(shapely.bounds(moved)[:, ::2], 1) < 1e-3).all()
+    batch = pa.RecordBatch.from_pydict({"geometry": encode(across)})
+    for suffix in SUFFIXES.values():
+        write_features(tmp_path / f"x{suffix}", [batch], batch.schema, crs, {})
+    [read] = read_features(tmp_path / "x.geojson")
+    first, second = decode(read)
+    assert (first.geom_type, second.geom_type) == ("MultiPolygon", "Polygon")
+    assert first.area == pytest.approx(moved[0].area, rel=1e-3)
+    assert first.bounds[0] == -180
+    assert first.bounds[2] == 180
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES.values())

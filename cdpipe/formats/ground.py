@@ -106,16 +106,37 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     lon = lon[0] + (lon - lon[0] + 180) % 360 - 180  # without a leap
     outline = shapely.Polygon(np.stack([lon, lat], 1))
     low, bottom, high, top = outline.bounds
-    parts = []
-    for turn in (-360, 0, 360):
-        part = shapely.intersection(outline, shapely.box(turn - 180, -90, turn + 180, 90))
-        if part.area:
-            parts.append(shapely.transform(part, lambda points, turn=turn: points - (turn, 0)))
-    geometry = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-    wrapped = [(each + 180) % 360 - 180 if len(parts) > 1 else each for each in (low, high)]
+    geometry = cut_at_antimeridian(outline)
+    wrapped = [(each + 180) % 360 - 180 if low < -180 or high > 180 else each for each in (low, high)]
     geometry = shapely.orient_polygons(shapely.transform(geometry, lambda points: points.round(_DECIMALS)))
     found = json.loads(shapely.to_geojson(geometry))
     return found, [round(each, _DECIMALS) for each in (wrapped[0], bottom, wrapped[1], top)]
+
+
+def cut_at_antimeridian(polygon: Any) -> Any:
+    """A polygon in degrees that may reach beyond 180 degrees, with all of it between -180 and 180."""
+    west, _, east, _ = polygon.bounds
+    if west >= -180 and east <= 180:
+        return polygon
+    parts = []
+    for turn in (-360, 0, 360):
+        part = shapely.intersection(polygon, shapely.box(turn - 180, -90, turn + 180, 90))
+        parts += [shapely.transform(each, lambda points, turn=turn: points - (turn, 0)) for each in _polygons(part)]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _polygons(shape: Any) -> list[Any]:
+    return [each for each in shapely.get_parts(shape) if each.geom_type == "Polygon" and each.area]
+
+
+def without_leaps(polygons: NDArray[Any], crs: str) -> NDArray[Any]:
+    """Polygons whose longitudes do not leap at the antimeridian but go on beyond it; as they are if not in degrees."""
+    if not len(polygons) or not CRS.from_user_input(crs).is_geographic:
+        return polygons
+    points, of = shapely.get_coordinates(polygons, return_index=True)
+    first = points[np.searchsorted(of, np.arange(len(polygons)))][of, 0]
+    points[:, 0] -= 360 * np.round((points[:, 0] - first) / 360)
+    return np.asarray(shapely.set_coordinates(polygons.copy(), points))
 
 
 def grid_box(grid: Grid, crs: str) -> tuple[float, float, float, float]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from pyproj import CRS
 
-from cdpipe.formats.ground import WGS84, transform_xy
+from cdpipe.formats.ground import WGS84, cut_at_antimeridian, transform_xy, without_leaps
 from cdpipe.formats.workspace import free_space, publish_file
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
@@ -131,7 +131,7 @@ def _write_gdal(
             layer=LAYER,
             driver="GPKG" if package else "GeoJSON",
             geometry_name=GEOMETRY,
-            geometry_type="Polygon",
+            geometry_type="Polygon" if package else "Unknown",  # what is cut in two has several
             crs=crs,
             **options,
         )
@@ -166,18 +166,19 @@ def _write_parquet(
 
 def _to_wgs84(batch: pa.RecordBatch, crs: str) -> pa.RecordBatch:
     moved = transform_polygons(decode(batch), crs, WGS84)
-    rounded = shapely.orient_polygons(shapely.transform(moved, lambda points: np.round(points, _DECIMALS)))
+    whole = np.array([cut_at_antimeridian(each) for each in moved], object)  # RFC 7946, 3.1.9
+    rounded = shapely.orient_polygons(shapely.transform(whole, lambda points: np.round(points, _DECIMALS)))
     return batch.set_column(batch.schema.get_field_index(GEOMETRY), GEOMETRY, encode(rounded))
 
 
 def transform_polygons(polygons: NDArray[Any], of: str, to: str) -> NDArray[Any]:
-    """Polygons in another CRS, outer rings counter-clockwise there.
+    """Polygons in another CRS, outer rings counter-clockwise there; in degrees they may reach beyond 180.
 
     Raises:
         InputError: If part of one has no place in it.
     """
     moved = shapely.transform(polygons, lambda points: np.stack(transform_xy(of, to, points[:, 0], points[:, 1]), 1))
-    return np.asarray(shapely.orient_polygons(moved))
+    return np.asarray(shapely.orient_polygons(without_leaps(moved, to)))
 
 
 def decode(batch: pa.RecordBatch) -> NDArray[Any]:
