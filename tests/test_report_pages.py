@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,24 @@ def test_a_run_without_labels_or_georeference_is_told_in_pixels() -> None:
         "Of 1,000 px observed at both dates, 25 px, 2.5 %, changed.",
         "A pixel counts as changed where more than half of the models see it (given).",
     ]
+
+
+def test_four_hundred_pairs_make_a_light_index(pair_page: PairPage, tmp_path: Path) -> None:
+    """A kilobyte or so a pair, no picture in it but small ones that are fetched when they come into sight."""
+    pages = [replace(pair_page, pair_id=f"p{number:03d}", name=f"Scene {number}") for number in range(400)]
+    index = write_report(tmp_path, make_report(pages))
+    assert index.stat().st_size < 700_000
+    images = list(parse(index).iter(f"{XHTML}img"))
+    assert len(images) == 3 * 400 + 60
+    assert {image.get("loading") for image in images} == {"lazy"}
+    thumbs = [size for name, size in pair_page.facts["images"].items() if name.startswith("thumb")]
+    assert max(thumbs) < 12_000
+
+
+def test_templates_are_installed_with_the_package() -> None:
+    root = Path(__file__).resolve().parents[1]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["cdpipe"]
+    installed = {path for pattern in patterns for path in (root / "cdpipe").glob(pattern)}
+    files = {path for path in (root / "cdpipe").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == {path for path in installed if path.is_file()}
+    assert any(path.name == "index.html.j2" for path in files)
