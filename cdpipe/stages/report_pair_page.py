@@ -4,12 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from cdpipe.arrays.rendering import probability_colors
 from cdpipe.stages import report_tables as tables
 from cdpipe.stages import report_words as words
 from cdpipe.stages.report_content import PairPage, Report
 
 CRISP = 700  # scenes of fewer pixels a side are shown pixel by pixel
 SCALE_SHARE = 0.3  # of the picture's width that a scale bar takes at most
+STEPS = 9  # of colour in the probabilities' legend
 COMPASS = ("up", "up and right", "right", "down and right", "down", "down and left", "left", "up and left")
 
 
@@ -60,6 +64,7 @@ def _describe(pair: PairPage) -> dict[str, Any]:
         "north": facts["north"],
         "north_text": "" if facts["north"] is None else COMPASS[round(facts["north"] / 45) % 8],
         "scale": _scale(facts),
+        "ramp": ["rgb({} {} {})".format(*color) for color in probability_colors(np.linspace(0, 1, STEPS)[None])[0]],
         "files": [{"name": name, "href": f"../../{path}"} for name, path in pair.files],
     }
 
@@ -68,7 +73,7 @@ def _numbers(pair: PairPage) -> list[tuple[str, ...]]:
     """Name and lines of the facts below the title."""
     facts, figures = pair.facts, pair.facts["figures"]
     height, width = facts["size"]
-    pixel = [] if facts["pixel_m"] is None else [f"{facts['pixel_m']:.3g} m a pixel"]
+    pixel = [] if facts["pixel_m"] is None else [f"{facts['pixel_m']:.3g} m per pixel"]
     first, second = pair.sensors
     numbers: list[tuple[str, ...]] = [
         *([("Dates", *(date or "?" for date in pair.dates))] if any(pair.dates) else []),
