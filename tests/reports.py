@@ -109,7 +109,7 @@ def make_report(pages: list[PairPage], **changes: Any) -> Report:
         "files": [("manifest.json", "manifest.json")],
         "evaluation": evaluation,
         "audits": {
-            page.pair_id: {"seam": {"score": 1.25, "patches": {"lines": 3}}, "shift": None, "odd": {"x": 2}}
+            page.pair_id: {"seam": {"score": 1.25, "patches": {"lines": 3}}, "shift": None, "odd": {"share": 0.2}}
             for page in pages
         },
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT = 400, 230  # of a drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 38, 330, 12, 196  # of what is drawn in; names stand right of it
+LEFT, RIGHT, TOP, BOTTOM = 38, 296, 12, 196  # of what is drawn in; names stand right of it
 STYLES = ("s1", "s2", "s3", "s4")
 LABEL_GAP = 14  # between names of lines that end near each other
 
@@ -78,8 +78,8 @@ def line_chart(
         "left": LEFT,
         "right": RIGHT,
         "bottom": BOTTOM,
-        "y_ticks": [{"at": place((x_low, tick))[1], "text": f"{tick:g}"} for tick in y_ticks],
-        "x_ticks": [{"at": place((tick, y_low))[0], "text": f"{tick:g}"} for tick in x_ticks],
+        "y_ticks": [{"at": place((x_low, tick))[1], "text": f"{tick:.10g}"} for tick in y_ticks],
+        "x_ticks": [{"at": place((tick, y_low))[0], "text": f"{tick:.10g}"} for tick in x_ticks],
     }
 
 
@@ -89,14 +89,19 @@ def round_ticks(low: float, high: float, count: int = 4) -> list[float]:
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(step for factor in (1, 2, 5, 10) if span / (step := factor * power) <= count + 1e-9)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{number * step:.6g}") for number in range(first, max(last, first + 1) + 1)]
+    digits = 1 - math.floor(math.log10(step))  # or 0.1 + 0.2 would show
+    return [round(number * step, digits) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _spread(lines: list[dict[str, Any]]) -> None:
-    """Move names of lines apart, so that none lies on another."""
+    """Move names of lines apart, so that none lies on another, or below the axis."""
+    in_order = sorted(lines, key=lambda line: line["label_y"])
     above = -math.inf
-    for line in sorted(lines, key=lambda line: line["label_y"]):
-        line["label_y"] = above = round(max(line["label_y"], above + LABEL_GAP), 1)
+    for line in in_order:
+        line["label_y"] = above = max(line["label_y"], above + LABEL_GAP)
+    below = BOTTOM + LABEL_GAP
+    for line in reversed(in_order):
+        line["label_y"] = below = round(min(line["label_y"], below - LABEL_GAP), 1)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -13,8 +13,8 @@ FIGURES = {
     "precision": "Precision",
     "recall": "Recall",
     "kappa": "Kappa",
-    "near_f1": "F1, borders may be off",
-    "detection_rate": "Objects detected",
+    "near_f1": "F1 with tolerance",
+    "detection_rate": "Objects found",
     "false_per_km2": "False objects per km²",
 }
 SPLITS = {"train": "train (seen in training)", "val": "val (seen in selection)", "test": "test (unseen)"}
@@ -35,7 +35,7 @@ AUDITS = {
     "disagreement": ("Disagreement", "Share of pixels that are change to some models and not to others."),
     "shift": ("Shift", "How far the second date lies off the first, in pixels: above 1, expect false edges."),
 }
-HEADLINES = ("score", "share", "length", "value")  # the number of an audit that says most, if it has it
+HEADLINES = ("score", "share", "length", "value")  # the number of an audit that says most
 
 
 def evaluation_rows(evaluation: Any) -> list[dict[str, Any]]:
@@ -170,9 +170,9 @@ def _flat(values: Mapping[str, Any], of: str = "") -> list[tuple[str, str]]:
 
 
 def headline(values: Mapping[str, Any]) -> float | None:
-    """The number of an audit that says most."""
-    numbers = [values[key] for key in (*HEADLINES, *values) if _known(values.get(key))]
-    return float(numbers[0]) if numbers else None
+    """The number of an audit that says most; None where it has none, or that is not known."""
+    key = next((key for key in HEADLINES if key in values), None)
+    return float(values[key]) if key is not None and _known(values[key]) else None
 
 
 def audits_table(pairs: Sequence[tuple[str, str, Mapping[str, Mapping[str, Any]]]]) -> dict[str, Any] | None:
