@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_lines
+from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_in_phase, score_lines
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 1, 255]))
 
@@ -65,6 +65,19 @@ def test_a_planted_seam_raises_the_score_and_a_line_off_the_lattice_does_not() -
     assert seam.interval[0] > 1
     assert elsewhere.score < 1.05 * clean.score
     assert elsewhere.z < 2
+
+
+def test_what_prefers_odd_lines_hides_no_seam() -> None:
+    """As decoders do: most of the scene flips at odd lines alone, on which the edges of patches never lie."""
+    coarse = np.kron(blobs(5, (200, 200), 4), np.ones((2, 2), np.uint8))
+    mask = np.roll(coarse, (1, 1), (0, 1))
+    mask[:100, :100] = blobs(0)[:100, :100]
+    counts = np.concatenate([count_flips(mask, 0), count_flips(mask, 1)], 1)
+    chosen = np.concatenate([lattice_lines(400, range(0, 400, 16))] * 2)
+    phases = np.concatenate([np.arange(1, 400) % 2] * 2)
+    assert score_lines(counts, chosen).interval[1] < 0.9
+    low, high = score_in_phase(counts, chosen, phases).interval
+    assert low <= 1 <= high
 
 
 def test_few_lines_say_little() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.metrics import threshold_change
-from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_lines
+from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_in_phase
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
@@ -17,6 +17,7 @@ from cdpipe.values.grid import Window
 from cdpipe.values.windows import PatchGrid, spread_tiles
 
 SHIFT_WINDOWS = 25
+PHASES = 2  # lines that are compared with each other: even or odd ones
 STEPS = 2**24  # of a probability: differences are summed as whole numbers, so that nothing depends on blocks
 
 
@@ -144,13 +145,14 @@ def _score_seams(job: AuditJob) -> Seams:
         kinds[0].append(lattice_lines(length, edges))
         kinds[1].append(lattice_lines(length, range(0, length, job.pair.block)))
     patches, blocks = (np.concatenate(lines) for lines in kinds)
+    phases = np.concatenate([np.arange(1, length) % PHASES for length in job.pair.grid.shape])
     either = patches | blocks
-    return Seams(
-        # each kind against the lines of neither
-        score_lines(counts[:, patches | ~either], patches[patches | ~either]),
-        score_lines(counts[:, blocks | ~either], blocks[blocks | ~either]),
-        score_lines(counts, either),
-    )
+
+    def score(chosen: NDArray[np.bool_]) -> SeamScore:
+        used = chosen | ~either  # each kind against the lines of neither
+        return score_in_phase(counts[:, used], chosen[used], phases[used])
+
+    return Seams(score(patches), score(blocks), score(either))
 
 
 def _count_lines(job: AuditJob) -> NDArray[np.int64]:
