@@ -2,11 +2,13 @@
 
 import _thread
 import contextlib
+import functools
 import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 # read by Ray when it is imported
@@ -21,6 +23,7 @@ from ray._private import worker as ray_worker
 from ray._private.log import PlainRayHandler
 
 from cdpipe.distributed.quiet import quiet_stderr
+from cdpipe.formats.object_stores import add_requests, take_requests
 from cdpipe.values.config import Resources
 from cdpipe.values.errors import CdpipeError, ConfigError
 
@@ -29,6 +32,7 @@ STARTS = 3  # of Ray on this machine
 WATCH_SECONDS = 1.0
 VITAL = ("raylet", "gcs_server")  # of Ray's processes
 
+Result = TypeVar("Result")
 Item = TypeVar("Item", bound=Hashable)
 
 # glibc gives freed memory back to the system at once and zeroes it again on the next forward; keeping it
@@ -186,10 +190,34 @@ def run_bounded(
         for reference in dict.fromkeys([*ready, *more]):
             item = pending.pop(reference)
             try:
-                result, error = ray.get(reference), None
+                result, error = tallied(ray.get(reference)), None
             except Exception as failure:  # noqa: BLE001 (whatever a task raised is that task's result)
                 result, error = None, failure
             yield item, result, error
+
+
+def with_requests(function: Callable[..., Result]) -> Callable[..., Any]:
+    """A function for workers that also gives the requests to object storage that its process has made."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> _Counted:
+        return _Counted(function(*arguments), take_requests())
+
+    return call
+
+
+def tallied(answer: Any) -> Any:
+    """The result of a function that may be :func:`with_requests`; its requests are added to those of this process."""
+    if not isinstance(answer, _Counted):
+        return answer
+    add_requests(answer.requests)
+    return answer.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    result: Any
+    requests: dict[str, int]
 
 
 def describe_failure(error: Exception) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import ray
 
-from cdpipe.distributed.cluster import describe_failure, failure_details, run_bounded, total_cpus
+from cdpipe.distributed.cluster import describe_failure, failure_details, run_bounded, total_cpus, with_requests
 from cdpipe.distributed.meters import meter
 from cdpipe.distributed.tasks import Background
-from cdpipe.formats.sources import stamp_before_hashing
+from cdpipe.formats.sources import Stamp, stamp_before_hashing
 from cdpipe.formats.workspace import hash_file
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, ingest_block
 from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, still_missing
@@ -31,15 +31,15 @@ RETRIES = 3  # of a worker that is lost (killed, out of memory); an error in the
 
 def hash_files(
     paths: list[Path], progress: Callable[[int], None]
-) -> Iterator[tuple[Path, tuple[str, list[int]] | None, str]]:
+) -> Iterator[tuple[Path, tuple[str, Stamp] | None, str]]:
     """SHA-256 and earlier stamp of each file, or None and the reason where it cannot be read."""
-    remote = ray.remote(num_cpus=0.5, max_retries=RETRIES)(_hash_one)
+    remote = ray.remote(num_cpus=0.5, max_retries=RETRIES)(with_requests(_hash_one))
     for path, result, error in run_bounded(remote.remote, paths, 4 * total_cpus()):
         yield path, result, "" if error is None else f"{path}: {describe_failure(error)}"
         progress(1)
 
 
-def _hash_one(path: Path) -> tuple[str, list[int]]:
+def _hash_one(path: Path) -> tuple[str, Stamp]:
     stamp = stamp_before_hashing(path)
     return hash_file(path), stamp
 
@@ -75,7 +75,7 @@ def ingest_pairs(
     left = Counter(task.pair for task in tasks)
     failed = dict[int, bool]()  # pairs, and whether their data are unusable
     shared: dict[int, ray.ObjectRef[IngestJob]] = {}
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_each(do))
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(with_requests(_each(do)))
     ending = Background(end)
 
     def submit(portion: Portion) -> Any:

@@ -22,6 +22,7 @@ from ray.data import ActorPoolStrategy
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.distributed.meters import meter
 from cdpipe.formats.attempts import begin_attempt
+from cdpipe.formats.object_stores import add_requests, take_requests
 from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
@@ -110,6 +111,8 @@ def predict_blocks(
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
     )
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+        for requests in batch["requests"]:
+            add_requests(json.loads(str(requests)))
         for pair, *texts in zip(*(batch[name] for name in ("pair", "error", "details", "spent")), strict=True):
             error, details, spent = map(str, texts)
             result = BlockResult(int(pair), error or None, details, json.loads(spent))
@@ -147,7 +150,9 @@ class _Predictor:
         rows = self.work[int(batch["first"][0]) : int(batch["stop"][0])]
         found = [self._work(*(int(value) for value in row)) for row in rows]
         errors, details, spent = (np.array(column, dtype=object) for column in zip(*found, strict=True))
-        return {"pair": rows[:, 0], "error": errors, "details": details, "spent": spent}
+        requests = np.full(len(rows), "{}", dtype=object)
+        requests[0] = json.dumps(take_requests())
+        return {"pair": rows[:, 0], "error": errors, "details": details, "spent": spent, "requests": requests}
 
     def _work(self, *row: int) -> tuple[str, str, str]:
         """Work on one block; what went wrong and where in the code, or nothing; and what was spent on it, as JSON."""

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from cdpipe.distributed.cluster import describe_failure, run_bounded, total_cpus
+from cdpipe.distributed.cluster import describe_failure, run_bounded, tallied, total_cpus, with_requests
 
 ASK_SECONDS = 0.1
 
@@ -19,7 +19,7 @@ class Background:
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         """Prepare to run ``function`` on jobs, in other processes."""
-        self._remote = ray.remote(num_cpus=0.5, max_retries=3)(function)
+        self._remote = ray.remote(num_cpus=0.5, max_retries=3)(with_requests(function))
         self._pending: dict[ray.ObjectRef[Any], int] = {}
         self._asked = 0.0
 
@@ -40,7 +40,7 @@ class Background:
             for reference in ready:
                 number = self._pending.pop(reference)
                 try:
-                    result, failure = ray.get(reference), None
+                    result, failure = tallied(ray.get(reference)), None
                 except Exception as error:  # noqa: BLE001 (any failure is this task's alone)
                     result, failure = None, describe_failure(error)
                 yield number, result, failure
@@ -52,7 +52,7 @@ def map_pairs(
     function: Callable[[Job], Result], jobs: Sequence[tuple[str, Job]]
 ) -> Iterator[tuple[str, Result | None, str | None]]:
     """Run a function on each pair's job, yielding name, result and failure as they come."""
-    remote = ray.remote(num_cpus=1, max_retries=3)(function)
+    remote = ray.remote(num_cpus=1, max_retries=3)(with_requests(function))
     by_name = dict(jobs)
     for name, result, error in run_bounded(lambda name: remote.remote(by_name[name]), by_name, 2 * total_cpus()):
         yield name, result, describe_failure(error) if error is not None else None

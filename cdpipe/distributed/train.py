@@ -20,7 +20,10 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from torch import nn
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node_cpus, total_gpus
-from cdpipe.formats.workspace import read_json, write_json
+from cdpipe.formats.object_filesystem import arrow_filesystem
+from cdpipe.formats.object_path import ObjectPath
+from cdpipe.formats.remembered import Remembered
+from cdpipe.formats.workspace import read_json, write_atomically, write_json
 from cdpipe.stages.curves import add_epoch, curves_folder
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.stages.training import train_model, write_checkpoint
@@ -83,7 +86,7 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # the type checker sees the signature before Ray 2.51
             name=CHECKPOINTS,
-            storage_path=str(folder),
+            **_storage(folder),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=2),
             worker_runtime_env={"env_vars": MODEL_ENVIRONMENT},
@@ -96,7 +99,21 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
         raise CdpipeError(f"model {job.name}: training failed: {describe_failure(error)}") from error
     if result.checkpoint is None:
         raise CdpipeError(f"model {job.name}: training ended without a checkpoint in {folder / CHECKPOINTS}")
-    return Path(result.checkpoint.path)
+    return _checkpoint_path(result.checkpoint, folder)
+
+
+def _storage(folder: Path) -> dict[str, Any]:
+    """Where Ray Train keeps what it knows, as its options."""
+    if not isinstance(folder, ObjectPath):
+        return {"storage_path": str(folder)}
+    filesystem, name = arrow_filesystem(folder)
+    return {"storage_filesystem": filesystem, "storage_path": name}
+
+
+def _checkpoint_path(checkpoint: Checkpoint, folder: Path) -> Path:
+    if not isinstance(folder, ObjectPath):
+        return Path(checkpoint.path)
+    return ObjectPath(f"{folder.address.scheme}:", *checkpoint.path.strip("/").split("/"))
 
 
 def read_progress(job: TrainJob) -> dict[str, Any] | None:
@@ -131,7 +148,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         device=str(device),
         threads=min(config["threads"], 4) if device.type == "cpu" else 4,
         wrap=_share if world > 1 else lambda network: network,
-        checkpoint=Path(checkpoint.path) if checkpoint else None,
+        checkpoint=_checkpoint_path(checkpoint, job.workspace.root) if checkpoint else None,
         save=partial(_save, curves_folder(job)),
         progress=_progress_writer(job) if rank == 0 else lambda *_: None,
         leaving=_notices(job.workspace.model(job.name, job.key) / NOTICE),
@@ -160,11 +177,13 @@ def _save(curves: Path, metrics: dict[str, Any] | None, files: dict[str, Any] | 
 def _notices(file: Path) -> Callable[[], bool]:
     """Says once of every notice that it has come: Ray's, that a node is to be drained, or the file."""
     known: tuple[object, bool] = (None, False)
+    # this is asked at every step, and in object storage every answer costs
+    noticed: Remembered[Path, bool] = Remembered(2.0 if isinstance(file, ObjectPath) else 0.0)
 
     def come() -> bool:
         nonlocal known
         drained = ray.train.get_preemption_info()
-        found = (drained, ray.train.collective.broadcast_from_rank_zero(file.exists()))
+        found = (drained, ray.train.collective.broadcast_from_rank_zero(noticed.get(file, file.is_file)))
         fresh = found not in (known, (None, False))
         known = found
         return fresh
@@ -189,7 +208,7 @@ def _checkpoint_first(folder: Path) -> Iterator[None]:
 
     def leave() -> None:
         began, known = time.monotonic(), _made_on_notice(folder)
-        (folder / NOTICE).touch()
+        write_atomically(folder / NOTICE, b"")
         while time.monotonic() - began < GRACE_SECONDS and _made_on_notice(folder) in (known, None):
             time.sleep(0.1)
         (folder / NOTICE).unlink(missing_ok=True)

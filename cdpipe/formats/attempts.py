@@ -5,9 +5,10 @@ starts and removes the file when it ends, whatever its result; only a worker tha
 """
 
 import os
-import shutil
 from pathlib import Path
 
+from cdpipe.formats.anywhere import remove_tree
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
@@ -25,24 +26,32 @@ def begin_attempt(workspace: Workspace, key: BlockKey) -> Path:
         CdpipeError: If the block ended its worker too often already.
     """
     path = _folder(workspace) / key.pair_id / f"{key.block_row}_{key.block_col}"
+    if isinstance(path, ObjectPath):
+        before = path.stat().st_size if path.is_file() else 0
+        _refuse(before)
+        path.write_bytes(b"." * (before + 1))
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
     try:
-        before = os.fstat(descriptor).st_size
-        if before >= MOST_ATTEMPTS:
-            raise CdpipeError(
-                f"ended its worker {before} times (killed, out of memory, or a crash in a library) and was given up; "
-                "give workers more memory, or look at the scene there"
-            )
+        _refuse(os.fstat(descriptor).st_size)
         os.write(descriptor, b".")
     finally:
         os.close(descriptor)
     return path
 
 
+def _refuse(before: int) -> None:
+    if before >= MOST_ATTEMPTS:
+        raise CdpipeError(
+            f"ended its worker {before} times (killed, out of memory, or a crash in a library) and was given up; "
+            "give workers more memory, or look at the scene there"
+        )
+
+
 def forget_attempts(workspace: Workspace) -> None:
     """Start counting anew; only for the holder of the workspace's lock."""
-    shutil.rmtree(_folder(workspace), ignore_errors=True)
+    remove_tree(_folder(workspace))
 
 
 def _folder(workspace: Workspace) -> Path:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cdpipe.formats.object_path import locate
 from cdpipe.formats.table import FORMULA, SURPLUS, read_table
 from cdpipe.values.config import Config, Sensor
-from cdpipe.values.errors import InputError
+from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.grid import ID_PATTERN
 
 SPLITS = ("train", "val", "test")
@@ -212,10 +213,14 @@ def _read_path(cells: Mapping[str, str], column: str, base: Path, found: list[st
     text = cells.get(column)
     if not text:
         return None
-    if "://" in text or text.startswith("/vsi") or "\0" in text:
-        found.append(f"{column}: expected a file of this machine, got {text!r}")
+    try:
+        if not text.startswith("/vsi") and "\0" not in text:
+            return locate(text, base)
+    except ConfigError as error:
+        found.append(f"{column}: {error}")
         return None
-    return base / text
+    found.append(f"{column}: expected a file of this machine, or an address in object storage, got {text!r}")
+    return None
 
 
 def _read_date(cells: Mapping[str, str], column: str, found: list[str]) -> str | None:

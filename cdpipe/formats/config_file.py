@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cdpipe.formats.object_path import locate
 from cdpipe.values.config import Config
 from cdpipe.values.errors import ConfigError
 from cdpipe.values.presets import PRESETS
@@ -165,9 +166,7 @@ def _absolute(config: Config, base: Path) -> Config:
     """The configuration with every path absolute."""
 
     def resolve(path: Path) -> Path:
-        if "://" in str(path) or re.match(r"[a-z0-9]+:/[^/]", str(path)):
-            raise ConfigError(f"{path}: expected a folder or file of this machine; addresses are not supported")
-        return (base / path.expanduser()).resolve()
+        return locate(path.expanduser(), base).resolve()
 
     models = {
         name: model.model_copy(update={"init_from": resolve(model.init_from)}) if model.init_from else model

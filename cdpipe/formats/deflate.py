@@ -15,6 +15,7 @@ import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import Interleaving
 
+from cdpipe.formats.anywhere import read_parts
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
@@ -42,21 +43,16 @@ def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Windo
     if dataset.driver != "GTiff" or dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") != "DEFLATE":
         return
     parts = [[*dataset.indexes]] if dataset.interleaving is Interleaving.pixel else [[band] for band in bands]
-    with path.open("rb") as file:
-        for part in parts:
-            for block in _blocks(window, *dataset.block_shapes[0]):
-                offset, length = (
-                    _number(dataset, f"BLOCK_{what}_{block[1]}_{block[0]}", part) for what in ("OFFSET", "SIZE")
-                )
-                if length < 4:  # a block that is not stored holds zeros
-                    continue
-                file.seek(offset + length - 4)
-                tile = _read_block(dataset, part, block, (bands, window, values))
-                if tile is not None and _has_sum(dataset, tile, file.read(4)):
-                    continue
-                file.seek(offset)
-                if not _is_whole(dataset, part, block, file.read(length)):
-                    raise InputError(f"{path}: not readable as a raster: damaged block {block[0]},{block[1]}")
+    for part in parts:
+        places = {block: _place(dataset, part, block) for block in _blocks(window, *dataset.block_shapes[0])}
+        stored = {block: place for block, place in places.items() if place[1] >= 4}  # others hold zeros
+        sums = read_parts(path, [(offset + length - 4, 4) for offset, length in stored.values()])
+        for (block, place), expected in zip(stored.items(), sums, strict=True):
+            tile = _read_block(dataset, part, block, (bands, window, values))
+            if tile is not None and _has_sum(dataset, tile, expected):
+                continue
+            if not _is_whole(dataset, part, block, *read_parts(path, [place])):
+                raise InputError(f"{path}: not readable as a raster: damaged block {block[0]},{block[1]}")
 
 
 def _blocks(window: Window, height: int, width: int) -> Iterator[Block]:
@@ -65,8 +61,11 @@ def _blocks(window: Window, height: int, width: int) -> Iterator[Block]:
             yield row, col
 
 
-def _number(dataset: Any, name: str, part: list[int]) -> int:
-    return int(dataset.get_tag_item(name, "TIFF", bidx=part[0]) or 0)
+def _place(dataset: Any, part: list[int], block: Block) -> tuple[int, int]:
+    """First byte and length of a block; 0, 0 where it is not stored."""
+    names = (f"BLOCK_{what}_{block[1]}_{block[0]}" for what in ("OFFSET", "SIZE"))
+    offset, length = (int(dataset.get_tag_item(name, "TIFF", bidx=part[0]) or 0) for name in names)
+    return offset, length
 
 
 def _read_block(

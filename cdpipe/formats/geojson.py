@@ -1,5 +1,6 @@
 """Keeps GDAL from following what a GeoJSON file says of its coordinate reference system to another place."""
 
+import io
 import mmap
 import re
 from pathlib import Path
@@ -18,16 +19,20 @@ _NAMED = re.compile(
 _KNOWN = re.compile(r"[A-Za-z]+:\w+|urn:ogc:def:crs:[\w:.]+")
 
 
-def require_plain_crs(path: Path) -> None:
+def require_plain_crs(path: Path, local: Path | None = None) -> None:
     """A GeoJSON file may name its coordinate reference system by a code and in no other way.
 
     GDAL would fetch a linked one from the network, and take one that it does not know for WGS 84.
 
+    Args:
+        path: What the file is called.
+        local: Its copy on this machine, if it lies elsewhere.
+
     Raises:
         InputError: If it is not so.
     """
-    with path.open("rb") as file:
-        if not path.stat().st_size:
+    with (local or path).open("rb") as file:
+        if not file.seek(0, io.SEEK_END):
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for member in _MEMBER.finditer(data):

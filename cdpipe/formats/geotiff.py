@@ -5,7 +5,6 @@ reads as zeros. So every pixel of the finished file is compared with what was to
 a fixed order of blocks make the bytes depend on the pixels alone.
 """
 
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; not a RasterioError, and public nowhere
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from cdpipe.formats.workspace import free_space, publish_file
+from cdpipe.formats.workspace import free_space, publish_file, temporary_folder
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
@@ -101,7 +100,7 @@ def write_cog(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str
     Raises:
         IntegrityError: If the file could not be written or does not read back as what ``blocks`` returns.
     """
-    folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    folder = temporary_folder(path)
     shutil.rmtree(folder, ignore_errors=True)
     plain, cog = folder / "plain.tif", folder / "cog.tif"
     try:

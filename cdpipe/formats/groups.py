@@ -4,6 +4,7 @@ Format: https://zarr-specs.readthedocs.io (core 3.0, sharding-indexed) with CF g
 """
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from cdpipe.formats.anywhere import map_files
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.records import GROUP_RECORD, write_record
-from cdpipe.formats.workspace import Kind, Workspace, naming, sweep, sync_folder
+from cdpipe.formats.remembered import Remembered
+from cdpipe.formats.workspace import Kind, Workspace, naming, sweep, sync_folder, write_atomically
 from cdpipe.values.crash import crash_point
 from cdpipe.values.grid import Grid
 from cdpipe.values.windows import CELL, CHUNK, count_tiles
@@ -54,6 +58,9 @@ LABEL_LAYERS = [Layer("label", "uint8", 255), Layer("cells", "uint16", 0, ("vali
 PROBABILITY_LAYERS = [Layer("probability", "float32", float("nan"))]
 CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", "uint8", 255)]
 
+# Groups in object storage that this process has found described; nobody takes descriptions away while a run goes on.
+_MADE: Remembered[ObjectPath, bool] = Remembered(60.0)
+
 
 def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
     """Make a group with its empty arrays, all at once or not at all.
@@ -68,15 +75,15 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
         block: Side of a block in pixels.
         attributes: JSON attributes of the group.
     """
+    if isinstance(path, ObjectPath):
+        _MADE.get(path, lambda: _upload_group(path, layers, grid, block, attributes))
+        return
     if is_described(path, layers, grid):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")  # two machines may have the same process ids
     with naming(path):
-        group = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
-        for layer in layers:
-            _create_array(group, layer, grid, block)
-        _write_coordinates(group, grid)
+        _write_group(partial, layers, grid, block, attributes)
     crash_point("group-unnamed")
     try:
         partial.rename(path)
@@ -87,12 +94,33 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
     sync_folder(path.parent)
 
 
+def _write_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
+    group = zarr.create_group(path, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
+    for layer in layers:
+        _create_array(group, layer, grid, block)
+    _write_coordinates(group, grid)
+
+
+def _upload_group(
+    path: ObjectPath, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]
+) -> bool:
+    """Put a group's descriptions where there is no renaming: all put the same bytes, and the group's own comes last."""
+    if is_described(path, layers, grid):
+        return True
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / path.name
+        _write_group(whole, layers, grid, block, attributes)
+        for file in metadata_files(whole):
+            write_atomically(path / file.relative_to(whole), file.read_bytes())
+    return True
+
+
 def is_described(path: Path, layers: Sequence[Layer], grid: Grid) -> bool:
     """Whether a group is there with the descriptions of all its arrays."""
     straight = grid.transform[1] == grid.transform[3] == 0
     names = [*(layer.name for layer in layers), "spatial_ref", *(("x", "y") if straight else ())]
     files = ["zarr.json", *(f"{name}/zarr.json" for name in names), *(("x/c/0", "y/c/0") if straight else ())]
-    return all((path / name).is_file() for name in files)
+    return all(map_files(lambda file: file.is_file(), [path / name for name in files]))
 
 
 def _put_back(whole: Path, path: Path) -> None:

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.workspace import read_json, write_json
+from cdpipe.formats.anywhere import write_json_alone
+from cdpipe.formats.workspace import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def manifest_path(run_folder: Path) -> Path:
 
 def write_manifest(run_folder: Path, manifest: Manifest) -> None:
     """Write a run's manifest; the same run gives the same bytes."""
-    write_json(manifest_path(run_folder), asdict(manifest))
+    write_json_alone(manifest_path(run_folder), asdict(manifest))
 
 
 def read_manifest(run_folder: Path) -> Manifest | None:

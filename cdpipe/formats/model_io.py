@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.arrays.normalisation import Recipe
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import SEAL, hash_file, read_json, write_atomically, write_sealed
 from cdpipe.models import input_kind
 from cdpipe.values.crash import crash_point
@@ -155,9 +156,17 @@ def load_network(folder: Path, card: ModelCard) -> "nn.Module":
         raise InputError(f"model {folder}: {CARD}: {error}") from None
     check_weights(folder, card)
     try:
-        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+        network.load_state_dict(_load_state(folder / WEIGHTS))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
         raise InputError(f"model {folder}: {WEIGHTS} holds NaN or infinity; train or import it again")
     return network.eval()
+
+
+def _load_state(weights: Path) -> "dict[str, torch.Tensor]":
+    import safetensors.torch
+
+    if isinstance(weights, ObjectPath):
+        return safetensors.torch.load(weights.read_bytes())
+    return safetensors.torch.load_file(weights)

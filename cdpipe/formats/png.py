@@ -20,7 +20,7 @@ def verify_png(dataset: Any, path: Path) -> None:
     """
     if dataset.driver != "PNG":
         return
-    with path.open("rb") as file:
+    with path.open("rb", buffering=STEP) as file:
         file.seek(SIGNATURE)
         kind = b""
         while kind != b"IEND":

@@ -14,6 +14,7 @@ from rasterio.errors import CRSError
 from rasterio.features import rasterize
 
 from cdpipe.formats.crs import Points, canonical_wkt, transform_points
+from cdpipe.formats.gdal_names import local_copy
 from cdpipe.formats.geojson import require_plain_crs
 from cdpipe.formats.roots import require_file
 from cdpipe.values.config import Input
@@ -96,15 +97,16 @@ def _gate(path: Path, settings: Input) -> str:
     for companion in companions(path):
         if companion.is_file():
             require_file(companion, settings, "a part of a shapefile")
+    local = local_copy(path, companions(path))
     suffix = path.suffix.lower()
     beginning = BEGINNINGS.get(suffix)
     if beginning is not None:
-        with path.open("rb") as file:
+        with local.open("rb") as file:
             if file.read(len(beginning)) != beginning:
                 raise InputError(f"{path}: expected a {suffix} file, it does not begin like one")
     else:
-        require_plain_crs(path)
-    return f"{PREFIXES.get(suffix, '')}{path}"
+        require_plain_crs(path, local)
+    return f"{PREFIXES.get(suffix, '')}{local}"
 
 
 def _only_layer(path: Path, source: str) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cdpipe.formats.anywhere import map_files
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import hash_file, read_sealed, write_sealed
 from cdpipe.values.grid import BlockKey
 
@@ -65,18 +67,25 @@ def read_record(path: Path) -> Record | None:
 
 def missing_blocks(folder: Path, keys: Iterable[BlockKey]) -> list[BlockKey]:
     """Those of the blocks that have no record; the folder is listed once."""
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except FileNotFoundError:
+        names = set()
     return [key for key in keys if _name(key) not in names]
 
 
 def all_records(folder: Path) -> Iterator[tuple[Path, Record | None]]:
     """Every record of a folder in the order of names, damaged ones as None."""
-    for path in sorted(folder.glob("*.json")):
-        yield path, read_record(path)
+    paths = sorted(folder.glob("*.json"))
+    yield from zip(paths, map_files(read_record, paths), strict=True)
 
 
 def record_times(folder: Path) -> list[float]:
     """When each record was written, in seconds since the epoch, in any order."""
+    if isinstance(folder, ObjectPath):
+        return [
+            found.modified for path, found in folder.listed() if path.suffix == ".json" and path.name != GROUP_RECORD
+        ]
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:

@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.formats.crs import canonical_wkt, is_possible
 from cdpipe.formats.deflate import verify_deflate
+from cdpipe.formats.gdal_names import error_text, gdal_name, gdal_options
 from cdpipe.formats.png import verify_png
 from cdpipe.formats.roots import require_file
 from cdpipe.formats.tiff_table import verify_block_table
@@ -25,7 +26,6 @@ from cdpipe.values.config import Input
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Window
 
-NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
 MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
@@ -73,7 +73,7 @@ def raster_errors(path: Path) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:  # "See previous exception for details" helps nobody
             cause = cause.__cause__
-        text = " ".join(str(cause).split()).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+        text = error_text(path, cause).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
         raise InputError(f"{path}: not readable as a raster: {text}") from None
 
 
@@ -93,7 +93,7 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
     """
     require_file(path, settings, "a raster file")
     # a damaged JPEG is otherwise filled up with grey, and a warning that nobody sees
-    with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE", **({} if settings.sidecars else NO_SIDECARS)) as gdal:
+    with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE", **gdal_options(path, settings)) as gdal:
         unknown = sorted({*settings.drivers} - gdal.drivers().keys())
         if unknown:
             raise InputError(f"input.drivers: GDAL has no driver {', '.join(unknown)} here")
@@ -197,7 +197,7 @@ def _open_first(path: Path, drivers: Sequence[str]) -> Any:
     errors = []
     for driver in drivers:
         try:
-            return rasterio.open(path, driver=driver, sharing=False)
+            return rasterio.open(gdal_name(path), driver=driver, sharing=False)
         except RasterioError as error:
             errors.append(error)
     telling = [error for error in errors if "not recognized" not in str(error)]

@@ -6,9 +6,11 @@ chunk that is missing is an error, never the fill value.
 Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed (index at the end).
 """
 
+import math
 import os
 import struct
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -27,6 +29,10 @@ MISSING = 2**64 - 1  # offset and length in the index of a chunk that is not the
 BLOSC_HEADER = 16  # bytes
 HEADER = struct.Struct("<4xIII")  # of blosc: bytes as they were, bytes of a block, bytes as they are stored
 UINT32 = struct.Struct("<I")
+
+Index = list[list[list[int]]]  # offset and length of each chunk, by row and column
+Place = tuple[int, int]  # offset and length
+Part = tuple[Any, ...]  # slices
 
 numcodecs.blosc.use_threads = False  # every call in its own thread; blosc's global pool is safe in one only
 
@@ -61,23 +67,33 @@ def read_object(file: str, like: Description, window: Window, out: NDArray[Any])
         FileNotFoundError: If there is no such object.
         ValueError: If it is not what was written.
     """
-    height, width = like.chunk
     with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (a Path costs more than reading the index)
         descriptor = stream.fileno()
         index, end = _read_index(descriptor, os.fstat(descriptor).st_size, like)
-        across = [
-            (col, *_overlap(col * width, width, window.col, window.stop_col))
-            for col in range(window.col // width, (window.stop_col - 1) // width + 1)
-        ]
-        for row in range(window.row // height, (window.stop_row - 1) // height + 1):
-            to_rows, of_rows = _overlap(row * height, height, window.row, window.stop_row)
-            for col, to_cols, of_cols in across:
-                offset, length = index[row][col]
-                if offset == length == MISSING:
-                    raise ValueError(f"chunk {row},{col} is missing")
-                if offset + length > end or length < BLOSC_HEADER + SUM:
-                    raise ValueError(f"chunk {row},{col} lies at {offset} to {offset + length} of {end}")
-                out[..., to_rows, to_cols] = _read_chunk(descriptor, offset, length, like)[..., of_rows, of_cols]
+        for (offset, length), target, part in wanted_chunks(index, end, like, window):
+            out[target] = _read_chunk(descriptor, offset, length, like)[part]
+
+
+def wanted_chunks(index: Index, end: int, like: Description, window: Window) -> Iterator[tuple[Place, Part, Part]]:
+    """The chunks that a window touches: where each lies, what of the window it fills, and with what of itself.
+
+    Raises:
+        ValueError: If the index does not say where one lies.
+    """
+    height, width = like.chunk
+    across = [
+        (col, *_overlap(col * width, width, window.col, window.stop_col))
+        for col in range(window.col // width, (window.stop_col - 1) // width + 1)
+    ]
+    for row in range(window.row // height, (window.stop_row - 1) // height + 1):
+        to_rows, of_rows = _overlap(row * height, height, window.row, window.stop_row)
+        for col, to_cols, of_cols in across:
+            offset, length = index[row][col]
+            if offset == length == MISSING:
+                raise ValueError(f"chunk {row},{col} is missing")
+            if offset + length > end or length < BLOSC_HEADER + SUM:
+                raise ValueError(f"chunk {row},{col} lies at {offset} to {offset + length} of {end}")
+            yield (offset, length), (..., to_rows, to_cols), (..., of_rows, of_cols)
 
 
 def _overlap(chunk: int, length: int, start: int, stop: int) -> tuple[slice, slice]:
@@ -86,14 +102,32 @@ def _overlap(chunk: int, length: int, start: int, stop: int) -> tuple[slice, sli
     return slice(first - start, last - start), slice(first - chunk, last - chunk)
 
 
-def _read_index(file: int, size: int, like: Description) -> tuple[list[list[list[int]]], int]:
-    """Offset and length of each chunk by row and column, and where the chunks end."""
+def _read_index(file: int, size: int, like: Description) -> tuple[Index, int]:
+    length = index_bytes(like)
+    return parse_index(os.pread(file, length, size - length) if 0 < length <= size else b"", size, like)
+
+
+def index_bytes(like: Description) -> int:
+    """Length of the index at an object's end, with its checksum; 0 where an object is one chunk."""
+    return math.prod(like.chunks) * 16 + SUM if like.sharded else 0
+
+
+def parse_index(data: bytes, size: int, like: Description) -> tuple[Index, int]:
+    """Offset and length of each chunk by row and column, and where the chunks end.
+
+    Args:
+        data: The index, as it is stored.
+        size: Bytes of the whole object.
+        like: The array's description.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
     if not like.sharded:
         return [[[0, size]]], size
     rows, cols = like.chunks
     length = rows * cols * 16
     end = size - length - SUM
-    data = os.pread(file, length + SUM, end) if end >= 0 else b""
     if len(data) != length + SUM or google_crc32c.value(data[:length]) != int.from_bytes(data[length:], "little"):
         raise ValueError("the checksum of its index does not match")
     entries: list[list[list[int]]] = np.frombuffer(data, "<u8", rows * cols * 2).reshape(rows, cols, 2).tolist()
@@ -101,13 +135,27 @@ def _read_index(file: int, size: int, like: Description) -> tuple[list[list[list
 
 
 def _read_chunk(file: int, offset: int, length: int, like: Description) -> NDArray[Any]:
-    """A chunk's values, in memory that the thread's next chunk is read into."""
-    size = like.chunk_bytes
-    _SCRATCH.grow(length, size)
-    stored, values = _SCRATCH.stored[:length].data, _SCRATCH.values[:size]
+    _SCRATCH.grow(length, like.chunk_bytes)
+    stored = _SCRATCH.stored[:length].data
     if os.preadv(file, [stored], offset) != length:
         raise ValueError("it ends too early")
-    data = _SCRATCH.stored[: length - SUM]
+    return decode_chunk(stored, like)
+
+
+def decode_chunk(stored: bytes | memoryview, like: Description) -> NDArray[Any]:
+    """A chunk's values, in memory that the thread's next chunk is decoded into.
+
+    Args:
+        stored: The chunk with its checksum, as it is stored.
+        like: The array's description.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    length, size = len(stored), like.chunk_bytes
+    _SCRATCH.grow(0, size)
+    values = _SCRATCH.values[:size]
+    data = np.frombuffer(stored, np.uint8, length - SUM)
     if google_crc32c.value(data) != UINT32.unpack_from(stored, length - SUM)[0]:
         raise ValueError("the checksum of a chunk does not match")
     # what the chunk says of itself, before it is believed: its length as it was and as it is stored

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.array_description import Description, parse_description
+from cdpipe.formats.object_path import ObjectPath
+from cdpipe.formats.object_shards import block_index, read_remote_object
+from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.shards import encode_object, read_object
 from cdpipe.formats.workspace import write_atomically
 from cdpipe.values.crash import crash_point
@@ -21,6 +24,8 @@ from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Window
 from cdpipe.values.spent import counted
 from cdpipe.values.windows import CELL, count_tiles
+
+_DESCRIPTIONS: Remembered[ObjectPath, bytes] = Remembered(60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,19 @@ class StoredArray:
 def open_layer(group: Path, name: str) -> StoredArray:
     """Open one array of a group; its description is read each time, so that none is used that is gone or was replaced.
 
+    In object storage, where each time costs, what was read in the last minute holds.
+
     Raises:
         IntegrityError: If its description is missing, damaged, or declares what cdpipe never writes.
     """
     folder = group / name
     try:
+        if isinstance(folder, ObjectPath):
+            return StoredArray(folder, parse_description(_DESCRIPTIONS.get(folder, (folder / "zarr.json").read_bytes)))
         with open(f"{folder}/zarr.json", "rb", buffering=0) as stream:  # noqa: PTH123 (quick: this runs for every window)
             return StoredArray(folder, parse_description(stream.read()))
+    except ConnectionError:
+        raise
     except Exception as error:  # noqa: BLE001 (JSON that is not our own raises all sorts of things)
         odd = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     raise IntegrityError(
@@ -72,7 +83,7 @@ def read_window(array: StoredArray, window: Window) -> NDArray[Any]:
     if window.stop_row > like.side[0] or window.stop_col > like.side[1]:
         raise _damaged(array, window, f"the array's shape is {array.shape}")
     # a shape that was tampered with is found out by its first missing object, before memory is given to it
-    gone = next((file for _, file in _objects(array, window) if not _is_there(file)), None)
+    gone = next((file for _, file in _objects(array, window) if not _is_there(array, file)), None)
     if gone is not None:
         raise _damaged(array, window, f"no {gone}")
     values = np.empty((*like.lead, *window.shape), like.dtype)
@@ -82,7 +93,12 @@ def read_window(array: StoredArray, window: Window) -> NDArray[Any]:
             continue
         part = Window(common.row - block.row, common.col - block.col, *common.shape)
         try:
-            read_object(file, like, part, values[..., *common.slices_in(window)])
+            if isinstance(array.folder, ObjectPath):
+                read_remote_object(ObjectPath(file), like, part, values[..., *common.slices_in(window)])
+            else:
+                read_object(file, like, part, values[..., *common.slices_in(window)])
+        except ConnectionError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             raise _damaged(array, window, f"{file}: {error}") from None
     return values
@@ -113,11 +129,17 @@ def _object(array: StoredArray, row: int, col: int) -> str:
     return f"{array.folder}/c/{'0/' if array.like.lead else ''}{row}/{col}"
 
 
-def _is_there(file: str) -> bool:
+def _is_there(array: StoredArray, file: str) -> bool:
     try:
+        if isinstance(array.folder, ObjectPath):
+            return block_index(ObjectPath(file), array.like)[1] > 0
         return os.stat(file).st_size > 0  # noqa: PTH116 (as above)
+    except ConnectionError:
+        raise
     except OSError:
         return False
+    except ValueError:  # a damaged index, as reading tells
+        return True
 
 
 def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> Path:
@@ -146,7 +168,7 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
             f"{group}/{name}: expected the whole block {whole} as {shape} {like.dtype}, got {window} as "
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
-    file = Path(_object(array, row, col))
+    file = type(array.folder)(_object(array, row, col))
     encoded = encode_object(like, values)
     write_atomically(file, *encoded)
     counted("bytes_written", sum(map(len, encoded)))

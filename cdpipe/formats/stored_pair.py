@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.arrays.statistics import Moments
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.workspace import Workspace
@@ -128,7 +129,9 @@ def read_scene(
         See :func:`cdpipe.arrays.normalisation.model_input`.
     """
     scene = np.empty((count_channels(scalings), *window.shape), np.float32)
-    for strip in strips_in(window, CHUNK):
+    # requests cost more than the cache's misses, so what is far away is read at once
+    height = pair.grid.height if isinstance(workspace.root, ObjectPath) else CHUNK
+    for strip in strips_in(window, height):
         rows, _ = strip.slices_in(window)
         model_input(read_dates(workspace, pair, strip), observed[rows], scalings, scene[:, rows])
     return scene

@@ -81,7 +81,8 @@ def _by_column(columns: list[str], cells: list[str]) -> dict[str, str]:
 
 
 def _read_parquet(path: Path) -> list[Line]:
-    table = pq.ParquetFile(path).read()
+    with path.open("rb") as file:
+        table = pq.ParquetFile(file).read()
     columns = [column.to_pylist() for column in table.columns]
     rows = [[_as_text(value) for value in row] for row in zip(*columns, strict=True)]
     return [("header", table.column_names), *((f"row {number}", row) for number, row in enumerate(rows, 1))]

@@ -7,7 +7,6 @@ one batch after the other.
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from pyproj import CRS
 
+from cdpipe.formats.anywhere import file_on_disk
 from cdpipe.formats.ground import WGS84, cut_at_antimeridian, transform_xy, without_leaps
-from cdpipe.formats.workspace import free_space, publish_file
+from cdpipe.formats.workspace import free_space, publish_file, temporary_folder
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 
@@ -55,7 +55,7 @@ def write_features(
     Raises:
         IntegrityError: If it cannot be written, or does not read back as what was to be written.
     """
-    folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    folder = temporary_folder(path)
     shutil.rmtree(folder, ignore_errors=True)
     temporary = folder / path.name
     written = _Digest()
@@ -84,6 +84,11 @@ def write_features(
 
 def read_features(path: Path) -> Iterator[pa.RecordBatch]:
     """Features of a layer that :func:`write_features` wrote, batch by batch, in the order and columns written."""
+    with file_on_disk(path) as file:
+        yield from _read_features(file)
+
+
+def _read_features(path: Path) -> Iterator[pa.RecordBatch]:
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(_READ_BATCH)

@@ -8,14 +8,19 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cdpipe.formats.object_lock import leased
+from cdpipe.formats.object_path import ObjectPath
+from cdpipe.formats.remembered import forget_everything
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import ConfigError, LockedError
 
+LOCK = ".lock"
 SEAL = "sha256_of_the_rest"
 
 Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers", "catalogs"]
@@ -69,6 +74,11 @@ def write_atomically(path: Path, *data: bytes) -> None:
     Raises:
         OSError: If it cannot be written; the path is named.
     """
+    if isinstance(path, ObjectPath):
+        crash_point("file-unnamed")
+        path.write_bytes(b"".join(data))
+        crash_point("file-named")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with naming(path), partial.open("wb") as stream:
@@ -94,8 +104,12 @@ def naming(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, the same bytes for the same value; NaN becomes null."""
-    text = json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON file's content, the same bytes for the same value; NaN becomes null."""
+    return (json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
@@ -126,6 +140,8 @@ def read_json(path: Path) -> Any:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed run left half-written beneath a folder; only for the holder of the workspace's lock."""
+    if isinstance(folder, ObjectPath):  # where nothing is ever half-written
+        return
     for path in list(folder.rglob("*.partial")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -144,8 +160,18 @@ def sync_folder(folder: Path) -> None:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file in hexadecimal digits, read in pieces."""
+    if isinstance(path, ObjectPath):
+        return path.sha256()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def temporary_folder(path: Path, suffix: str = "partial") -> Path:
+    """Where a file is made: beside its place, from where it can be renamed, or on this machine's disk for an upload."""
+    if isinstance(path, ObjectPath):
+        name = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"cdpipe-{name}.{os.getpid()}.{suffix}"
+    return path.with_name(f"{path.name}.{os.getpid()}.{suffix}")
 
 
 def publish_file(temporary: Path, path: Path, point: str) -> str:
@@ -154,6 +180,9 @@ def publish_file(temporary: Path, path: Path, point: str) -> str:
         os.fsync(stream.fileno())
     digest = hash_file(temporary)
     crash_point(point)
+    if isinstance(path, ObjectPath):
+        path.upload(temporary)
+        return digest
     temporary.replace(path)
     sync_folder(path.parent)
     return digest
@@ -161,6 +190,7 @@ def publish_file(temporary: Path, path: Path, point: str) -> str:
 
 def free_space(path: Path) -> str:
     """A sentence about the disk: GDAL's own messages rarely say that it is full."""
+    path = temporary_folder(path)
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     free_mb = shutil.disk_usage(existing).free / 1e6
     return f"{free_mb:,.0f} MB are free in {existing}: make room if that is too little, and run again."
@@ -169,6 +199,8 @@ def free_space(path: Path) -> str:
 @contextlib.contextmanager
 def locked(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
     """Hold the workspace for writing; the system lets go of the lock when the process ends, however it ends.
+
+    In object storage it must be renewed: :mod:`cdpipe.formats.object_lock`.
 
     Args:
         workspace: The workspace.
@@ -179,9 +211,14 @@ def locked(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
         LockedError: If another process holds it.
     """
     refuse_job_copy(workspace.root)
+    if isinstance(workspace.root, ObjectPath):
+        forget_everything()  # that an earlier run was told
+        with leased(workspace.root / LOCK, wait=wait):
+            yield
+        return
     try:
         workspace.root.mkdir(parents=True, exist_ok=True)
-        stream = (workspace.root / ".lock").open("a")
+        stream = (workspace.root / LOCK).open("a")
     except OSError as error:
         raise ConfigError(f"workspace {workspace.root}: expected a folder that can be written: {error}") from None
     with stream:

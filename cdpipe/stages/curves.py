@@ -1,12 +1,15 @@
 """Training curves for TensorBoard: ``tensorboard --logdir <workspace>/tensorboard``."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.stages.train_job import TrainJob
 
 
@@ -24,7 +27,19 @@ def add_epoch(folder: Path, metrics: Mapping[str, Any]) -> None:
             process that was killed before they counted, is left out by TensorBoard.
     """
     epoch = metrics["epoch"]
-    with SummaryWriter(str(folder), purge_step=epoch, filename_suffix=f".{epoch:05d}") as writer:
+    with _on_disk(folder) as place, SummaryWriter(place, purge_step=epoch, filename_suffix=f".{epoch:05d}") as writer:
         for name, value in metrics.items():
             if name != "epoch" and isinstance(value, Real):
                 writer.add_scalar(name, float(value), epoch)
+
+
+@contextmanager
+def _on_disk(folder: Path) -> Iterator[str]:
+    """A folder that TensorBoard's writer can write to; what it wrote goes to object storage afterwards."""
+    if not isinstance(folder, ObjectPath):
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield place
+        for file in Path(place).iterdir():
+            (folder / file.name).upload(file)

@@ -1,7 +1,6 @@
 """One block of a pair and its label from the source rasters into the store, with exact statistics."""
 
 import contextlib
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
+from cdpipe.formats.anywhere import remove_tree
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
@@ -210,7 +210,7 @@ def discard_pair(job: IngestJob) -> None:
             continue
         # records first: without them, blocks that are left over count for nothing
         for folder in (workspace.records(kind, pair_id, key), workspace.group(kind, pair_id, key)):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             sweep(folder.parent)
             with contextlib.suppress(OSError):  # other results of the pair
                 folder.parent.rmdir()

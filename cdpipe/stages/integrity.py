@@ -6,6 +6,7 @@ from typing import Any
 from cdpipe.formats.groups import metadata_files
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import CARD, WEIGHTS
+from cdpipe.formats.object_path import locate
 from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
 from cdpipe.formats.store import open_layer
 from cdpipe.formats.workspace import hash_file, read_sealed
@@ -71,7 +72,7 @@ def check_model(root: Path, card: Path) -> list[str]:
 def check_manifest(root: Path, manifest: Manifest) -> list[str]:
     """Names of what a manifest lists and what is not there or, for products, is not what was published."""
     groups = [root / "records" / group / GROUP_RECORD for group in listed_groups(manifest)]
-    models = [root / str(model["folder"]) / CARD for model in manifest.models]
+    models = [locate(str(model["folder"]), root) / CARD for model in manifest.models]
     unrecorded = [path for path in groups if not path.is_file()]
     gone = [name for path in unrecorded for name in (str(path.relative_to(root)), *_missing_records(root, path.parent))]
     gone += [str(path) for path in models if not path.is_file()]

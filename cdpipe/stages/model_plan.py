@@ -3,12 +3,12 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cdpipe.arrays.normalisation import RGB
+from cdpipe.formats.anywhere import remove_tree
 from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.stored_pair import LabelledPair
@@ -176,7 +176,8 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
 
     folder = job.workspace.model(job.name, job.key)
     history = json.loads((checkpoint / HISTORY).read_text())
-    state = torch.load(checkpoint / BEST, map_location="cpu", weights_only=True)
+    with (checkpoint / BEST).open("rb") as file:
+        state = torch.load(file, map_location="cpu", weights_only=True)
     best = history[best_epoch(history)]
     write_atomically(folder / "history.csv", _csv(history))
     card = ModelCard(
@@ -202,7 +203,7 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
 def sweep_training(job: TrainJob) -> None:
     """Remove what only the training of a finished model needed."""
     folder = job.workspace.model(job.name, job.key)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    remove_tree(folder / "checkpoints")
     (folder / "progress.json").unlink(missing_ok=True)
 
 

@@ -225,5 +225,5 @@ def _utc(date: str) -> str:
 
 def _relative(file: Path, beside: Path) -> str:
     """A link from one file to another."""
-    link = Path(os.path.relpath(file, beside.parent)).as_posix()
+    link = Path(os.path.relpath(str(file), str(beside.parent))).as_posix()
     return link if link.startswith(".") else f"./{link}"

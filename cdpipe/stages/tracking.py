@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
+from cdpipe.formats.anywhere import on_disk
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.values.errors import CdpipeError
@@ -55,7 +56,8 @@ def _log(client: MlflowClient, experiment: str, job: TrainJob, card: ModelCard) 
             client.log_batch(run, metrics=[Metric(name, float(value), now, epoch) for name, value in row.items()])
     best = [Metric(f"best_{name}", float(card.metrics[name]), now, 0) for name in ("epoch", "val_iou", "val_f1")]
     client.log_batch(run, metrics=best)
-    client.log_artifacts(run, str(folder), "model")
+    with on_disk(folder) as place:
+        client.log_artifacts(run, str(place), "model")
     client.set_terminated(run)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cdpipe.formats.qgis import objects_style
 from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import SUFFIXES, write_features
-from cdpipe.formats.workspace import write_atomically
+from cdpipe.formats.workspace import temporary_folder, write_atomically
 from cdpipe.stages.change_features import SCHEMA, ChangeScene, change_features
 from cdpipe.values.crash import crash_point
 from cdpipe.values.keys import content_key
@@ -80,7 +80,7 @@ def write_vectors(job: VectorJob) -> None:
     """
     scene, path = job.scene, job.path
     withdraw_records(job.record, scene.workspace.root, remove_other_formats(path))
-    spill = path.with_name(f"{path.name}.objects.partial")
+    spill = temporary_folder(path, "objects.partial")
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir(parents=True)
     try:

@@ -91,3 +91,8 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def free_text(count: int | None) -> str:
+    """The end of a line about what is written: how much is free, if there is any limit."""
+    return "" if count is None else f"; {size(count)} free"

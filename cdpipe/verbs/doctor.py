@@ -15,6 +15,7 @@ from rich.table import Table
 from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.formats.config_file import load_config
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.values.config import Config, Resources
 from cdpipe.values.errors import EXIT_DONE
 from cdpipe.verbs.console import make_console, size
@@ -114,12 +115,22 @@ def advise(machine: Machine, config: Config | None) -> list[str]:
 
 
 def _advise_workspace(workspace: Path) -> list[str]:
+    if isinstance(workspace, ObjectPath):
+        return [f"workspace {workspace}: {_access(workspace)}"]
     there = next(folder for folder in (workspace, *workspace.parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     found = [f"workspace {workspace}: {size(free)} free; cdpipe predict --dry-run says how much a run writes"]
     if not os.access(there, os.W_OK):
         found.append(f"workspace {workspace}: {there} cannot be written by this user")
     return found
+
+
+def _access(workspace: ObjectPath) -> str:
+    try:
+        found = workspace.is_dir()
+    except OSError as error:
+        return str(error)
+    return "in object storage, " + ("where something lies already" if found else "where nothing lies yet")
 
 
 def _size(count: int | None) -> str:

@@ -1,10 +1,10 @@
 """``cdpipe ingest``: the catalog's rasters and labels into the store."""
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from cdpipe.formats.anywhere import free_bytes
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.scenes import describe_raster
@@ -17,7 +17,7 @@ from cdpipe.stages.pair_plan import plan_pairs, source_files
 from cdpipe.values.errors import InputError
 from cdpipe.values.spent import add
 from cdpipe.values.windows import block_keys
-from cdpipe.verbs.console import duration, progress, size
+from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.coregister import coregister_pairs
 from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged, rounded
 
@@ -137,15 +137,8 @@ def _show_plan(session: Session, pairs: list[Pair]) -> None:
             2 if pair.label else 1
         )
         bytes_out += before.grid.height * before.grid.width * depth
-    free = shutil.disk_usage(_existing(session)).free
+    free = free_bytes(session.workspace.root)
     rate = last_rate(session, "ingest", "blocks")
     session.say(f"ingest: {len(pairs)} pair(s), {blocks} block(s) of {session.config.align.block} pixels")
-    session.say(f"  reads {size(bytes_in)}, writes at most {size(bytes_out)} before compression; {size(free)} free")
+    session.say(f"  reads {size(bytes_in)}, writes at most {size(bytes_out)} before compression{free_text(free)}")
     session.say(f"  time: {duration(blocks / rate)} at the last measured rate" if rate else "  time: not measured yet")
-
-
-def _existing(session: Session) -> str:
-    folder = session.workspace.root
-    while not folder.exists():
-        folder = folder.parent
-    return str(folder)

@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cdpipe {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     init = verbs.add_parser("init", help="write a commented configuration and an empty catalog")
-    init.add_argument("folder", type=Path, nargs="?", default=Path())
+    init.add_argument("folder", type=_local, nargs="?", default=Path())
     _add_catalog(verbs.add_parser("catalog", help="build the catalog from folders of a known layout", epilog=EPILOG))
     check = verbs.add_parser("check", help="open everything the catalog names and list every problem")
     _add_config(check)
@@ -49,17 +49,21 @@ def make_parser() -> argparse.ArgumentParser:
     show = verbs.add_parser("config", help="print a whole configuration: of a file, a preset, or the original's JSON")
     _add_config(show, optional=True)
     show.add_argument("--preset", metavar="NAME", help="a named recipe; without any argument they are listed")
-    show.add_argument("--from", dest="source", type=Path, metavar="JSON", help="configuration of the original program")
+    show.add_argument(
+        "--from", dest="source", type=_local, metavar="JSON", help="configuration of the original program"
+    )
     _add_import(verbs.add_parser("import-weights", help="weights that others trained, as a model folder"))
     doctor = verbs.add_parser("doctor", help="what this machine or cluster has, and what that means for a run")
     _add_config(doctor, optional=True)
     doctor.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
     compare = verbs.add_parser("compare", help="where two runs differ, by how much, and maps of it", epilog=EPILOG)
     for name in ("run_a", "run_b"):
-        compare.add_argument(name, type=Path, metavar=name.upper(), help="folder of a run, such as work/runs/NAME")
-    compare.add_argument("--out", type=Path, help="folder to write to (default: compare/ in RUN_A)")
+        compare.add_argument(name, type=_anywhere, metavar=name.upper(), help="folder of a run, such as work/runs/NAME")
+    compare.add_argument("--out", type=_anywhere, help="folder to write to (default: compare/ in RUN_A)")
     demo = verbs.add_parser("demo", help="make sample scenes and run the whole pipeline on them")
-    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for scenes and results (default: ./demo)")
+    demo.add_argument(
+        "--out", type=_local, default=Path("demo"), help="folder for scenes and results (default: ./demo)"
+    )
     demo.add_argument("--scenes", action="store_true", help="make only the scenes, and a configuration for them")
     demo.add_argument("-v", "--verbose", action="store_true", help="show Ray's own messages")
     return parser
@@ -69,10 +73,10 @@ def _add_catalog(parser: argparse.ArgumentParser) -> None:
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
     for layout, text in LAYOUTS.items():
         one = layouts.add_parser(layout, help=text, description=text)
-        one.add_argument("folder", type=Path, metavar="DIR", help="where the files are")
+        one.add_argument("folder", type=_local, metavar="DIR", help="where the files are")
         if layout == "original":
             one.add_argument(
-                "--match", type=Path, metavar="TABLE", help="which images show one place: .xls, .xlsx, .csv"
+                "--match", type=_local, metavar="TABLE", help="which images show one place: .xls, .xlsx, .csv"
             )
             one.add_argument(
                 "--columns", metavar="BEFORE,AFTER", help="the table's columns (default: found by content)"
@@ -81,13 +85,15 @@ def _add_catalog(parser: argparse.ArgumentParser) -> None:
             one.add_argument("--before", required=True, help="first date, relative to DIR, such as A/{id}.tif")
             one.add_argument("--after", required=True, help="second date")
             one.add_argument("--label", help="label, where there is one")
-        one.add_argument("--out", type=Path, default=Path("pairs.csv"), help="catalog to write (default: %(default)s)")
+        one.add_argument(
+            "--out", type=_local, default=Path("pairs.csv"), help="catalog to write (default: %(default)s)"
+        )
         one.add_argument("--force", action="store_true", help="overwrite the catalog")
-        one.add_argument("--config", type=Path, metavar="FILE", help="also write a configuration to start with")
+        one.add_argument("--config", type=_local, metavar="FILE", help="also write a configuration to start with")
 
 
 def _add_config(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    parser.add_argument("config", type=Path, nargs="?" if optional else None, help="configuration (YAML)")
+    parser.add_argument("config", type=_local, nargs="?" if optional else None, help="configuration (YAML)")
     parser.add_argument(
         "--set",
         action="append",
@@ -98,9 +104,9 @@ def _add_config(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="a state dict (.pth, .pt, .safetensors), alone or under state_dict")
+    parser.add_argument("file", type=_local, help="a state dict (.pth, .pt, .safetensors), alone or under state_dict")
     parser.add_argument("--model", required=True, help="architecture, such as siamese_dpn92 or unetplusplus")
-    parser.add_argument("--out", type=Path, required=True, help="model folder to write; its name is the model's")
+    parser.add_argument("--out", type=_local, required=True, help="model folder to write; its name is the model's")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="the network's options, as encoder=resnet34"
     )
@@ -120,7 +126,9 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
         "--buffer", type=float, default=0.0, metavar="METRES", help="a stratum of its own this far around change"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random draw (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="GeoPackage to write (default: area/sample.gpkg in the run's folder)")
+    parser.add_argument(
+        "--out", type=_local, help="GeoPackage to write (default: area/sample.gpkg in the run's folder)"
+    )
 
 
 def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -134,13 +142,18 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--keep-going", action="store_true", help="leave out pairs that the check finds unusable")
     if verb == "evaluate":
         parser.add_argument(
-            "--submission", type=Path, action="append", help="table Id,mask to judge and compare too; may be repeated"
+            "--submission",
+            type=_anywhere,
+            action="append",
+            help="table Id,mask to judge and compare too; may be repeated",
         )
     if verb == "submission":
         direction = parser.add_mutually_exclusive_group()
-        direction.add_argument("--template", type=Path, help="sample submission whose ids and order to keep")
-        direction.add_argument("--rasters", type=Path, metavar="FILE", help="submission to write as GeoTIFFs")
-        parser.add_argument("--out", type=Path, help="file to write, with --rasters a folder (default: in the run's)")
+        direction.add_argument("--template", type=_anywhere, help="sample submission whose ids and order to keep")
+        direction.add_argument("--rasters", type=_anywhere, metavar="FILE", help="submission to write as GeoTIFFs")
+        parser.add_argument(
+            "--out", type=_anywhere, help="file to write, with --rasters a folder (default: in the run's)"
+        )
     if verb == "threshold":
         aim = parser.add_mutually_exclusive_group()
         aim.add_argument("--precision", type=float, metavar="SHARE", help="at least this much (default: the best F1)")
@@ -148,15 +161,34 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
     if verb == "sample":
         _add_sample(parser)
     if verb == "area":
-        parser.add_argument("sample", type=Path, metavar="SAMPLE.gpkg", help="the labelled points")
+        parser.add_argument("sample", type=_local, metavar="SAMPLE.gpkg", help="the labelled points")
     if verb == "review":
-        parser.add_argument("review", type=Path, metavar="FILE", help="review.geojson, as the report saved it")
-        parser.add_argument("--out", type=Path, help="folder for labels and catalog (default: in the run's)")
+        parser.add_argument("review", type=_local, metavar="FILE", help="review.geojson, as the report saved it")
+        parser.add_argument("--out", type=_local, help="folder for labels and catalog (default: in the run's)")
     if verb == "predict":
         parser.add_argument("--split", action="append", choices=("train", "val", "test"), help="only pairs of a split")
         parser.add_argument("--pair", action="append", metavar="ID", help="only this pair; may be repeated")
-        parser.add_argument("--before", type=Path, help="first date (instead of a configuration)")
-        parser.add_argument("--after", type=Path, help="second date")
-        parser.add_argument("--model", type=Path, action="append", help="model folder; several make an ensemble")
-        parser.add_argument("--out", type=Path, help="folder for the results")
+        parser.add_argument("--before", type=_anywhere, help="first date (instead of a configuration)")
+        parser.add_argument("--after", type=_anywhere, help="second date")
+        parser.add_argument("--model", type=_anywhere, action="append", help="model folder; several make an ensemble")
+        parser.add_argument("--out", type=_local, help="folder for the results")
         parser.add_argument("--bands", default="red=1,green=2,blue=3", help="what the bands are (default: %(default)s)")
+
+
+def _anywhere(text: str) -> Path:
+    """A path of this machine or in object storage."""
+    from cdpipe.formats.object_path import locate
+    from cdpipe.values.errors import ConfigError
+
+    try:
+        return locate(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _local(text: str) -> Path:
+    """A path of this machine; an address would make a folder of that name."""
+    path = _anywhere(text)
+    if type(path) is not type(Path()):
+        raise argparse.ArgumentTypeError(f"{path}: expected a file or folder of this machine here")
+    return path

@@ -1,8 +1,8 @@
 """``cdpipe predict``: models over all pairs, the ensemble, change, and every pair's products as they are done."""
 
-import shutil
 from collections.abc import Mapping
 
+from cdpipe.formats.anywhere import free_bytes
 from cdpipe.formats.attempts import forget_attempts
 from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from cdpipe.formats.workspace import sweep
@@ -22,7 +22,7 @@ from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.values.spent import add
-from cdpipe.verbs.console import duration, progress, size
+from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import (
     Plan,
@@ -179,6 +179,6 @@ def _show_plan(session: Session, planned: Planned, sources: list[ModelSource], m
     session.say(
         f"  missing: {len(work)} block(s), {patches} patch(es), test-time augmentation {session.config.predict.tta}"
     )
-    free = shutil.disk_usage(session.workspace.root).free
-    session.say(f"  writes at most {size(pixels * (4 * len(members) + 5) * 2)} before compression; {size(free)} free")
+    free = free_text(free_bytes(session.workspace.root))
+    session.say(f"  writes at most {size(pixels * (4 * len(members) + 5) * 2)} before compression{free}")
     session.say(f"  time: {duration(patches / rate)} at the last measured rate" if rate else "  time: not measured yet")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.layouts.table_out import relative
+from cdpipe.formats.object_path import locate
 from cdpipe.formats.review import Verdict, read_review
 from cdpipe.formats.table import SURPLUS, read_table
 from cdpipe.formats.workspace import write_atomically
@@ -90,7 +91,7 @@ def _write_catalog(session: Session, folder: Path, pairs: Mapping[str, RunPair],
     writer.writeheader()
     for _, cells in rows:
         row = {name: cell for name, cell in cells.items() if name != SURPLUS}
-        row |= {name: relative(base / row[name], folder) for name in PATHS if row.get(name)}
+        row |= {name: relative(locate(row[name], base), folder) for name in PATHS if row.get(name)}
         pair_id = row["pair_id"]
         pair = pairs.get(pair_id)
         row["split"] = row.get("split") or (pair.split if pair else None) or ""

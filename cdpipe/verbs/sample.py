@@ -1,16 +1,16 @@
 """``cdpipe sample``: points of a run, drawn at random from its strata, for somebody to label."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cdpipe.arrays.area import allocate, points_needed
 from cdpipe.distributed.tasks import map_pairs
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.sample_file import place_points, write_sample
 from cdpipe.stages.area_sample import STRATA, Population, draw_pixels, measure_strata, share_out
-from cdpipe.values.errors import InputError
+from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.run_pairs import finished_run, run_pairs
 from cdpipe.verbs.session import Session
@@ -24,11 +24,14 @@ def run(session: Session) -> None:
     """Draw a sample and write it.
 
     Raises:
+        ConfigError: If the sample would lie in object storage.
         InputError: If there is no finished run, nothing of it was observed, or the sample exists already.
     """
     request = session.request
     populations = find_populations(session, request.buffer)
-    path = Path(request.out or session.run_folder / "area" / "sample.gpkg")
+    path = request.out or session.run_folder / "area" / "sample.gpkg"
+    if isinstance(path, ObjectPath):
+        raise ConfigError(f"sample: the run lies in object storage, {path}; give --out FILE.gpkg on this machine")
     if session.dry_run:
         session.say(f"sample: {len(populations)} pair(s), points to {path}")
         return

@@ -13,8 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from cdpipe import __version__
+from cdpipe.formats.anywhere import append_text
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.corrections import known_corrections
+from cdpipe.formats.object_stores import take_requests
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace, read_json, write_json
@@ -109,9 +111,7 @@ class Session:
 
     def log_error(self, text: str, details: str) -> None:
         """Add to the run's ``errors.log``."""
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        with (self.run_folder / "errors.log").open("a", encoding="utf-8") as stream:
-            stream.write(f"{text}\n{details}\n")
+        append_text(self.run_folder / "errors.log", f"{text}\n{details}\n")
 
     def write_failures(self) -> None:
         """Write down which pairs failed, for ``--failed`` and later stages."""
@@ -193,11 +193,13 @@ def logged(session: Session, stage: str, facts: Mapping[str, Any]) -> Iterator[d
         A mapping to add figures to.
     """
     begun, figures = time.monotonic(), dict(facts)
+    take_requests()  # those of an earlier stage
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
         yield figures
     finally:
         path = session.run_folder / "log.json"
+        figures |= _bill(take_requests(), figures.get("blocks"))
         entries = read_json(path) or []
         entry = {"stage": stage, "started": started, "seconds": round(time.monotonic() - begun, 1), **figures}
         write_json(path, [*entries, {**entry, "failed": dict(session.failures), "versions": versions()}])
@@ -208,6 +210,14 @@ def rounded(spent: Mapping[str, float]) -> dict[str, float]:
     return {
         name: round(number, 2) if name.endswith("_seconds") else round(number) for name, number in sorted(spent.items())
     }
+
+
+def _bill(requests: Mapping[str, int], blocks: Any) -> dict[str, Any]:
+    """Requests to object storage of a stage, and for each of its blocks; nothing where there were none."""
+    if not requests:
+        return {}
+    each = {kind: round(number / blocks, 1) for kind, number in requests.items()} if blocks else {}
+    return {"requests": dict(requests)} | ({"requests_per_block": each} if each else {})
 
 
 def versions() -> dict[str, str]:

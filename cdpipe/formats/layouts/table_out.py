@@ -9,6 +9,7 @@ from pathlib import Path
 from cdpipe.formats.catalog import COLUMNS
 from cdpipe.formats.layouts.found import FoundPair
 from cdpipe.formats.layouts.names import make_ids, natural_key
+from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.table import FORMULA
 
 PATHS = ("before", "after", "composite", "label")
@@ -33,11 +34,13 @@ def format_catalog(pairs: Iterable[FoundPair], folder: Path) -> str:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A path as seen from a folder, in POSIX; absolute if only the root holds both.
+    """A path as seen from a folder, in POSIX; absolute if only the root holds both, or one lies in object storage.
 
     Links to folders are followed first, since ``..`` leads out of where they point; links to files are not.
     """
     path, folder = path.parent.resolve() / path.name, folder.resolve()
+    if isinstance(path, ObjectPath) or isinstance(folder, ObjectPath):
+        return str(path)
     if os.path.commonpath((path, folder)) == path.anchor:
         return path.as_posix()
     text = Path(os.path.relpath(path, folder)).as_posix()

@@ -1,0 +1,99 @@
+"""What GDAL calls a file, and what it must know to read one in object storage."""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rasterio.session import DummySession
+
+from cdpipe.formats.object_path import ObjectPath
+from cdpipe.formats.object_stores import endpoint, plain_endpoint, redacted
+from cdpipe.values.config import Input
+
+NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+SYSTEMS = {"s3": "/vsis3", "gs": "/vsigs", "az": "/vsiaz"}
+# A worker lives for long, and must see that an object was replaced: nothing is kept of one once it is closed.
+_READING: dict[str, Any] = {
+    "CPL_VSIL_CURL_NON_CACHED": ":".join(f"{system}/" for system in SYSTEMS.values()),
+    "GDAL_HTTP_MAX_RETRY": "8",
+    "GDAL_HTTP_RETRY_DELAY": "0.2",  # seconds before the second try; about twice as long before each further one
+    "GDAL_HTTP_RETRY_CODES": "ALL",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "65536",  # the header of most scenes
+}
+KEPT_COPIES = 16
+
+_COPIES: dict[tuple[tuple[str, str], ...], Path] = {}
+_COPYING = threading.Lock()
+
+
+def gdal_name(path: Path) -> str | Path:
+    """The name under which GDAL opens a file: of this machine as it is, in object storage by a reader of GDAL."""
+    if not isinstance(path, ObjectPath):
+        return path
+    where = path.address
+    return f"{SYSTEMS[where.scheme]}/{where.bucket}/{where.key}"
+
+
+def gdal_options(path: Path, settings: Input) -> dict[str, Any]:
+    """What ``rasterio.Env`` is given to read a file: whether what lies beside it counts, and how to get at a store."""
+    beside = {} if settings.sidecars else NO_SIDECARS
+    if not isinstance(path, ObjectPath):
+        return dict(beside)
+    options: dict[str, Any] = {
+        **beside,
+        **_READING,
+        "session": DummySession(),
+    }  # rasterio's own would look for credentials anew
+    if endpoint():
+        host = endpoint().partition("://")[2].rstrip("/")
+        options |= {"AWS_S3_ENDPOINT": host, "AWS_VIRTUAL_HOSTING": "FALSE"}
+        options["AWS_HTTPS"] = "NO" if plain_endpoint() else "YES"
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    return options | ({"AZURE_STORAGE_ACCOUNT": account} if account else {})
+
+
+def error_text(path: Path, error: BaseException) -> str:
+    """What an error of GDAL says, in one line; without credentials, where it may hold a store's answer."""
+    return redacted(str(error)) if isinstance(path, ObjectPath) else " ".join(str(error).split())
+
+
+def local_copy(path: Path, companions: Sequence[Path] = ()) -> Path:
+    """A file of this machine with the content of one in object storage; any other file is itself.
+
+    For vector files, which are small and read all over. What this process has copied is kept until it changes there.
+
+    Args:
+        path: The file.
+        companions: Files that must lie beside it, where they are there.
+    """
+    if not isinstance(path, ObjectPath):
+        return path
+    files = [path, *(each for each in companions if isinstance(each, ObjectPath) and each.is_file())]
+    key = tuple((str(each), each.head().e_tag) for each in files)
+    with _COPYING:
+        folder = _COPIES.pop(key, None) or _copy(files)
+        _COPIES[key] = folder  # the last in order is the one that was used last
+        if len(_COPIES) > KEPT_COPIES:
+            shutil.rmtree(_COPIES.pop(next(iter(_COPIES))), ignore_errors=True)
+    return folder / path.name
+
+
+def _copy(files: Sequence[ObjectPath]) -> Path:
+    folder = Path(tempfile.mkdtemp(dir=_scratch().name))
+    for file in files:
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@lru_cache(maxsize=1)
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A folder that goes when this process ends."""
+    return tempfile.TemporaryDirectory(prefix="cdpipe-")

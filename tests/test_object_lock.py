@@ -1,0 +1,156 @@
+"""The lock of a workspace in a bucket: one holder at a time, and a dead one's successor needs nobody's help."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from buckets import Proxy, environment, in_environment, new_bucket, running_proxy, running_server
+
+from cdpipe.formats import object_lock
+from cdpipe.formats.anywhere import write_json_alone
+from cdpipe.formats.object_lock import confirm, leased
+from cdpipe.formats.object_path import ObjectPath
+from cdpipe.formats.workspace import Workspace, locked, read_json
+from cdpipe.values.errors import LockedError
+
+ROOT = Path(__file__).resolve().parents[1]
+HOLDER = """
+import sys, time
+from cdpipe.formats import object_lock
+from cdpipe.formats.object_path import locate
+from cdpipe.formats.workspace import Workspace, locked
+object_lock.RENEWAL, object_lock.LOOK = 0.2, 0.05
+with locked(Workspace(locate(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[Proxy]:
+    with running_server() as port, running_proxy(port) as proxy, in_environment(proxy.port):
+        yield proxy
+
+
+@pytest.fixture
+def workspace(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setattr(object_lock, "RENEWAL", 0.2)
+    monkeypatch.setattr(object_lock, "LEASE", 1.5)
+    monkeypatch.setattr(object_lock, "LOOK", 0.05)
+    proxy.faults = {}
+    yield Workspace(new_bucket(proxy.target) / "work")
+    proxy.faults = {}
+
+
+def lock_of(workspace: Workspace) -> ObjectPath:
+    path = workspace.root / ".lock"
+    assert isinstance(path, ObjectPath)
+    return path
+
+
+def test_a_living_holder_is_seen_and_a_released_lock_taken_at_once(workspace: Workspace) -> None:
+    with locked(workspace), pytest.raises(LockedError, match=r"another run.*--wait"), locked(workspace):
+        pass
+    begun = time.monotonic()
+    with locked(workspace):
+        assert time.monotonic() - begun < 1
+    assert read_json(lock_of(workspace))["released"]
+
+
+def test_waiting_gets_the_lock_when_its_holder_lets_go(workspace: Workspace) -> None:
+    order = []
+
+    def wait() -> None:
+        with locked(workspace, wait=True):
+            order.append("second")
+
+    with locked(workspace):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(2)  # longer than the lease: a holder that renews keeps it
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]
+
+
+def test_a_killed_holders_lock_is_taken_over(workspace: Workspace, proxy: Proxy) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(workspace.root)],
+        cwd=ROOT,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), **environment(proxy.port)},
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(LockedError), locked(workspace):
+            pass
+        holder.kill()
+    begun = time.monotonic()
+    with locked(workspace):
+        assert 1.4 < time.monotonic() - begun < 5
+
+
+def test_of_many_that_take_over_one_holds_at_a_time(workspace: Workspace) -> None:
+    lock_of(workspace).write_bytes(json.dumps({"holder": "dead"}).encode())
+    inside, most, ended = [0], [0], []
+    turn = threading.Lock()
+
+    def contend() -> None:
+        with locked(workspace, wait=True):
+            with turn:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            time.sleep(0.1)
+            with turn:
+                inside[0] -= 1
+        ended.append(True)
+
+    threads = [threading.Thread(target=contend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(ended) == 4
+    assert most == [1]
+
+
+def test_lost_answers_do_not_lose_the_lock(workspace: Workspace, proxy: Proxy) -> None:
+    proxy.faults = {"lost": 0.3, "500": 0.1}
+    with locked(workspace, wait=True):
+        time.sleep(1)
+        confirm(lock_of(workspace))
+    assert proxy.broken["lost"] > 0
+
+
+def test_who_lost_the_lock_writes_no_manifest(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_lock, "RENEWAL", 60.0)  # so that only the manifest's own look finds out
+    manifest = workspace.run("run") / "manifest.json"
+
+    def run() -> None:
+        with leased(lock_of(workspace), wait=False):
+            write_json_alone(manifest, {"of": "me"})
+            lock_of(workspace).write_bytes(json.dumps({"holder": "another"}).encode())
+            write_json_alone(manifest, {"of": "me too"})
+
+    with pytest.raises(LockedError, match="lock was lost"):
+        run()
+    assert read_json(manifest) == {"of": "me"}
+    assert read_json(lock_of(workspace)) == {"holder": "another"}  # nor is the other's lock let go of
+
+
+def test_who_loses_the_lock_is_interrupted(workspace: Workspace) -> None:
+    def run() -> None:
+        with locked(workspace):
+            lock_of(workspace).write_bytes(json.dumps({"holder": "another"}).encode())
+            time.sleep(20)
+
+    begun = time.monotonic()
+    with pytest.raises(LockedError, match="lock was lost"):
+        run()
+    assert time.monotonic() - begun < 5

@@ -1,0 +1,246 @@
+"""Paths, files and blocks in object storage: as on a disk, whatever the network does, and without credentials."""
+
+import hashlib
+import os
+import pickle
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from buckets import SECRET, Proxy, in_environment, new_bucket, running_proxy, running_server
+from hypothesis import given
+from hypothesis import strategies as st
+from rasters import utm_grid
+
+from cdpipe.formats import object_stores, objects
+from cdpipe.formats.anywhere import remove_tree, write_json_alone
+from cdpipe.formats.gdal_names import gdal_name
+from cdpipe.formats.groups import LABEL_LAYERS, create_group, is_described, metadata_files, pair_layers
+from cdpipe.formats.object_path import ObjectPath, locate
+from cdpipe.formats.object_stores import redacted, take_requests
+from cdpipe.formats.records import damaged_objects, missing_blocks, read_record, write_record
+from cdpipe.formats.remembered import forget_everything
+from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
+from cdpipe.formats.store import cell_window, open_layer, read_window, write_block
+from cdpipe.formats.workspace import Workspace, hash_file, read_json, write_atomically
+from cdpipe.values.errors import ConfigError, IntegrityError, LockedError
+from cdpipe.values.grid import BlockKey, Window
+from cdpipe.values.windows import block_keys, block_window
+
+GRID = utm_grid(700, 1100)
+LAYERS = [*pair_layers(("red", "green"), "uint16", "float32"), *LABEL_LAYERS]
+KEYS = block_keys("p", GRID.shape, 512)
+FAULTS = {"500": 0.06, "503": 0.06, "reset": 0.06, "cut": 0.06, "lost": 0.06, "late": 0.02}
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[Proxy]:
+    with running_server() as port, running_proxy(port) as proxy, in_environment(proxy.port):
+        yield proxy
+
+
+@pytest.fixture
+def bucket(proxy: Proxy) -> Iterator[ObjectPath]:
+    proxy.faults = {}
+    forget_everything()
+    yield new_bucket(proxy.target)
+    proxy.faults = {}
+
+
+def store_layers(group: Path) -> dict[str, str]:
+    """Make a group and write all of its blocks; SHA-256 of each of its files."""
+    create_group(group, LAYERS, GRID, 512, {"title": "test"})
+    for layer in LAYERS:
+        for number, key in enumerate(KEYS):
+            window = block_window(key, GRID.shape, 512)
+            window = cell_window(window) if layer.cell > 1 else window
+            lead = [len(layer.bands)] if layer.bands else []
+            values = np.random.default_rng(number).integers(0, 200, (*lead, *window.shape)).astype(layer.dtype)
+            write_block(group, layer.name, window, values)
+    return {str(file.relative_to(group)): hash_file(file) for file in group.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("s3://bucket/a/b.tif", "/vsis3/bucket/a/b.tif"),
+        ("gs://bucket/a b.tif", "/vsigs/bucket/a b.tif"),
+        ("az://container/ä.tif", "/vsiaz/container/ä.tif"),
+        ("s3://bucket/a/../b.tif", "/vsis3/bucket/b.tif"),
+    ],
+)
+def test_gdal_reads_every_store_by_its_own_reader(text: str, name: str) -> None:
+    assert gdal_name(locate(text)) == name
+
+
+def test_a_path_of_this_machine_stays_what_it_is(tmp_path: Path) -> None:
+    assert type(locate("a/b.tif", tmp_path)) is type(tmp_path)
+    assert locate("a/b.tif", tmp_path) == tmp_path / "a/b.tif"
+    assert locate("/x/y.tif", locate("s3://bucket/folder")) == Path("/x/y.tif")
+    assert gdal_name(tmp_path) is tmp_path
+
+
+@given(st.lists(st.text("abcXYZ019._- é", min_size=1).filter(lambda part: part.strip(".") != ""), min_size=1))
+def test_paths_compute_as_paths_do(parts: list[str]) -> None:
+    root = locate("s3://bucket/work")
+    path = root.joinpath(*parts)
+    assert str(path) == "s3://bucket/work/" + "/".join(parts)
+    assert locate(str(path)) == path == pickle.loads(pickle.dumps(path))  # noqa: S301 (our own)
+    assert str(path.relative_to(root)) == "/".join(parts)
+    assert path.parent.joinpath(path.name) == path
+    assert isinstance(path.with_name("other"), ObjectPath)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"s3://key:{SECRET}@bucket/a.tif",
+        f"s3://bucket/a.tif?X-Amz-Signature={SECRET}",
+        f"https://user:{SECRET}@host/a.tif",
+        f"https://host/a.tif?sig={SECRET}",
+        "s3a://bucket/a.tif",
+        "s3://bucket/../../a.tif",
+        "s3://bucket/%2e%2e/a.tif",
+        "s3:///a.tif",
+    ],
+)
+def test_other_addresses_are_refused_and_secrets_not_repeated(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        locate(text)
+    assert SECRET not in str(caught.value)
+
+
+def test_no_system_call_takes_an_address_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = locate("s3://bucket/work/file")
+    for act in (os.stat, open, lambda path: path.rename("x"), lambda path: path.touch(), lambda path: path.open("w")):
+        with pytest.raises(ConfigError, match="object storage"):
+            act(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_a_store_hold_no_credentials(bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = (
+        f"<Error><Code>InvalidAccessKeyId</Code><Message>No such key</Message><AWSAccessKeyId>{SECRET}</AWSAccessKeyId>"
+    )
+    text = redacted(f"error for url (http://u:{SECRET}@host/b?X-Amz-Credential={SECRET}&x=1) 403: {body}")
+    assert SECRET not in text
+    assert "InvalidAccessKeyId: No such key" in text
+    monkeypatch.setattr(object_stores, "TRIES", 1)
+    with pytest.raises(ConnectionError) as caught:
+        list((locate("s3://there-is-no-such-bucket") / "x").rglob("*"))
+    assert SECRET not in str(caught.value)
+    assert "NoSuchBucket" in str(caught.value)
+    assert SECRET not in repr(pickle.dumps(bucket))
+
+
+def test_a_group_in_a_bucket_has_the_bytes_of_one_on_a_disk(bucket: ObjectPath, tmp_path: Path, proxy: Proxy) -> None:
+    expected = store_layers(tmp_path / "group")
+    proxy.chance, proxy.faults = random.Random(7), FAULTS
+    assert store_layers(bucket / "group") == expected
+    assert sum(proxy.broken[kind] for kind in FAULTS) > 10
+    assert is_described(bucket / "group", LAYERS, GRID)
+    assert [str(file.relative_to(bucket / "group")) for file in metadata_files(bucket / "group")] == [
+        str(file.relative_to(tmp_path / "group")) for file in metadata_files(tmp_path / "group")
+    ]
+
+
+def test_any_window_reads_as_on_a_disk_whatever_the_network_does(
+    bucket: ObjectPath, tmp_path: Path, proxy: Proxy
+) -> None:
+    for folder in (tmp_path, bucket):
+        store_layers(folder / "group")
+    proxy.chance, proxy.faults = random.Random(3), FAULTS
+    chance = random.Random(1)
+    for _ in range(12):
+        row, col = chance.randrange(GRID.height), chance.randrange(GRID.width)
+        window = Window(row, col, chance.randint(1, GRID.height - row), chance.randint(1, GRID.width - col))
+        for name in ("before", "valid", "label"):
+            near, far = (read_window(open_layer(folder / "group", name), window) for folder in (tmp_path, bucket))
+            assert near.tobytes() == far.tobytes()
+    assert sum(proxy.broken[kind] for kind in FAULTS) > 5
+
+
+def test_requests_are_counted_as_the_server_sees_them(bucket: ObjectPath, proxy: Proxy) -> None:
+    store_layers(bucket / "group")
+    forget_everything()
+    proxy.seen.clear()
+    take_requests()
+    array = open_layer(bucket / "group", "before")
+    read_window(array, Window(0, 0, 512, 512))
+    assert dict(proxy.seen) == take_requests() == {"GET": 3}  # description, index, chunks
+    read_window(open_layer(bucket / "group", "before"), Window(256, 256, 256, 256))
+    assert dict(proxy.seen) == {"GET": 4}
+    assert take_requests() == {"GET": 1}
+
+
+def test_damage_in_a_bucket_is_an_error(bucket: ObjectPath) -> None:
+    store_layers(bucket / "group")
+    array = open_layer(bucket / "group", "before")
+    file = bucket / "group/before/c/0/0/1"
+    window = Window(0, 512, 512, 512)
+    read_window(array, window)
+    data = file.read_bytes()
+    file.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    with pytest.raises(IntegrityError, match="checksum"):
+        read_window(array, window)
+    file.unlink()
+    forget_everything()
+    with pytest.raises(IntegrityError, match="no s3://"):
+        read_window(array, window)
+
+
+def test_records_say_what_is_stored(bucket: ObjectPath) -> None:
+    folder, stored = bucket / "work/records/pairs/p/k", bucket / "work/x"
+    write_atomically(stored, b"content")
+    assert missing_blocks(folder, KEYS) == KEYS
+    record = write_record(folder / "0_1.json", bucket / "work", [stored], {"n": 1})
+    assert read_record(folder / "0_1.json") == record
+    assert missing_blocks(folder, KEYS) == [key for key in KEYS if key != BlockKey("p", 0, 1)]
+    assert damaged_objects(record, bucket / "work") == []
+    write_atomically(stored, b"Content")
+    assert damaged_objects(record, bucket / "work") == ["x"]
+    remove_tree(bucket / "work")
+    assert list(bucket.rglob("*")) == []
+
+
+def test_sources_are_known_by_their_etag_without_being_read(bucket: ObjectPath, proxy: Proxy) -> None:
+    workspace, source = Workspace(bucket / "work"), bucket / "scene.tif"
+    source.write_bytes(b"pixels")
+    remember_hashes(workspace, {source: (hash_file(source), stamp_before_hashing(source))})
+    forget_everything()
+    proxy.seen.clear()
+    assert known_hashes(workspace, [source]) == {source: hashlib.sha256(b"pixels").hexdigest()}
+    assert dict(proxy.seen) == {"GET": 1, "HEAD": 1}  # the list of hashes, and what the store says of the scene
+    source.write_bytes(b"Pixels")  # as long, and perhaps within the same second
+    assert known_hashes(workspace, [source]) == {}
+
+
+def test_of_two_that_write_a_manifest_one_learns_of_the_other(
+    bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bucket / "runs/run/manifest.json"
+    write_json_alone(path, {"run": 1})
+    write_json_alone(path, {"run": 2})
+    real = objects.write_if
+
+    def late(*arguments: object, **options: object) -> object:
+        path.write_bytes(b"{}")  # another run, between this one's look and its put
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(objects, "write_if", late)
+    with pytest.raises(LockedError, match="another run"):
+        write_json_alone(path, {"run": 3})
+    assert read_json(path) == {}
+
+
+def test_a_lost_answer_to_a_guarded_put_is_no_loss(bucket: ObjectPath, proxy: Proxy) -> None:
+    path = bucket / "manifest.json"
+    for number in range(8):
+        proxy.chance, proxy.faults = random.Random(number), {"lost": 0.4}
+        write_json_alone(path, {"number": number})
+        proxy.faults = {}
+        assert read_json(path) == {"number": number}
+    assert proxy.broken["lost"] > 3
