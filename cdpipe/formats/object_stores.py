@@ -99,8 +99,10 @@ def tried(address: Address, act: Callable[[Any, Any], Result], quick: bool = Fal
         except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
             raise PermissionError(13, f"The store refused access: {redacted(str(error))}", str(address)) from None
         except errors.BaseError as error:
-            # what the server has answered, and a bucket that is not there, will not change
-            if not left or re.search(r"status code: 4\d\d", str(error)):
+            if "status code: 409" in str(error):  # two conditional puts at the same time
+                raise Taken(str(address)) from None
+            # what the server has answered will not change, unless it was tired
+            if not left or re.search(r"status code: 4(?!08|29)\d\d", str(error)):
                 raise ConnectionError(5, f"The store gave no answer: {redacted(str(error))}", str(address)) from None
         time.sleep(pause)
         pause *= 2

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cdpipe.arrays.normalisation import date_scaling, model_input
 from cdpipe.arrays.statistics import measure
 from cdpipe.formats.model_io import check_trained, read_card
+from cdpipe.formats.object_path import locate
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
 from cdpipe.values.errors import InputError
@@ -53,8 +54,9 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         ConfigError: If the backend cannot be had here.
         InputError: If there is no such model or no pixel is observed.
     """
-    card = read_card(Path(model))
-    check_trained(Path(model), card)
+    folder = locate(model)
+    card = read_card(folder)
+    check_trained(folder, card)
     _check(before, after, observed, card.roles)
     for name, value, known in (("tta", tta, TTA), ("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if value not in known:
@@ -72,7 +74,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     ]
     scene = model_input((before, after), both, (scalings[0], scalings[1]))
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
-    forward = open_forward(Path(model), card, Execution(tta, precision, "cpu", 1, backend))
+    forward = open_forward(folder, card, Execution(tta, precision, "cpu", 1, backend))
     return predict_window(forward, 1, scene, both, place)
 
 
