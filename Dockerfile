@@ -18,7 +18,7 @@ COPY jobs jobs
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 RAY_USAGE_STATS_ENABLED=0 RAY_task_oom_retries=3
 
 FROM base AS cuda
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt ".[cloud]"
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000
 WORKDIR /home/cdpipe
@@ -26,7 +26,7 @@ ENTRYPOINT ["cdpipe"]
 CMD ["--help"]
 
 FROM base AS cpu
-RUN pip install -c constraints.txt ".[openvino]"
+RUN pip install -c constraints.txt ".[cloud,openvino]"
 USER 1000
 WORKDIR /home/cdpipe
 ENTRYPOINT ["cdpipe"]
