@@ -75,7 +75,6 @@ def write_atomically(path: Path, *data: bytes) -> None:
         OSError: If it cannot be written; the path is named.
     """
     if isinstance(path, ObjectPath):
-        crash_point("file-unnamed")
         path.write_bytes(b"".join(data))
         crash_point("file-named")
         return
@@ -169,8 +168,7 @@ def hash_file(path: Path) -> str:
 def temporary_folder(path: Path, suffix: str = "partial") -> Path:
     """Where a file is made: beside its place, from where it can be renamed, or on this machine's disk for an upload."""
     if isinstance(path, ObjectPath):
-        name = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"cdpipe-{name}.{os.getpid()}.{suffix}"
+        return Path(tempfile.gettempdir(), f"cdpipe-{path.name}.{os.getpid()}.{suffix}")
     return path.with_name(f"{path.name}.{os.getpid()}.{suffix}")
 
 
