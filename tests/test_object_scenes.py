@@ -1,5 +1,6 @@
 """Scenes, labels and catalogs in object storage: what comes of them is what comes of files, through the same gate."""
 
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_from_bucket_to_bucket_the_same_bytes_and_synced_ones_are_not_made_again
     expected = contents(tmp_path / "work")
     upload(project.config.parent, bucket / "data")
     far = config_in(tmp_path, catalog=f"{bucket}/data/pairs.csv", workspace=f"{bucket}/work")
-    proxy.faults = {"500": 0.05, "reset": 0.05, "late": 0.05}
+    proxy.chance, proxy.faults = random.Random(2), {"500": 0.05, "reset": 0.05, "cut": 0.1, "late": 0.05}
     assert ingest(far) == 2
     proxy.faults = {}
     assert contents(bucket / "work") == expected

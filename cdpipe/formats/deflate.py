@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Interleaving
 
 from cdpipe.formats.anywhere import read_parts
+from cdpipe.formats.gdal_names import read_pixels
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
@@ -48,7 +49,7 @@ def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Windo
         stored = {block: place for block, place in places.items() if place[1] >= 4}  # others hold zeros
         sums = read_parts(path, [(offset + length - 4, 4) for offset, length in stored.values()])
         for (block, place), expected in zip(stored.items(), sums, strict=True):
-            tile = _read_block(dataset, part, block, (bands, window, values))
+            tile = _read_block(dataset, path, part, block, (bands, window, values))
             if tile is not None and _has_sum(dataset, tile, expected):
                 continue
             if not _is_whole(dataset, part, block, *read_parts(path, [place])):
@@ -69,7 +70,7 @@ def _place(dataset: Any, part: list[int], block: Block) -> tuple[int, int]:
 
 
 def _read_block(
-    dataset: Any, part: list[int], block: Block, known: tuple[Sequence[int], Window, NDArray[Any]]
+    dataset: Any, path: Path, part: list[int], block: Block, known: tuple[Sequence[int], Window, NDArray[Any]]
 ) -> NDArray[Any] | None:
     """(band, height, width) of a block, from pixels that are known or from GDAL; None where it hangs over the edge."""
     height, width = dataset.block_shapes[0]
@@ -83,7 +84,7 @@ def _read_block(
         if [*bands[first : first + len(part)]] == part:
             return values[first : first + len(part), rows, cols]
         return values[[list(bands).index(band) for band in part], rows, cols]
-    return np.asarray(dataset.read(part, window=rasterio.windows.Window(place.col, place.row, width, height)))
+    return read_pixels(dataset, path, part, rasterio.windows.Window(place.col, place.row, width, height))
 
 
 def _has_sum(dataset: Any, tile: NDArray[Any], expected: bytes) -> bool:

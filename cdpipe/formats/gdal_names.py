@@ -4,11 +4,16 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
 from cdpipe.formats.object_path import ObjectPath
@@ -28,7 +33,10 @@ _READING: dict[str, Any] = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "GDAL_INGESTED_BYTES_AT_OPEN": "65536",  # the header of most scenes
 }
+TRIES, PAUSE = 5, 0.1  # seconds, a little more each time
 KEPT_COPIES = 16
+
+Result = TypeVar("Result")
 
 _COPIES: dict[tuple[tuple[str, str], ...], Path] = {}
 _COPYING = threading.Lock()
@@ -58,6 +66,37 @@ def gdal_options(path: Path, settings: Input) -> dict[str, Any]:
         options["AWS_HTTPS"] = "NO" if plain_endpoint() else "YES"
     account = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     return options | ({"AZURE_STORAGE_ACCOUNT": account} if account else {})
+
+
+def open_gdal(path: Path, driver: str) -> Any:
+    """Open a raster by one of GDAL's drivers, in this thread only."""
+    return _tried_again(path, lambda: rasterio.open(gdal_name(path), driver=driver, sharing=False))
+
+
+def read_pixels(dataset: Any, path: Path, bands: list[int], window: Any) -> NDArray[Any]:
+    """Read a window, (band, height, width); where that breaks off in object storage, anew from the start."""
+    try:
+        return np.asarray(dataset.read(bands, window=window))
+    except RasterioError:
+        if not isinstance(path, ObjectPath):
+            raise
+
+    def read_anew() -> NDArray[Any]:
+        with open_gdal(path, dataset.driver) as fresh:
+            return np.asarray(fresh.read(bands, window=window))
+
+    return _tried_again(path, read_anew)
+
+
+def _tried_again(path: Path, act: Callable[[], Result]) -> Result:
+    """Act; in object storage a few times, since GDAL takes an answer that breaks off for the end of the file."""
+    for number in range(TRIES if isinstance(path, ObjectPath) else 1):
+        try:
+            return act()
+        except RasterioError as error:
+            failure = error
+            time.sleep(PAUSE * number)
+    raise failure
 
 
 def error_text(path: Path, error: BaseException) -> str:

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.formats.crs import canonical_wkt, is_possible
 from cdpipe.formats.deflate import verify_deflate
-from cdpipe.formats.gdal_names import error_text, gdal_name, gdal_options
+from cdpipe.formats.gdal_names import error_text, gdal_options, open_gdal, read_pixels
 from cdpipe.formats.png import verify_png
 from cdpipe.formats.roots import require_file
 from cdpipe.formats.tiff_table import verify_block_table
@@ -188,7 +188,7 @@ def read_values(dataset: Any, path: Path, bands: Sequence[int], window: Window) 
     """
     with raster_errors(path):
         part = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        values = np.asarray(dataset.read(list(bands), window=part))
+        values = read_pixels(dataset, path, list(bands), part)
         verify_deflate(dataset, path, bands, window, values)
         return values
 
@@ -197,7 +197,7 @@ def _open_first(path: Path, drivers: Sequence[str]) -> Any:
     errors = []
     for driver in drivers:
         try:
-            return rasterio.open(gdal_name(path), driver=driver, sharing=False)
+            return open_gdal(path, driver)
         except RasterioError as error:
             errors.append(error)
     telling = [error for error in errors if "not recognized" not in str(error)]
