@@ -21,6 +21,14 @@ LAYOUTS: tuple[dict[str, Any], ...] = (
     {"tiled": True, "blockxsize": 32, "blockysize": 32, "bigtiff": "YES", "compress": "zstd"},
     {"blockysize": 16, "interleave": "band", "compress": "lzma"},
     {"blockysize": 16, "endianness": "big"},
+    {"blockysize": 16, "interleave": "band", "bigtiff": "YES"},
+)
+# GDAL shows strips of more than 8 KB as several, and those of fax compression row by row
+WHOLE: tuple[dict[str, Any], ...] = (
+    {"blockysize": SIDE},
+    {"blockysize": SIDE, "interleave": "band"},
+    {"blockysize": SIDE, "bigtiff": "YES", "endianness": "big"},
+    {"blockysize": 40},
 )
 
 
@@ -51,6 +59,22 @@ def test_a_height_that_was_raised_is_refused(layout: dict[str, Any], tmp_path: P
         assert dataset.height == 2 * SIDE
     with pytest.raises(InputError, match="blocks, the file lists"), open_raster(path, Input()):
         pass
+
+
+@pytest.mark.parametrize("layout", WHOLE)
+def test_a_file_of_large_strips_is_read(layout: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", layout)
+    with rasterio.open(path) as dataset:
+        expected = dataset.read()
+    with open_raster(path, Input()) as dataset:
+        assert np.array_equal(read_values(dataset, path, (1, 2), Window(0, 0, SIDE, SIDE)), expected)
+
+
+def test_a_fax_of_one_strip_is_read(tmp_path: Path) -> None:
+    bits = (np.indices((SIDE, SIDE)).sum(0) % 3 == 0).astype(np.uint8)[None]
+    path = write_raster(tmp_path / "a.tif", bits, utm_grid(SIDE, SIDE), nbits=1, compress="ccittfax4", blockysize=SIDE)
+    with open_raster(path, Input()) as dataset:
+        assert np.array_equal(read_values(dataset, path, (1,), Window(0, 0, SIDE, SIDE)), bits)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
