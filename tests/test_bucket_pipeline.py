@@ -15,7 +15,7 @@ from test_object_scenes import contents, upload
 
 ROOT = Path(__file__).resolve().parents[1]
 # Times, ETags and host names: what a run says of itself, outside of what it promises.
-OWN = ("records/sources.json", "runs/run/log.json", ".lock")
+OWN = ("records/sources.json", "runs/run/log.json", "runs/run/report/index.html", ".lock")
 
 
 def run(config: Path, workspace: object, variables: dict[str, str], verb: str = "pipeline") -> str:
