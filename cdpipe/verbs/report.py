@@ -20,6 +20,7 @@ from cdpipe.verbs.console import progress
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session, read_failures, versions
 
+MADE = ("ingest", "train", "predict")  # stages
 TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries
 
 
@@ -97,8 +98,9 @@ def _files(session: Session, each: RunPair) -> list[tuple[str, str]]:
 
 def _report(session: Session, manifest: Manifest, pages: Sequence[PairPage], failures: Mapping[str, str]) -> Report:
     folder = session.run_folder / "report"
-    # its own entries are no part of what it tells, or every report would differ from the last
-    log = [entry for entry in read_json(session.run_folder / "log.json") or [] if entry.get("stage") != "report"]
+    # what made results; what only looks at them is run as often as one likes, and must leave the report as it is
+    entries = read_json(session.run_folder / "log.json") or []
+    log = [entry for entry in entries if entry.get("stage") in MADE and entry.get("blocks") != 0]
     names = {pair.pair_id: pair.name for pair in read_catalog(session.config)}
     done = {page.pair_id for page in pages}
     skipped = [pair_id for pair_id in names if pair_id not in done and pair_id not in failures]
@@ -126,11 +128,17 @@ def _report(session: Session, manifest: Manifest, pages: Sequence[PairPage], fai
         training=[chart for model in manifest.models for chart in _training(session, model)],
         log=[_log_row(entry) for entry in log],
         versions=log[-1]["versions"] if log else versions(),
-        configuration=to_yaml(session.config, session.config.catalog.parent),
+        configuration=_configuration(session),
         files=_run_files(session),
         evaluation=read_json(folder / "evaluation.json"),
         audits=read_json(folder / "audits.json"),
     )
+
+
+def _configuration(session: Session) -> str:
+    """All of it as YAML, but that the workspace goes by its name: the report lies in it, wherever it is moved."""
+    config = session.config.model_copy(update={"workspace": Path(session.config.workspace.name)})
+    return to_yaml(config, session.config.catalog.parent)
 
 
 def _model(session: Session, model: Mapping[str, Any]) -> dict[str, str]:
@@ -158,7 +166,7 @@ def _log_row(entry: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _run_files(session: Session) -> list[tuple[str, str]]:
-    names = ("manifest.json", "log.json", "failed.json", "errors.log", "report/summary.csv", "report/evaluation.json")
+    names = ("manifest.json", "log.json", "report/summary.csv", "report/evaluation.json")
     manifest = finished_run(session)
     others = [str((session.workspace.root / name).relative_to(session.run_folder)) for name in sorted(manifest.vectors)]
     return [(name.rpartition("/")[2], name) for name in (*names, *others) if (session.run_folder / name).is_file()]
