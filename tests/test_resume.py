@@ -21,7 +21,9 @@ from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*", "models/**/*")
-PUBLISHED = ("rasters/*", "vectors/*", "stac/**/*", "manifest.json", "report/**/*")
+# of the report all but its first page, which says when what was done, as log.json does
+REPORT = ("report/*.json", "report/*.csv", "report/*.md", "report/pairs/*", "report/images/**/*", "report/pictures/*")
+PUBLISHED = ("rasters/*", "vectors/*", "stac/**/*", "manifest.json", *REPORT)
 pytestmark = pytest.mark.timeout(900)  # a run that is killed four times takes a minute on an idle machine
 
 
