@@ -161,18 +161,25 @@ def has_steps(project: Project) -> bool:
     return False
 
 
-def test_sigterm_makes_a_checkpoint_first(training: Project, tmp_path: Path) -> None:
-    """Slurm and Kubernetes send it half a minute before they kill; the same command then goes on from that step."""
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_makes_a_checkpoint_first(sent: signal.Signals, training: Project, tmp_path: Path) -> None:
+    """Slurm and Kubernetes send it half a minute before they kill; the same command then goes on from that step.
+
+    Ctrl-C does not wait for one, and the same command goes on from the last epoch.
+    """
     log = tmp_path / "log.txt"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     jobs = [[sys.executable, f"jobs/{verb}.py", *training.arguments(verb)[1:]] for verb in ("ingest", "train")]
     subprocess.run(jobs[0], cwd=REPOSITORY, env=environment, check=True, capture_output=True)
     with log.open("ab") as stream:
-        process = subprocess.Popen(jobs[1], cwd=REPOSITORY, stdout=stream, stderr=stream, env=environment)
+        # a shell that runs this in its background would have it ignore Ctrl-C
+        code = "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv.pop(0); "
+        command = [sys.executable, "-c", f"{code}runpy.run_path(sys.argv[0], run_name='__main__')", *jobs[1][1:]]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=stream, stderr=stream, env=environment)
     wait_until(lambda: has_epoch(training), process, log)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(sent)
     assert process.wait(GRACE_SECONDS + 30) == EXIT_INTERRUPTED, log.read_text()[-3000:]
-    assert has_steps(training)
+    assert has_steps(training) == (sent == signal.SIGTERM)
     assert not list(training.workspace.glob("models/*/*/notice"))
     done = subprocess.run(jobs[1], cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True)
     assert [epoch for epoch, _ in figures(training)] == [0, 1, 2, 3], done.stderr

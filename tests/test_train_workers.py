@@ -1,6 +1,7 @@
 """Two training workers share the global batch, train one network, and validate it together."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,9 @@ def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> N
     train = {"models": models, "patch": 32, "global_batch": 4, "epochs": 1, "samples_per_epoch": 8}
     project = make_project(tmp_path, ("wide", "val"), train=train, resources={"workers": 2})
     succeed(project.arguments("ingest"))
+    interrupt = signal.getsignal(signal.SIGINT)
     succeed(project.arguments("train"))
+    assert signal.getsignal(signal.SIGINT) == interrupt
     (card,) = (Workspace(project.workspace).root / "models").glob("unetplusplus/*/model.json")
     values = json.loads(card.read_text())
     entry = json.loads((project.outputs / "log.json").read_text())[-1]

@@ -95,6 +95,8 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
     try:
         with _checkpoint_first(folder):
             result = trainer.fit()
+    except SystemExit:  # what Ray Train makes of Ctrl-C, with the exit code of success
+        raise KeyboardInterrupt from None
     except Exception as error:
         raise CdpipeError(f"model {job.name}: training failed: {describe_failure(error)}") from error
     if result.checkpoint is None:
@@ -214,11 +216,13 @@ def _checkpoint_first(folder: Path) -> Iterator[None]:
         (folder / NOTICE).unlink(missing_ok=True)
         _thread.interrupt_main(signal.SIGTERM)
 
+    interrupt = signal.getsignal(signal.SIGINT)
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own, which would end later stages as if well
 
 
 def _progress_writer(job: TrainJob) -> Callable[[int, int, float], None]:
