@@ -17,7 +17,5 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"cdpipe {__version__}"
 exclude_patterns = ["_build"]
-# the page says itself where it leads to: links out of the documentation are not asked for
-linkcheck_ignore = [".*"]
 
 generated.write_reference(HERE / "reference")

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from buckets import Proxy
     from project import Project
+
+    from cdpipe.formats.object_path import ObjectPath
 
 # Read when these libraries are imported, hence before any test is.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -80,3 +83,25 @@ def branch(finished: "Project", tmp_path: Path) -> "Project":
 
     shutil.copytree(finished.workspace, tmp_path / "work")
     return Project(finished.config, tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def proxy() -> "Iterator[Proxy]":
+    """An S3 server on loopback behind a proxy that can break requests; the environment leads there."""
+    from buckets import in_environment, running_proxy, running_server  # noqa: PLC0415
+
+    with running_server() as port, running_proxy(port) as proxy, in_environment(proxy.port):
+        yield proxy
+
+
+@pytest.fixture
+def bucket(proxy: "Proxy") -> "Iterator[ObjectPath]":
+    """A new bucket there, and nothing remembered of earlier ones."""
+    from buckets import new_bucket  # noqa: PLC0415
+
+    from cdpipe.formats.remembered import forget_everything  # noqa: PLC0415
+
+    proxy.faults = {}
+    forget_everything()
+    yield new_bucket(proxy.target)
+    proxy.faults = {}

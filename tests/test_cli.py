@@ -30,7 +30,7 @@ JOBS = sorted(path.stem for path in (REPOSITORY / "jobs").glob("*.py"))
 
 
 def test_every_job_has_a_verb() -> None:
-    assert JOBS == ["audit", "evaluate", "ingest", "pipeline", "predict", "train"]
+    assert JOBS == ["audit", "evaluate", "ingest", "pipeline", "predict", "report", "train"]
     assert set(JOBS) <= set(VERBS)
     assert all(importlib.util.find_spec(f"cdpipe.verbs.{verb.replace('-', '_')}") for verb in VERBS)
 

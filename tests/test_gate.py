@@ -23,7 +23,7 @@ from cdpipe.formats.model_io import load_network, read_card, save_model
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.table import plain_cell
-from cdpipe.stages.report import write_agreement
+from cdpipe.stages.evaluation_files import write_agreement
 from cdpipe.values.config import Input
 from cdpipe.values.errors import EXIT_INPUT, InputError
 from cdpipe.values.grid import Window

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from buckets import Proxy, environment, in_environment, new_bucket, running_proxy, running_server
+from buckets import Proxy, environment, new_bucket
 
 from cdpipe.formats import object_lock
 from cdpipe.formats.anywhere import write_json_alone
@@ -30,12 +30,6 @@ with locked(Workspace(locate(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[Proxy]:
-    with running_server() as port, running_proxy(port) as proxy, in_environment(proxy.port):
-        yield proxy
 
 
 @pytest.fixture

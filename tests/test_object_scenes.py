@@ -2,7 +2,6 @@
 
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyogrio
 import pytest
 import shapely
 import yaml
-from buckets import SECRET, Proxy, in_environment, new_bucket, running_proxy, running_server
+from buckets import SECRET, Proxy
 from project import CONFIG, Project, make_project, write_catalog
 from rasters import make_config, utm_grid, write_raster
 
@@ -19,7 +18,6 @@ from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.config_file import load_config
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.remembered import forget_everything
 from cdpipe.formats.scenes import describe_raster, open_raster, read_values
 from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, ingest_block
@@ -28,20 +26,6 @@ from cdpipe.stages.pair_plan import plan_pairs, source_files
 from cdpipe.values.config import Config, Input
 from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.grid import Window
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[Proxy]:
-    with running_server() as port, running_proxy(port) as proxy, in_environment(proxy.port):
-        yield proxy
-
-
-@pytest.fixture
-def bucket(proxy: Proxy) -> Iterator[ObjectPath]:
-    proxy.faults = {}
-    forget_everything()
-    yield new_bucket(proxy.target)
-    proxy.faults = {}
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,16 @@ import hashlib
 import os
 import pickle
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from buckets import SECRET, Proxy, in_environment, new_bucket, running_proxy, running_server
+from buckets import SECRET, Proxy
 from hypothesis import given
 from hypothesis import strategies as st
 from rasters import utm_grid
 
-from cdpipe.formats import object_stores, objects
+from cdpipe.formats import object_requests, object_stores
 from cdpipe.formats.anywhere import remove_tree, write_json_alone
 from cdpipe.formats.gdal_names import gdal_name
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, is_described, metadata_files, pair_layers
@@ -33,20 +32,6 @@ GRID = utm_grid(700, 1100)
 LAYERS = [*pair_layers(("red", "green"), "uint16", "float32"), *LABEL_LAYERS]
 KEYS = block_keys("p", GRID.shape, 512)
 FAULTS = {"500": 0.06, "503": 0.06, "reset": 0.06, "cut": 0.06, "lost": 0.06, "late": 0.02}
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[Proxy]:
-    with running_server() as port, running_proxy(port) as proxy, in_environment(proxy.port):
-        yield proxy
-
-
-@pytest.fixture
-def bucket(proxy: Proxy) -> Iterator[ObjectPath]:
-    proxy.faults = {}
-    forget_everything()
-    yield new_bucket(proxy.target)
-    proxy.faults = {}
 
 
 def store_layers(group: Path) -> dict[str, str]:
@@ -224,13 +209,13 @@ def test_of_two_that_write_a_manifest_one_learns_of_the_other(
     path = bucket / "runs/run/manifest.json"
     write_json_alone(path, {"run": 1})
     write_json_alone(path, {"run": 2})
-    real = objects.write_if
+    real = object_requests.write_if
 
     def late(*arguments: object, **options: object) -> object:
         path.write_bytes(b"{}")  # another run, between this one's look and its put
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(objects, "write_if", late)
+    monkeypatch.setattr(object_requests, "write_if", late)
     with pytest.raises(LockedError, match="another run"):
         write_json_alone(path, {"run": 3})
     assert read_json(path) == {}

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.arrays.sums import Sums
+
 NOT_OBSERVED = 255
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(Sums):
     """Pixels by what was predicted and what is true; counts of disjoint pixels add up with ``+``.
 
     A score whose denominator is zero is NaN: nothing was there to be judged.
@@ -19,9 +21,6 @@ class Counts:
     fp: int = 0
     fn: int = 0
     tn: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     @property
     def iou(self) -> float:

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.metrics import NOT_OBSERVED
+from cdpipe.arrays.sums import Sums
 
 SIGMAS = 1.96  # of a normal distribution: 95 % lie within
 
 
 @dataclass(frozen=True, slots=True)
-class SeamScore:
+class SeamScore(Sums):
     """How often change flips across chosen lines, against what the other lines of the same scenes let expect.
 
     Scores of several scenes add up with ``+``: each scene is compared with itself alone.
@@ -30,15 +31,6 @@ class SeamScore:
     flips: int = 0
     expected: float = 0.0
     variance: float = 0.0
-
-    def __add__(self, other: "SeamScore") -> "SeamScore":
-        return SeamScore(
-            self.lines + other.lines,
-            self.neighbours + other.neighbours,
-            self.flips + other.flips,
-            self.expected + other.expected,
-            self.variance + other.variance,
-        )
 
     @property
     def score(self) -> float:

@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.arrays.sums import Sums
+
 
 @dataclass(frozen=True, slots=True)
-class NearCounts:
+class NearCounts(Sums):
     """Pixels of change, and how many of them have their counterpart nearby; counts of disjoint pixels add up.
 
     Attributes:
@@ -22,14 +24,6 @@ class NearCounts:
     said_near: int = 0
     true: int = 0
     true_near: int = 0
-
-    def __add__(self, other: "NearCounts") -> "NearCounts":
-        return NearCounts(
-            self.said + other.said,
-            self.said_near + other.said_near,
-            self.true + other.true,
-            self.true_near + other.true_near,
-        )
 
 
 def count_near(

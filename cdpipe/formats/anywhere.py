@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cdpipe.formats import objects
+from cdpipe.formats import object_requests
 from cdpipe.formats.object_lock import confirm
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.object_stores import Taken
@@ -33,7 +33,7 @@ def map_files(function: Callable[[Any], Result], paths: Sequence[Path]) -> Itera
 def read_parts(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Parts of a file, each (start, length); in object storage asked for together."""
     if isinstance(path, ObjectPath):
-        return objects.read_ranges(path.address, ranges)
+        return object_requests.read_ranges(path.address, ranges)
     found = []
     with path.open("rb") as file:
         for start, length in ranges:
@@ -109,5 +109,5 @@ def file_on_disk(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / path.name
         with file.open("wb") as stream:
-            stream.writelines(objects.read_pieces(path.address))
+            stream.writelines(object_requests.read_pieces(path.address))
         yield file

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path, PosixPath
 from typing import Any
 
-from cdpipe.formats import objects
+from cdpipe.formats import object_requests
 from cdpipe.formats.object_reader import ObjectReader
+from cdpipe.formats.object_requests import Head
 from cdpipe.formats.object_stores import Address, Taken, redacted
-from cdpipe.formats.objects import Head
 from cdpipe.formats.remembered import Remembered
 from cdpipe.values.errors import ConfigError
 
@@ -88,7 +88,7 @@ class ObjectPath(PosixPath):
         Raises:
             FileNotFoundError: If there is none.
         """
-        return _HEADS.get(self.address, lambda: objects.head(self.address))
+        return _HEADS.get(self.address, lambda: object_requests.head(self.address))
 
     def exists(self, **_: Any) -> bool:
         """Whether there is such an object or folder."""
@@ -104,7 +104,7 @@ class ObjectPath(PosixPath):
 
     def is_dir(self, **_: Any) -> bool:
         """Whether any object lies beneath."""
-        return bool(objects.list_folder(self.address))
+        return bool(object_requests.list_folder(self.address))
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:  # noqa: ARG002 (Path's)
         """Size and time; all else is made up."""
@@ -131,19 +131,19 @@ class ObjectPath(PosixPath):
 
     def read_bytes(self) -> bytes:
         """All of the object."""
-        return objects.read(self.address)
+        return object_requests.read(self.address)
 
     def sha256(self) -> str:
         """Hash of all of the object, in hexadecimal digits."""
         digest = hashlib.sha256()
-        for piece in objects.read_pieces(self.address):
+        for piece in object_requests.read_pieces(self.address):
             digest.update(piece)
         return digest.hexdigest()
 
     def write_bytes(self, data: Any) -> int:
         """Store the object at once."""
         _HEADS.forget(self.address)
-        return objects.write(self.address, data, len(data)).size
+        return object_requests.write(self.address, data, len(data)).size
 
     def upload(self, file: Path) -> None:
         """Store the content of a file of this machine at once."""
@@ -153,7 +153,7 @@ class ObjectPath(PosixPath):
     def store(self, stream: Any, size: int) -> None:
         """Store the content of an open file, of so many bytes, at once."""
         _HEADS.forget(self.address)
-        objects.write(self.address, stream, size)
+        object_requests.write(self.address, stream, size)
 
     def write_guarded(self, data: bytes) -> None:
         """Store the object unless somebody else does at the same time.
@@ -163,15 +163,15 @@ class ObjectPath(PosixPath):
         """
         _HEADS.forget(self.address)
         try:
-            there = objects.read_small(self.address)
+            there = object_requests.read_small(self.address)
         except FileNotFoundError:
             there = None
         if there is None or there[0] != data:
             try:
-                objects.write_if(self.address, data, there[1] if there else None)
+                object_requests.write_if(self.address, data, there[1] if there else None)
             except Taken:
                 # perhaps it was this very put, the first answer to which got lost
-                if objects.read_small(self.address)[0] != data:
+                if object_requests.read_small(self.address)[0] != data:
                     raise
 
     def unlink(self, missing_ok: bool = False) -> None:
@@ -179,7 +179,7 @@ class ObjectPath(PosixPath):
         if not missing_ok:
             self.head()
         _HEADS.forget(self.address)
-        objects.delete(self.address)
+        object_requests.delete(self.address)
 
     def iterdir(self) -> "Iterator[ObjectPath]":  # type: ignore[override]
         """What lies right in the folder.
@@ -187,14 +187,14 @@ class ObjectPath(PosixPath):
         Raises:
             FileNotFoundError: If nothing does.
         """
-        found = objects.list_folder(self.address)
+        found = object_requests.list_folder(self.address)
         if not found:
             raise FileNotFoundError(2, "Nothing lies there", str(self))
         return map(ObjectPath, map(str, found))
 
     def listed(self) -> "Iterator[tuple[ObjectPath, Head]]":
         """Every object beneath."""
-        for address, found in objects.list_objects(self.address):
+        for address, found in object_requests.list_objects(self.address):
             yield ObjectPath(str(address)), found
 
     def glob(self, pattern: str, **_: Any) -> "Iterator[ObjectPath]":  # type: ignore[override]

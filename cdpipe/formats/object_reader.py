@@ -3,9 +3,9 @@
 import io
 from typing import Any
 
-from cdpipe.formats import objects
+from cdpipe.formats import object_requests
+from cdpipe.formats.object_requests import Head
 from cdpipe.formats.object_stores import Address
-from cdpipe.formats.objects import Head
 
 
 class ObjectReader(io.RawIOBase):
@@ -36,7 +36,7 @@ class ObjectReader(io.RawIOBase):
         """Fill a buffer by one request; 0 at the end."""
         length = max(0, min(len(buffer), self._head.size - self._position))
         if length:
-            data = objects.read_range(self._address, self._position, length, self._head.e_tag)
+            data = object_requests.read_range(self._address, self._position, length, self._head.e_tag)
             buffer[: len(data)] = data
             self._position += len(data)
             return len(data)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from cdpipe.formats.array_description import Description
 from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.objects import read_end, read_ranges
+from cdpipe.formats.object_requests import read_end, read_ranges
 from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.shards import Index, decode_chunk, index_bytes, parse_index, wanted_chunks
 from cdpipe.values.grid import Window

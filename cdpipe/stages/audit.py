@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.metrics import threshold_change
 from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_in_phase
+from cdpipe.arrays.sums import Sums
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
@@ -50,7 +51,7 @@ class Seams:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Sums):
     """How far two probabilities of the same pixels are apart; those of disjoint pixels add up with ``+``.
 
     Attributes:
@@ -62,9 +63,6 @@ class Difference:
     pixels: int = 0
     flips: int = 0
     steps: int = 0
-
-    def __add__(self, other: "Difference") -> "Difference":
-        return Difference(self.pixels + other.pixels, self.flips + other.flips, self.steps + other.steps)
 
 
 @dataclass(frozen=True, slots=True)

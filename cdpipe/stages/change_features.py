@@ -20,7 +20,7 @@ from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import GEOMETRY, encode
 from cdpipe.formats.workspace import Workspace
-from cdpipe.stages.objects import STEP, Objects, find_objects
+from cdpipe.stages.change_objects import STEP, Objects, find_objects
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.output_config import Vectors

@@ -39,7 +39,7 @@ def tabulate(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> lis
         splits: Split of each pair.
 
     Returns:
-        Rows as :mod:`cdpipe.stages.report` describes them.
+        Rows as :mod:`cdpipe.stages.evaluation_files` describes them.
     """
     rows = []
     for pair_id, found in scores.items():

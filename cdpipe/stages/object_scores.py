@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.components import Components, sum_by_component
+from cdpipe.arrays.sums import Sums
 from cdpipe.values.grid import Window
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectCounts:
+class ObjectCounts(Sums):
     """Objects of a layer; counts of different pairs add up with ``+``.
 
     Attributes:
@@ -28,14 +29,6 @@ class ObjectCounts:
     hit: int = 0
     predicted: int = 0
     false: int = 0
-
-    def __add__(self, other: "ObjectCounts") -> "ObjectCounts":
-        return ObjectCounts(
-            self.labelled + other.labelled,
-            self.hit + other.hit,
-            self.predicted + other.predicted,
-            self.false + other.false,
-        )
 
 
 class ObjectTally:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.metrics import threshold_change
 from cdpipe.arrays.normalisation import DateScaling, model_input
+from cdpipe.arrays.sums import Sums
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.audit import Difference, measure_difference
@@ -46,18 +47,15 @@ class ProbeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Alarms:
+class Alarms(Sums):
     """Change seen where nothing changed: pixels looked at, and those of them that are change; adds up with ``+``."""
 
     pixels: int = 0
     flips: int = 0
 
-    def __add__(self, other: "Alarms") -> "Alarms":
-        return Alarms(self.pixels + other.pixels, self.flips + other.flips)
-
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Sums):
     """What one layer, a model or the ensemble, says of the same windows in other guises; adds up with ``+``.
 
     Attributes:
@@ -69,13 +67,6 @@ class Probe:
     swap: Difference = field(default_factory=Difference)
     identity: Alarms = field(default_factory=Alarms)
     identity_shifted: Alarms = field(default_factory=Alarms)
-
-    def __add__(self, other: "Probe") -> "Probe":
-        return Probe(
-            self.swap + other.swap,
-            self.identity + other.identity,
-            self.identity_shifted + other.identity_shifted,
-        )
 
 
 def choose_windows(pair: StoredPair, members: Sequence[Member], most: int) -> list[Window]:

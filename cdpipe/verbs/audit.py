@@ -5,7 +5,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import read_json, write_json
@@ -17,6 +16,7 @@ from cdpipe.stages.splits import known_splits
 from cdpipe.values.errors import InputError
 from cdpipe.values.windows import patch_stride
 from cdpipe.verbs.console import progress
+from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.predict_plan import model_sources, plan_run
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session, logged, stored_pairs
@@ -81,16 +81,15 @@ def _audit_stored(
             job = AuditJob(session.workspace, each.stored, each.finished.change, members, patches)
             jobs.append((each.stored.pair_id, job))
     changes = {pair_id: job.change_key for pair_id, job in jobs}
-    found: dict[str, Audit] = {}
-    with progress(session.console, "audit: pairs", len(jobs)) as advance:
-        for pair_id, audit, error in map_pairs(audit_stored, jobs):
-            advance(1, "")
-            if audit is None:
-                session.fail(pair_id, f"audit: {error}")
-            else:
-                own = {"change": changes[pair_id], **describe_stored(audit)}
-                found[pair_id] = {**own, **dict.fromkeys(PROBED), **probed.get(pair_id, {})}
-    return dict(sorted(found.items()))
+    return {
+        pair_id: {
+            "change": changes[pair_id],
+            **describe_stored(audit),
+            **dict.fromkeys(PROBED),
+            **probed.get(pair_id, {}),
+        }
+        for pair_id, audit in map_every_pair(session, "audit: pairs", "audit", audit_stored, jobs).items()
+    }
 
 
 def _probe(session: Session, manifest: Manifest, path: Path, audits: dict[str, Audit]) -> None:

@@ -11,7 +11,7 @@ from cdpipe.stages.pair_plan import coregistration_key
 from cdpipe.values.config import Config
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid
-from cdpipe.verbs.console import progress
+from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.session import Session
 
 
@@ -44,18 +44,8 @@ def coregister_pairs(session: Session, pairs: Sequence[Pair], hashes: Mapping[Pa
 def _find(
     session: Session, jobs: list[tuple[str, tuple[Pair, Grid, Config]]], keys: Mapping[str, str]
 ) -> dict[str, Correction]:
-    session.start_ray()
-    from cdpipe.distributed.tasks import map_pairs
-
-    found: dict[str, Correction] = {}
-    with progress(session.console, "coregister: pairs", len(jobs)) as advance:
-        # a lambda, since a function of this module would make every worker import what it does not need
-        for pair_id, correction, error in map_pairs(lambda job: find_correction(*job), jobs):
-            advance(1, "")
-            if correction is None:
-                session.fail(pair_id, f"coregistration: {error}")
-            else:
-                found[keys[pair_id]] = correction
+    decided = map_every_pair(session, "coregister: pairs", "coregistration", lambda job: find_correction(*job), jobs)
+    found = {keys[pair_id]: correction for pair_id, correction in decided.items()}
     remember_corrections(session.workspace, found)
     return found
 

@@ -7,13 +7,11 @@ from typing import Any
 from rich.table import Table
 
 from cdpipe.arrays.run_length import Runs
-from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
-from cdpipe.stages.evaluation_rows import UNSPLIT
-from cdpipe.stages.report import (
+from cdpipe.stages.evaluation_files import (
     PictureJob,
     draw_picture,
     evaluate_run,
@@ -22,8 +20,9 @@ from cdpipe.stages.report import (
     write_agreement,
     write_tables,
 )
+from cdpipe.stages.evaluation_rows import UNSPLIT
 from cdpipe.values.errors import InputError
-from cdpipe.verbs.console import progress
+from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.verbs.session import Session, logged
 
@@ -51,7 +50,7 @@ def run(session: Session) -> None:
         return
     session.start_ray()
     with logged(session, "evaluate", {"submissions": list(submissions)}):
-        found = _evaluate(session, jobs)
+        found = map_every_pair(session, "evaluate: pairs", "evaluation", _evaluate_one, jobs)
     _report_scores(session, pairs, {pair_id: scores for pair_id, (scores, _) in found.items() if scores})
     agreement = tabulate_agreement({pair_id: each for pair_id, (_, each) in found.items()})
     write_agreement(session.run_folder / "report", agreement)
@@ -106,19 +105,6 @@ def _show_plan(session: Session, results: Sequence[Results], submissions: Submis
     session.say(f"evaluate: {labelled} labelled pair(s) of {len(results)}, a picture of each that is predicted")
     for name, masks in submissions.items():
         session.say(f"  submission {name}: {len(masks)} mask(s)")
-
-
-def _evaluate(session: Session, jobs: list[tuple[str, Job]]) -> dict[str, Found]:
-    """What was found of each pair, in the order of their ids."""
-    found: dict[str, Found] = {}
-    with progress(session.console, "evaluate: pairs", len(jobs)) as advance:
-        for pair_id, each, error in map_pairs(_evaluate_one, jobs):
-            advance(1, "")
-            if each is None:
-                session.fail(pair_id, f"evaluation: {error}")
-            else:
-                found[pair_id] = each
-    return dict(sorted(found.items()))
 
 
 def _evaluate_one(job: Job) -> Found:

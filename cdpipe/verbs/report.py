@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe import __version__
-from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.config_file import to_yaml
 from cdpipe.formats.manifest import Manifest
@@ -16,7 +15,7 @@ from cdpipe.stages.report_pages import write_report
 from cdpipe.stages.report_pair import PairJob, make_pair
 from cdpipe.stages.report_words import took
 from cdpipe.values.keys import content_key
-from cdpipe.verbs.console import progress
+from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session, read_failures, versions
 
@@ -39,25 +38,11 @@ def run(session: Session) -> None:
     if session.dry_run:
         session.say(f"report: {len(pairs)} pair page(s) and an index in {folder}")
         return
-    session.start_ray()
-    facts = _make_pairs(session, folder, pairs)
+    jobs = [(each.pair.pair_id, _job(session, folder, each)) for each in pairs]
+    facts = map_every_pair(session, "report: pairs", "report", make_pair, jobs)
     pages = [_page(session, each, facts[each.pair.pair_id]) for each in pairs if each.pair.pair_id in facts]
     index = write_report(folder, _report(session, manifest, pages, {**earlier, **session.failures}))
     session.say(f"report: {index}")
-
-
-def _make_pairs(session: Session, folder: Path, pairs: Sequence[RunPair]) -> dict[str, dict[str, Any]]:
-    """Facts of every pair whose pictures could be drawn."""
-    jobs = [(each.pair.pair_id, _job(session, folder, each)) for each in pairs]
-    facts = {}
-    with progress(session.console, "report: pairs", len(jobs)) as advance:
-        for pair_id, found, error in map_pairs(make_pair, jobs):
-            advance(1, "")
-            if found is None:
-                session.fail(pair_id, f"report: {error}")
-            else:
-                facts[pair_id] = found
-    return facts
 
 
 def _job(session: Session, folder: Path, each: RunPair) -> PairJob:

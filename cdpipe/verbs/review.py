@@ -5,7 +5,6 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from cdpipe.distributed.tasks import map_pairs
 from cdpipe.formats.layouts.table_out import relative
 from cdpipe.formats.object_path import locate
 from cdpipe.formats.review import Verdict, read_review
@@ -13,7 +12,7 @@ from cdpipe.formats.table import SURPLUS, read_table
 from cdpipe.formats.workspace import write_atomically
 from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
 from cdpipe.values.errors import InputError
-from cdpipe.verbs.console import progress
+from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session
 
@@ -42,15 +41,7 @@ def run(session: Session) -> None:
         (pair_id, ReviewJob(session.workspace, paths[pair_id], each.stored, each.label_key, said, values))
         for pair_id, (each, said) in chosen.items()
     ]
-    session.start_ray()
-    written: dict[str, dict[str, int]] = {}
-    with progress(session.console, "review: labels", len(jobs)) as advance:
-        for pair_id, counts, error in map_pairs(write_review_label, jobs):
-            advance(1, "")
-            if counts is None:
-                session.fail(pair_id, f"review: {error}")
-            else:
-                written[pair_id] = counts
+    written = map_every_pair(session, "review: labels", "review", write_review_label, jobs)
     if not written:
         raise InputError(f"{session.review}: no label could be written")
     _write_catalog(session, folder, pairs, {pair_id: paths[pair_id] for pair_id in written})

@@ -14,8 +14,16 @@ from stored import bright_squares, store_change, store_pair
 from cdpipe.arrays.metrics import Counts, ScoreHistogram, score_histogram
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores
+from cdpipe.stages.evaluation_files import (
+    FIGURES,
+    Evaluation,
+    PictureJob,
+    draw_picture,
+    evaluate_run,
+    pooled,
+    write_tables,
+)
 from cdpipe.stages.pictures import PairLayers, draw_pair
-from cdpipe.stages.report import FIGURES, Evaluation, PictureJob, draw_picture, evaluate_run, pooled, write_tables
 
 Row = dict[str, Any]
 SHAPE = (60, 1500)  # every second pixel of it fits a picture

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
-from cdpipe.stages import objects
-from cdpipe.stages.objects import Objects, find_objects
+from cdpipe.stages import change_objects
+from cdpipe.stages.change_objects import Objects, find_objects
 from cdpipe.values.grid import Window
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
@@ -51,7 +51,7 @@ def find(scene: Scene, step: int) -> list[Objects]:
 def small_bands() -> Iterator[None]:
     """Few pixels a band, so that objects reach into others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objects, "BAND_PIXELS", 200)
+        patch.setattr(change_objects, "BAND_PIXELS", 200)
         yield
 
 
