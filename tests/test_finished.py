@@ -14,7 +14,7 @@ from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.values.errors import EXIT_BUG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PLANNING = ("ingest", "train", "predict", "run_verb")
+PLANNING = ("ingest", "train", "predict", "run_verb", "status", "audit")
 
 
 @pytest.fixture(scope="module")

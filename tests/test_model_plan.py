@@ -19,7 +19,7 @@ from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_mod
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.models import build_model
-from cdpipe.stages.model_plan import finish_model, needed_bands, plan_training, trained_model
+from cdpipe.stages.model_plan import check_buildable, finish_model, needed_bands, plan_training, trained_model
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, train_model, write_checkpoint
 from cdpipe.values.config import Train
@@ -191,7 +191,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
     with pytest.raises(
         ConfigError, match=r"train.models.unetplusplus: no unetplusplus can be built with .*encoder: .*: "
     ):
-        plan(workspace, pairs, train=with_model(**options))
+        check_buildable(plan(workspace, pairs, train=with_model(**options)))
 
 
 def make_model(folder: Path, **changes: Any) -> ModelCard:

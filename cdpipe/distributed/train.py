@@ -23,17 +23,16 @@ from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node
 from cdpipe.formats.object_filesystem import arrow_filesystem
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.remembered import Remembered
-from cdpipe.formats.workspace import read_json, write_atomically, write_json
+from cdpipe.formats.workspace import read_json, write_atomically
 from cdpipe.stages.curves import add_epoch, curves_folder
 from cdpipe.stages.train_job import TrainJob, Worker
+from cdpipe.stages.train_progress import progress_writer
 from cdpipe.stages.training import train_model, write_checkpoint
 from cdpipe.values.config import Resources
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import CdpipeError, ConfigError
 
 CHECKPOINTS = "checkpoints"
-PROGRESS = "progress.json"
-PROGRESS_SECONDS = 2.0
 NOTICE = "notice"  # a file in the model's folder: whoever started the training must leave, and waits for a checkpoint
 GRACE_SECONDS = 25.0  # what it waits: schedulers kill half a minute after their SIGTERM
 RESIZE_SECONDS = 600.0  # between looks for room for more workers: taking them in goes back to the last checkpoint
@@ -118,12 +117,6 @@ def _checkpoint_path(checkpoint: Checkpoint, folder: Path) -> Path:
     return ObjectPath(f"{folder.address.scheme}:", *checkpoint.path.strip("/").split("/"))
 
 
-def read_progress(job: TrainJob) -> dict[str, Any] | None:
-    """Epoch, step and loss that the first worker last wrote down."""
-    value = read_json(job.workspace.model(job.name, job.key) / PROGRESS)
-    return value if isinstance(value, dict) else None
-
-
 def cpus_of_each(nodes: Sequence[int], workers: int) -> int:
     """Most CPUs that each of some workers can have on nodes of these sizes, at least 1; a worker lies on one node."""
     return max((cpus for cpus in range(1, max(nodes) + 1) if sum(node // cpus for node in nodes) >= workers), default=1)
@@ -152,7 +145,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         wrap=_share if world > 1 else lambda network: network,
         checkpoint=_checkpoint_path(checkpoint, job.workspace.root) if checkpoint else None,
         save=partial(_save, curves_folder(job)),
-        progress=_progress_writer(job) if rank == 0 else lambda *_: None,
+        progress=progress_writer(job) if rank == 0 else lambda *_: None,
         leaving=_notices(job.workspace.model(job.name, job.key) / NOTICE),
     )
     train_model(job, worker)
@@ -223,20 +216,6 @@ def _checkpoint_first(folder: Path) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own, which would end later stages as if well
-
-
-def _progress_writer(job: TrainJob) -> Callable[[int, int, float], None]:
-    """Writes down, every other second, how far training is."""
-    path = job.workspace.model(job.name, job.key) / PROGRESS
-    last = 0.0
-
-    def write(epoch: int, step: int, loss: float) -> None:
-        nonlocal last
-        if step == job.steps or time.monotonic() - last >= PROGRESS_SECONDS:
-            last = time.monotonic()
-            write_json(path, {"epoch": epoch, "step": step, "steps": job.steps, "loss": loss})
-
-    return write
 
 
 def _made_on_notice(folder: Path) -> str | None:

@@ -16,6 +16,7 @@ from cdpipe.formats.workspace import Workspace, write_atomically
 from cdpipe.models import input_kind, model_names, required_bands
 from cdpipe.stages.folds import Part, fold_parts
 from cdpipe.stages.train_job import TrainJob
+from cdpipe.stages.train_progress import PROGRESS
 from cdpipe.values.config import Config, Model
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import ConfigError, InputError
@@ -66,7 +67,7 @@ def plan_training(
         folds: Fold of each training pair.
 
     Raises:
-        ConfigError: If a model cannot be built.
+        ConfigError: If a model to start from is another than what is asked for.
         InputError: If there is nothing to learn from or nothing to choose the best epoch by.
     """
     parts = fold_parts(config.train.folds or 0, train, val, folds) if folds else [Part(None, tuple(train), tuple(val))]
@@ -106,7 +107,7 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
     ordered = [
         tuple(sorted(pairs, key=lambda item: (item.pair.key, item.label_key))) for pairs in (part.train, part.val)
     ]
-    job = TrainJob(
+    return TrainJob(
         workspace=workspace,
         model=name,
         fold=part.fold,
@@ -121,29 +122,34 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
         val=ordered[1],
         steps=_steps(workspace, config, part.train),
     )
-    if trained_model(job) is None:  # one that is trained could be built
-        _check_arguments(name, architecture, arguments, options.patch, frozen=model.frozen_epochs > 0)
-    return job
 
 
-def _check_arguments(name: str, architecture: str, arguments: dict[str, Any], patch: int, *, frozen: bool) -> None:
-    """Refuse what no network can be built of or run on; on the device "meta" that takes neither memory nor time."""
+def check_buildable(job: TrainJob) -> None:
+    """Refuse what no network can be built of or run on; on the device "meta" that takes no memory.
+
+    It imports torch, which takes seconds: for those who are about to train, not for those who look.
+
+    Raises:
+        ConfigError: If the job's network cannot be built.
+    """
     import torch
 
     from cdpipe.models import build_model
 
-    options = {key: value for key, value in arguments.items() if key != "encoder_weights"}
-    bands = required_bands(architecture, options)
-    channels = 1 if input_kind(architecture, options) == "difference" else 2 * len(bands)
+    options = {key: value for key, value in job.arguments.items() if key != "encoder_weights"}
+    bands = required_bands(job.architecture, options)
+    channels = 1 if input_kind(job.architecture, options) == "difference" else 2 * len(bands)
+    patch = job.options.patch
     try:
         with torch.device("meta"), torch.no_grad():
-            network = build_model(architecture, **options).eval()
+            network = build_model(job.architecture, **options).eval()
             network(torch.empty(1, channels, patch, patch))
-            if frozen:
+            if job.frozen_epochs:
                 network.get_submodule("encoder")
     except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError) as error:
-        given = f"patches of {patch} pixels, " + ", ".join(f"{key}: {value}" for key, value in arguments.items())
-        raise ConfigError(f"train.models.{name}: no {architecture} can be built with {given}: {error}") from None
+        given = f"patches of {patch} pixels, " + ", ".join(f"{key}: {value}" for key, value in job.arguments.items())
+        what = f"no {job.architecture} can be built with {given}"
+        raise ConfigError(f"train.models.{job.model}: {what}: {error}") from None
 
 
 def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) -> int:
@@ -204,7 +210,7 @@ def sweep_training(job: TrainJob) -> None:
     """Remove what only the training of a finished model needed."""
     folder = job.workspace.model(job.name, job.key)
     remove_tree(folder / "checkpoints")
-    (folder / "progress.json").unlink(missing_ok=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

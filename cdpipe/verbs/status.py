@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cdpipe.distributed.train import read_progress
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.manifest import read_manifest
@@ -20,6 +19,7 @@ from cdpipe.stages.prediction import probability_key
 from cdpipe.stages.run_plan import plan_work
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.train_job import TrainJob
+from cdpipe.stages.train_progress import read_progress
 from cdpipe.values.errors import CdpipeError
 from cdpipe.values.spent import PARTS
 from cdpipe.values.windows import block_keys

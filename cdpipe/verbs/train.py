@@ -9,11 +9,12 @@ from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.stages.folds import assign_folds
 from cdpipe.stages.leaks import Leaks, describe_leaks, find_leaks, place_groups, refuse_leaks
-from cdpipe.stages.model_plan import finish_model, plan_training, sweep_training, trained_model
+from cdpipe.stages.model_plan import check_buildable, finish_model, plan_training, sweep_training, trained_model
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.places import group_places, same_group
 from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
+from cdpipe.stages.train_progress import read_progress
 from cdpipe.values.errors import CdpipeError, ConfigError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session, logged, stored_pairs
@@ -25,10 +26,13 @@ def run(session: Session) -> None:
     """Train the models that are not trained yet.
 
     Raises:
+        ConfigError: If a model cannot be built.
         InputError: If there is nothing to learn from.
     """
     jobs = training_jobs(session)
     waiting = [job for job in jobs if trained_model(job) is None]
+    for job in waiting:
+        check_buildable(job)
     if waiting:
         _say_leaks(session)
     for job in jobs:
@@ -147,8 +151,6 @@ def _summary(session: Session, job: TrainJob, card: ModelCard) -> str:
 @contextmanager
 def _watched(session: Session, job: TrainJob) -> Iterator[None]:
     """Show the progress that the first worker writes down while Ray Train holds this thread."""
-    from cdpipe.distributed.train import read_progress
-
     stop = threading.Event()
     with progress(session.console, f"train {job.name}: steps", job.options.epochs * job.steps) as advance:
 
