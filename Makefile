@@ -14,8 +14,9 @@ env: .venv/.ready ## Install everything into .venv, with the versions of constra
 demo: .venv/.ready ## Run the whole pipeline on scenes made up on the spot
 	$(BIN)/cdpipe demo
 
+# Two at a time, as they are made for two cores: each has a Ray of its own, with which more would only fight.
 test: .venv/.ready ## Run the tests, but for the heavy ones
-	$(BIN)/pytest -m "not heavy"
+	$(BIN)/pytest -m "not heavy" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-heavy: .venv/.ready ## Run the heavy tests (a quarter of an hour)
 	$(BIN)/pytest -m heavy --ignore tests/test_chaos.py

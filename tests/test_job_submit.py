@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from project import CONFIG, SIAMESE, Project, make_project, untrained_model, write_catalog, write_pair
+from project import Project, make_project, untrained_model, write_catalog, write_pair
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cdpipe.values.errors import EXIT_CONFIG, EXIT_DONE
@@ -126,8 +126,8 @@ def follow(client: JobSubmissionClient, name: str) -> tuple[int | None, str]:
 
 def test_jobs_on_a_cluster(cluster: Cluster, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    train = {**CONFIG["train"], "models": {"siamese_resnet18": SIAMESE}}
-    project = make_project(tmp_path / "data", SCENES, train=train, predict={"tta": "none"})
+    project = make_project(tmp_path / "data", SCENES, predict={"models": ["third"], "tta": "none"})
+    untrained_model(tmp_path / "data", "third")
     inside = make_project(checkout / "project", ("small",))
     submit(cluster, checkout, "good", "python", "jobs/pipeline.py", str(project.config))
     submit(cluster, checkout, "lost", "python", "jobs/ingest.py", str(inside.config.relative_to(checkout)))
@@ -174,7 +174,7 @@ def test_a_job_stopped_in_the_middle_and_submitted_again(
 def assert_published(project: Project) -> None:
     """Results lie where the configuration says, made by the code that was submitted."""
     assert [pair.pair_id for pair in project.manifest.pairs] == list(SCENES)
-    assert [model["name"] for model in project.manifest.models] == ["siamese_resnet18"]
+    assert [model["name"] for model in project.manifest.models] == ["third"]
     assert project.manifest.fitted_on.endswith("on validation pairs val")
     assert {path.name for path in (project.outputs / "rasters").iterdir()} == {
         f"{pair_id}_{layer}{suffix}"
