@@ -30,7 +30,7 @@ SEED = int(os.environ.get("CDPIPE_CHAOS_SEED", "0"))
 WORKER_KILLS = KILLS * 5 // 6  # the others end the whole run, and cost a start of Ray each
 TRAINING_KILLS, TOGETHER = max(2, KILLS // 15), max(2, KILLS // 6)
 # Ray's agents take their node with them, and its bookkeepers would get most of the kills: there are always some
-WORKER = r"ray::(?!IDLE|\w+Agent|_StatsActor|ActorLocationTracker|\w*AutoscalingCoordinator)"
+WORKER = r"ray::(?!IDLE|\w+Agent|_StatsActor|ActorLocationTracker|DatasetManager|\w*AutoscalingCoordinator)"
 LONGEST = 300  # seconds that a run left alone may take
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(4 * 3600)]
 

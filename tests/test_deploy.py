@@ -32,7 +32,11 @@ def test_local_machines_are_set_up_and_guarded_as_those_of_the_cloud() -> None:
     assert notice in last
     assert local["worker_start_ray_commands"] == commands
     own, other = (config["head_start_ray_commands"][-1] for config in (local, cloud))
-    assert own == other.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "")
+    # without the one there is but a head; the newer autoscaler counts it among the workers
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in own
+    assert own.replace(" RAY_enable_autoscaler_v2=0", "") == other
+    for config in (local, cloud):
+        assert config["setup_commands"][0] == "chmod 600 ~/.ray/auth_token"
     assert "-c ~/cdpipe/constraints.txt" in local["setup_commands"][-1]
 
 

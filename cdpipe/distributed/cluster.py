@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -28,6 +29,7 @@ from cdpipe.values.config import Resources
 from cdpipe.values.errors import CdpipeError, ConfigError
 
 LONGEST_REASON = 600  # characters
+COLOUR = re.compile(r"\x1b\[[\d;]*m")  # Ray has it in messages, also where there is no terminal
 STARTS = 3  # of Ray on this machine
 WATCH_SECONDS = 1.0
 VITAL = ("raylet", "gcs_server")  # of Ray's processes
@@ -223,7 +225,7 @@ class _Counted:
 def describe_failure(error: Exception) -> str:
     """One line about a task that failed for good."""
     cause = getattr(error, "cause", None) or error
-    text = " ".join(str(cause).split()) or type(cause).__name__
+    text = " ".join(COLOUR.sub("", str(cause)).split()) or type(cause).__name__
     # a long one is a traceback, whose end says what happened
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON // 4]} ... {text[-LONGEST_REASON // 2 :]}"
 

@@ -20,6 +20,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from torch import nn
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node_cpus, total_gpus
+from cdpipe.distributed.process_group import NodeNetwork
 from cdpipe.formats.object_filesystem import arrow_filesystem
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.remembered import Remembered
@@ -77,6 +78,7 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config={"job": job, "threads": cpus, "parts": workers},
+        torch_config=NodeNetwork(),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # as below
             num_workers=workers if workers == 1 else (1, workers),  # type: ignore[arg-type]  # as below
             use_gpu=use_gpu,
