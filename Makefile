@@ -18,7 +18,7 @@ demo: .venv/.ready ## Run the whole pipeline on scenes made up on the spot
 test: .venv/.ready ## Run the tests, but for the heavy ones
 	$(BIN)/pytest -m "not heavy" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-heavy: .venv/.ready ## Run the heavy tests (a quarter of an hour)
+test-heavy: .venv/.ready ## Run the heavy tests (more than an hour)
 	$(BIN)/pytest -m heavy --ignore tests/test_chaos.py
 
 chaos-short: .venv/.ready ## Kill runs at random moments, 30 times
