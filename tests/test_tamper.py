@@ -95,7 +95,8 @@ def vouching(top: str, place: str, rest: list[str]) -> str:
     if top == "models":
         return f"models/{place}/{MODEL_CARD}"
     key, *inside = rest or [""]
-    record = f"{inside[-2]}_{inside[-1]}" if "c" in inside else "group"
+    block = "c" in inside and inside[0] in LAYERS  # axes lie in chunks too, but are the group's
+    record = f"{inside[-2]}_{inside[-1]}" if block else "group"
     return f"records/{place}/{key}/{record}.json"
 
 
