@@ -46,7 +46,9 @@ def undisturbed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_killed_five_times_at_a_point(point: str, undisturbed: Project, tmp_path: Path) -> None:
     project, charges, killed = Project(undisturbed.config, tmp_path / "work"), tmp_path / "charges", 0
     charges.mkdir()
-    for _ in range(TIMES):
+    for _ in range(2 * TIMES):  # of some points a resumed run meets none
+        if killed == TIMES:
+            break
         if point not in TRAINING and not project.workspace.exists():  # training takes longer than the rest
             shutil.copytree(undisturbed.workspace / "models", project.workspace / "models")
         (charges / point).touch()
