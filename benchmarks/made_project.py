@@ -17,6 +17,7 @@ from cdpipe.formats.model_io import ModelCard, save_model
 from cdpipe.models import build_model
 
 ROLES = ("red", "green", "blue")
+SMALL = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}  # a network that is soon done
 
 
 def make_project(folder: Path, side: int, models: Mapping[str, Mapping[str, Any]], patch: int, **predict: Any) -> Path:

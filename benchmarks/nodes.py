@@ -1,4 +1,4 @@
-"""Three nodes of Ray against one with as many CPUs, all on this machine: what being spread costs.
+"""Several nodes of Ray against one with as many CPUs, all on this machine: what being spread costs.
 
 Each node is a raylet with an object store and workers of its own, so that tasks, actors and results travel as between
 machines; the network between them is loopback, and the disk is shared. Ingest and predict are run as users run them;
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from made_project import make_project, run
+from made_project import SMALL, make_project, run
 from ray.cluster_utils import Cluster
 from timing import Row, show
 
@@ -29,15 +29,14 @@ def main() -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with tempfile.TemporaryDirectory() as folder:
-        network = {"unetplusplus": {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}}
-        config = make_project(Path(folder), options.size, network, 256, tta="none")
+        config = make_project(Path(folder), options.size, {"unetplusplus": SMALL}, 256, tta="none")
         layouts = {"one": [options.cpus], "several": [1] * options.cpus}
         seconds: dict[str, list[list[float]]] = {name: [] for name in layouts}
         for turn in range(options.rounds):
             works = {name: Path(folder) / f"{name}{turn}" for name in layouts}
             for name, nodes in layouts.items():
                 seconds[name].append(_run(config, works[name], nodes))
-            if _arrays(works["one"]) != _arrays(works["several"]):
+            if _stored(works["one"]) != _stored(works["several"]):
                 raise SystemExit("the nodes wrote other bytes than the one")
     medians = {name: np.median(each, axis=0) for name, each in seconds.items()}
     show(
@@ -65,8 +64,8 @@ def _run(config: Path, workspace: Path, nodes: list[int]) -> list[float]:
     return [next(entry["seconds"] for entry in entries if entry["stage"] == stage) for stage in STAGES]
 
 
-def _arrays(workspace: Path) -> dict[str, bytes]:
-    """What a store holds, by name."""
+def _stored(workspace: Path) -> dict[str, bytes]:
+    """Every file of the store, by name."""
     root = workspace / "store.zarr"
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 

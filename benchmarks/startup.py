@@ -11,10 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from made_project import make_project, run
+from made_project import SMALL, make_project, run
 from timing import Row, interleave, median_wall, show
 
-NETWORK = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}
 TARGETS = {"cdpipe --help": 0.5, "cdpipe predict, finished": 3.0}
 
 
@@ -24,7 +23,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = make_project(Path(folder), 300, {"unetplusplus": NETWORK}, 256, tta="none")
+        config = make_project(Path(folder), 300, {"unetplusplus": SMALL}, 256, tta="none")
         for verb in ("ingest", "predict"):
             run("-m", "cdpipe.cli", verb, str(config))
         cases: dict[str, Callable[[], None]] = {

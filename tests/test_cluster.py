@@ -9,7 +9,7 @@ import pytest
 import ray
 from processes import family, kill
 
-from cdpipe.distributed.cluster import STARTS, ray_session
+from cdpipe.distributed.cluster import STARTS, describe_failure, ray_session
 from cdpipe.values.config import Resources
 from cdpipe.values.errors import CdpipeError, ConfigError
 
@@ -81,3 +81,8 @@ def test_a_run_whose_ray_is_killed_ends_at_once() -> None:
         assert "Ray's raylet on this machine was killed" in run.stdout.read()
         assert run.wait() == 0
     kill(known)
+
+
+def test_a_failure_is_one_line_without_colours() -> None:
+    error = RuntimeError("\x1b[36mray::work()\x1b[39m (pid=1)\n  File x\nValueError: too\x1b[1;31m small\x1b[0m")
+    assert describe_failure(error) == "ray::work() (pid=1) File x ValueError: too small"

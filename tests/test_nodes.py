@@ -162,10 +162,12 @@ def has_steps(project: Project) -> bool:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_makes_a_checkpoint_first(sent: signal.Signals, training: Project, tmp_path: Path) -> None:
-    """Slurm and Kubernetes send it half a minute before they kill; the same command then goes on from that step.
+def test_a_signal_ends_training_where_the_same_command_goes_on(
+    sent: signal.Signals, training: Project, tmp_path: Path
+) -> None:
+    """SIGTERM, which Slurm and Kubernetes send half a minute before they kill, makes a checkpoint in the epoch first.
 
-    Ctrl-C does not wait for one, and the same command goes on from the last epoch.
+    Ctrl-C does not wait for one: the last epoch is gone on from.
     """
     log = tmp_path / "log.txt"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -64,11 +64,15 @@ def wait_until(reached: Callable[[], bool], going_on: Callable[[], bool], log: P
         time.sleep(0.01)
 
 
-def count(project: Project, pattern: str) -> int:
+def found(project: Project, pattern: str) -> set[Path]:
     try:
-        return len(list(project.workspace.glob(pattern)))
+        return set(project.workspace.glob(pattern))
     except FileNotFoundError:  # a temporary folder left while it was looked through
-        return 0
+        return set()
+
+
+def count(project: Project, pattern: str) -> int:
+    return len(found(project, pattern))
 
 
 def assert_same(project: Project, undisturbed: Project) -> None:
@@ -91,6 +95,7 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(finished: Project, 
         process.send_signal(signal.SIGSTOP)  # so that it cannot end while another run tries
         assert call(project.arguments("ingest")).code == EXIT_LOCKED
     kill_when(project, log, lambda: count(project, "runs/run/rasters/*") >= 1)
+    kill_when(project, log, lambda: count(project, "runs/run/vectors/*.gpkg") >= 4)
     assert not (project.outputs / "manifest.json").exists()
     finish(project, finished, log)
 
@@ -98,10 +103,17 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(finished: Project, 
 @pytest.mark.heavy
 def test_a_run_killed_while_training_ends_as_if_undisturbed(finished: Project, tmp_path: Path) -> None:
     project, log = Project(finished.config, tmp_path / "work"), tmp_path / "log.txt"
-    for _ in range(2):  # the second time the first checkpoint is there at once
-        kill_when(project, log, lambda: count(project, "models/*/*/checkpoints/checkpoint_*/history.json") >= 1)
+    for _ in range(2):
+        kill_when(project, log, another_checkpoint(project))
         assert not count(project, "models/*/*/model.json")
     finish(project, finished, log)
+
+
+def another_checkpoint(project: Project) -> Callable[[], bool]:
+    """Says whether training has made a checkpoint that is not there now."""
+    histories = "models/*/*/checkpoints/checkpoint_*/history.json"
+    known = found(project, histories)
+    return lambda: bool(found(project, histories) - known)
 
 
 def finish(project: Project, undisturbed: Project, log: Path) -> None:

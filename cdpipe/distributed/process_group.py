@@ -27,7 +27,7 @@ def use_node_network() -> None:
         os.environ.setdefault(INTERFACE, name)
 
 
-class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray's, which is made at run time
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray's, which has no public name
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(use_node_network)
         super().on_start(worker_group, backend_config)
