@@ -15,6 +15,7 @@ from cdpipe.formats.model_io import ModelCard, check_weights, load_network
 from cdpipe.stages.backends import check_installed
 from cdpipe.stages.calibration import Calibration, calibration_windows
 from cdpipe.stages.inference import Execution, Forward
+from cdpipe.stages.openvino_folding import fold_doubling
 from cdpipe.stages.torch_backend import forward_of
 from cdpipe.values.errors import ConfigError
 from cdpipe.values.keys import content_key
@@ -41,7 +42,7 @@ def make_openvino_forward(
     """
     check_installed(execution.precision)
     check_weights(folder, card)
-    core = _openvino().Core()
+    core = import_openvino().Core()
     if execution.precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ConfigError("predict.precision: this machine's CPU has no bfloat16; choose float32")
     files = cached_engine(engine_key(card, calibration), lambda: _build(folder, card, calibration))
@@ -69,13 +70,14 @@ def engine_key(card: ModelCard, calibration: Calibration | None) -> str:
     packages = ("torch", "openvino") if calibration is None else ("torch", "openvino", "nncf")
     parts = {
         "model": card.key,
+        "folded": True,
         "calibration": calibration.key if calibration else None,
         "versions": {name: metadata.version(name) for name in packages},
     }
     return content_key("engine", parts)
 
 
-def _openvino() -> Any:
+def import_openvino() -> Any:
     """OpenVINO, imported without its telemetry, which would tell a server what is converted."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return import_module("openvino")
@@ -83,15 +85,17 @@ def _openvino() -> Any:
 
 def _build(folder: Path, card: ModelCard, calibration: Calibration | None) -> Mapping[str, bytes]:
     """The engine's files; its input is one view, (1, channel, patch, patch)."""
-    openvino = _openvino()
+    openvino = import_openvino()
     network = load_network(folder, card).requires_grad_(False)
     example = torch.zeros(1, card.recipe.channels, card.patch, card.patch)
     try:
         model = openvino.convert_model(torch.export.export(network, (example,)))
+        model.reshape(list(example.shape))
     except Exception as error:
         raise ConfigError(
             f"predict.backend: openvino cannot run {card.architecture} (model {folder}); set predict.backend: torch"
         ) from error
+    fold_doubling(model)
     if calibration is not None:
         model = _quantise(model, card, calibration)
     with tempfile.TemporaryDirectory() as made:

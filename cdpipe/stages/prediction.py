@@ -65,6 +65,8 @@ def probability_key(pair_key: str, member: Member) -> str:
     }
     if run.channels_last:
         parts["layout"] = "channels_last"
+    if run.backend == "openvino":
+        parts["folded"] = True  # as openvino_folding.py does: the network's own sums have other last bits
     if member.calibration is not None:
         parts["calibration"] = member.calibration.key
     return content_key("probability", parts)
