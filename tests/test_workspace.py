@@ -1,5 +1,6 @@
 """The workspace's small files survive a kill at any moment, and one run at a time holds it."""
 
+import errno
 import hashlib
 import json
 import math
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 
 from cdpipe.formats.workspace import (
     Workspace,
+    found_no_room,
+    free_space,
     hash_file,
     locked,
     read_json,
@@ -93,6 +96,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(OSError, match="No space left"):
             write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
+
+
+def test_a_full_disk_is_told_from_other_failures(tmp_path: Path) -> None:
+    assert found_no_room(f"block 0,0: OSError: {OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'store/c/0/0')}")
+    assert found_no_room(
+        f"rasters/a.tif could not be written: Write error. {free_space(tmp_path / 'rasters' / 'a.tif')}"
+    )
+    assert not found_no_room("a.tif: not readable as a raster: Read error at scanline 300")
 
 
 @given(value=JSON)

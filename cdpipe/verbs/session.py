@@ -19,7 +19,7 @@ from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.object_stores import take_requests
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace, read_json, write_json
+from cdpipe.formats.workspace import Workspace, found_no_room, read_json, write_json
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE, EXIT_PARTIAL, InputError
@@ -101,13 +101,20 @@ class Session:
         return named and (not self.only_splits or split in self.only_splits)
 
     def fail(self, pair_id: str, reason: str, details: str = "") -> None:
-        """Note that a pair failed; the first reason is kept, details go to the run's ``errors.log``."""
-        if details:
+        """Note that a pair failed; the first reason is kept, details go to the run's ``errors.log``.
+
+        Raises:
+            InputError: If that was for want of room: the work on other pairs would be lost, too.
+        """
+        full = found_no_room(reason)
+        if details and not full:
             self.log_error(f"pair {pair_id}: {reason}", details)
         if pair_id not in self.failures:
             self.failures[pair_id] = reason
             text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
             self.console.print(f"failed: {text}", markup=False, style="red")
+        if full:
+            raise InputError("stopped, since nothing can be written of other pairs either; run the same command again")
 
     def log_error(self, text: str, details: str) -> None:
         """Add to the run's ``errors.log``."""
