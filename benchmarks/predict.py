@@ -2,14 +2,14 @@
 
 Original's loop, written afresh: one process of two threads, eager float32, batch 1, the eight views of each 256-pixel
 patch one by one, no overlap, the scene normalised in memory beforehand. `cdpipe predict`: the whole command on the
-same pair, two workers of one thread, D4, overlap 0, from the moment Ray is up, less the same command on a pair of one
-patch, which holds all that does not grow with the scene: planning, starting workers, importing, loading the network,
-rasters, manifest. As that pair's patch occupies one worker while the other has none, the difference is of n - 2 of n
-patches, and counted as n / (n - 2) of itself. Engines are built before; how long that takes is printed.
+same pair, two workers of one thread, D4, overlap 0, from the moment Ray is up, less the same command on two pairs
+of one patch, one for each worker, which holds all that does not grow with the scene: planning, starting workers, importing,
+loading the network, manifest. As a patch a worker goes with it, the difference is of n - 2 of n patches, and counted as
+n / (n - 2) of itself. Engines are built before; how long that takes is printed.
 
 Bare loop: two processes of one thread with the workers' environment, a network and eight views in memory each.
 
-CPU seconds are those of all processes together. Only a quiet machine gives ratios worth quoting: on a busy one the
+CPU seconds are those of the whole machine. Only a quiet one gives ratios worth quoting: on a busy one the
 loop's two threads wait for each other by spinning, and lose several times as much as the workers. Weights are random
 (their batch norms saw noise) unless folders of trained models are given, whose agreement tells more.
 
@@ -19,7 +19,6 @@ loop's two threads wait for each other by spinning, and lose several times as mu
 """
 
 import argparse
-import contextlib
 import os
 import pickle
 import statistics
@@ -38,7 +37,7 @@ import psutil
 import torch
 import yaml
 from original_loop import PATCH, Floats, original
-from predict_cases import Benchmark, make_model, make_scenes, quietly
+from predict_cases import STARTS, Benchmark, make_model, make_scenes, quietly
 from rich.console import Console
 from rich.table import Table
 
@@ -72,18 +71,15 @@ class Cost:
 
 
 def timed(action: Callable[[], object]) -> Cost:
-    """Cost of an action in this process and all its descendants, those that ended included."""
-    wall, cpu = time.perf_counter(), _tree_cpu()
+    """Cost of an action; Ray's workers are not in this process's account, so the whole machine's is taken."""
+    wall, cpu = time.perf_counter(), _machine_cpu()
     action()
-    return Cost(time.perf_counter() - wall, _tree_cpu() - cpu)
+    return Cost(time.perf_counter() - wall, _machine_cpu() - cpu)
 
 
-def _tree_cpu() -> float:
-    total = 0.0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            total += sum(process.cpu_times()[:4])
-    return total
+def _machine_cpu() -> float:
+    spent = psutil.cpu_times()
+    return float(spent.user + spent.nice + spent.system)
 
 
 def median(costs: list[Cost]) -> Cost:
@@ -121,8 +117,8 @@ def measure(benchmark: Benchmark, cases: list[tuple[str, str]], size: int, round
     network = load_network(benchmark.model, benchmark.card)
     _, scene = benchmark.member(("torch", "float32"))
     for case in cases:
-        first, second = (timed(partial(benchmark.predict, case, "patch")) for _ in range(2))
-        print(f"{benchmark.card.name} {' '.join(case)}: one patch {first.wall:.0f} s, again {second.wall:.0f} s")
+        first, second = (timed(partial(benchmark.predict, case, *STARTS)) for _ in range(2))
+        print(f"{benchmark.card.name} {' '.join(case)}: one patch each {first.wall:.0f} s, again {second.wall:.0f} s")
     found: dict[tuple[str, str], list[Cost]] = {case: [] for case in cases}
     networks: dict[tuple[str, str], list[Cost]] = {case: [] for case in cases}
     loops, answers = [], {}
@@ -136,7 +132,7 @@ def measure(benchmark: Benchmark, cases: list[tuple[str, str]], size: int, round
     for _ in range(rounds):
         loops.append(timed(loop))
         for case in cases:
-            start = timed(partial(benchmark.predict, case, "patch"))
+            start = timed(partial(benchmark.predict, case, *STARTS))
             found[case].append(timed(partial(benchmark.predict, case, "scene")).less(start, benchmark.patches))
             answers[case] = benchmark.stored(case, size)
             member, _ = benchmark.member(case)

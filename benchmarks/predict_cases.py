@@ -30,14 +30,16 @@ from cdpipe.values.grid import Window
 from cdpipe.verbs.predict_plan import plan_run
 from cdpipe.verbs.session import Session, stored_pairs
 
+STARTS = ("first", "second")  # pairs of one patch, one for each worker
+
 
 def make_scenes(folder: Path, size: int) -> None:
-    """A labelled pair to calibrate on; mirrored until it is large enough, the scene; a pair of one patch."""
+    """A labelled pair to calibrate on; mirrored until it is large enough, the scene; pairs of one patch."""
     make_sample_scenes(folder, pairs=1)
     with (folder / "pairs.csv").open(newline="") as stream:
         row = next(csv.DictReader(stream))
     rows = [{**row, "split": "train"}]
-    for name, side in (("scene", size), ("patch", PATCH)):
+    for name, side in (("scene", size), *((name, PATCH) for name in STARTS)):
         made = {**row, "pair_id": name, "split": "", "label": ""}
         for date in ("before", "after"):
             made[date] = f"{name}_{date}.tif"
@@ -94,13 +96,14 @@ class Benchmark:
         values["predict.models"] = f"['{self.model}']"
         return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
-    def predict(self, case: tuple[str, str], pair: str) -> None:
-        """Run the command on a pair of which nothing is stored yet."""
+    def predict(self, case: tuple[str, str], *pairs: str) -> None:
+        """Run the command on pairs of which nothing is stored yet."""
         for kind in ("probabilities", "changes", "rasters"):
             for folder in ("store.zarr", "records"):
                 shutil.rmtree(self.work / "work" / folder / kind, ignore_errors=True)
         shutil.rmtree(self.work / "work" / "runs", ignore_errors=True)
-        quietly(["predict", str(self.config), *self.settings(case), "--pair", pair])
+        chosen = [part for pair in pairs for part in ("--pair", pair)]
+        quietly(["predict", str(self.config), *self.settings(case), *chosen])
 
     def stored(self, case: tuple[str, str], size: int) -> Floats:
         """The probability of the scene that the last command stored."""
