@@ -1,9 +1,10 @@
 """Peak memory of a worker (VmHWM of a process of its own) over all blocks of scenes of 5k, 10k and 20k pixels a side.
 
 Ingest: the block function on a pair of deflate GeoTIFFs, 4 bands of uint16 each. Predict: block function and ensemble
-with a real network in float32, all eight views, of which it sees one block, since the rest is stored as not observed;
-and the same with a model that returns its input. So that large scenes are made quickly, only blocks on the diagonal
-hold land; the others are zeros, of the same size in memory. Malloc is set as cdpipe sets it for the workers of predict.
+with both headline networks in float32, as torch runs them, in all eight views, which see one row of patches of one
+block, since the rest is stored as not observed; and the same with a model that returns its input. So that large scenes
+are made quickly, only blocks on the diagonal hold land; the others are zeros, of the same size in memory. Malloc is set
+as cdpipe sets it for the workers of predict.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.ingest import ingest_block
 from cdpipe.values.windows import block_keys
 
-NETWORK = "siamese_seresnext50"
+NETWORKS = ("unetplusplus", "siamese_seresnext50")
+PATCH = 256
 PARTS = ("ingest", "plane", "predict")
 
 
@@ -47,7 +49,7 @@ def main() -> None:
                 _prepare(Path(folder), size, part)
                 peaks[size] = peak_memory(Path(__file__), *arguments, environment={} if part == "ingest" else MALLOC)
         text = ", ".join(f"{size}: {peak / 2**20:.0f} MiB" for size, peak in peaks.items())
-        what = {"ingest": "ingest", "plane": "predict, identity", "predict": f"predict, {NETWORK}"}[part]
+        what = {"ingest": "ingest", "plane": "predict, identity", "predict": f"predict, {' and '.join(NETWORKS)}"}[part]
         rows.append(Row(what, text, "smallest scene", peaks[options.sizes[-1]] / peaks[options.sizes[0]], target))
     show("peak memory of a worker", rows)
 
@@ -57,8 +59,9 @@ def _prepare(root: Path, size: int, part: str) -> None:
         for seed, name in enumerate(("before", "after")):
             write_scene(root / f"{name}.tif", size, seed, diagonal=True)
     else:
-        seen = 1 if part == "predict" else -(-size // BLOCK)  # one block is enough for the network
-        store_scene(root, size, [(number, number) for number in range(seen)])
+        # a few patches are enough for the networks
+        seen, rows = (1, PATCH) if part == "predict" else (-(-size // BLOCK), BLOCK)
+        store_scene(root, size, [(number, number) for number in range(seen)], rows)
 
 
 def _ingest(root: Path, size: int) -> None:
@@ -80,16 +83,24 @@ def _predict(root: Path, size: int, *, identity: bool) -> None:
     from cdpipe.stages.torch_backend import make_forward  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    pair = describe_scene(size)
-    card = ModelCard("m", NETWORK, {}, ROLES[:3], "common", together=False, patch=256, weights_sha256="0")
+    pair, workspace = describe_scene(size), Workspace(root)
     execution = Execution("none" if identity else "d4", "float32", "cpu", 1)
-    member = Member(card, Path(), "m", None, 1.0, 0.0, execution)
-    ensemble = plan_ensemble([(probability_key(pair.key, member), 1.0)], 0.5)
-    create_result_groups(PredictJob(Workspace(root), (pair,), (member,), ((0,),), (ensemble,)), 0)
-    forward = (lambda patches: patches[:, 0]) if identity else make_forward(build_model(NETWORK), execution)
+    members = tuple(
+        Member(
+            ModelCard(name, name, {}, ROLES[:3], "common", False, PATCH, "0"), Path(), name, None, 1.0, 0.0, execution
+        )
+        for name in (NETWORKS[:1] if identity else NETWORKS)
+    )
+    ensemble = plan_ensemble([(probability_key(pair.key, member), 1.0) for member in members], 0.5)
+    create_result_groups(PredictJob(workspace, (pair,), members, (tuple(range(len(members))),), (ensemble,)), 0)
+    forwards = [
+        (lambda patches: patches[:, 0]) if identity else make_forward(build_model(member.name), execution)
+        for member in members
+    ]
     for key in pair.blocks():
-        predict_block(Workspace(root), pair, key, member, forward)
-        ensemble_block(Workspace(root), pair, key, ensemble)
+        for member, forward in zip(members, forwards, strict=True):
+            predict_block(workspace, pair, key, member, forward)
+        ensemble_block(workspace, pair, key, ensemble)
 
 
 if __name__ == "__main__":

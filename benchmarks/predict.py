@@ -2,10 +2,10 @@
 
 Original's loop, written afresh: one process of two threads, eager float32, batch 1, the eight views of each 256-pixel
 patch one by one, no overlap, the scene normalised in memory beforehand. `cdpipe predict`: the whole command on the
-same pair, two workers of one thread, D4, overlap 0, from the moment Ray is up, less the same command on two pairs
-of one patch, one for each worker, which holds all that does not grow with the scene: planning, starting workers, importing,
-loading the network, manifest. As a patch a worker goes with it, the difference is of n - 2 of n patches, and counted as
-n / (n - 2) of itself. Engines are built before; how long that takes is printed.
+same pair, two workers of one thread, D4, overlap 0, from the moment Ray is up, less the same command on two pairs of
+one patch, one for each worker, which holds all that does not grow with the scene: planning, starting workers, imports,
+loading the network, manifest. As a patch a worker goes with it, the difference is of n - 2 of n patches, and counted
+as n / (n - 2) of itself. Engines are built before; how long that takes is printed.
 
 Bare loop: two processes of one thread with the workers' environment, a network and eight views in memory each.
 

@@ -54,13 +54,16 @@ def describe_scene(side: int) -> StoredPair:
     return StoredPair("p", f"{side:012d}", grid_of(side), BLOCK, ROLES, ((1.0, 0.0), (1.0, 0.0)), facts)
 
 
-def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | None = None) -> LabelledPair:
+def store_scene(
+    root: Path, side: int, observed: Iterable[tuple[int, int]] | None = None, rows: int = BLOCK
+) -> LabelledPair:
     """Store a labelled pair of (4, side, side) uint16.
 
     Args:
         root: The workspace.
         side: Of the scene, in pixels.
         observed: Rows and columns of the blocks that are observed; by default all. The rest is stored all the same.
+        rows: How many of a block's rows of pixels are observed.
     """
     workspace, pair = Workspace(root), describe_scene(side)
     grid = pair.grid
@@ -71,7 +74,8 @@ def store_scene(root: Path, side: int, observed: Iterable[tuple[int, int]] | Non
     for key in pair.blocks():
         window = pair.window(key)
         seen = chosen is None or (key.block_row, key.block_col) in chosen
-        valid = np.full(window.shape, 3 if seen else 0, np.uint8)
+        valid = np.zeros(window.shape, np.uint8)
+        valid[: rows if seen else 0] = 3
         for date, name in enumerate(("before", "after")):
             shape = (len(ROLES), *window.shape)
             values: NDArray[Any] = make_pixels(window, date) if seen else np.zeros(shape, np.uint16)

@@ -233,6 +233,9 @@ def test_keys_tell_results_apart_and_torchs_are_what_they_were(trained: Trained)
 
     parts = {"pair": "pair", "model": card.key, "stride": 48, "tta": "d4", "precision": "float32", "batch": 1}
     assert key(way("torch", "float32")) == content_key("probability", {**parts, "backend": "torch-cpu"})
+    large = Member(dataclasses.replace(card, patch=256), Path("x"), "x", None, 1.0, 0.25, way("torch", "float32"))
+    parts |= {"model": large.card.key, "stride": 192, "backend": "torch-cpu"}
+    assert probability_key("pair", large) == content_key("probability", {**parts, "views_at_once": 2})
     fewer = Calibration(calibration.workspace, calibration.pairs[:1])
     elsewhere = Calibration(Workspace(Path("elsewhere")), calibration.pairs[::-1])
     keys = [key(way(*each)) for each in WAYS if each[1] != "int8"]

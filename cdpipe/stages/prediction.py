@@ -65,6 +65,9 @@ def probability_key(pair_key: str, member: Member) -> str:
     }
     if run.channels_last:
         parts["layout"] = "channels_last"
+    at_once = run.views_at_once(member.card.patch)
+    if at_once < run.views:
+        parts["views_at_once"] = at_once
     if run.backend == "openvino":
         parts["folded"] = True  # as openvino_folding.py does: the network's own sums have other last bits
     if member.calibration is not None:

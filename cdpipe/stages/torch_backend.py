@@ -20,9 +20,9 @@ def make_forward(network: nn.Module, execution: Execution) -> Forward:
     half = execution.precision == "bfloat16"
 
     def logits(views: Tensor) -> Tensor:
+        calls = torch.split(views, execution.views_at_once(views.shape[-1]))
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            found: Tensor = network(views).float()
-        return found
+            return torch.cat([network(call).float() for call in calls])
 
     return forward_of(logits, execution)
 
