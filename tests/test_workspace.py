@@ -17,10 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdpipe.formats.room import found_no_room, free_space
 from cdpipe.formats.workspace import (
     Workspace,
-    found_no_room,
-    free_space,
     hash_file,
     locked,
     read_json,

@@ -25,7 +25,8 @@ from pyproj import CRS
 
 from cdpipe.formats.anywhere import file_on_disk
 from cdpipe.formats.ground import WGS84, cut_at_antimeridian, transform_xy, without_leaps
-from cdpipe.formats.workspace import free_space, publish_file, temporary_folder
+from cdpipe.formats.room import free_space
+from cdpipe.formats.workspace import publish_file, temporary_folder
 from cdpipe.values.crash import crash_point
 from cdpipe.values.errors import IntegrityError
 

@@ -1,7 +1,6 @@
 """Where things lie in a workspace, and how its small files are written so that a kill never tears one."""
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +22,6 @@ from cdpipe.values.errors import ConfigError, LockedError
 
 LOCK = ".lock"
 SEAL = "sha256_of_the_rest"
-MAKE_ROOM = "make room"
 
 Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers", "catalogs"]
 
@@ -186,19 +184,6 @@ def publish_file(temporary: Path, path: Path, point: str) -> str:
     temporary.replace(path)
     sync_folder(path.parent)
     return digest
-
-
-def free_space(path: Path) -> str:
-    """A sentence about the disk: GDAL's own messages rarely say that it is full."""
-    path = temporary_folder(path)
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    free_mb = shutil.disk_usage(existing).free / 1e6
-    return f"{free_mb:,.0f} MB are free in {existing}: {MAKE_ROOM} if that is too little, and run again."
-
-
-def found_no_room(reason: str) -> bool:
-    """Whether a failure is that of a full disk, as the system and :func:`free_space` name it."""
-    return any(words in reason for words in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), MAKE_ROOM))
 
 
 @contextlib.contextmanager

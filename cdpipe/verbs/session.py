@@ -17,9 +17,10 @@ from cdpipe.formats.anywhere import append_text
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.object_stores import take_requests
+from cdpipe.formats.room import found_no_room
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace, found_no_room, read_json, write_json
+from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.values.config import Config
 from cdpipe.values.errors import EXIT_DONE, EXIT_PARTIAL, InputError
