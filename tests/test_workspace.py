@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.formats.room import found_no_room, free_space
+from cdpipe.formats.room import LITTLE, found_no_room, free_space
 from cdpipe.formats.workspace import (
     Workspace,
     hash_file,
@@ -97,12 +98,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     assert target.read_bytes() == b"old"
 
 
-def test_a_full_disk_is_told_from_other_failures(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found_no_room(f"block 0,0: OSError: {OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'store/c/0/0')}")
-    assert found_no_room(
-        f"rasters/a.tif could not be written: Write error. {free_space(tmp_path / 'rasters' / 'a.tif')}"
-    )
     assert not found_no_room("a.tif: not readable as a raster: Read error at scanline 300")
+    raster = tmp_path / "rasters" / "a.tif"
+    usage = shutil.disk_usage(tmp_path)
+    for free, full in ((LITTLE - 1, True), (LITTLE, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        assert found_no_room(f"{raster} could not be written: Write error. {free_space(raster)}") == full
+        assert "make room" in free_space(raster)
+        assert str(tmp_path) in free_space(raster)
 
 
 @given(value=JSON)

@@ -115,7 +115,7 @@ class Session:
             text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
             self.console.print(f"failed: {text}", markup=False, style="red")
         if full:
-            raise InputError("stopped, since nothing can be written of other pairs either; run the same command again")
+            raise InputError("stopped, since the disk is full: make room and run the same command again")
 
     def log_error(self, text: str, details: str) -> None:
         """Add to the run's ``errors.log``."""
