@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +61,18 @@ def _make_job(workspace: Workspace, pair: StoredPair) -> PredictJob:
     return PredictJob(workspace, (pair,), (member,), ((0,),), (ensemble,))
 
 
+def _clear(job: PredictJob) -> None:
+    """Remove all results and make room for new ones."""
+    for folder in ("store.zarr", "records"):
+        for kind in ("probabilities", "changes"):
+            shutil.rmtree(job.workspace.root / folder / kind, ignore_errors=True)
+    create_result_groups(job, 0)
+
+
 def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
     workspace = Workspace(root)
     pair = store_scene(root, size).pair
     job = _make_job(workspace, pair)
-    create_result_groups(job, 0)
 
     def read() -> None:
         for key in pair.blocks():
@@ -77,7 +85,7 @@ def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
             made = {own: predict_block(workspace, pair, key, job.members[0], identity)}
             ensemble_block(workspace, pair, key, job.ensembles[0], made)
 
-    timings = interleave({"read": read, "work": work}, rounds)
+    timings = interleave({"read": read, "work": work}, rounds, partial(_clear, job))
     patches = (size // PATCH) ** 2
     cpu = {name: median_cpu(each) for name, each in timings.items()}
     wall = {name: median_wall(each) for name, each in timings.items()}
@@ -116,10 +124,7 @@ def _with_ray(root: Path, size: int) -> list[Row]:
     try:
         seconds = []
         for _ in range(3):
-            for kind in ("probabilities", "changes"):
-                shutil.rmtree(root / "store.zarr" / kind, ignore_errors=True)
-                shutil.rmtree(root / "records" / kind, ignore_errors=True)
-            create_result_groups(job, 0)
+            _clear(job)
             work = plan_work(job, [0])
             arrivals, start = [], time.perf_counter()
             for result in predict_blocks(job, work, 2):

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def main() -> None:
     show(f"ingest of deflate GeoTIFFs, {options.size}² × 4 × 2 uint16", rows)
 
 
+def _clear(root: Path) -> None:
+    for written in ("work", "x.zarr"):
+        shutil.rmtree(root / written, ignore_errors=True)
+
+
 def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
     windows = list(tiles_in(Window(0, 0, size, size), BLOCK))
     paths = [root / "before.tif", root / "after.tif"]
@@ -57,14 +63,12 @@ def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
                     dataset.read(window=rasterio.windows.Window(*corner(window)))
 
     def by_cdpipe() -> None:
-        shutil.rmtree(root / "work", ignore_errors=True)
         job = make_job(root, root / "work")
         for key in block_keys("p", (size, size), BLOCK):
             ingest_block(job, key, imagery=True, label=False)
         finish_pair(job)
 
     def by_rioxarray() -> None:
-        shutil.rmtree(root / "x.zarr", ignore_errors=True)
         encoding = {
             "chunks": (4, 256, 256),
             "shards": (4, BLOCK, BLOCK),
@@ -80,7 +84,8 @@ def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
         for path in paths:
             hash_file(path)
 
-    timings = interleave({"read": read, "cdpipe": by_cdpipe, "rioxarray": by_rioxarray, "hashing": hashing}, rounds)
+    cases = {"read": read, "cdpipe": by_cdpipe, "rioxarray": by_rioxarray, "hashing": hashing}
+    timings = interleave(cases, rounds, partial(_clear, root))
     rate = {name: size * size * 16 / 1e6 / median_cpu(each) for name, each in timings.items()}
     wall = {name: size * size * 16 / 1e6 / median_wall(each) for name, each in timings.items()}
     measured = f"{rate['cdpipe']:.0f} MB/s/core ({wall['cdpipe']:.0f} wall)"

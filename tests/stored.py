@@ -61,11 +61,11 @@ def store_pair(
     pair = StoredPair(pair_id, key, grid, block, RGB, ((1.0, 0.0), (1.0, 0.0)), moments)
     layers = pair_layers(RGB, dates[0].dtype.name, dates[1].dtype.name)
     store_layers(workspace.group("pairs", pair_id, key), layers, pair, [*dates, valid])
-    write_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD, workspace.root, [], pair.to_json())
+    write_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD, workspace.root, {}, pair.to_json())
     counted = np.where(both, label, np.uint8(255))
     store_layers(workspace.group("labels", pair_id, label_key), LABEL_LAYERS, pair, [label, count_cells(counted)])
     facts = {"valid": int((counted != 255).sum()), "changed": int((counted == 1).sum())}
-    write_record(workspace.records("labels", pair_id, label_key) / GROUP_RECORD, workspace.root, [], facts)
+    write_record(workspace.records("labels", pair_id, label_key) / GROUP_RECORD, workspace.root, {}, facts)
     return LabelledPair(pair, label_key)
 
 

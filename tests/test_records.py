@@ -14,6 +14,7 @@ from cdpipe.formats.records import (
     all_records,
     block_record,
     damaged_objects,
+    hash_files,
     missing_blocks,
     read_record,
     write_record,
@@ -35,7 +36,7 @@ def test_a_record_holds_the_hash_of_every_object_by_its_place_in_the_workspace(t
     files = store_objects(tmp_path)
     facts = {"count": 3, "sums": ["1/3", "2"], "nested": {"a": [1.5, None]}}
     path = tmp_path / "records" / "r.json"
-    written = write_record(path, tmp_path, files, facts)
+    written = write_record(path, tmp_path, hash_files(files), facts)
     assert written == Record(
         {
             "store.zarr/a/c/0/0": hashlib.sha256(files[0].read_bytes()).hexdigest(),
@@ -48,13 +49,13 @@ def test_a_record_holds_the_hash_of_every_object_by_its_place_in_the_workspace(t
 
 
 def test_a_record_needs_no_facts(tmp_path: Path) -> None:
-    write_record(tmp_path / "r.json", tmp_path, [])
+    write_record(tmp_path / "r.json", tmp_path, {})
     assert read_record(tmp_path / "r.json") == Record({}, {})
 
 
 def test_a_workspace_may_move(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    record = write_record(old / "records" / "r.json", old, store_objects(old), {})
+    record = write_record(old / "records" / "r.json", old, hash_files(store_objects(old)), {})
     old.rename(new)
     assert damaged_objects(record, new) == []
 
@@ -62,7 +63,7 @@ def test_a_workspace_may_move(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove", "folder"])
 def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     files = store_objects(tmp_path)
-    record = write_record(tmp_path / "r.json", tmp_path, files)
+    record = write_record(tmp_path / "r.json", tmp_path, hash_files(files))
     data = bytearray(files[1].read_bytes())
     data[500] ^= 1
     if damage in ("remove", "folder"):
@@ -76,7 +77,7 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_a_record_cut_off_anywhere_is_none(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    write_record(path, tmp_path, store_objects(tmp_path), {"count": 3})
+    write_record(path, tmp_path, hash_files(store_objects(tmp_path)), {"count": 3})
     data = path.read_bytes()
     for length in range(len(data) - 1):  # the last character is a line's end
         path.write_bytes(data[:length])
@@ -108,9 +109,9 @@ def test_missing_are_the_blocks_without_a_record(tmp_path_factory: pytest.TempPa
     folder = root / "records"
     for key in KEYS:
         if key in done:
-            write_record(block_record(folder, key), root, [])
+            write_record(block_record(folder, key), root, {})
     if done:
-        write_record(folder / GROUP_RECORD, root, [])
+        write_record(folder / GROUP_RECORD, root, {})
         (folder / f"{block_record(folder, KEYS[0]).name}.77.partial").write_text("torn")
     assert missing_blocks(folder, KEYS) == [key for key in KEYS if key not in done]
 
@@ -123,7 +124,7 @@ def test_every_block_has_a_record_of_its_own() -> None:
 
 def test_all_records_come_in_order_with_damaged_ones_as_none(tmp_path: Path) -> None:
     for key in reversed(KEYS):
-        write_record(block_record(tmp_path, key), tmp_path, [], {"row": key.block_row})
+        write_record(block_record(tmp_path, key), tmp_path, {}, {"row": key.block_row})
     broken = block_record(tmp_path, KEYS[4])
     broken.write_text("{")
     (tmp_path / "0_0.json.12.partial").write_text("{}")
@@ -139,6 +140,6 @@ def test_all_records_come_in_order_with_damaged_ones_as_none(tmp_path: Path) -> 
 def test_a_record_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     files = store_objects(tmp_path)
     paths = [tmp_path / "one.json", tmp_path / "two.json"]
-    write_record(paths[0], tmp_path, files, {"a": 1, "b": 2})
-    write_record(paths[1], tmp_path, reversed(files), {"b": 2, "a": 1})
+    write_record(paths[0], tmp_path, hash_files(files), {"a": 1, "b": 2})
+    write_record(paths[1], tmp_path, hash_files(reversed(files)), {"b": 2, "a": 1})
     assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -45,7 +45,7 @@ def make_array(folder: Path, dtype: str, bands: int, shape: tuple[int, int], blo
 
 def write_all(group: Path, values: NDArray[Any], block: int = BLOCK) -> list[Path]:
     windows = [block_window(key, values.shape[-2:], block) for key in block_keys("p", values.shape[-2:], block)]
-    return [write_block(group, "a", window, values[..., *window.slices]) for window in windows]
+    return [write_block(group, "a", window, values[..., *window.slices])[0] for window in windows]
 
 
 @pytest.fixture(scope="module", params=list(zip(DTYPES, (1, 2, 4, 1, 1, 2, 1, 3), strict=True)), ids=str)

@@ -1,5 +1,6 @@
 """The store: whole blocks in, any window out, and no damage goes unseen."""
 
+import hashlib
 import json
 import os
 import signal
@@ -65,8 +66,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ND
         scenes[name] = random_values(layer, whole.shape, seed=len(name))
         for block in reversed(BLOCKS):
             part = window_in(layer, block)
-            file = write_block(group, name, part, scenes[name][..., *part.slices])
+            file, digest = write_block(group, name, part, scenes[name][..., *part.slices])
             assert file == object_of(group, name, block)
+            assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
     return group, scenes
 
 
@@ -131,7 +133,7 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path, name: str) -> None:
     group = make_group(tmp_path / "g", name, grid=utm_grid(*scene.shape))
     window = window_in(layer, scene)
     values = random_values(layer, window.shape) // 100 * layer.cell
-    file = write_block(group, name, window, values.astype(layer.dtype))
+    file, _ = write_block(group, name, window, values.astype(layer.dtype))
     sound, array = file.read_bytes(), open_layer(group, name)
     for position in range(0, len(sound), max(1, len(sound) // 400)):
         damaged = bytearray(sound)
@@ -163,7 +165,7 @@ def test_writing_the_same_block_again_gives_the_same_bytes(tmp_path: Path) -> No
     files = []
     for name in ("one", "two"):
         group = make_group(tmp_path / name, "before")
-        files += [write_block(group, "before", BLOCKS[-1], values).read_bytes() for _ in range(2)]
+        files += [write_block(group, "before", BLOCKS[-1], values)[0].read_bytes() for _ in range(2)]
     assert len(set(files)) == 1
 
 
@@ -204,7 +206,7 @@ def test_a_block_of_nothing_but_the_fill_value_is_stored_too(tmp_path: Path, nam
     group = make_group(tmp_path / "g", name)
     window = window_in(layer, block)
     values = np.full_like(random_values(layer, window.shape), layer.fill)
-    assert write_block(group, name, window, values).is_file()
+    assert write_block(group, name, window, values)[0].is_file()
     # with another fill value in its description, the array still holds what was written
     description = json.loads((group / name / "zarr.json").read_text())
     (group / name / "zarr.json").write_text(json.dumps(description | {"fill_value": 7}))
@@ -313,5 +315,5 @@ def test_what_is_written_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    file = write_block(group, "valid", BLOCKS[0], random_values(LAYERS["valid"], BLOCKS[0].shape))
+    file, _ = write_block(group, "valid", BLOCKS[0], random_values(LAYERS["valid"], BLOCKS[0].shape))
     assert {file.stat().st_ino, file.parent.stat().st_ino} <= synced

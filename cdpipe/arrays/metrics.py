@@ -85,8 +85,11 @@ def is_change(score: NDArray[np.floating], threshold: float) -> NDArray[np.bool_
 
 def threshold_change(probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
     """Change mask of a probability: 1 at or above the threshold, 0 below, 255 where not observed."""
-    change = is_change(probability, threshold).astype(np.uint8)
-    return np.where(np.isnan(probability), np.uint8(NOT_OBSERVED), change)
+    change = is_change(probability, threshold).view(np.uint8)
+    unknown = np.isnan(probability)
+    if unknown.any():
+        change[unknown] = NOT_OBSERVED
+    return change
 
 
 def count_scores(score: NDArray[np.floating], label: NDArray[np.uint8], threshold: float) -> Counts:

@@ -5,7 +5,7 @@ fill value without a word.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,21 @@ def _name(key: BlockKey) -> str:
     return f"{key.block_row}_{key.block_col}.json"
 
 
-def write_record(path: Path, root: Path, stored: Iterable[Path], facts: dict[str, Any] | None = None) -> Record:
-    """Hash what was stored, then say so.
+def hash_files(paths: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of each file, for a record of files that were not made in memory."""
+    return {path: hash_file(path) for path in paths}
+
+
+def write_record(path: Path, root: Path, stored: Mapping[Path, str], facts: dict[str, Any] | None = None) -> Record:
+    """Say what was stored.
 
     Args:
         path: The record's file.
         root: The workspace.
-        stored: The files that were stored.
+        stored: The files that were stored, each with its SHA-256.
         facts: See :class:`Record`.
     """
-    record = Record({str(file.relative_to(root)): hash_file(file) for file in stored}, facts or {})
+    record = Record({str(file.relative_to(root)): digest for file, digest in stored.items()}, facts or {})
     write_sealed(path, {"objects": record.objects, "facts": record.facts})
     return record
 

@@ -4,6 +4,7 @@ A block is exactly one stored object (one shard) of each array, so that no two t
 same object. Checksums (crc32c) are stored with every chunk.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def _is_there(array: StoredArray, file: str) -> bool:
         return True
 
 
-def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> Path:
+def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> tuple[Path, str]:
     """Write one whole block and make it durable.
 
     Args:
@@ -152,7 +153,7 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
         values: (band, height, width) or (height, width) in the array's dtype.
 
     Returns:
-        The stored file.
+        The stored file, and the SHA-256 of what it was given: what is damaged on its way to the disk differs from it.
 
     Raises:
         ValueError: If the window is not exactly one block or the values are not of the array's dtype.
@@ -171,9 +172,12 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
     file = type(array.folder)(_object(array, row, col))
     encoded = encode_object(like, values)
     write_atomically(file, *encoded)
+    digest = hashlib.sha256()
+    for piece in encoded:
+        digest.update(piece)
     counted("bytes_written", sum(map(len, encoded)))
     crash_point("block-unrecorded")
-    return file
+    return file, digest.hexdigest()
 
 
 def cell_window(window: Window) -> Window:

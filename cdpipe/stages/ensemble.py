@@ -99,7 +99,7 @@ def ensemble_block(
             write_block(group, "probability", window, probability),
             write_block(group, "change", window, change),
         ]
-        write_record(block_record(records, key), workspace.root, stored)
+        write_record(block_record(records, key), workspace.root, dict(stored))
 
 
 def combine(

@@ -112,7 +112,7 @@ def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
     }
     records = job.workspace.records("pairs", key.pair_id, planned.key)
     with timed("write"):
-        write_record(block_record(records, key), job.workspace.root, stored, facts)
+        write_record(block_record(records, key), job.workspace.root, dict(stored), facts)
 
 
 def _ingest_label(job: IngestJob, key: BlockKey) -> None:
@@ -133,7 +133,7 @@ def _ingest_label(job: IngestJob, key: BlockKey) -> None:
             write_block(group, "label", window, label),
             write_block(group, "cells", cell_window(window), cells),
         ]
-        write_record(block_record(records, key), workspace.root, stored, facts)
+        write_record(block_record(records, key), workspace.root, dict(stored), facts)
 
 
 def _count_cells(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:

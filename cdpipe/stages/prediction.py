@@ -133,7 +133,7 @@ def predict_block(
     own = probability_key(pair.key, member)
     group, records = (each("probabilities", pair.pair_id, own) for each in (workspace.group, workspace.records))
     with timed("write"):
-        stored = write_block(group, "probability", place.window, probability)
+        file, digest = write_block(group, "probability", place.window, probability)
         crash_point("probability-unrecorded")
-        write_record(block_record(records, key), workspace.root, [stored])
+        write_record(block_record(records, key), workspace.root, {file: digest})
     return probability

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.qgis import change_style, probability_style
-from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
+from cdpipe.formats.records import GROUP_RECORD, hash_files, read_record, withdraw_records, write_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace, write_atomically
@@ -111,7 +111,7 @@ def write_rasters(job: RasterJob) -> list[Path]:
         style = change_style(CHANGE_COLORS) if layer is mask else probability_style()
         write_atomically(path.with_suffix(".qml"), style)
     crash_point("rasters-unrecorded")
-    write_record(job.record, job.workspace.root, paths)
+    write_record(job.record, job.workspace.root, hash_files(paths))
     return paths
 
 

@@ -21,7 +21,7 @@ from cdpipe.arrays.suppression import keep_best
 from cdpipe.formats.catalog import parse_time
 from cdpipe.formats.crs import known_crs
 from cdpipe.formats.ground import WGS84, grid_box
-from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
+from cdpipe.formats.records import GROUP_RECORD, hash_files, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import (
     GEOMETRY,
     SUFFIXES,
@@ -117,7 +117,7 @@ def write_run_layer(layer: RunLayer) -> None:
     write_features(layer.path, _merged(layer, kept_for), RUN_SCHEMA, layer.crs, layer.jobs[0].tags)
     style = write_style(layer.path)
     crash_point("vectors-unrecorded")
-    write_record(layer.record, root, [layer.path, style])
+    write_record(layer.record, root, hash_files([layer.path, style]))
 
 
 def find_duplicates(layer: RunLayer) -> dict[Node, Node]:

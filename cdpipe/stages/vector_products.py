@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdpipe.formats.qgis import objects_style
-from cdpipe.formats.records import GROUP_RECORD, read_record, withdraw_records, write_record
+from cdpipe.formats.records import GROUP_RECORD, hash_files, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import SUFFIXES, write_features
 from cdpipe.formats.workspace import temporary_folder, write_atomically
 from cdpipe.stages.change_features import SCHEMA, ChangeScene, change_features
@@ -89,7 +89,7 @@ def write_vectors(job: VectorJob) -> None:
         shutil.rmtree(spill, ignore_errors=True)
     style = write_style(path)
     crash_point("vectors-unrecorded")
-    write_record(job.record, scene.workspace.root, [path, style])
+    write_record(job.record, scene.workspace.root, hash_files([path, style]))
 
 
 def write_style(path: Path) -> Path:
