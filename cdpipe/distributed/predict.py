@@ -37,8 +37,8 @@ from cdpipe.values.spent import take
 STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
 # A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.
 # Only where there are very many do they share tasks, which Ray Data would otherwise spend its time listing.
-# A thousand are listed in a second or so, and eight an actor leave none idle for long in the end.
-TASKS, TASKS_AN_ACTOR = 1000, 8
+# Five hundred are listed in half a second, and eight an actor leave none idle for long in the end.
+TASKS, TASKS_AN_ACTOR = 500, 8
 BLOCKS_A_GPU = 3
 
 # What is done with a block, given the run, what is missing of the block, and the networks by their member's position.
@@ -94,7 +94,7 @@ def predict_blocks(
     tasks = [{"first": first, "stop": min(first + a_task, len(work))} for first in range(0, len(work), a_task)]
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = False
-    context.execution_no_progress_timeout_s = STALLED_SECONDS
+    context.execution_no_progress_timeout_s = STALLED_SECONDS * a_task
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _Predictor,
         fn_constructor_args=(ray.put(job), ray.put(_pack(work)), do),
