@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import rasterio.windows
+from isal import isal_zlib
 from numpy.typing import NDArray
 from rasterio.enums import Interleaving
 
@@ -20,7 +21,7 @@ from cdpipe.formats.gdal_names import read_pixels
 from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
-STRIP = 16  # rows
+STRIP = 64  # rows that are encoded at a time: a core's cache holds them, and few calls are made
 STEP = 2**20  # bytes to inflate at a time: a stream may hold a thousand times its own length
 
 Block = tuple[int, int]  # row and column among the blocks
@@ -88,14 +89,17 @@ def _read_block(
 
 
 def _has_sum(dataset: Any, tile: NDArray[Any], expected: bytes) -> bool:
-    """Whether a block's pixels have the checksum."""
-    encoded = np.empty((*tile.shape[1:], len(tile)), f"u{tile.itemsize}")
-    for top in range(0, len(encoded), STRIP):  # which stays in a core's cache while its bands are interleaved
-        for band, values in enumerate(tile):
-            encoded[top : top + STRIP, :, band] = values[top : top + STRIP].view(encoded.dtype)
-    if dataset.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR") == "2":
-        encoded[:, 1:] -= encoded[:, :-1].copy()
-    return zlib.adler32(encoded.data).to_bytes(4, "big") == expected
+    """Whether a block's pixels, encoded as they were before they were compressed, have the checksum."""
+    bands, height, width = tile.shape
+    differences = dataset.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR") == "2"
+    encoded = np.empty((min(STRIP, height), width, bands), f"u{tile.itemsize}")
+    total = 1
+    for top in range(0, height, STRIP):
+        strip = encoded[: height - top]
+        for band, values in enumerate(tile[:, top : top + STRIP].view(encoded.dtype)):
+            strip[:, :, band] = np.diff(values, prepend=values.dtype.type(0)) if differences else values
+        total = isal_zlib.adler32(strip.data, total)
+    return total.to_bytes(4, "big") == expected
 
 
 def _is_whole(dataset: Any, part: list[int], block: Block, data: bytes) -> bool:
