@@ -4,7 +4,7 @@ Ingest: the block function on a pair of deflate GeoTIFFs, 4 bands of uint16 each
 with both headline networks in float32, as torch runs them, in all eight views, which see one row of patches of one
 block, since the rest is stored as not observed; and the same with a model that returns its input. So that large scenes
 are made quickly, only blocks on the diagonal hold land; the others are zeros, of the same size in memory. Malloc is set
-as cdpipe sets it for the workers of predict.
+as cdpipe sets it in its workers.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from stored_scenes import BLOCK, ROLES, describe_scene, make_job, store_scene, write_scene
 from timing import MALLOC, Row, own_peak, peak_memory, show
 
+from cdpipe.distributed.allocation import keep_freed_memory
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.ingest import ingest_block
 from cdpipe.values.windows import block_keys
@@ -65,6 +66,7 @@ def _prepare(root: Path, size: int, part: str) -> None:
 
 
 def _ingest(root: Path, size: int) -> None:
+    keep_freed_memory()
     job = make_job(root, root / "work")
     for key in block_keys("p", (size, size), BLOCK):
         ingest_block(job, key, imagery=True, label=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from cdpipe.distributed.allocation import keep_freed_memory
 from cdpipe.distributed.cluster import describe_failure, failure_details, run_bounded, total_cpus, with_requests
 from cdpipe.distributed.meters import meter
 from cdpipe.distributed.tasks import Background
@@ -121,6 +122,7 @@ def share_out(tasks: Sequence[BlockTask]) -> list[Portion]:
 
 def _each(do: Callable[[IngestJob, BlockTask], None]) -> Callable[[IngestJob, Portion], dict[str, float]]:
     def do_portion(job: IngestJob, portion: Portion) -> dict[str, float]:
+        keep_freed_memory()
         take()
         for task in portion:
             do(job, task)
