@@ -19,7 +19,7 @@ from cdpipe.formats.gdal_names import gdal_name
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, is_described, metadata_files, pair_layers
 from cdpipe.formats.object_path import ObjectPath, locate
 from cdpipe.formats.object_stores import redacted, take_requests
-from cdpipe.formats.records import damaged_objects, hash_files, missing_blocks, read_record, write_record
+from cdpipe.formats.records import damaged_objects, hash_stored, missing_blocks, read_record, write_record
 from cdpipe.formats.remembered import forget_everything
 from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.formats.store import cell_window, open_layer, read_window, write_block
@@ -181,7 +181,7 @@ def test_records_say_what_is_stored(bucket: ObjectPath) -> None:
     folder, stored = bucket / "work/records/pairs/p/k", bucket / "work/x"
     write_atomically(stored, b"content")
     assert missing_blocks(folder, KEYS) == KEYS
-    record = write_record(folder / "0_1.json", bucket / "work", hash_files([stored]), {"n": 1})
+    record = write_record(folder / "0_1.json", bucket / "work", hash_stored([stored]), {"n": 1})
     assert read_record(folder / "0_1.json") == record
     assert missing_blocks(folder, KEYS) == [key for key in KEYS if key != BlockKey("p", 0, 1)]
     assert damaged_objects(record, bucket / "work") == []

@@ -14,7 +14,7 @@ from cdpipe.formats.records import (
     all_records,
     block_record,
     damaged_objects,
-    hash_files,
+    hash_stored,
     missing_blocks,
     read_record,
     write_record,
@@ -36,7 +36,7 @@ def test_a_record_holds_the_hash_of_every_object_by_its_place_in_the_workspace(t
     files = store_objects(tmp_path)
     facts = {"count": 3, "sums": ["1/3", "2"], "nested": {"a": [1.5, None]}}
     path = tmp_path / "records" / "r.json"
-    written = write_record(path, tmp_path, hash_files(files), facts)
+    written = write_record(path, tmp_path, hash_stored(files), facts)
     assert written == Record(
         {
             "store.zarr/a/c/0/0": hashlib.sha256(files[0].read_bytes()).hexdigest(),
@@ -55,7 +55,7 @@ def test_a_record_needs_no_facts(tmp_path: Path) -> None:
 
 def test_a_workspace_may_move(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    record = write_record(old / "records" / "r.json", old, hash_files(store_objects(old)), {})
+    record = write_record(old / "records" / "r.json", old, hash_stored(store_objects(old)), {})
     old.rename(new)
     assert damaged_objects(record, new) == []
 
@@ -63,7 +63,7 @@ def test_a_workspace_may_move(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove", "folder"])
 def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     files = store_objects(tmp_path)
-    record = write_record(tmp_path / "r.json", tmp_path, hash_files(files))
+    record = write_record(tmp_path / "r.json", tmp_path, hash_stored(files))
     data = bytearray(files[1].read_bytes())
     data[500] ^= 1
     if damage in ("remove", "folder"):
@@ -77,7 +77,7 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_a_record_cut_off_anywhere_is_none(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    write_record(path, tmp_path, hash_files(store_objects(tmp_path)), {"count": 3})
+    write_record(path, tmp_path, hash_stored(store_objects(tmp_path)), {"count": 3})
     data = path.read_bytes()
     for length in range(len(data) - 1):  # the last character is a line's end
         path.write_bytes(data[:length])
@@ -140,6 +140,6 @@ def test_all_records_come_in_order_with_damaged_ones_as_none(tmp_path: Path) -> 
 def test_a_record_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     files = store_objects(tmp_path)
     paths = [tmp_path / "one.json", tmp_path / "two.json"]
-    write_record(paths[0], tmp_path, hash_files(files), {"a": 1, "b": 2})
-    write_record(paths[1], tmp_path, hash_files(reversed(files)), {"b": 2, "a": 1})
+    write_record(paths[0], tmp_path, hash_stored(files), {"a": 1, "b": 2})
+    write_record(paths[1], tmp_path, hash_stored(reversed(files)), {"b": 2, "a": 1})
     assert paths[0].read_bytes() == paths[1].read_bytes()

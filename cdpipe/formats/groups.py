@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cdpipe.formats.anywhere import map_files
 from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.records import GROUP_RECORD, hash_files, write_record
+from cdpipe.formats.records import GROUP_RECORD, hash_stored, write_record
 from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.workspace import Kind, Workspace, naming, sweep, sync_folder, write_atomically
 from cdpipe.values.crash import crash_point
@@ -139,7 +139,7 @@ def finish_group(workspace: Workspace, kind: Kind, pair_id: str, key: str, facts
     group, records = workspace.group(kind, pair_id, key), workspace.records(kind, pair_id, key)
     sweep(group.parent)
     sweep(records.parent)
-    write_record(records / GROUP_RECORD, workspace.root, hash_files(metadata_files(group)), facts)
+    write_record(records / GROUP_RECORD, workspace.root, hash_stored(metadata_files(group)), facts)
 
 
 def metadata_files(group: Path) -> list[Path]:

@@ -40,8 +40,8 @@ def _name(key: BlockKey) -> str:
     return f"{key.block_row}_{key.block_col}.json"
 
 
-def hash_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """SHA-256 of each file, for a record of files that were not made in memory."""
+def hash_stored(paths: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of files read back, for a record of those whose hash is not known from making them."""
     return {path: hash_file(path) for path in paths}
 
 

@@ -41,7 +41,7 @@ _DECIMALS = 7  # of degrees, a centimetre (RFC 7946, 11.2)
 
 def write_features(
     path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
-) -> None:
+) -> str:
     """Write polygons with their attributes; the suffix says in which format.
 
     The file appears under its name at once and complete, or not at all.
@@ -52,6 +52,9 @@ def write_features(
         schema: Of the batches.
         crs: WKT; None for pixel coordinates. GeoJSON is brought to WGS 84 unless they are in pixels.
         tags: Metadata of the layer; GeoJSON has no place for them.
+
+    Returns:
+        The sha256 of the published file, in hex.
 
     Raises:
         IntegrityError: If it cannot be written, or does not read back as what was to be written.
@@ -78,7 +81,7 @@ def write_features(
                 f"{path}: {read.count} features read back of {written.count}, or other than they were written. "
                 f"Nothing was published. {free_space(path)}"
             )
-        publish_file(temporary, path, "vector-unnamed")
+        return publish_file(temporary, path, "vector-unnamed")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.qgis import change_style, probability_style
-from cdpipe.formats.records import GROUP_RECORD, hash_files, read_record, withdraw_records, write_record
+from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace, write_atomically
@@ -106,12 +106,13 @@ def write_rasters(job: RasterJob) -> list[Path]:
     styles = [path.with_suffix(".qml") for path, *_ in wanted]
     paths = [*(path for path, *_ in wanted), *styles]
     withdraw_records(job.record, job.workspace.root, paths)
+    hashes = {}
     for path, group, array, layer in wanted:
-        write_cog(path, _reader(group, array), job.pair.grid, layer)
+        hashes[path] = write_cog(path, _reader(group, array), job.pair.grid, layer)
         style = change_style(CHANGE_COLORS) if layer is mask else probability_style()
         write_atomically(path.with_suffix(".qml"), style)
     crash_point("rasters-unrecorded")
-    write_record(job.record, job.workspace.root, hash_files(paths))
+    write_record(job.record, job.workspace.root, hashes | hash_stored(styles))
     return paths
 
 

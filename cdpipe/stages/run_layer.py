@@ -21,7 +21,7 @@ from cdpipe.arrays.suppression import keep_best
 from cdpipe.formats.catalog import parse_time
 from cdpipe.formats.crs import known_crs
 from cdpipe.formats.ground import WGS84, grid_box
-from cdpipe.formats.records import GROUP_RECORD, hash_files, read_record, withdraw_records, write_record
+from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import (
     GEOMETRY,
     SUFFIXES,
@@ -114,10 +114,10 @@ def write_run_layer(layer: RunLayer) -> None:
     root = layer.workspace.root
     withdraw_records(layer.record, root, remove_other_formats(layer.path))
     kept_for = find_duplicates(layer)
-    write_features(layer.path, _merged(layer, kept_for), RUN_SCHEMA, layer.crs, layer.jobs[0].tags)
+    digest = write_features(layer.path, _merged(layer, kept_for), RUN_SCHEMA, layer.crs, layer.jobs[0].tags)
     style = write_style(layer.path)
     crash_point("vectors-unrecorded")
-    write_record(layer.record, root, hash_files([layer.path, style]))
+    write_record(layer.record, root, {layer.path: digest} | hash_stored([style]))
 
 
 def find_duplicates(layer: RunLayer) -> dict[Node, Node]:

@@ -1,6 +1,6 @@
 """A run's STAC catalog as files, recorded as its other products are."""
 
-from cdpipe.formats.records import hash_files, read_record, withdraw_records, write_record
+from cdpipe.formats.records import hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.workspace import write_json
 from cdpipe.stages.stac import StacJob, describe_collection, describe_item
 from cdpipe.values.crash import crash_point
@@ -27,4 +27,4 @@ def write_stac(job: StacJob) -> None:
         spans.append((item["properties"]["start_datetime"], item["properties"]["end_datetime"]))
     write_json(collection, describe_collection(job, boxes, spans))
     crash_point("stac-unrecorded")
-    write_record(job.record, job.workspace.root, hash_files(paths))
+    write_record(job.record, job.workspace.root, hash_stored(paths))

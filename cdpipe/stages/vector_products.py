@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdpipe.formats.qgis import objects_style
-from cdpipe.formats.records import GROUP_RECORD, hash_files, read_record, withdraw_records, write_record
+from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import SUFFIXES, write_features
 from cdpipe.formats.workspace import temporary_folder, write_atomically
 from cdpipe.stages.change_features import SCHEMA, ChangeScene, change_features
@@ -84,12 +84,12 @@ def write_vectors(job: VectorJob) -> None:
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir(parents=True)
     try:
-        write_features(path, change_features(scene, spill), SCHEMA, scene.pair.grid.crs, job.tags)
+        digest = write_features(path, change_features(scene, spill), SCHEMA, scene.pair.grid.crs, job.tags)
     finally:
         shutil.rmtree(spill, ignore_errors=True)
     style = write_style(path)
     crash_point("vectors-unrecorded")
-    write_record(job.record, scene.workspace.root, hash_files([path, style]))
+    write_record(job.record, scene.workspace.root, {path: digest} | hash_stored([style]))
 
 
 def write_style(path: Path) -> Path:
