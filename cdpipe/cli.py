@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdpipe.values.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
+from cdpipe.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
 from cdpipe.verbs.parser import make_parser
 
 # these need no configuration, or read it themselves

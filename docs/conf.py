@@ -8,7 +8,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import generated  # noqa: E402 (found through the line above)
 
-from cdpipe import __version__  # noqa: E402
+from cdpipe.version import __version__  # noqa: E402
 
 project, author, release = "cdpipe", "the cdpipe developers", __version__
 extensions = ["myst_parser"]

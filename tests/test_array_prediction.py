@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stored import RGB, store_pair
 
 import cdpipe
+from cdpipe.errors import InputError
 from cdpipe.formats.groups import PROBABILITY_LAYERS, create_group
 from cdpipe.formats.model_io import ModelCard, read_card, save_model
 from cdpipe.formats.store import open_layer, read_window
@@ -22,7 +23,6 @@ from cdpipe.models import build_model
 from cdpipe.stages.array_prediction import predict_array
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, load_forward, predict_block, probability_key
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from project import Project, array, call, succeed
 from stored import bright_squares, store_change, store_pair, store_probability
 
+from cdpipe.errors import EXIT_INPUT
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.audit import AuditJob, Seams, StoredAudit, audit_stored
 from cdpipe.stages.audit_report import describe_stored, pool_audits, table_rows
-from cdpipe.values.errors import EXIT_INPUT
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import spread_tiles
 

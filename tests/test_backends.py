@@ -17,10 +17,12 @@ from project import Project, array, call, contents, make_project, succeed, untra
 from rasters import make_config
 from stored import RGB, bright_squares, store_pair
 
+from cdpipe.errors import ConfigError, InputError, IntegrityError
 from cdpipe.formats.engine_cache import SEAL, cache_folder, cached_engine
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import WEIGHTS, ModelCard, read_card, save_model
 from cdpipe.formats.workspace import Workspace, hash_file
+from cdpipe.keys import content_key
 from cdpipe.models import build_model, input_kind, model_names
 from cdpipe.stages import backends
 from cdpipe.stages.array_prediction import predict_array
@@ -30,8 +32,6 @@ from cdpipe.stages.inference import Execution
 from cdpipe.stages.openvino_backend import engine_key
 from cdpipe.stages.prediction import Member, open_forward, probability_key
 from cdpipe.stages.run_plan import ModelSource, plan_members
-from cdpipe.values.errors import ConfigError, InputError, IntegrityError
-from cdpipe.values.keys import content_key
 from cdpipe.values.predict_config import Predict
 
 pytestmark = pytest.mark.usefixtures("one_thread")

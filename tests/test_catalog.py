@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from rasters import RGB_SENSOR, make_config
 
+from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, parse_time, read_catalog
-from cdpipe.values.errors import InputError
 
 OTHER_ADDRESS = (
     "expected a file of this machine, or an address that starts with s3://, gs:// or az://; "

@@ -20,9 +20,9 @@ import pytest
 from processes import end, family, kill, start
 from project import PRODUCTS, Project, contents, make_project, untrained_model, write_catalog, write_pair
 
+from cdpipe.errors import EXIT_DONE, EXIT_LOCKED, EXIT_PARTIAL
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.stages.integrity import check_manifest
-from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED, EXIT_PARTIAL
 
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 KILLS = int(os.environ.get("CDPIPE_CHAOS_KILLS", "30"))

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasters import NORTH_UP, make_config, source_of, utm_grid, write_raster
 
+from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.stages.check import PairReport, check_catalog, check_pair
 from cdpipe.stages.shift import SIDE, correlate, estimate_shift, sample_windows
 from cdpipe.values.config import Config
-from cdpipe.values.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.values.grid import Grid
 from cdpipe.verbs import check as check_verb
 

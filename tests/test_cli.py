@@ -11,19 +11,11 @@ from typing import NoReturn
 import pytest
 from project import call, make_project, succeed, untrained_model
 
-from cdpipe import __version__
+from cdpipe.errors import EXIT_BUG, EXIT_CONFIG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError, IntegrityError
 from cdpipe.formats.catalog import COLUMNS, read_catalog
 from cdpipe.formats.config_file import load_config
-from cdpipe.values.errors import (
-    EXIT_BUG,
-    EXIT_CONFIG,
-    EXIT_INPUT,
-    EXIT_INTERRUPTED,
-    CdpipeError,
-    InputError,
-    IntegrityError,
-)
 from cdpipe.verbs.parser import VERBS
+from cdpipe.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = sorted(path.stem for path in (REPOSITORY / "jobs").glob("*.py"))

@@ -10,8 +10,8 @@ import ray
 from processes import family, kill
 
 from cdpipe.distributed.cluster import STARTS, describe_failure, ray_session
+from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.values.config import Resources
-from cdpipe.values.errors import CdpipeError, ConfigError
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ import time
 import ray
 from cdpipe.distributed.cluster import ray_session
 from cdpipe.values.config import Resources
-from cdpipe.values.errors import CdpipeError
+from cdpipe.errors import CdpipeError
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start what runs in the background
 try:

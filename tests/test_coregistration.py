@@ -15,6 +15,7 @@ from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.arrays import scenery
 from cdpipe.arrays.scenery_render import draw_conditions
+from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import Correction, known_corrections
 from cdpipe.formats.pixels import read_on_grid
@@ -24,7 +25,6 @@ from cdpipe.stages.coregistration import find_correction
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_pair, ingest_block
 from cdpipe.stages.pair_plan import coregistration_key, plan_pair, source_files
 from cdpipe.values.config import Config
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import block_keys
 

@@ -14,6 +14,7 @@ from stored import RGB, bright_squares, store_pair, store_probability
 from cdpipe.arrays.augment import augment
 from cdpipe.arrays.blend import blend, blend_weights, lay
 from cdpipe.arrays.normalisation import Recipe, model_input
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.store import open_layer, read_all
@@ -22,7 +23,6 @@ from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import BlockKey, Window
 from cdpipe.values.windows import PatchGrid, strips_in
 

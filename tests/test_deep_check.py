@@ -15,11 +15,11 @@ from project import call
 from rasters import make_config, source_of, utm_grid, write_raster
 from test_check import texture
 
+from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.formats.acquisition import file_date
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.stages.deep_check import DeepReport, inspect_pair
-from cdpipe.values.errors import EXIT_DONE, EXIT_INPUT
 
 SHAPE = (700, 600)
 GRID = utm_grid(*SHAPE)

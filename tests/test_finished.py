@@ -10,8 +10,8 @@ from typing import NoReturn
 import pytest
 from project import Project, call, make_project, snapshot, succeed, untrained_model
 
+from cdpipe.errors import EXIT_BUG
 from cdpipe.formats.records import GROUP_RECORD
-from cdpipe.values.errors import EXIT_BUG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLANNING = ("ingest", "train", "predict", "run_verb", "status", "audit")

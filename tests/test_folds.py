@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasters import utm_grid
 
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.stages.folds import assign_folds, fold_parts
-from cdpipe.values.errors import ConfigError, InputError
 
 
 def pairs(*ids: str) -> list[LabelledPair]:

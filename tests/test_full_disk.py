@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from project import PRODUCTS, Project, call, contents, make_project, succeed, untrained_model
 
+from cdpipe.errors import EXIT_DONE
 from cdpipe.formats.manifest import read_manifest
-from cdpipe.values.errors import EXIT_DONE
 
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 ROOM = "64m"

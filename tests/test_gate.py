@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 from rasters import make_config, source_of, utm_grid, write_raster
 from trials import ACCEPTED, Trial, run_trials
 
+from cdpipe.errors import EXIT_INPUT, InputError
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.foreign_weights import read_weights
 from cdpipe.formats.model_io import load_network, read_card, save_model
@@ -25,7 +26,6 @@ from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.table import plain_cell
 from cdpipe.stages.evaluation_files import write_agreement
 from cdpipe.values.config import Input
-from cdpipe.values.errors import EXIT_INPUT, InputError
 from cdpipe.values.grid import Window
 
 

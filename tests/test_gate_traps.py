@@ -19,10 +19,10 @@ from rasterio.control import GroundControlPoint
 from rasters import NORTH_UP, UTM33, make_config, utm_grid, write_raster
 from trials import ACCEPTED, Trial, run_trials
 
+from cdpipe.errors import InputError
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.scenes import describe_raster, open_raster, read_values
 from cdpipe.values.config import Config, Input
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 
 GRID = utm_grid(64, 64)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rio_cogeo.cogeo import cog_validate
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Transform
 
 NORTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
@@ -263,7 +263,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from cdpipe.formats.geotiff import RasterLayer, write_cog
-from cdpipe.values.errors import IntegrityError
+from cdpipe.errors import IntegrityError
 from cdpipe.values.grid import Grid
 pixels = np.random.default_rng(0).random((1024, 512)).astype(np.float32)
 layer = RasterLayer("float32", float("nan"), "noise")

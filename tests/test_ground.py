@@ -10,8 +10,8 @@ from rasterio.crs import CRS
 from rasters import GEOGRAPHIC, UTM33
 
 from cdpipe.arrays.outlines import densify
+from cdpipe.errors import InputError
 from cdpipe.formats.ground import grid_box, pixel_steps, ring_areas, transform_xy
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid
 
 WGS84 = Geod(ellps="WGS84")

@@ -13,6 +13,7 @@ from rasterio.warp import reproject
 from rasters import make_config, source_of, utm_grid, write_raster
 from stored import count_cells
 
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
@@ -21,7 +22,6 @@ from cdpipe.formats.stored_pair import StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
 from cdpipe.stages.pair_plan import labelled_pair, plan_pair, source_files
-from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.grid import BlockKey, Grid, Window
 from cdpipe.values.windows import block_keys
 

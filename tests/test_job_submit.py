@@ -19,7 +19,7 @@ import pytest
 from project import Project, make_project, untrained_model, write_catalog, write_pair
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from cdpipe.values.errors import EXIT_CONFIG, EXIT_DONE
+from cdpipe.errors import EXIT_CONFIG, EXIT_DONE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RAY = Path(sys.executable).with_name("ray")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.values.keys import FORMATS, content_key
+from cdpipe.keys import FORMATS, content_key
 
 NAMES = st.sampled_from("abcd")
 SCALARS = st.none() | st.booleans() | st.integers(0, 3) | st.floats(allow_nan=False) | st.text(max_size=2)
@@ -51,7 +51,7 @@ def test_a_new_format_number_makes_all_of_its_kind_anew(monkeypatch: pytest.Monk
 
 
 def test_a_key_is_the_same_in_every_process() -> None:
-    code = "from cdpipe.values.keys import content_key; print(content_key('change', {'b': [1.5, 'ü'], 'a': None}))"
+    code = "from cdpipe.keys import content_key; print(content_key('change', {'b': [1.5, 'ü'], 'a': None}))"
     runs = [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": s}

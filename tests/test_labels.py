@@ -15,10 +15,10 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasters import GEOGRAPHIC, make_config, utm_grid, write_raster
 
+from cdpipe.errors import InputError
 from cdpipe.formats.labels import label_values, map_label, read_label
 from cdpipe.formats.polygons import is_vector
 from cdpipe.values.config import Label
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 
 GRID = utm_grid(60, 80)

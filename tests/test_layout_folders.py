@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rasters import utm_grid, write_raster
 
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.layouts.folders import find_folders
 from cdpipe.formats.layouts.found import FoundPair
 from cdpipe.formats.layouts.patterns import find_patterns
-from cdpipe.values.errors import ConfigError, InputError
 
 
 def touch(folder: Path, *names: str) -> None:

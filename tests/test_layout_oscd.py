@@ -8,11 +8,11 @@ import rasterio
 from numpy.typing import NDArray
 from rasters import GEOGRAPHIC, write_raster
 
+from cdpipe.errors import InputError
 from cdpipe.formats import stack
 from cdpipe.formats.layouts.found import SETTINGS
 from cdpipe.formats.layouts.oscd import find_oscd
 from cdpipe.formats.stack import stack_bands
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid
 
 IMAGES, LABELS = (

@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats import model_io
 from cdpipe.formats.model_io import CARD, WEIGHTS, ModelCard, load_network, read_card, save_model
 from cdpipe.formats.workspace import hash_file
 from cdpipe.models import build_model
-from cdpipe.values.errors import InputError, IntegrityError
 
 ARGUMENTS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": (16, 8, 8)}
 DRAFT = ModelCard(

@@ -15,6 +15,7 @@ import torch
 from rasters import make_config
 from stored import RGB, TINY_NET, TINY_TRAIN, bright_squares, store_pair, train_config, worker
 
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
@@ -23,7 +24,6 @@ from cdpipe.stages.model_plan import check_buildable, finish_model, needed_bands
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, train_model, write_checkpoint
 from cdpipe.values.config import Train
-from cdpipe.values.errors import ConfigError, InputError
 
 Pairs = tuple[LabelledPair, ...]
 

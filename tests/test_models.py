@@ -7,10 +7,10 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
+from cdpipe.errors import InputError
 from cdpipe.models import build_model, input_kind, model_names, required_bands
 from cdpipe.models.decoders import DECODERS
 from cdpipe.models.names import DECODER_NAMES
-from cdpipe.values.errors import InputError
 
 SMALL: dict[str, dict[str, Any]] = {
     "unetplusplus": {"encoder": "resnet18", "decoder_channels": (16, 8, 8, 8, 4)},

@@ -17,7 +17,7 @@ from project import CONFIG, PRODUCTS, Project, contents, make_project, untrained
 from ray.cluster_utils import Cluster
 
 from cdpipe.distributed.train import GRACE_SECONDS
-from cdpipe.values.errors import EXIT_DONE, EXIT_INTERRUPTED
+from cdpipe.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 BLOCKS = 60

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from buckets import Proxy, environment, new_bucket
 
+from cdpipe.errors import LockedError
 from cdpipe.formats import object_lock
 from cdpipe.formats.anywhere import write_json_alone
 from cdpipe.formats.object_lock import confirm, leased
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import Workspace, locked, read_json
-from cdpipe.values.errors import LockedError
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """

@@ -14,6 +14,7 @@ from project import CONFIG, Project, make_project, write_catalog
 from rasters import make_config, utm_grid, write_raster
 
 from cdpipe.cli import main
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.config_file import load_config
 from cdpipe.formats.labels import read_label
@@ -24,7 +25,6 @@ from cdpipe.stages.ingest import IngestJob, create_pair_groups, ingest_block
 from cdpipe.stages.ingest_plan import end_pair, plan_blocks
 from cdpipe.stages.pair_plan import plan_pairs, source_files
 from cdpipe.values.config import Config, Input
-from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.grid import Window
 
 

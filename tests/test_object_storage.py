@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasters import utm_grid
 
+from cdpipe.errors import ConfigError, IntegrityError, LockedError
 from cdpipe.formats import object_requests, object_stores
 from cdpipe.formats.anywhere import remove_tree, write_json_alone
 from cdpipe.formats.gdal_names import gdal_name
@@ -24,7 +25,6 @@ from cdpipe.formats.remembered import forget_everything
 from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.formats.store import cell_window, open_layer, read_window, write_block
 from cdpipe.formats.workspace import Workspace, hash_file, read_json, write_atomically
-from cdpipe.values.errors import ConfigError, IntegrityError, LockedError
 from cdpipe.values.grid import BlockKey, Window
 from cdpipe.values.windows import block_keys, block_window
 

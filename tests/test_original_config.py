@@ -8,8 +8,8 @@ import pytest
 import yaml
 from project import call, succeed
 
+from cdpipe.errors import EXIT_CONFIG
 from cdpipe.formats.config_file import parse_config
-from cdpipe.values.errors import EXIT_CONFIG
 from cdpipe.values.presets import NETWORKS, PRESETS
 
 # file: is_siamese, model, in_filters, saved as

@@ -30,11 +30,11 @@ from project import (
 from rio_cogeo.cogeo import cog_validate
 
 import cdpipe
+from cdpipe.errors import EXIT_INPUT
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import hash_file
 from cdpipe.stages.integrity import PRODUCTS as KINDS
-from cdpipe.values.errors import EXIT_INPUT
 
 (MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.

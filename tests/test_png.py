@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
+from cdpipe.errors import InputError
 from cdpipe.formats.scenes import open_raster, read_values
 from cdpipe.values.config import Input
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
 SIDE = 64

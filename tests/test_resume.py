@@ -17,7 +17,7 @@ import ray
 from processes import family, kill
 from project import Project, call, contents
 
-from cdpipe.values.errors import EXIT_DONE, EXIT_LOCKED
+from cdpipe.errors import EXIT_DONE, EXIT_LOCKED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*", "models/**/*")

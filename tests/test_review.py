@@ -13,13 +13,13 @@ from project import Project, array, call, succeed
 from rasters import GEOGRAPHIC, make_config
 from reports import make_job
 
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.crs import transform_points
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.review import read_review
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
 from cdpipe.values.config import Label
-from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.grid import Grid, Window
 
 

@@ -12,6 +12,7 @@ from rasters import GEOGRAPHIC, UTM33
 from stored import Bytes, store_change, store_probability
 
 from cdpipe.arrays.suppression import keep_best
+from cdpipe.errors import ConfigError
 from cdpipe.formats.ground import WGS84
 from cdpipe.formats.records import damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
@@ -20,7 +21,6 @@ from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
 from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
-from cdpipe.values.errors import ConfigError
 from cdpipe.values.grid import Grid
 from cdpipe.values.output_config import Vectors
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rasters import make_config
 from stored import RGB, bright_squares, store_pair
 
+from cdpipe.errors import ConfigError
 from cdpipe.formats.model_io import ModelCard, save_model
 from cdpipe.formats.records import GROUP_RECORD, block_record, damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
@@ -32,7 +33,6 @@ from cdpipe.stages.run_plan import (
     suggested_threshold,
 )
 from cdpipe.values.config import Config
-from cdpipe.values.errors import ConfigError
 from cdpipe.values.grid import BlockKey
 
 CARD = ModelCard("m", "unetplusplus", {}, RGB, "common", together=False, patch=64, weights_sha256="")

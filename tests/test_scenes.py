@@ -15,6 +15,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasters import GEOGRAPHIC, NORTH_UP, utm_grid, write_raster
 
+from cdpipe.errors import InputError
 from cdpipe.formats.crs import canonical_wkt, crs_name, footprint_share, pixel_metres, pixel_ratio
 from cdpipe.formats.scenes import (
     MAX_BANDS,
@@ -26,7 +27,6 @@ from cdpipe.formats.scenes import (
     require_imagery,
 )
 from cdpipe.values.config import Input
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Transform, Window
 
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasters import utm_grid
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.groups import Layer, create_group
 from cdpipe.formats.store import open_layer, read_all, read_window, write_block
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import block_keys, block_window
 

@@ -4,7 +4,7 @@ import threading
 import time
 from contextlib import suppress
 
-from cdpipe.values.spent import add, counted, take, timed
+from cdpipe.timing import add, counted, take, timed
 
 
 def test_what_is_within_counts_once() -> None:

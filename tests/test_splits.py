@@ -12,13 +12,13 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from rasters import GEOGRAPHIC, UTM33, utm_grid
 
+from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.stages.leaks import place_groups
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.places import group_places
 from cdpipe.stages.splits import HELD_OUT, split_pairs
 from cdpipe.values.config import Sensor
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import PIXEL_TRANSFORM, Grid
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))

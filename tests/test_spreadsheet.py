@@ -8,10 +8,10 @@ import pytest
 from rasters import make_config
 from workbooks import Rows, write_xls, write_xlsx
 
+from cdpipe.errors import InputError
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.spreadsheet import read_sheet
 from cdpipe.formats.table import read_lines, read_table
-from cdpipe.values.errors import InputError
 
 Write = Callable[[Path, Rows], Path]
 both = pytest.mark.parametrize(("write", "suffix"), [(write_xlsx, ".xlsx"), (write_xls, ".xls")])

@@ -22,10 +22,10 @@ from hypothesis.stateful import (
 from project import PRODUCTS, Project, call, contents, make_project, succeed, untrained_model
 from test_tamper import COVERED, UNHASHED, WAYS
 
+from cdpipe.errors import EXIT_DONE, EXIT_INTEGRITY
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.stages.integrity import check_manifest
 from cdpipe.values.crash import ARMED, POINTS
-from cdpipe.values.errors import EXIT_DONE, EXIT_INTEGRITY
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS: tuple[tuple[str, ...], ...] = (

@@ -22,9 +22,9 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasters import NORTH_UP, UTM33, utm_grid
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
 from cdpipe.formats.store import cell_window, open_layer, read_all, read_window, write_block
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Transform, Window
 from cdpipe.values.windows import CELL, block_keys, block_window
 

@@ -15,10 +15,10 @@ from stored import RGB, store_pair
 
 from cdpipe.arrays.normalisation import Recipe, date_scaling
 from cdpipe.arrays.statistics import Moments, measure
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair, load_pair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace, write_sealed
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Window
 
 SHAPE = (530, 700)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from project import PRODUCTS, Project, call, contents, snapshot, succeed
 
+from cdpipe.errors import EXIT_INTEGRITY
 from cdpipe.formats.model_io import CARD as MODEL_CARD
 from cdpipe.stages.integrity import PRODUCTS as KINDS
-from cdpipe.values.errors import EXIT_INTEGRITY
 
 COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRODUCTS)
 MADE = (*COVERED, "runs/*/manifest.json")

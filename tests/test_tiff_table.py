@@ -9,9 +9,9 @@ import pytest
 import rasterio
 from rasters import utm_grid, write_raster
 
+from cdpipe.errors import InputError
 from cdpipe.formats.scenes import open_raster, read_values
 from cdpipe.values.config import Input
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
 SIDE, HEIGHT_TAG = 96, 257

@@ -6,8 +6,8 @@ import pytest
 from mlflow import MlflowClient
 from project import Project, call, succeed
 
+from cdpipe.errors import EXIT_DONE
 from cdpipe.stages.tracking import KEY
-from cdpipe.values.errors import EXIT_DONE
 
 
 def test_a_trained_model_is_logged_once(branch: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from torch import nn
 from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.metrics import score_histogram
 from cdpipe.arrays.normalisation import model_input
+from cdpipe.errors import CdpipeError
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.models import build_model
@@ -42,7 +43,6 @@ from cdpipe.stages.training import (
 )
 from cdpipe.stages.validation import validate
 from cdpipe.values.config import Train
-from cdpipe.values.errors import CdpipeError
 
 Saved = dict[str, bytes]
 Pairs = tuple[LabelledPair, LabelledPair]

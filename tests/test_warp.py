@@ -18,9 +18,9 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 from rasters import GEOGRAPHIC, NORTH_UP, make_config, source_of, utm_grid, write_raster
 
+from cdpipe.errors import InputError
 from cdpipe.formats.pixels import has_data, read_on_grid
 from cdpipe.formats.warp import Layer, Pixels, read_layer
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Transform, Window
 from cdpipe.values.windows import tiles_in
 

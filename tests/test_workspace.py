@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdpipe.errors import EXIT_LOCKED, ConfigError, LockedError
 from cdpipe.formats.room import LITTLE, found_no_room, free_space
 from cdpipe.formats.workspace import (
     Workspace,
@@ -30,7 +31,6 @@ from cdpipe.formats.workspace import (
     write_atomically,
     write_json,
 )
-from cdpipe.values.errors import EXIT_LOCKED, ConfigError, LockedError
 
 JSON = st.recursive(
     st.none()

@@ -24,9 +24,9 @@ from ray._private import worker as ray_worker
 from ray._private.log import PlainRayHandler
 
 from cdpipe.distributed.quiet import quiet_stderr
+from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.formats.object_stores import add_requests, take_requests
 from cdpipe.values.config import Resources
-from cdpipe.values.errors import CdpipeError, ConfigError
 
 LONGEST_REASON = 600  # characters
 COLOUR = re.compile(r"\x1b\[[\d;]*m")  # Ray has it in messages, also where there is no terminal

@@ -12,13 +12,13 @@ from cdpipe.distributed.allocation import keep_freed_memory
 from cdpipe.distributed.cluster import describe_failure, failure_details, run_bounded, total_cpus, with_requests
 from cdpipe.distributed.meters import meter
 from cdpipe.distributed.tasks import Background
+from cdpipe.errors import InputError
 from cdpipe.formats.sources import Stamp, stamp_before_hashing
 from cdpipe.formats.workspace import hash_file
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, ingest_block
 from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, still_missing
+from cdpipe.timing import take
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import InputError
-from cdpipe.values.spent import take
 
 Portion = tuple[BlockTask, ...]  # of one pair, at least one
 
@@ -66,7 +66,7 @@ def ingest_pairs(
         jobs: The pairs.
         tasks: What is missing, pair by pair; see :func:`cdpipe.stages.ingest_plan.plan_blocks`.
         progress: Called with the number of blocks just done and what was spent on them; see
-            :mod:`cdpipe.values.spent`.
+            :mod:`cdpipe.timing`.
         do: Called in workers with a pair and a block of it.
         end: Called in a worker with a pair whose blocks are all done; gives the reason if it fails.
 

@@ -17,7 +17,7 @@ def meter(stage: str, outcome: str, figures: Mapping[str, float]) -> None:
     Args:
         stage: ``ingest`` or ``predict``.
         outcome: ``done`` or ``failed``.
-        figures: What its worker spent and counted; see :mod:`cdpipe.values.spent`.
+        figures: What its worker spent and counted; see :mod:`cdpipe.timing`.
     """
     _counter("cdpipe_blocks", "blocks worked on").inc(1, {"stage": stage, "part": outcome})
     for name, number in figures.items():

@@ -21,6 +21,7 @@ from ray.data import ActorPoolStrategy
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.distributed.meters import meter
+from cdpipe.errors import CdpipeError
 from cdpipe.formats.attempts import begin_attempt
 from cdpipe.formats.object_stores import add_requests, take_requests
 from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
@@ -29,10 +30,9 @@ from cdpipe.stages.inference import Forward
 from cdpipe.stages.prediction import Member, is_predicted, load_forward, predict_block, probability_key
 from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import BlockWork, PredictJob
+from cdpipe.timing import take
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
-from cdpipe.values.spent import take
 
 STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
 # A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.
@@ -53,7 +53,7 @@ class BlockResult:
         pair: Its pair.
         error: What went wrong, None where all went well.
         details: A traceback, or nothing.
-        spent: What its worker spent and counted; see :mod:`cdpipe.values.spent`.
+        spent: What its worker spent and counted; see :mod:`cdpipe.timing`.
     """
 
     pair: int

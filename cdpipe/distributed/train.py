@@ -21,6 +21,7 @@ from torch import nn
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node_cpus, total_gpus
 from cdpipe.distributed.process_group import NodeNetwork
+from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.formats.object_filesystem import arrow_filesystem
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.remembered import Remembered
@@ -31,7 +32,6 @@ from cdpipe.stages.train_progress import progress_writer
 from cdpipe.stages.training import train_model, write_checkpoint
 from cdpipe.values.config import Resources
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import CdpipeError, ConfigError
 
 CHECKPOINTS = "checkpoints"
 NOTICE = "notice"  # a file in the model's folder: whoever started the training must leave, and waits for a checkpoint

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cdpipe.errors import LockedError
 from cdpipe.formats import object_requests
 from cdpipe.formats.object_lock import confirm
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.object_stores import Taken
 from cdpipe.formats.workspace import json_bytes, write_json
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import LockedError
 
 AT_ONCE = 16  # requests that a process waits for
 

@@ -7,10 +7,10 @@ starts and removes the file when it ends, whatever its result; only a worker tha
 import os
 from pathlib import Path
 
+from cdpipe.errors import CdpipeError
 from cdpipe.formats.anywhere import remove_tree
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.errors import CdpipeError
 from cdpipe.values.grid import BlockKey
 
 MOST_ATTEMPTS = 4

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.object_path import locate
 from cdpipe.formats.table import FORMULA, SURPLUS, read_table
 from cdpipe.values.config import Config, Sensor
-from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.grid import ID_PATTERN
 
 SPLITS = ("train", "val", "test")

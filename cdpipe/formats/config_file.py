@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cdpipe.errors import ConfigError
 from cdpipe.formats.object_path import locate
 from cdpipe.values.config import Config
-from cdpipe.values.errors import ConfigError
 from cdpipe.values.presets import PRESETS
 
 

@@ -16,9 +16,9 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 from rasterio.enums import Interleaving
 
+from cdpipe.errors import InputError
 from cdpipe.formats.anywhere import read_parts
 from cdpipe.formats.gdal_names import read_pixels
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 
 STRIP = 64  # rows that are encoded at a time: a core's cache holds them, and few calls are made

@@ -12,7 +12,7 @@ import torch
 from numpy._core import multiarray
 from safetensors import SafetensorError
 
-from cdpipe.values.errors import InputError
+from cdpipe.errors import InputError
 
 # Scores beside the weights are often NumPy numbers, which the safe reader knows only if it is told of them.
 _NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from cdpipe.values.errors import InputError
+from cdpipe.errors import InputError
 
 # A member "crs" as GDAL may understand it, at any depth: in any case, with escaped letters, in single quotes.
 _MEMBER = re.compile(rb"""["'](?:[cC]|\\u00[46]3)(?:[rR]|\\u00[57]2)(?:[sS]|\\u00[57]3)(?:["']|\\u0000|\0)""")

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; not a RasterioError, and public nowhere
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.room import free_space
 from cdpipe.formats.workspace import publish_file, temporary_folder
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import TILE, tiles_in
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from cdpipe.values.errors import InputError
+from cdpipe.errors import InputError
 from cdpipe.values.grid import Grid
 
 Floats = NDArray[np.float64]

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.errors import InputError
 from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
 from cdpipe.formats.scenes import RasterInfo, describe_dataset, grid_or, open_raster, read_values
 from cdpipe.formats.warp import Layer, Pixels, read_layer
 from cdpipe.values.config import Config, Input, Label
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import TILE, tiles_in
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.arrays.normalisation import Recipe
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import SEAL, hash_file, read_json, write_atomically, write_sealed
+from cdpipe.keys import content_key
 from cdpipe.models import input_kind
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import InputError, IntegrityError
-from cdpipe.values.keys import content_key
 
 if TYPE_CHECKING:
     import torch

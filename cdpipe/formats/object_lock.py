@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterator
 from uuid import uuid4
 
+from cdpipe.errors import LockedError
 from cdpipe.formats import object_requests
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.object_requests import Head
 from cdpipe.formats.object_stores import Taken
-from cdpipe.values.errors import LockedError
 
 RENEWAL = 5.0  # seconds from one renewal to the next
 LEASE = 30.0  # seconds without a renewal after which a lock is taken over

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path, PosixPath
 from typing import Any
 
+from cdpipe.errors import ConfigError
 from cdpipe.formats import object_requests
 from cdpipe.formats.object_reader import ObjectReader
 from cdpipe.formats.object_requests import Head
 from cdpipe.formats.object_stores import Address, Taken, redacted
 from cdpipe.formats.remembered import Remembered
-from cdpipe.values.errors import ConfigError
 
 SCHEMES = ("s3", "gs", "az")
 BUFFER = 64 * 2**10  # bytes that a file read in small steps asks for at once

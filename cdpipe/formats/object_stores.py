@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
 
-from cdpipe.values.errors import ConfigError
+from cdpipe.errors import ConfigError
 
 # The library tries again after 5xx, throttling and connections that broke before the answer; see :func:`_tried`.
 RETRIES: dict[str, Any] = {

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cdpipe.values.errors import ConfigError
+from cdpipe.errors import ConfigError
 from cdpipe.values.presets import NETWORKS, ORIGINAL
 
 # Where two names are found in a text, the first here is meant: each is no part of a later one.

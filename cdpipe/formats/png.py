@@ -4,7 +4,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cdpipe.values.errors import InputError
+from cdpipe.errors import InputError
 
 SIGNATURE = 8  # bytes
 STEP = 2**20

@@ -12,8 +12,8 @@ import shapely.geometry
 from rasterio.crs import CRS
 from shapely.errors import ShapelyError
 
+from cdpipe.errors import InputError
 from cdpipe.formats.crs import canonical_wkt, transform_points
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import ID_PATTERN, Grid
 
 FORMAT = 1

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from cdpipe.errors import InputError
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.values.config import Input
-from cdpipe.values.errors import InputError
 
 
 def require_file(path: Path, settings: Input, what: str) -> None:

@@ -11,9 +11,9 @@ import pyogrio.raw
 import shapely
 from rasterio.crs import CRS
 
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.crs import canonical_wkt, transform_points
 from cdpipe.formats.workspace import read_sealed, sync_folder, write_sealed
-from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.grid import Grid
 
 DEGREES = canonical_wkt(CRS.from_epsg(4326))

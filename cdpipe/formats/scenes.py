@@ -16,6 +16,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from cdpipe.errors import InputError
 from cdpipe.formats.crs import canonical_wkt, is_possible
 from cdpipe.formats.deflate import verify_deflate
 from cdpipe.formats.gdal_names import error_text, gdal_options, open_gdal, read_pixels
@@ -23,7 +24,6 @@ from cdpipe.formats.png import verify_png
 from cdpipe.formats.roots import require_file
 from cdpipe.formats.tiff_table import verify_block_table
 from cdpipe.values.config import Input
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Window
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")

@@ -11,10 +11,10 @@ import rasterio
 import rasterio.windows
 from affine import Affine
 
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.scenes import RasterInfo, describe_dataset, open_raster, raster_errors, read_values
 from cdpipe.formats.workspace import sync_folder
 from cdpipe.values.config import Input
-from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import TILE, tiles_in
 

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.array_description import Description, parse_description
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.object_shards import block_index, read_remote_object
 from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.shards import encode_object, read_object
 from cdpipe.formats.workspace import write_atomically
+from cdpipe.timing import counted
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import Window
-from cdpipe.values.spent import counted
 from cdpipe.values.windows import CELL, count_tiles
 
 _DESCRIPTIONS: Remembered[ObjectPath, bytes] = Remembered(60.0)

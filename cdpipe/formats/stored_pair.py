@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.arrays.statistics import Moments
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.grid import BlockKey, Grid, Window
 from cdpipe.values.windows import CHUNK, block_keys, block_window, strips_in
 

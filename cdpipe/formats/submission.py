@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.run_length import Runs, encode_strips, format_runs, parse_runs
+from cdpipe.errors import InputError
 from cdpipe.formats.table import SURPLUS, Row, read_table
 from cdpipe.formats.workspace import write_atomically
-from cdpipe.values.errors import InputError
 
 _UNKNOWN = "no pair of the catalog has this name"
 ID, MASK = COLUMNS = ("Id", "mask")

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdpipe.errors import InputError
 from cdpipe.formats import spreadsheet
-from cdpipe.values.errors import InputError
 
 FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*$)")  # what spreadsheets compute, and so may run; numbers do no harm
 SURPLUS = ""  # the column under which cells beyond the last column are kept

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cdpipe.values.errors import InputError
+from cdpipe.errors import InputError
 
 WIDTH, HEIGHT, SAMPLES, ROWS_PER_STRIP, PLANAR, TILE_WIDTH, TILE_HEIGHT = 256, 257, 277, 278, 284, 322, 323
 STRIP_OFFSETS, TILE_OFFSETS = 273, 324

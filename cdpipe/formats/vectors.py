@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from pyproj import CRS
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.anywhere import file_on_disk
 from cdpipe.formats.ground import WGS84, cut_at_antimeridian, transform_xy, without_leaps
 from cdpipe.formats.room import free_space
 from cdpipe.formats.workspace import publish_file, temporary_folder
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import IntegrityError
 
 SUFFIXES = {"gpkg": ".gpkg", "geoparquet": ".parquet", "geojson": ".geojson"}
 LAYER = "change"

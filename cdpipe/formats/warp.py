@@ -12,8 +12,8 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
+from cdpipe.errors import InputError
 from cdpipe.formats.crs import Points, pixel_ratio, project_positions
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import TILE, tiles_in
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cdpipe.errors import ConfigError, LockedError
 from cdpipe.formats.object_lock import leased
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.remembered import forget_everything
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import ConfigError, LockedError
 
 LOCK = ".lock"
 SEAL = "sha256_of_the_rest"

@@ -11,7 +11,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
 
 from cdpipe.arrays.normalisation import RGB, InputKind
-from cdpipe.values.errors import InputError
+from cdpipe.errors import InputError
 
 DECODERS: dict[str, type[nn.Module]] = {
     "unetplusplus": smp.UnetPlusPlus,

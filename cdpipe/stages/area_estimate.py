@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from cdpipe.arrays.area import Estimate, estimate
+from cdpipe.errors import InputError
 from cdpipe.formats.sample_file import SamplePoint
 from cdpipe.stages.area_sample import CHANGED, MAPPED, STRATA, UNCHANGED
-from cdpipe.values.errors import InputError
 
 TOO_FEW = 2  # points of a stratum, below which its variance is unknown
 FEW = 30  # below which an interval of the normal distribution is doubtful

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from cdpipe.values.errors import ConfigError
+from cdpipe.errors import ConfigError
 from cdpipe.values.predict_config import Predict
 
 

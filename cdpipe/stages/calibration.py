@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.normalisation import Recipe
+from cdpipe.errors import InputError
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.errors import InputError
-from cdpipe.values.keys import content_key
+from cdpipe.keys import content_key
 
 WINDOWS = 32
 CHANGED_SHARE = 0.5  # windows without change decide what counts as none, those with it how far activations reach

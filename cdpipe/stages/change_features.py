@@ -15,13 +15,13 @@ from cdpipe.arrays.metrics import is_change
 from cdpipe.arrays.morphology import NOT_OBSERVED, clean_mask, ground_disc
 from cdpipe.arrays.outlines import densify
 from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
+from cdpipe.errors import InputError
 from cdpipe.formats.ground import pixel_steps, ring_areas
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import GEOMETRY, encode
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.change_objects import STEP, Objects, find_objects
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.output_config import Vectors
 from cdpipe.values.windows import grow, tiles_in

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source, parse_time
 from cdpipe.formats.crs import crs_name, footprint_share, pixel_ratio
 from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
@@ -18,7 +19,6 @@ from cdpipe.formats.scenes import RasterInfo, describe_raster, grid_or, require_
 from cdpipe.stages.leaks import catalog_leaks
 from cdpipe.stages.shift import Shift, estimate_shift
 from cdpipe.values.config import Config
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid, Window
 from cdpipe.values.windows import tiles_in
 

@@ -13,9 +13,9 @@ from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import open_layer, read_window, write_block
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.keys import content_key
+from cdpipe.timing import timed
 from cdpipe.values.grid import BlockKey, Window
-from cdpipe.values.keys import content_key
-from cdpipe.values.spent import timed
 from cdpipe.values.windows import CHUNK, strips_in
 
 MAJORITY = 0.5  # of the votes; more than that is change

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.stored_pair import LabelledPair
-from cdpipe.values.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.blend import Placed, blend, blend_weights, lay
-from cdpipe.values.errors import CdpipeError
+from cdpipe.errors import CdpipeError
+from cdpipe.timing import counted, timed
 from cdpipe.values.grid import Window
-from cdpipe.values.spent import counted, timed
 from cdpipe.values.windows import PatchGrid, reflect_indices
 
 # Pixels of a call on a CPU, by precision: eight views of 256² at once took UNet++ 3 GB in float32, two take 1.4 GB and

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.anywhere import remove_tree
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
 from cdpipe.formats.labels import read_label
@@ -17,11 +18,10 @@ from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.stages.pair_plan import PlannedPair
+from cdpipe.timing import timed
 from cdpipe.values.config import Config
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.values.grid import BlockKey
-from cdpipe.values.spent import timed
 from cdpipe.values.windows import CELL, block_window
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cdpipe.errors import CdpipeError, InputError
 from cdpipe.formats.records import block_record, missing_blocks
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, finish_label, finish_pair, is_finished
-from cdpipe.values.errors import CdpipeError, InputError
 from cdpipe.values.grid import BlockKey
 from cdpipe.values.windows import block_keys
 

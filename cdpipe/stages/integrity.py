@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.groups import metadata_files
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import CARD, WEIGHTS
@@ -10,7 +11,6 @@ from cdpipe.formats.object_path import locate
 from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
 from cdpipe.formats.store import open_layer
 from cdpipe.formats.workspace import hash_file, read_sealed
-from cdpipe.values.errors import IntegrityError
 from cdpipe.values.windows import count_tiles
 
 # Arrays of each kind of group from which the number of its blocks is read.

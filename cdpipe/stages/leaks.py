@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.stages.places import find_near, has_place, same_group
 from cdpipe.values.config import Config
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid
 
 SHOWN = 5

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cdpipe.errors import ConfigError
 from cdpipe.formats.engine_cache import cached_engine
 from cdpipe.formats.model_io import ModelCard, check_weights, load_network
+from cdpipe.keys import content_key
 from cdpipe.stages.backends import check_installed
 from cdpipe.stages.calibration import Calibration, calibration_windows
 from cdpipe.stages.inference import Execution, Forward
 from cdpipe.stages.openvino_folding import fold_doubling
 from cdpipe.stages.torch_backend import forward_of
-from cdpipe.values.errors import ConfigError
-from cdpipe.values.keys import content_key
 
 GRAPH, WEIGHTS = "engine.xml", "engine.bin"
 

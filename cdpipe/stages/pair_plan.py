@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.corrections import Correction
 from cdpipe.formats.polygons import companions
@@ -13,10 +14,9 @@ from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.scenes import describe_raster, require_imagery
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.keys import content_key
 from cdpipe.values.config import Config
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Grid
-from cdpipe.values.keys import content_key
 
 
 @dataclass(frozen=True, slots=True)

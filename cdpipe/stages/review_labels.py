@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.errors import ConfigError
 from cdpipe.formats.geotiff import RasterLayer, write_cog
 from cdpipe.formats.labels import CHANGED, IGNORE, UNCHANGED
 from cdpipe.formats.polygons import burn_polygons
@@ -15,7 +16,6 @@ from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
 from cdpipe.values.config import Label
-from cdpipe.values.errors import ConfigError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import TILE, tiles_in
 

@@ -18,6 +18,7 @@ import shapely
 from numpy.typing import NDArray
 
 from cdpipe.arrays.suppression import keep_best
+from cdpipe.errors import ConfigError
 from cdpipe.formats.catalog import parse_time
 from cdpipe.formats.crs import known_crs
 from cdpipe.formats.ground import WGS84, grid_box
@@ -32,11 +33,10 @@ from cdpipe.formats.vectors import (
     write_features,
 )
 from cdpipe.formats.workspace import Workspace
+from cdpipe.keys import content_key
 from cdpipe.stages.change_features import SCHEMA
 from cdpipe.stages.vector_products import VectorJob, remove_other_formats, write_style
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import ConfigError
-from cdpipe.values.keys import content_key
 
 RUN_SCHEMA = SCHEMA.append(pa.field("pairs", pa.string()))
 SAME = 0.5  # of the union; more than that is one object

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cdpipe.errors import ConfigError
 from cdpipe.formats.model_io import ModelCard, check_trained, read_card
 from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.stored_pair import StoredPair
@@ -15,7 +16,6 @@ from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.values.config import Config
-from cdpipe.values.errors import ConfigError
 from cdpipe.values.grid import BlockKey
 
 DEFAULT_THRESHOLD = 0.5

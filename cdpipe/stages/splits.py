@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 
+from cdpipe.errors import InputError
 from cdpipe.stages.leaks import place_groups
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.places import group_places
-from cdpipe.values.errors import InputError
 
 HELD_OUT = 0.2  # share of the pairs that val and test each get at least
 MIN_PLACES = 3

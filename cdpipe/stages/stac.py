@@ -17,7 +17,7 @@ from cdpipe.formats.ground import footprint
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.keys import content_key
+from cdpipe.keys import content_key
 
 VERSION = "1.1.0"
 EXTENSIONS = [

@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
+from cdpipe.errors import CdpipeError
 from cdpipe.formats.anywhere import on_disk
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.stages.train_job import TrainJob
-from cdpipe.values.errors import CdpipeError
 
 KEY = "cdpipe.key"  # the tag that tells which model a run is of
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.metrics import ScoreHistogram, best_threshold, counts_by_threshold
+from cdpipe.errors import CdpipeError
 from cdpipe.formats.model_io import load_network, read_card
 from cdpipe.models import build_model
 from cdpipe.stages.samples import Sampler, draw_sample, index_cells
@@ -24,7 +25,6 @@ from cdpipe.stages.torch_backend import make_forward
 from cdpipe.stages.train_job import TrainJob, Worker, execution
 from cdpipe.stages.validation import HALF, validate
 from cdpipe.values.config import Train
-from cdpipe.values.errors import CdpipeError
 
 CHECKPOINT = "state.pt"
 BEST = "best.pt"

@@ -8,9 +8,9 @@ from cdpipe.formats.qgis import objects_style
 from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import SUFFIXES, write_features
 from cdpipe.formats.workspace import temporary_folder, write_atomically
+from cdpipe.keys import content_key
 from cdpipe.stages.change_features import SCHEMA, ChangeScene, change_features
 from cdpipe.values.crash import crash_point
-from cdpipe.values.keys import content_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cdpipe.errors import InputError
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import read_card
 from cdpipe.formats.workspace import read_json, write_json
@@ -13,7 +14,6 @@ from cdpipe.stages.audit_report import PROBED, Audit, describe_probes, describe_
 from cdpipe.stages.probes import ProbeJob, choose_windows
 from cdpipe.stages.run_plan import Thresholds, pair_ensemble, plan_members
 from cdpipe.stages.splits import known_splits
-from cdpipe.values.errors import InputError
 from cdpipe.values.windows import patch_stride
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.every_pair import map_every_pair

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from cdpipe.errors import EXIT_DONE, ConfigError
 from cdpipe.formats.layouts.folders import find_folders
 from cdpipe.formats.layouts.found import NO_LABEL, Found
 from cdpipe.formats.layouts.original import find_original
@@ -14,7 +15,6 @@ from cdpipe.formats.layouts.patterns import find_patterns
 from cdpipe.formats.layouts.starter import format_config
 from cdpipe.formats.layouts.table_out import format_catalog
 from cdpipe.formats.workspace import write_atomically
-from cdpipe.values.errors import EXIT_DONE, ConfigError
 
 NO_CSV = (".xlsx", ".xls", ".parquet", ".pq")  # suffixes that mean another format when the catalog is read
 SHOWN = 8  # names of one kind

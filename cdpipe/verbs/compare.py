@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cdpipe.errors import EXIT_DONE, InputError
 from cdpipe.formats.manifest import Manifest, read_manifest
 from cdpipe.formats.stored_pair import load_pair
 from cdpipe.formats.workspace import Workspace, write_json
@@ -18,7 +19,6 @@ from cdpipe.stages.comparison import (
     write_maps,
 )
 from cdpipe.stages.evaluation_rows import UNSPLIT
-from cdpipe.values.errors import EXIT_DONE, InputError
 from cdpipe.verbs.console import make_console, progress
 
 SHOWN = 20  # pairs in the printed table; the file has all

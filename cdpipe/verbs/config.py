@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from cdpipe.errors import EXIT_DONE, ConfigError
 from cdpipe.formats.config_file import load_config, parse_config, to_yaml
 from cdpipe.formats.original_config import convert
-from cdpipe.values.errors import EXIT_DONE, ConfigError
 from cdpipe.values.presets import PRESETS
 
 _PLACEHOLDERS = {

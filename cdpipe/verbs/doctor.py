@@ -14,10 +14,10 @@ from rich.table import Table
 
 from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.machine import Machine, inspect_cluster, inspect_machine
+from cdpipe.errors import EXIT_DONE
 from cdpipe.formats.config_file import load_config
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.values.config import Config, Resources
-from cdpipe.values.errors import EXIT_DONE
 from cdpipe.verbs.console import make_console, size
 from cdpipe.verbs.session import versions
 

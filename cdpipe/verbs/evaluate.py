@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from cdpipe.arrays.run_length import Runs
+from cdpipe.errors import InputError
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
@@ -21,7 +22,6 @@ from cdpipe.stages.evaluation_files import (
     write_tables,
 )
 from cdpipe.stages.evaluation_rows import UNSPLIT
-from cdpipe.values.errors import InputError
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.verbs.session import Session, logged

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from cdpipe.arrays.fitting import threshold_for
 from cdpipe.arrays.metrics import ScoreHistogram, best_threshold
+from cdpipe.errors import ConfigError
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace, read_json, write_json
+from cdpipe.keys import content_key
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.run_plan import (
@@ -19,8 +21,6 @@ from cdpipe.stages.run_plan import (
     plan_work,
     suggested_threshold,
 )
-from cdpipe.values.errors import ConfigError
-from cdpipe.values.keys import content_key
 from cdpipe.values.predict_config import Aim
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from cdpipe.errors import InputError
 from cdpipe.formats.anywhere import free_bytes
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import known_corrections
@@ -14,8 +15,7 @@ from cdpipe.stages.ingest import IngestJob
 from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, plan_blocks
 from cdpipe.stages.model_plan import needed_bands
 from cdpipe.stages.pair_plan import plan_pairs, source_files
-from cdpipe.values.errors import InputError
-from cdpipe.values.spent import add
+from cdpipe.timing import add
 from cdpipe.values.windows import block_keys
 from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.coregister import coregister_pairs

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from cdpipe.errors import EXIT_DONE, ConfigError
 from cdpipe.formats.catalog import COLUMNS
 from cdpipe.formats.workspace import write_atomically
-from cdpipe.values.errors import EXIT_DONE, ConfigError
 
 TEMPLATE = """\
 # cdpipe configuration; relative paths are relative to this file.

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cdpipe import __version__
+from cdpipe.version import __version__
 
 VERBS = {
     "ingest": "rasters and labels into the store",
@@ -177,8 +177,8 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def _anywhere(text: str) -> Path:
     """A path of this machine or in object storage."""
+    from cdpipe.errors import ConfigError
     from cdpipe.formats.object_path import locate
-    from cdpipe.values.errors import ConfigError
 
     try:
         return locate(text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from cdpipe.errors import CdpipeError, InputError
 from cdpipe.formats.anywhere import free_bytes
 from cdpipe.formats.attempts import forget_attempts
 from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
@@ -19,9 +20,8 @@ from cdpipe.stages.run_plan import (
 )
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.stac_products import stac_is_written, write_stac
+from cdpipe.timing import add
 from cdpipe.values.crash import crash_point
-from cdpipe.values.errors import CdpipeError, InputError
-from cdpipe.values.spent import add
 from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import (

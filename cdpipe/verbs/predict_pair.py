@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from cdpipe.errors import ConfigError
 from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.workspace import locked, write_atomically
 from cdpipe.stages.backends import check_backend
-from cdpipe.values.errors import ConfigError
 from cdpipe.verbs import ingest, predict
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close

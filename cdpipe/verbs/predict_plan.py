@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cdpipe import __version__
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.model_io import read_card
 from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.change_features import ChangeScene
@@ -24,11 +24,11 @@ from cdpipe.stages.run_plan import (
 )
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.vector_products import VectorJob
-from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.verbs.fit_members import fit_members
 from cdpipe.verbs.fitting import Planned, find_thresholds
 from cdpipe.verbs.session import Session
 from cdpipe.verbs.train import jobs_for, training_folds
+from cdpipe.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cdpipe import __version__
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.config_file import to_yaml
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.workspace import read_json
+from cdpipe.keys import content_key
 from cdpipe.stages.report_charts import read_history, training_charts
 from cdpipe.stages.report_content import PairPage, Report
 from cdpipe.stages.report_pages import write_report
 from cdpipe.stages.report_pair import PairJob, make_pair
 from cdpipe.stages.report_words import took
-from cdpipe.values.keys import content_key
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session, read_failures, versions
+from cdpipe.version import __version__
 
 MADE = ("ingest", "train", "predict")  # stages
 TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries

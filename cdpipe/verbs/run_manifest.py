@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cdpipe import __version__
 from cdpipe.formats.manifest import Manifest, ManifestPair
 from cdpipe.formats.records import read_record
 from cdpipe.stages.prediction import Member
@@ -15,6 +14,7 @@ from cdpipe.stages.stac import StacJob, StacPair
 from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import Plan
 from cdpipe.verbs.session import Session
+from cdpipe.version import __version__
 
 
 def describe_run(

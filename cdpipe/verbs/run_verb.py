@@ -3,9 +3,9 @@
 import argparse
 import importlib
 
+from cdpipe.errors import EXIT_DONE
 from cdpipe.formats.workspace import locked
 from cdpipe.values.config import Config
-from cdpipe.values.errors import EXIT_DONE
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from cdpipe.arrays.area import allocate, points_needed
 from cdpipe.distributed.tasks import map_pairs
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.sample_file import place_points, write_sample
 from cdpipe.stages.area_sample import STRATA, Population, draw_pixels, measure_strata, share_out
-from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.run_pairs import finished_run, run_pairs
 from cdpipe.verbs.session import Session

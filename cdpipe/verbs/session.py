@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cdpipe import __version__
+from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL, InputError
 from cdpipe.formats.anywhere import append_text
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.corrections import known_corrections
@@ -23,7 +23,7 @@ from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.values.config import Config
-from cdpipe.values.errors import EXIT_DONE, EXIT_PARTIAL, InputError
+from cdpipe.version import __version__
 
 
 class Unfinished(Exception):  # noqa: N818 (no error: it ends a look at a run)

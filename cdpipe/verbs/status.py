@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cdpipe.errors import CdpipeError
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.manifest import read_manifest
@@ -20,8 +21,7 @@ from cdpipe.stages.run_plan import plan_work
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import read_progress
-from cdpipe.values.errors import CdpipeError
-from cdpipe.values.spent import PARTS
+from cdpipe.timing import PARTS
 from cdpipe.values.windows import block_keys
 from cdpipe.verbs.console import duration, size
 from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members

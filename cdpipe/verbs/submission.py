@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from cdpipe import __version__
 from cdpipe.arrays.run_length import Runs
 from cdpipe.distributed.tasks import map_pairs
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.manifest import Manifest, read_manifest
 from cdpipe.formats.submission import read_ids, write_submission
 from cdpipe.stages.submission import encode_change, write_mask
-from cdpipe.values.errors import InputError, IntegrityError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.run_pairs import RunPair, finished_run, named_pairs, read_masks, run_pairs
 from cdpipe.verbs.session import Session, logged
+from cdpipe.version import __version__
 
 
 def run(session: Session) -> None:

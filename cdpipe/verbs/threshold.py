@@ -7,9 +7,9 @@ from rich.table import Table
 
 from cdpipe.arrays.bootstrap import intervals_over_pairs, pixel_figures
 from cdpipe.arrays.metrics import Counts, ScoreHistogram, best_threshold, counts_by_threshold
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.stages.ensemble import ensemble_scores
 from cdpipe.stages.run_plan import plan_members
-from cdpipe.values.errors import ConfigError, InputError
 from cdpipe.values.predict_config import Aim
 from cdpipe.verbs.fit_members import fit_members
 from cdpipe.verbs.fitting import ensembles_of, find_aim, fit_on, pair_scores

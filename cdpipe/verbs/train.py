@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.stages.folds import assign_folds
@@ -15,7 +16,6 @@ from cdpipe.stages.places import group_places, same_group
 from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import read_progress
-from cdpipe.values.errors import CdpipeError, ConfigError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session, logged, stored_pairs
 

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cdpipe.errors import IntegrityError
 from cdpipe.formats.manifest import manifest_path, read_manifest
 from cdpipe.formats.model_io import CARD
 from cdpipe.formats.records import GROUP_RECORD
@@ -14,7 +15,6 @@ from cdpipe.stages.integrity import (
     forget_descriptions,
     listed_groups,
 )
-from cdpipe.values.errors import IntegrityError
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from cdpipe.errors import InputError
 from cdpipe.formats.layouts.found import (
     Found,
     FoundPair,
@@ -18,7 +19,6 @@ from cdpipe.formats.layouts.found import (
     told,
     walk,
 )
-from cdpipe.values.errors import InputError
 
 DATES = (
     *(("a", "b"), ("t1", "t2"), ("time1", "time2"), ("im1", "im2"), ("image1", "image2")),

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from cdpipe.errors import InputError
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.values.config import Input
-from cdpipe.values.errors import InputError
 
 DRIVERS = MappingProxyType(
     {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}

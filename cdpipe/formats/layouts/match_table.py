@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cdpipe.errors import InputError
 from cdpipe.formats.table import Line, read_lines
-from cdpipe.values.errors import InputError
 
 LEAST_SHARE = 0.5  # of a column's cells that are image names, for a column of image names
 

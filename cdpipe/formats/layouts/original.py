@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cdpipe.errors import InputError
 from cdpipe.formats.layouts.found import (
     Found,
     FoundPair,
@@ -23,7 +24,6 @@ from cdpipe.formats.layouts.found import (
 )
 from cdpipe.formats.layouts.match_table import read_matches
 from cdpipe.formats.submission import read_ids
-from cdpipe.values.errors import InputError
 
 JOINT = "__"  # between the names of both dates
 BANDS = {"red": 1, "green": 2, "blue": 3, "nir": 4}

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path, PurePosixPath
 
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.layouts.found import (
     Found,
     Images,
@@ -14,7 +15,6 @@ from cdpipe.formats.layouts.found import (
     unambiguous,
     walk,
 )
-from cdpipe.values.errors import ConfigError, InputError
 
 ID = "{id}"
 

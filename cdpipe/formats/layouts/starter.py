@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cdpipe.errors import InputError
 from cdpipe.formats.layouts.found import DRIVERS, SETTINGS, Found
 from cdpipe.formats.layouts.names import slug
 from cdpipe.formats.layouts.table_out import relative
 from cdpipe.formats.polygons import is_vector
 from cdpipe.formats.scenes import RasterInfo, describe_raster, open_raster, read_values
-from cdpipe.values.errors import InputError
 from cdpipe.values.grid import Window
 from cdpipe.values.windows import TILE, tiles_in
 
