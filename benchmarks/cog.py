@@ -21,8 +21,8 @@ from cdpipe.formats import geotiff  # its private settings too: the driver alone
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.groups import CHANGE_LAYERS, create_group
 from cdpipe.formats.store import open_layer, read_window, write_block
-from cdpipe.values.grid import Grid, Window
-from cdpipe.values.windows import tiles_in
+from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import tiles_in
 
 LAYER = RasterLayer("uint8", 255, "change", CHANGE_COLORS)
 

@@ -27,9 +27,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cdpipe.distributed.allocation import keep_freed_memory
 from cdpipe.formats.workspace import hash_file
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import block_keys, tiles_in
 from cdpipe.stages.ingest import finish_pair, ingest_block
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import block_keys, tiles_in
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from timing import MALLOC, Row, own_peak, peak_memory, show
 
 from cdpipe.distributed.allocation import keep_freed_memory
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.ingest import ingest_block
-from cdpipe.values.windows import block_keys
 
 NETWORKS = ("unetplusplus", "siamese_seresnext50")
 PATCH = 256

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from timing import Row, show
 
-from cdpipe.values.windows import PatchGrid, block_keys, block_window, patch_stride
+from cdpipe.geo.tilings import PatchGrid, block_keys, block_window, patch_stride
 
 SCENES = {"Sentinel-2 tile": 10_980, "20k": 20_480, "100k": 102_400}
 TARGET = {(256, 2048, "Sentinel-2 tile"): "<= 1.25", (512, 2048, "Sentinel-2 tile"): "stated"}

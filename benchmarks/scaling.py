@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cdpipe.values.windows import CHUNK, PatchGrid, block_keys, block_window, count_tiles, patch_stride
+from cdpipe.geo.tilings import CHUNK, PatchGrid, block_keys, block_window, count_tiles, patch_stride
 
 AREAS = {"France": 550_000, "Africa": 30_400_000, "all land": 149_000_000}  # km2
 PIXEL, TILE, TILE_STEP = 10, 10_980, 10_000  # metres; pixels of a Sentinel-2 tile, and from one to the next

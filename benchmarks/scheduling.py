@@ -31,6 +31,7 @@ from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.grid import Grid
 from cdpipe.stages.ensemble import plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.ingest import IngestJob
@@ -40,7 +41,6 @@ from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work
 from cdpipe.values.config import Config, Resources
-from cdpipe.values.grid import Grid
 from cdpipe.verbs.console import progress
 
 SIDE = 10_980  # pixels of a Sentinel-2 tile

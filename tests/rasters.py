@@ -11,8 +11,8 @@ from rasterio.crs import CRS
 
 from cdpipe.formats.catalog import Source
 from cdpipe.formats.config_file import parse_config
+from cdpipe.geo.grid import Grid, Transform
 from cdpipe.values.config import Config
-from cdpipe.values.grid import Grid, Transform
 
 UTM33 = CRS.from_epsg(32633).to_wkt()
 GEOGRAPHIC = CRS.from_epsg(4326).to_wkt()

@@ -15,10 +15,10 @@ from cdpipe.formats.records import GROUP_RECORD, write_record
 from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import CELL, TILE
 from cdpipe.stages.train_job import Worker
 from cdpipe.values.config import Config
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import CELL, TILE
 
 RGB = ("red", "green", "blue")
 Dates = tuple[NDArray[Any], NDArray[Any]]

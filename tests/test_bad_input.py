@@ -15,7 +15,7 @@ from rasters import NORTH_UP, utm_grid, write_raster
 from cdpipe.distributed.ingest import hash_files
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_LOCKED, EXIT_PARTIAL
 from cdpipe.formats.workspace import Workspace, locked, read_json
-from cdpipe.values.grid import Grid
+from cdpipe.geo.grid import Grid
 
 PAIRS = ("val", "test", "small")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cdpipe.arrays.blend import blend, blend_weights
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import PatchGrid
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import PatchGrid
 
 Patches = list[tuple[int, int, NDArray[np.float32]]]
 

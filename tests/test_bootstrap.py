@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cdpipe.arrays.bootstrap import REPLICATES, Values, intervals_over_pairs, pixel_figures, share
-from cdpipe.arrays.metrics import Counts
+from cdpipe.metrics.counts import Counts
+from cdpipe.metrics.intervals import REPLICATES, Values, intervals_over_pairs, pixel_figures, share
 
 counts = arrays.arrays(np.int64, st.tuples(st.integers(1, 8), st.just(4)), elements=st.integers(0, 10**9))
 
@@ -62,7 +62,7 @@ def test_memory_is_bounded_by_drawing_in_parts(monkeypatch: pytest.MonkeyPatch) 
         shapes.append(len(sums))
         return pixel_figures(sums)
 
-    monkeypatch.setattr("cdpipe.arrays.bootstrap.DRAWS_AT_ONCE", 900)
+    monkeypatch.setattr("cdpipe.metrics.intervals.DRAWS_AT_ONCE", 900)
     assert intervals_over_pairs(values, noted) == whole
     assert set(shapes) <= {30, REPLICATES % 30}
 

@@ -16,14 +16,13 @@ from stored import Bytes, store_change, store_probability
 
 from cdpipe.arrays.morphology import clean_mask, ground_disc
 from cdpipe.errors import InputError
-from cdpipe.formats.crs import canonical_wkt, row_areas
-from cdpipe.formats.ground import pixel_steps
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import decode
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.crs import canonical_wkt, pixel_steps, row_areas
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.stages import change_features as features
 from cdpipe.stages.change_features import SCHEMA, ChangeScene, read_state
-from cdpipe.values.grid import Grid, Window
 from cdpipe.values.output_config import Vectors
 
 SHAPE = (150, 210)

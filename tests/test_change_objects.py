@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
+from cdpipe.geo.grid import Window
 from cdpipe.stages import change_objects
 from cdpipe.stages.change_objects import Objects, find_objects
-from cdpipe.values.grid import Window
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
 

@@ -9,9 +9,9 @@ import rasterio
 from project import call, succeed
 from stored import Bytes, bright_squares, store_change, store_pair
 
-from cdpipe.arrays.metrics import Counts, count_changes
 from cdpipe.formats.manifest import Manifest, ManifestPair, write_manifest
 from cdpipe.formats.workspace import Workspace
+from cdpipe.metrics.counts import Counts, count_changes
 from cdpipe.stages.comparison import PairDifference, shared_pairs, tabulate_differences
 
 SHAPE = (300, 600)

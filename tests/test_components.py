@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cdpipe.arrays.components import Components, sum_by_component
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import block_keys, block_window
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import block_keys, block_window
 
 Mask = NDArray[np.bool_]
 

@@ -20,11 +20,11 @@ from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.store import open_layer, read_all
 from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.grid import BlockKey, Window
+from cdpipe.geo.tilings import PatchGrid, strips_in
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
-from cdpipe.values.grid import BlockKey, Window
-from cdpipe.values.windows import PatchGrid, strips_in
 
 SHAPE = (700, 900)
 

@@ -9,8 +9,8 @@ from rasters import utm_grid, write_raster
 
 from cdpipe.formats import deflate
 from cdpipe.formats.scenes import open_raster, read_values
+from cdpipe.geo.grid import Window
 from cdpipe.values.config import Input
-from cdpipe.values.grid import Window
 
 SHAPE = 240, 192
 LAYOUTS = ({"tiled": True, "blockxsize": 64, "blockysize": 80}, {"blockysize": 120})  # rows of one strip and a part

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from stored import Bytes, Dates, bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.arrays.metrics import Counts, counts_by_threshold, score_histogram
-from cdpipe.arrays.tolerance import NearCounts
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.metrics.counts import Counts, NearCounts, counts_by_threshold, score_histogram
 from cdpipe.stages.evaluation import (
     BASELINE,
     ENSEMBLE,

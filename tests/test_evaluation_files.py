@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from stored import bright_squares, store_change, store_pair
 
-from cdpipe.arrays.metrics import Counts, ScoreHistogram, score_histogram
 from cdpipe.formats.workspace import Workspace
+from cdpipe.metrics.counts import Counts, ScoreHistogram, score_histogram
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores
 from cdpipe.stages.evaluation_files import (
     FIGURES,

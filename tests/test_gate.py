@@ -24,9 +24,9 @@ from cdpipe.formats.model_io import load_network, read_card, save_model
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.table import plain_cell
+from cdpipe.geo.grid import Window
 from cdpipe.stages.evaluation_files import write_agreement
 from cdpipe.values.config import Input
-from cdpipe.values.grid import Window
 
 
 def odd_files(shared: Path) -> list[Path]:

@@ -22,8 +22,8 @@ from trials import ACCEPTED, Trial, run_trials
 from cdpipe.errors import InputError
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.scenes import describe_raster, open_raster, read_values
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.values.config import Config, Input
-from cdpipe.values.grid import Grid, Window
 
 GRID = utm_grid(64, 64)
 WHOLE = Window(0, 0, 64, 64)

@@ -23,7 +23,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
-from cdpipe.values.grid import Grid, Transform
+from cdpipe.geo.grid import Grid, Transform
 
 NORTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)
@@ -264,7 +264,7 @@ from pathlib import Path
 import numpy as np
 from cdpipe.formats.geotiff import RasterLayer, write_cog
 from cdpipe.errors import IntegrityError
-from cdpipe.values.grid import Grid
+from cdpipe.geo.grid import Grid
 pixels = np.random.default_rng(0).random((1024, 512)).astype(np.float32)
 layer = RasterLayer("float32", float("nan"), "noise")
 try:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasters import UTM33, utm_grid
 
-from cdpipe.values.grid import PIXEL_TRANSFORM, BlockKey, Grid, Transform, Window
+from cdpipe.geo.grid import PIXEL_TRANSFORM, BlockKey, Grid, Transform, Window
 
 
 @st.composite

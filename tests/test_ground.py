@@ -11,8 +11,8 @@ from rasters import GEOGRAPHIC, UTM33
 
 from cdpipe.arrays.outlines import densify
 from cdpipe.errors import InputError
-from cdpipe.formats.ground import grid_box, pixel_steps, ring_areas, transform_xy
-from cdpipe.values.grid import Grid
+from cdpipe.geo.crs import grid_box, pixel_steps, ring_areas, transform_xy
+from cdpipe.geo.grid import Grid
 
 WGS84 = Geod(ellps="WGS84")
 MERCATOR = CRS.from_epsg(3857).to_wkt()

@@ -14,7 +14,7 @@ from cdpipe.formats.layouts.found import FoundPair
 from cdpipe.formats.layouts.names import make_ids, natural_key, slug
 from cdpipe.formats.layouts.table_out import format_catalog
 from cdpipe.formats.table import FORMULA
-from cdpipe.values.grid import ID_PATTERN
+from cdpipe.geo.grid import ID_PATTERN
 
 # Few letters, so that names meet; letters of which some have accents, some no Latin form, some two cases.
 CLOSE = st.text(alphabet="aAbé1-_. КиЯ東", max_size=6)

@@ -13,7 +13,7 @@ from cdpipe.formats import stack
 from cdpipe.formats.layouts.found import SETTINGS
 from cdpipe.formats.layouts.oscd import find_oscd
 from cdpipe.formats.stack import stack_bands
-from cdpipe.values.grid import Grid
+from cdpipe.geo.grid import Grid
 
 IMAGES, LABELS = (
     "Onera Satellite Change Detection dataset - Images",

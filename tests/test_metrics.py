@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import (
+from cdpipe.metrics.counts import (
     Counts,
     ScoreHistogram,
     best_threshold,

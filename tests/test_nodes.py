@@ -199,7 +199,7 @@ from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.ingest_plan import BlockTask
 from cdpipe.stages.run_plan import BlockWork
-from cdpipe.values.grid import BlockKey
+from cdpipe.geo.grid import BlockKey
 
 folder = Path(sys.argv[1])
 

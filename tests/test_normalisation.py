@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.normalisation import RGB, DateScaling, InputKind, Recipe, date_scaling, model_input
 from cdpipe.arrays.statistics import measure, no_pixels
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 SHAPE = (31, 27)
 WINDOW = Window(0, 0, *SHAPE)

@@ -25,8 +25,8 @@ from cdpipe.formats.remembered import forget_everything
 from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.formats.store import cell_window, open_layer, read_window, write_block
 from cdpipe.formats.workspace import Workspace, hash_file, read_json, write_atomically
-from cdpipe.values.grid import BlockKey, Window
-from cdpipe.values.windows import block_keys, block_window
+from cdpipe.geo.grid import BlockKey, Window
+from cdpipe.geo.tilings import block_keys, block_window
 
 GRID = utm_grid(700, 1100)
 LAYERS = [*pair_layers(("red", "green"), "uint16", "float32"), *LABEL_LAYERS]

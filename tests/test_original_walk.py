@@ -15,7 +15,7 @@ from workbooks import write_xls
 from cdpipe.arrays.run_length import decode_window, parse_runs
 from cdpipe.errors import EXIT_INPUT
 from cdpipe.formats.original_config import convert
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 # Names as the original's images have them; the third and fourth place are to be submitted, one has no change.
 PLACES = [(f"KVI_2018092{n}_SCN{n}_UN{n}1", f"KV1_2019080{n}_SCN{n}_UN{n}2") for n in range(1, 5)]

@@ -16,10 +16,10 @@ from rasterio.crs import CRS
 from rasterio.windows import Window as RasterioWindow
 
 from cdpipe.arrays import rendering
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.stages import pictures
 from cdpipe.stages.picture_layout import INK, Layout, Sheet, arrange_panels
 from cdpipe.stages.pictures import PairLayers, decimate, draw_pair
-from cdpipe.values.grid import Grid, Window
 
 
 @settings(deadline=None, max_examples=60)

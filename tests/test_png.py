@@ -12,8 +12,8 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cdpipe.errors import InputError
 from cdpipe.formats.scenes import open_raster, read_values
+from cdpipe.geo.grid import Window
 from cdpipe.values.config import Input
-from cdpipe.values.grid import Window
 
 SIDE = 64
 SETTINGS = Input(drivers=("PNG", "JPEG", "BMP"), pixel_coordinates=True)

@@ -19,7 +19,7 @@ from cdpipe.formats.records import (
     read_record,
     write_record,
 )
-from cdpipe.values.windows import block_keys
+from cdpipe.geo.tilings import block_keys
 
 KEYS = block_keys("p", (3000, 5000), 1024)
 

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cdpipe.arrays.metrics import count_scores, score_histogram
-from cdpipe.arrays.reliability import BINS, reliability, threshold_curve
-from cdpipe.arrays.tolerance import NearCounts, count_near
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import block_keys, block_window, grow
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import block_keys, block_window, grow
+from cdpipe.metrics.counts import NearCounts, count_near, count_scores, score_histogram
+from cdpipe.metrics.reliability import BINS, reliability, threshold_curve
 
 
 @given(st.integers(0, 2**32), st.integers(0, 4), st.integers(3, 30))

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from cdpipe.arrays.run_length import decode_window, encode_strips, format_runs, parse_runs
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 Mask = NDArray[np.bool_]
 

@@ -17,6 +17,7 @@ from cdpipe.formats.model_io import ModelCard, save_model
 from cdpipe.formats.records import GROUP_RECORD, block_record, damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.grid import BlockKey
 from cdpipe.stages.ensemble import Ensemble, ensemble_block
 from cdpipe.stages.prediction import predict_block, probability_key
 from cdpipe.stages.result_groups import create_result_groups, finish_results
@@ -33,7 +34,6 @@ from cdpipe.stages.run_plan import (
     suggested_threshold,
 )
 from cdpipe.values.config import Config
-from cdpipe.values.grid import BlockKey
 
 CARD = ModelCard("m", "unetplusplus", {}, RGB, "common", together=False, patch=64, weights_sha256="")
 

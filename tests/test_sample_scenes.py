@@ -17,6 +17,7 @@ from cdpipe.arrays.scenery import MARGIN, bare_surface, change_label, draw_place
 from cdpipe.arrays.scenery_render import cloud_holes, digitise, shadows
 from cdpipe.arrays.scenery_shapes import rectangle
 from cdpipe.arrays.scenery_things import Thing
+from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.stages.sample_scenes import (
     COLUMNS,
     RECIPES,
@@ -26,7 +27,6 @@ from cdpipe.stages.sample_scenes import (
     _resample,
     make_sample_scenes,
 )
-from cdpipe.values.grid import ID_PATTERN
 
 GREY = (0.299, 0.587, 0.114)
 Row = dict[str, str]

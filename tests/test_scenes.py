@@ -16,7 +16,6 @@ from rasterio.crs import CRS
 from rasters import GEOGRAPHIC, NORTH_UP, utm_grid, write_raster
 
 from cdpipe.errors import InputError
-from cdpipe.formats.crs import canonical_wkt, crs_name, footprint_share, pixel_metres, pixel_ratio
 from cdpipe.formats.scenes import (
     MAX_BANDS,
     describe_raster,
@@ -26,8 +25,9 @@ from cdpipe.formats.scenes import (
     read_values,
     require_imagery,
 )
+from cdpipe.geo.crs import canonical_wkt, crs_name, footprint_share, pixel_metres, pixel_ratio
+from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Transform, Window
 from cdpipe.values.config import Input
-from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Transform, Window
 
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)
 SOUTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, 10.0, 4_000_000.0)

@@ -14,12 +14,12 @@ from rasters import GEOGRAPHIC, UTM33, utm_grid
 
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
+from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
 from cdpipe.stages.leaks import place_groups
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.places import group_places
 from cdpipe.stages.splits import HELD_OUT, split_pairs
 from cdpipe.values.config import Sensor
-from cdpipe.values.grid import PIXEL_TRANSFORM, Grid
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
 SPLITS = {"train", "val", "test"}

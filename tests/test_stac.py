@@ -13,17 +13,17 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rasters import GEOGRAPHIC, UTM33
 from stored import bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.formats.ground import footprint
 from cdpipe.formats.records import damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.crs import footprint
+from cdpipe.geo.grid import Grid
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.products import PairProducts, RasterJob, write_products
 from cdpipe.stages.run_layer import plan_run_layer, write_run_layer
 from cdpipe.stages.stac import NEVER, StacJob, StacPair, describe_collection
 from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.stages.vector_products import VectorJob
-from cdpipe.values.grid import Grid
 from cdpipe.values.output_config import Vectors
 
 SHAPE = (40, 60)

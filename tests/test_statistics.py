@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import CHUNK, tiles_in
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import CHUNK, tiles_in
 
 NARROW = ["uint8", "int8", "uint16", "int16"]
 SEEDS = st.integers(0, 2**32 - 1)

@@ -25,8 +25,8 @@ from rasters import NORTH_UP, UTM33, utm_grid
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
 from cdpipe.formats.store import cell_window, open_layer, read_all, read_window, write_block
-from cdpipe.values.grid import Grid, Transform, Window
-from cdpipe.values.windows import CELL, block_keys, block_window
+from cdpipe.geo.grid import Grid, Transform, Window
+from cdpipe.geo.tilings import CELL, block_keys, block_window
 
 BLOCK = 512
 GRID = utm_grid(700, 1100)
@@ -234,7 +234,7 @@ def test_a_group_killed_while_it_is_made_is_not_there(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 from cdpipe.formats import groups
-from cdpipe.values.grid import Grid
+from cdpipe.geo.grid import Grid
 def die(*arguments): os.kill(os.getpid(), signal.SIGKILL)
 setattr(*((Path, "rename", die) if sys.argv[2] == "rename" else (groups, "_write_coordinates", die)))
 groups.create_group(Path(sys.argv[1]), groups.LABEL_LAYERS, Grid(100, 100), 512, {})

@@ -12,7 +12,7 @@ from rasters import utm_grid
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, pair_layers
 from cdpipe.formats.store import cell_window, open_layer, read_all, read_window, write_block
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 Description = dict[str, Any]
 GRID = utm_grid(300, 400)

@@ -19,7 +19,7 @@ from cdpipe.errors import IntegrityError
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair, load_pair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace, write_sealed
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 SHAPE = (530, 700)
 

@@ -11,8 +11,8 @@ from rasters import utm_grid, write_raster
 
 from cdpipe.errors import InputError
 from cdpipe.formats.scenes import open_raster, read_values
+from cdpipe.geo.grid import Window
 from cdpipe.values.config import Input
-from cdpipe.values.grid import Window
 
 SIDE, HEIGHT_TAG = 96, 257
 LAYOUTS: tuple[dict[str, Any], ...] = (

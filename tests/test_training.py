@@ -20,11 +20,11 @@ from stored import Dates, bright_squares, store_pair, train_config, worker
 from torch import nn
 
 from cdpipe.arrays.losses import dice_bce
-from cdpipe.arrays.metrics import score_histogram
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.errors import CdpipeError
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.metrics.counts import score_histogram
 from cdpipe.models import build_model
 from cdpipe.stages.evaluation import BASELINE_RECIPE
 from cdpipe.stages.model_plan import plan_training

@@ -16,9 +16,8 @@ from rasters import UTM33
 
 from cdpipe.errors import IntegrityError
 from cdpipe.formats import vectors
-from cdpipe.formats.crs import known_crs
-from cdpipe.formats.ground import WGS84
 from cdpipe.formats.vectors import SUFFIXES, decode, encode, read_features, transform_polygons, write_features
+from cdpipe.geo.crs import WGS84, known_crs
 
 SCHEMA = pa.schema(
     [("geometry", pa.binary()), ("id", pa.string()), ("area_m2", pa.float64()), ("day", pa.string()), ("n", pa.int64())]

@@ -21,8 +21,8 @@ from rasters import GEOGRAPHIC, NORTH_UP, make_config, source_of, utm_grid, writ
 from cdpipe.errors import InputError
 from cdpipe.formats.pixels import has_data, read_on_grid
 from cdpipe.formats.warp import Layer, Pixels, read_layer
-from cdpipe.values.grid import Grid, Transform, Window
-from cdpipe.values.windows import tiles_in
+from cdpipe.geo.grid import Grid, Transform, Window
+from cdpipe.geo.tilings import tiles_in
 
 # Grids about the source's place: another size of pixels, shifted, turned, upside down, finer, in degrees.
 TARGETS = {

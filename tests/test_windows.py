@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.values.grid import BlockKey, Window
-from cdpipe.values.windows import (
+from cdpipe.geo.grid import BlockKey, Window
+from cdpipe.geo.tilings import (
     CELL,
     CHUNK,
     TILE,

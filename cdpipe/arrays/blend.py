@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 # scene row and column of a patch's origin, and its (patch, patch) values
 Placed = tuple[int, int, NDArray[np.float32]]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 Ids = NDArray[np.int64]
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import ScoreHistogram, counts_by_threshold, score_histogram
+from cdpipe.metrics.counts import ScoreHistogram, counts_by_threshold, score_histogram
 
 LOGIT_RANGE, LOGIT_BINS = 16.0, 1024  # float32 probabilities near 1 have logits of up to 16.6
 MOST = 20.0  # a temperature of more, or of less than a twentieth, fits nothing: all is right, or all wrong

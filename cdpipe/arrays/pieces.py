@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.morphology import NOT_OBSERVED
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 Numbers = NDArray[np.int64]
 

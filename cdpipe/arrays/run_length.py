@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
 
 Runs = NDArray[np.int64]
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import NOT_OBSERVED
-from cdpipe.arrays.sums import Sums
+from cdpipe.metrics.counts import NOT_OBSERVED, Sums
 
 SIGMAS = 1.96  # of a normal distribution: 95 % lie within
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import tiles_in
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import tiles_in
 
 STEP = 1024  # side of the windows in which a scene is read, in pixels, at most
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import CHUNK, tiles_in
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import CHUNK, tiles_in
 
 # Of the mean square: less is what rounding leaves of a constant scene in floating point (it may even be negative),
 # and a deviation that float32, in which pixels are normalised, could not tell from 0.

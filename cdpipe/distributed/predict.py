@@ -24,6 +24,7 @@ from cdpipe.distributed.meters import meter
 from cdpipe.errors import CdpipeError
 from cdpipe.formats.attempts import begin_attempt
 from cdpipe.formats.object_stores import add_requests, take_requests
+from cdpipe.geo.grid import BlockKey
 from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.inference import Forward
@@ -32,7 +33,6 @@ from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.timing import take
 from cdpipe.values.crash import crash_point
-from cdpipe.values.grid import BlockKey
 
 STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
 # A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.

@@ -11,7 +11,7 @@ from cdpipe.errors import CdpipeError
 from cdpipe.formats.anywhere import remove_tree
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.grid import BlockKey
+from cdpipe.geo.grid import BlockKey
 
 MOST_ATTEMPTS = 4
 

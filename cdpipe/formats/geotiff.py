@@ -26,9 +26,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.room import free_space
 from cdpipe.formats.workspace import publish_file, temporary_folder
+from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.values.crash import crash_point
-from cdpipe.values.grid import Grid, Window
-from cdpipe.values.windows import TILE, tiles_in
 
 Blocks = Callable[[Window], NDArray[Any]]
 Color = tuple[int, int, int, int]

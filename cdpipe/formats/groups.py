@@ -20,9 +20,9 @@ from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.records import GROUP_RECORD, hash_stored, write_record
 from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.workspace import Kind, Workspace, naming, sweep, sync_folder, write_atomically
+from cdpipe.geo.grid import Grid
+from cdpipe.geo.tilings import CELL, CHUNK, count_tiles
 from cdpipe.values.crash import crash_point
-from cdpipe.values.grid import Grid
-from cdpipe.values.windows import CELL, CHUNK, count_tiles
 
 
 @dataclass(frozen=True, slots=True)

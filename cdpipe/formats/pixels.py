@@ -10,8 +10,8 @@ from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Source
 from cdpipe.formats.scenes import describe_dataset, grid_or, open_raster, read_values, require_imagery
 from cdpipe.formats.warp import Layer, Pixels, read_layer
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.values.config import Config, Input
-from cdpipe.values.grid import Grid, Window
 
 
 def read_on_grid(

@@ -13,7 +13,7 @@ from typing import Any
 from cdpipe.formats.anywhere import map_files
 from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.workspace import hash_file, read_sealed, write_sealed
-from cdpipe.values.grid import BlockKey
+from cdpipe.geo.grid import BlockKey
 
 GROUP_RECORD = "group.json"  # the record of a finished group, beside those of its blocks
 

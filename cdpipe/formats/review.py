@@ -13,8 +13,8 @@ from rasterio.crs import CRS
 from shapely.errors import ShapelyError
 
 from cdpipe.errors import InputError
-from cdpipe.formats.crs import canonical_wkt, transform_points
-from cdpipe.values.grid import ID_PATTERN, Grid
+from cdpipe.geo.crs import canonical_wkt, transform_points
+from cdpipe.geo.grid import ID_PATTERN, Grid
 
 FORMAT = 1
 VERDICTS = ("accepted", "rejected", "unsure")

@@ -12,9 +12,9 @@ import shapely
 from rasterio.crs import CRS
 
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.crs import canonical_wkt, transform_points
 from cdpipe.formats.workspace import read_sealed, sync_folder, write_sealed
-from cdpipe.values.grid import Grid
+from cdpipe.geo.crs import canonical_wkt, transform_points
+from cdpipe.geo.grid import Grid
 
 DEGREES = canonical_wkt(CRS.from_epsg(4326))
 ANSWERS = {"0": 0, "1": 1, "unsure": None}

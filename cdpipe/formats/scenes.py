@@ -17,14 +17,14 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.errors import InputError
-from cdpipe.formats.crs import canonical_wkt, is_possible
 from cdpipe.formats.deflate import verify_deflate
 from cdpipe.formats.gdal_names import error_text, gdal_options, open_gdal, read_pixels
 from cdpipe.formats.png import verify_png
 from cdpipe.formats.roots import require_file
 from cdpipe.formats.tiff_table import verify_block_table
+from cdpipe.geo.crs import canonical_wkt, is_possible
+from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window
 from cdpipe.values.config import Input
-from cdpipe.values.grid import PIXEL_TRANSFORM, Grid, Window
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it

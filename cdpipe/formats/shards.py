@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.array_description import Description
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import count_tiles
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import count_tiles
 
 SUM = 4  # bytes of a crc32c
 MISSING = 2**64 - 1  # offset and length in the index of a chunk that is not there

@@ -14,9 +14,9 @@ from affine import Affine
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.scenes import RasterInfo, describe_dataset, open_raster, raster_errors, read_values
 from cdpipe.formats.workspace import sync_folder
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.values.config import Input
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import TILE, tiles_in
 
 STEP = 4 * TILE  # side of the windows that are copied, in pixels
 

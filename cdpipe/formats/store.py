@@ -21,10 +21,10 @@ from cdpipe.formats.object_shards import block_index, read_remote_object
 from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.shards import encode_object, read_object
 from cdpipe.formats.workspace import write_atomically
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import CELL, count_tiles
 from cdpipe.timing import counted
 from cdpipe.values.crash import crash_point
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import CELL, count_tiles
 
 _DESCRIPTIONS: Remembered[ObjectPath, bytes] = Remembered(60.0)
 

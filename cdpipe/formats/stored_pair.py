@@ -13,8 +13,8 @@ from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.grid import BlockKey, Grid, Window
-from cdpipe.values.windows import CHUNK, block_keys, block_window, strips_in
+from cdpipe.geo.grid import BlockKey, Grid, Window
+from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
 
 BEFORE_BIT, AFTER_BIT = np.uint8(1), np.uint8(2)
 BOTH_BITS = BEFORE_BIT | AFTER_BIT

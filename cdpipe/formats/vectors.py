@@ -25,9 +25,9 @@ from pyproj import CRS
 
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.anywhere import file_on_disk
-from cdpipe.formats.ground import WGS84, cut_at_antimeridian, transform_xy, without_leaps
 from cdpipe.formats.room import free_space
 from cdpipe.formats.workspace import publish_file, temporary_folder
+from cdpipe.geo.crs import WGS84, cut_at_antimeridian, transform_xy, without_leaps
 from cdpipe.values.crash import crash_point
 
 SUFFIXES = {"gpkg": ".gpkg", "geoparquet": ".parquet", "geojson": ".geojson"}

@@ -13,9 +13,9 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from cdpipe.errors import InputError
-from cdpipe.formats.crs import Points, pixel_ratio, project_positions
-from cdpipe.values.grid import Grid, Window
-from cdpipe.values.windows import TILE, tiles_in
+from cdpipe.geo.crs import Points, pixel_ratio, project_positions
+from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import TILE, tiles_in
 
 # Within one call GDAL follows a curved transform to 0.125 px only. What it misses shrinks with the square of
 # the tile's side: up to 0.1 px at 512, 0.04 px at 256 in the same time, 0.01 px at 128 in twice the time.

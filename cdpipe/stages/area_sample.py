@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import NOT_OBSERVED
-from cdpipe.formats.crs import pixel_metres, row_areas
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import grow
+from cdpipe.geo.crs import pixel_metres, row_areas
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import grow
+from cdpipe.metrics.counts import NOT_OBSERVED
 
 STRATA = ("no change", "change", "near change")
 UNCHANGED, CHANGED, NEAR = range(3)

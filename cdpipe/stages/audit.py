@@ -7,15 +7,14 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import threshold_change
 from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_in_phase
-from cdpipe.arrays.sums import Sums
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import PatchGrid, spread_tiles
+from cdpipe.metrics.counts import Sums, threshold_change
 from cdpipe.stages.shift import SIDE, Shift, measure_shift
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import PatchGrid, spread_tiles
 
 SHIFT_WINDOWS = 25
 PHASES = 2  # lines that are compared with each other: even or odd ones

@@ -11,20 +11,20 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import is_change
 from cdpipe.arrays.morphology import NOT_OBSERVED, clean_mask, ground_disc
 from cdpipe.arrays.outlines import densify
 from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
 from cdpipe.errors import InputError
-from cdpipe.formats.ground import pixel_steps, ring_areas
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import GEOMETRY, encode
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.crs import pixel_steps, ring_areas
+from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import grow, tiles_in
+from cdpipe.metrics.counts import is_change
 from cdpipe.stages.change_objects import STEP, Objects, find_objects
-from cdpipe.values.grid import Grid, Window
 from cdpipe.values.output_config import Vectors
-from cdpipe.values.windows import grow, tiles_in
 
 SCHEMA = pa.schema(
     [
@@ -167,7 +167,7 @@ def simplify(polygons: NDArray[Any], steps: NDArray[np.float64], tolerance: floa
 
     Args:
         polygons: Of columns and rows.
-        steps: See :func:`cdpipe.formats.ground.pixel_steps`.
+        steps: See :func:`cdpipe.geo.crs.pixel_steps`.
         tolerance: In metres.
     """
     matrix = steps[::-1]  # columns, as x, before rows

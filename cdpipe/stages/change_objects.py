@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cdpipe.arrays.components import flatten, unite
 from cdpipe.arrays.outlines import find_corners, trace_rings
 from cdpipe.arrays.pieces import Pieces, find_pieces, merge_figures
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import count_tiles, tiles_in
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import count_tiles, tiles_in
 
 Numbers = NDArray[np.int64]
 ReadState = Callable[[Window], NDArray[np.uint8]]

@@ -11,16 +11,16 @@ import numpy as np
 
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source, parse_time
-from cdpipe.formats.crs import crs_name, footprint_share, pixel_ratio
 from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.polygons import is_vector
 from cdpipe.formats.scenes import RasterInfo, describe_raster, grid_or, require_imagery
+from cdpipe.geo.crs import crs_name, footprint_share, pixel_ratio
+from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.leaks import catalog_leaks
 from cdpipe.stages.shift import Shift, estimate_shift
 from cdpipe.values.config import Config
-from cdpipe.values.grid import Grid, Window
-from cdpipe.values.windows import tiles_in
 
 RGB = ("red", "green", "blue")
 COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from cdpipe.formats.acquisition import FileDate, file_date
 from cdpipe.formats.catalog import Pair, Source, parse_time
 from cdpipe.formats.pixels import read_on_grid
+from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.coregistration import comparison_windows
 from cdpipe.stages.shift import CONFIDENT, Shift, measure_shift
 from cdpipe.values.config import Config
-from cdpipe.values.grid import Grid, Window
-from cdpipe.values.windows import tiles_in
 
 VISIBLE = ("red", "green", "blue")
 EVERY = 16  # of the pixels of a window are looked at for levels

@@ -5,25 +5,26 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.metrics import (
-    NOT_OBSERVED,
-    Counts,
-    ScoreHistogram,
-    count_changes,
-    score_histogram,
-    threshold_change,
-)
 from cdpipe.arrays.normalisation import RGB, Recipe
 from cdpipe.arrays.run_length import Runs, decode_window
-from cdpipe.arrays.tolerance import NearCounts, count_near
-from cdpipe.formats.crs import row_areas
 from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.crs import row_areas
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import grow
+from cdpipe.metrics.counts import (
+    NOT_OBSERVED,
+    Counts,
+    NearCounts,
+    ScoreHistogram,
+    count_changes,
+    count_near,
+    score_histogram,
+    threshold_change,
+)
 from cdpipe.stages.object_scores import ObjectCounts, ObjectTally
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import grow
 
 ENSEMBLE = "ensemble"
 BASELINE = "grey difference"

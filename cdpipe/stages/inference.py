@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.blend import Placed, blend, blend_weights, lay
 from cdpipe.errors import CdpipeError
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import PatchGrid, reflect_indices
 from cdpipe.timing import counted, timed
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import PatchGrid, reflect_indices
 
 # Pixels of a call on a CPU, by precision: eight views of 256² at once took UNet++ 3 GB in float32, two take 1.4 GB and
 # are no slower; in bfloat16 eight take 1.5 GB, and two are a tenth slower.

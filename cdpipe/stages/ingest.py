@@ -17,12 +17,12 @@ from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_reco
 from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.formats.workspace import Kind, Workspace, sweep
+from cdpipe.geo.grid import BlockKey
+from cdpipe.geo.tilings import CELL, block_window
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.timing import timed
 from cdpipe.values.config import Config
 from cdpipe.values.crash import crash_point
-from cdpipe.values.grid import BlockKey
-from cdpipe.values.windows import CELL, block_window
 
 
 @dataclass(frozen=True, slots=True)

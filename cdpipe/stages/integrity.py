@@ -11,7 +11,7 @@ from cdpipe.formats.object_path import locate
 from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
 from cdpipe.formats.store import open_layer
 from cdpipe.formats.workspace import hash_file, read_sealed
-from cdpipe.values.windows import count_tiles
+from cdpipe.geo.tilings import count_tiles
 
 # Arrays of each kind of group from which the number of its blocks is read.
 _LAYERS = {

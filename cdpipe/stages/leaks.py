@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
+from cdpipe.geo.grid import Grid
 from cdpipe.stages.places import find_near, has_place, same_group
 from cdpipe.values.config import Config
-from cdpipe.values.grid import Grid
 
 SHOWN = 5
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.components import Components, sum_by_component
-from cdpipe.arrays.sums import Sums
-from cdpipe.values.grid import Window
+from cdpipe.geo.grid import Window
+from cdpipe.metrics.counts import Sums
 
 Mask = NDArray[np.bool_]
 

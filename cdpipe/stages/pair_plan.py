@@ -14,9 +14,9 @@ from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.scenes import describe_raster, require_imagery
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
 from cdpipe.values.config import Config
-from cdpipe.values.grid import Grid
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.formats.crs import pixel_metres
-from cdpipe.values.grid import Grid
+from cdpipe.geo.crs import pixel_metres
+from cdpipe.geo.grid import Grid
 
 SIDE_POINTS = 9  # of a footprint's outline along each side, whose image in another CRS is curved
 DEGREE = 110_000.0  # metres, a little less than any degree of latitude has

@@ -13,10 +13,10 @@ from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withd
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace, write_atomically
+from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
 from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
 from cdpipe.values.crash import crash_point
-from cdpipe.values.grid import Window
 
 
 @dataclass(frozen=True, slots=True)

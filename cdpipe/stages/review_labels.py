@@ -15,9 +15,9 @@ from cdpipe.formats.review import Verdict
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.values.config import Label
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import TILE, tiles_in
 
 PAINTED = (("rejected", UNCHANGED), ("accepted", CHANGED))  # the later on top, where objects overlap
 

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from cdpipe.arrays.suppression import keep_best
 from cdpipe.errors import ConfigError
 from cdpipe.formats.catalog import parse_time
-from cdpipe.formats.crs import known_crs
-from cdpipe.formats.ground import WGS84, grid_box
 from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import (
     GEOMETRY,
@@ -33,6 +31,7 @@ from cdpipe.formats.vectors import (
     write_features,
 )
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.crs import WGS84, grid_box, known_crs
 from cdpipe.keys import content_key
 from cdpipe.stages.change_features import SCHEMA
 from cdpipe.stages.vector_products import VectorJob, remove_other_formats, write_style

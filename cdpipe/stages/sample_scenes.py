@@ -17,7 +17,7 @@ from rasterio.warp import reproject, transform
 
 from cdpipe.arrays import scenery
 from cdpipe.arrays.scenery_render import cloud_holes, digitise, draw_conditions
-from cdpipe.values.grid import Grid
+from cdpipe.geo.grid import Grid
 
 COLUMNS = (
     "pair_id", "before", "after", "label", "split", "before_date", "after_date", "before_sensor", "after_sensor",

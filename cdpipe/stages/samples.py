@@ -15,8 +15,8 @@ from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_all, read_window
 from cdpipe.formats.stored_pair import LabelledPair, read_observed, read_scene
 from cdpipe.formats.workspace import Workspace
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import CELL, count_tiles, reflect_indices
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
 
 
 @dataclass(frozen=True, slots=True)

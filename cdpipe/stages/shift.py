@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.pixels import read_on_grid
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.values.config import Config
-from cdpipe.values.grid import Grid, Window
 
 SIDE = 512  # of a window, in pixels
 MIN_SIDE = 32  # below which there is too little to compare

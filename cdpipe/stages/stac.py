@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.formats.catalog import parse_time
-from cdpipe.formats.crs import crs_name, pixel_metres
-from cdpipe.formats.ground import footprint
 from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import Workspace
+from cdpipe.geo.crs import crs_name, footprint, pixel_metres
 from cdpipe.keys import content_key
 
 VERSION = "1.1.0"

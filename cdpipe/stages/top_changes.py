@@ -13,11 +13,11 @@ from rasterio.crs import CRS
 from cdpipe.arrays import rendering
 from cdpipe.arrays.rendering import Image, Limits
 from cdpipe.arrays.shrinking import cell_counts, cell_windows, mean_of, sum_cells
-from cdpipe.formats.crs import canonical_wkt, transform_points
 from cdpipe.formats.vectors import decode, read_features
 from cdpipe.formats.web_image import write_photo
+from cdpipe.geo.crs import canonical_wkt, transform_points
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.stages.overview import Read
-from cdpipe.values.grid import Grid, Window
 
 PER_PAIR = 12  # objects of a pair that get a chip
 CHIP = 160  # side of one of a chip's three pictures, in pixels

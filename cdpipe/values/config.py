@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cdpipe.values.grid import ID_PATTERN
+from cdpipe.geo.grid import ID_PATTERN
+from cdpipe.geo.tilings import TILE
 from cdpipe.values.output_config import Audit, Evaluate, Vectors
 from cdpipe.values.predict_config import Predict
 from cdpipe.values.presets import PRESETS
 from cdpipe.values.section import Auto, Positive, Section, Share
-from cdpipe.values.windows import TILE
 
 Precision = Literal["auto", "float32", "bfloat16"]
 NoData = float | Literal["none"]

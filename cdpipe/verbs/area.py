@@ -6,9 +6,9 @@ from typing import Any
 from rich.table import Table
 
 from cdpipe.errors import InputError
-from cdpipe.formats.crs import pixel_metres
 from cdpipe.formats.sample_file import facts_path, read_answers, read_facts
 from cdpipe.formats.workspace import write_json
+from cdpipe.geo.crs import pixel_metres
 from cdpipe.stages.area_estimate import estimate_area
 from cdpipe.verbs.sample import find_populations
 from cdpipe.verbs.session import Session

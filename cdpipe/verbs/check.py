@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.formats.catalog import read_catalog
-from cdpipe.formats.crs import crs_name, pixel_metres
+from cdpipe.geo.crs import crs_name, pixel_metres
 from cdpipe.stages.check import SHIFT_CONFIDENCE, PairReport, check_catalog
 from cdpipe.values.config import Config
 from cdpipe.verbs.console import make_console, progress

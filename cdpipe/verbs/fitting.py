@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from cdpipe.arrays.fitting import threshold_for
-from cdpipe.arrays.metrics import ScoreHistogram, best_threshold
 from cdpipe.errors import ConfigError
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.keys import content_key
+from cdpipe.metrics.counts import ScoreHistogram, best_threshold
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.run_plan import (

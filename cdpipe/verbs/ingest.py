@@ -10,13 +10,13 @@ from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.sources import known_hashes, remember_hashes
+from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.check import check_catalog
 from cdpipe.stages.ingest import IngestJob
 from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, plan_blocks
 from cdpipe.stages.model_plan import needed_bands
 from cdpipe.stages.pair_plan import plan_pairs, source_files
 from cdpipe.timing import add
-from cdpipe.values.windows import block_keys
 from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.coregister import coregister_pairs
 from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged, rounded

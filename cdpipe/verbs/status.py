@@ -14,6 +14,7 @@ from cdpipe.formats.records import missing_blocks, record_times
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.workspace import read_json
+from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.stages.prediction import probability_key
@@ -22,7 +23,6 @@ from cdpipe.stages.splits import known_splits
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import read_progress
 from cdpipe.timing import PARTS
-from cdpipe.values.windows import block_keys
 from cdpipe.verbs.console import duration, size
 from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members
 from cdpipe.verbs.session import Session, read_failures

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from cdpipe.arrays.bootstrap import intervals_over_pairs, pixel_figures
-from cdpipe.arrays.metrics import Counts, ScoreHistogram, best_threshold, counts_by_threshold
 from cdpipe.errors import ConfigError, InputError
+from cdpipe.metrics.counts import Counts, ScoreHistogram, best_threshold, counts_by_threshold
+from cdpipe.metrics.intervals import intervals_over_pairs, pixel_figures
 from cdpipe.stages.ensemble import ensemble_scores
 from cdpipe.stages.run_plan import plan_members
 from cdpipe.values.predict_config import Aim

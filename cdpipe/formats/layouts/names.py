@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-from cdpipe.values.grid import ID_PATTERN
+from cdpipe.geo.grid import ID_PATTERN
 
 LONGEST = 128  # letters of an identifier
 HASH_DIGITS = (8, 16, 32, 64)  # eight tell millions of names apart; more are taken where they do not

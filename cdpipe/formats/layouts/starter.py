@@ -14,8 +14,8 @@ from cdpipe.formats.layouts.names import slug
 from cdpipe.formats.layouts.table_out import relative
 from cdpipe.formats.polygons import is_vector
 from cdpipe.formats.scenes import RasterInfo, describe_raster, open_raster, read_values
-from cdpipe.values.grid import Window
-from cdpipe.values.windows import TILE, tiles_in
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import TILE, tiles_in
 
 LABELS = 20  # that are looked at for their values, and more if they show no change
 MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.values.grid import BlockKey, Window
+from cdpipe.geo.grid import BlockKey, Window
 
 TILE = 512  # side of the fixed tiles in which rasters are warped and labels burnt, in pixels
 CELL = 64  # side of the cells in which labels are counted for the sampler, in pixels

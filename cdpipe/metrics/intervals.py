@@ -55,7 +55,7 @@ def _draws(values: Values, seed: int) -> Iterator[Values]:
 
 
 def pixel_figures(counts: Values) -> dict[str, Values]:
-    """IoU, F1, precision, recall and kappa of (..., 4) counts tp, fp, fn, tn; see :mod:`cdpipe.arrays.metrics`."""
+    """IoU, F1, precision, recall and kappa of (..., 4) counts tp, fp, fn, tn; see :mod:`cdpipe.metrics.counts`."""
     tp, fp, fn, tn = np.moveaxis(counts, -1, 0)
     return {
         "iou": share(tp, tp + fp + fn),

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.bootstrap import pixel_figures
-from cdpipe.arrays.metrics import ScoreHistogram, counts_by_threshold
+from cdpipe.metrics.counts import ScoreHistogram, counts_by_threshold
+from cdpipe.metrics.intervals import pixel_figures
 
 BINS = 15  # as Guo et al. 2017 take
 
