@@ -26,10 +26,10 @@ from timing import Row, Timing, median_cpu, median_wall, show
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cdpipe.distributed.allocation import keep_freed_memory
-from cdpipe.formats.workspace import hash_file
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, tiles_in
 from cdpipe.stages.ingest import finish_pair, ingest_block
+from cdpipe.workspace.local import hash_file
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from stored_scenes import BLOCK, ROLES, describe_scene, make_job, store_scene, w
 from timing import MALLOC, Row, own_peak, peak_memory, show
 
 from cdpipe.distributed.allocation import keep_freed_memory
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.ingest import ingest_block
+from cdpipe.workspace.layout import Workspace
 
 NETWORKS = ("unetplusplus", "siamese_seresnext50")
 PATCH = 256

@@ -19,12 +19,12 @@ from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_grou
 from cdpipe.formats.store import write_block
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import read_features
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.vector_products import VectorJob, write_vectors
 from cdpipe.values.output_config import Vectors
+from cdpipe.workspace.layout import Workspace
 
 CELL = 63  # pixels from object to object: 100,489 of them in 20,000²
 

@@ -30,7 +30,6 @@ from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.ensemble import plan_ensemble
 from cdpipe.stages.inference import Execution
@@ -42,6 +41,7 @@ from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work
 from cdpipe.values.config import Config, Resources
 from cdpipe.verbs.console import progress
+from cdpipe.workspace.layout import Workspace
 
 SIDE = 10_980  # pixels of a Sentinel-2 tile
 BLOCKS_A_PAIR = 36

@@ -17,11 +17,11 @@ from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, pair_layers
 from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CELL, tiles_in
 from cdpipe.stages.ingest import IngestJob, create_pair_groups
 from cdpipe.stages.pair_plan import plan_pair
+from cdpipe.workspace.layout import Workspace
 
 ROLES = ("red", "green", "blue", "nir")
 BLOCK = 2048

@@ -18,10 +18,10 @@ from timing import Row, show
 
 from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.normalisation import Recipe
-from cdpipe.formats.workspace import Workspace
 from cdpipe.models import build_model, input_kind
 from cdpipe.stages import training
 from cdpipe.stages.samples import Sampler, index_cells
+from cdpipe.workspace.layout import Workspace
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from timing import Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Window
 from cdpipe.stages.samples import Sampler, draw_sample, index_cells
+from cdpipe.workspace.layout import Workspace
 
 PATCH = 256
 ARRAYS = (("pairs", "before"), ("pairs", "after"), ("pairs", "valid"), ("labels", "label"))

@@ -18,9 +18,8 @@ from uuid import uuid4
 
 from moto.server import ThreadedMotoServer
 
-from cdpipe.formats import object_stores
-from cdpipe.formats.object_path import ObjectPath, locate
-from cdpipe.formats.remembered import forget_everything
+from cdpipe.workspace import clients
+from cdpipe.workspace.bucket import ObjectPath, forget_everything, locate
 
 SECRET = "this-secret-must-be-nowhere"  # noqa: S105 (the server takes any)
 OWN = ("connection", "transfer-encoding", "keep-alive", "content-length")  # headers that the proxy makes itself
@@ -159,20 +158,20 @@ def environment(port: int) -> dict[str, str]:
 def in_environment(port: int) -> Iterator[None]:
     """This process led to the server at a port of this machine."""
     known = {name: os.environ.get(name) for name in environment(port)}
-    backoff, pause = object_stores.RETRIES["backoff"], object_stores.PAUSE
+    backoff, pause = clients.RETRIES["backoff"], clients.PAUSE
     os.environ.update(environment(port))
-    object_stores.RETRIES["backoff"], object_stores.PAUSE = backoff | {"init_backoff": timedelta(milliseconds=10)}, 0.02
-    object_stores._store.cache_clear()
+    clients.RETRIES["backoff"], clients.PAUSE = backoff | {"init_backoff": timedelta(milliseconds=10)}, 0.02
+    clients._store.cache_clear()
     try:
         yield
     finally:
-        object_stores.RETRIES["backoff"], object_stores.PAUSE = backoff, pause
+        clients.RETRIES["backoff"], clients.PAUSE = backoff, pause
         for name, value in known.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        object_stores._store.cache_clear()
+        clients._store.cache_clear()
         forget_everything()
 
 

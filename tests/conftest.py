@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from buckets import Proxy
     from project import Project
 
-    from cdpipe.formats.object_path import ObjectPath
+    from cdpipe.workspace.bucket import ObjectPath
 
 # Read when these libraries are imported, hence before any test is.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -99,7 +99,7 @@ def bucket(proxy: "Proxy") -> "Iterator[ObjectPath]":
     """A new bucket there, and nothing remembered of earlier ones."""
     from buckets import new_bucket  # noqa: PLC0415
 
-    from cdpipe.formats.remembered import forget_everything  # noqa: PLC0415
+    from cdpipe.workspace.bucket import forget_everything  # noqa: PLC0415
 
     proxy.faults = {}
     forget_everything()

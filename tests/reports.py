@@ -11,13 +11,13 @@ from affine import Affine
 from stored import bright_squares, store_change, store_pair
 
 from cdpipe.formats.vectors import encode, write_features
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.change_features import SCHEMA
 from cdpipe.stages.report_charts import training_charts
 from cdpipe.stages.report_content import PairPage, Report
 from cdpipe.stages.report_pages import write_report
 from cdpipe.stages.report_pair import PairJob, make_pair
+from cdpipe.workspace.layout import Workspace
 
 SHAPE = (140, 180)
 EVIL = '</script><script>alert("x")</script> & <b>Прага</b>'

@@ -11,14 +11,14 @@ from rasters import make_config, utm_grid
 
 from cdpipe.arrays.statistics import measure
 from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
-from cdpipe.formats.records import GROUP_RECORD, write_record
 from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, TILE
 from cdpipe.stages.train_job import Worker
 from cdpipe.values.config import Config
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import GROUP_RECORD, write_record
 
 RGB = ("red", "green", "blue")
 Dates = tuple[NDArray[Any], NDArray[Any]]

@@ -18,10 +18,10 @@ from submitted import MASKS, Mask, changes, guesses, write_masks, write_rows
 
 from cdpipe.arrays.run_length import encode_strips
 from cdpipe.errors import EXIT_INPUT
-from cdpipe.formats.workspace import Workspace
 from cdpipe.metrics.counts import Counts
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, Results, evaluate_pair
 from cdpipe.stages.evaluation_rows import UNSPLIT, tabulate
+from cdpipe.workspace.layout import Workspace
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 

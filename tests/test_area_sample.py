@@ -12,10 +12,11 @@ from stored import bright_squares, store_change, store_pair
 
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.sample_file import SamplePoint, place_points, read_answers, read_facts, write_sample
-from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.area_estimate import estimate_area
 from cdpipe.stages.area_sample import Pixels, Population, StrataSizes, draw_pixels, measure_strata, share_out
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import read_json, write_json
 
 SHAPE = (300, 700)
 

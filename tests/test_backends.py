@@ -21,7 +21,6 @@ from cdpipe.errors import ConfigError, InputError, IntegrityError
 from cdpipe.formats.engine_cache import SEAL, cache_folder, cached_engine
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import WEIGHTS, ModelCard, read_card, save_model
-from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.keys import content_key
 from cdpipe.models import build_model, input_kind, model_names
 from cdpipe.stages import backends
@@ -33,6 +32,8 @@ from cdpipe.stages.openvino_backend import engine_key
 from cdpipe.stages.prediction import Member, open_forward, probability_key
 from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.values.predict_config import Predict
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import hash_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,8 +14,9 @@ from rasters import NORTH_UP, utm_grid, write_raster
 
 from cdpipe.distributed.ingest import hash_files
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_LOCKED, EXIT_PARTIAL
-from cdpipe.formats.workspace import Workspace, locked, read_json
 from cdpipe.geo.grid import Grid
+from cdpipe.workspace.layout import Workspace, locked
+from cdpipe.workspace.local import read_json
 
 PAIRS = ("val", "test", "small")
 

@@ -18,12 +18,12 @@ from cdpipe.arrays.morphology import clean_mask, ground_disc
 from cdpipe.errors import InputError
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import decode
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.crs import canonical_wkt, pixel_steps, row_areas
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.stages import change_features as features
 from cdpipe.stages.change_features import SCHEMA, ChangeScene, read_state
 from cdpipe.values.output_config import Vectors
+from cdpipe.workspace.layout import Workspace
 
 SHAPE = (150, 210)
 UTM = Grid(*SHAPE, (10.0, 0.0, 500_000.0, 0.0, -10.0, 6_500_000.0), UTM33)

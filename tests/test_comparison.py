@@ -10,9 +10,9 @@ from project import call, succeed
 from stored import Bytes, bright_squares, store_change, store_pair
 
 from cdpipe.formats.manifest import Manifest, ManifestPair, write_manifest
-from cdpipe.formats.workspace import Workspace
 from cdpipe.metrics.counts import Counts, count_changes
 from cdpipe.stages.comparison import PairDifference, shared_pairs, tabulate_differences
+from cdpipe.workspace.layout import Workspace
 
 SHAPE = (300, 600)
 PAIRS = 5

@@ -12,7 +12,7 @@ import pytest
 from project import PRODUCTS, Project, contents, make_project, succeed, untrained_model
 
 from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL
-from cdpipe.values.crash import ALWAYS, ARMED, POINTS
+from cdpipe.workspace.crash import ALWAYS, ARMED, POINTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", *PRODUCTS, "runs/run/manifest.json")

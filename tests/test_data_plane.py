@@ -19,12 +19,12 @@ from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_grou
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.store import open_layer, read_all
 from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed, read_scene
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, strips_in
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
+from cdpipe.workspace.layout import Workspace
 
 SHAPE = (700, 900)
 

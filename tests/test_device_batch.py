@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdpipe.formats.model_io import ModelCard
-from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.device_batch import (
     MOST,
     batch_name,
@@ -20,6 +19,7 @@ from cdpipe.stages.device_batch import (
 )
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
+from cdpipe.workspace.layout import Workspace
 
 CARD = ModelCard(
     "m", "unetplusplus", {}, ("red", "green", "blue"), "common", together=False, patch=64, weights_sha256=""

@@ -20,7 +20,7 @@ from pathlib import Path
 from cdpipe.formats.config_file import load_config
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.sources import known_hashes
-from cdpipe.formats.workspace import Workspace
+from cdpipe.workspace.layout import Workspace
 from cdpipe.stages.ensemble import ensemble_block
 from cdpipe.stages.ingest import IngestJob, ingest_block
 from cdpipe.stages.pair_plan import plan_pairs, source_files, stored_pair

@@ -10,7 +10,6 @@ from scipy import ndimage
 from stored import Bytes, Dates, bright_squares, store_change, store_pair, store_probability
 
 from cdpipe.formats.stored_pair import LabelledPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.metrics.counts import Counts, NearCounts, counts_by_threshold, score_histogram
 from cdpipe.stages.evaluation import (
     BASELINE,
@@ -21,6 +20,7 @@ from cdpipe.stages.evaluation import (
 )
 from cdpipe.stages.evaluation_rows import tabulate
 from cdpipe.stages.object_scores import ObjectCounts
+from cdpipe.workspace.layout import Workspace
 
 SHAPE = (300, 700)
 THRESHOLDS = {"one": 0.3, "two": 0.55}

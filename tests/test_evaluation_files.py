@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from stored import bright_squares, store_change, store_pair
 
-from cdpipe.formats.workspace import Workspace
 from cdpipe.metrics.counts import Counts, ScoreHistogram, score_histogram
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores
 from cdpipe.stages.evaluation_files import (
@@ -24,6 +23,7 @@ from cdpipe.stages.evaluation_files import (
     write_tables,
 )
 from cdpipe.stages.pictures import PairLayers, draw_pair
+from cdpipe.workspace.layout import Workspace
 
 Row = dict[str, Any]
 SHAPE = (60, 1500)  # every second pixel of it fits a picture

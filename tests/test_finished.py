@@ -11,7 +11,7 @@ import pytest
 from project import Project, call, make_project, snapshot, succeed, untrained_model
 
 from cdpipe.errors import EXIT_BUG
-from cdpipe.formats.records import GROUP_RECORD
+from cdpipe.workspace.records import GROUP_RECORD
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLANNING = ("ingest", "train", "predict", "run_verb", "status", "audit")

@@ -17,12 +17,12 @@ from cdpipe.arrays.fitting import (
     threshold_for,
 )
 from cdpipe.formats.stored_pair import LabelledPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import ScoreHistogram, count_scores, score_histogram
 from cdpipe.stages.ensemble import combine, ensemble_logits, ensemble_scores, plan_ensemble, sample_members
 from cdpipe.values.config import Config
 from cdpipe.values.predict_config import Aim, Predict
+from cdpipe.workspace.layout import Workspace
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]

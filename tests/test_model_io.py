@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats import model_io
 from cdpipe.formats.model_io import CARD, WEIGHTS, ModelCard, load_network, read_card, save_model
-from cdpipe.formats.workspace import hash_file
 from cdpipe.models import build_model
+from cdpipe.workspace.local import hash_file
 
 ARGUMENTS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": (16, 8, 8)}
 DRAFT = ModelCard(

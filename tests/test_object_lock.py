@@ -13,18 +13,19 @@ import pytest
 from buckets import Proxy, environment, new_bucket
 
 from cdpipe.errors import LockedError
-from cdpipe.formats import object_lock
-from cdpipe.formats.anywhere import write_json_alone
-from cdpipe.formats.object_lock import confirm, leased
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.workspace import Workspace, locked, read_json
+from cdpipe.workspace import lock
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.layout import Workspace, locked
+from cdpipe.workspace.local import read_json
+from cdpipe.workspace.lock import confirm, leased
+from cdpipe.workspace.storage import write_json_alone
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """
 import sys, time
 from cdpipe.formats import object_lock
-from cdpipe.formats.object_path import locate
-from cdpipe.formats.workspace import Workspace, locked
+from cdpipe.workspace.bucket import locate
+from cdpipe.workspace.layout import Workspace, locked
 object_lock.RENEWAL, object_lock.LOOK = 0.2, 0.05
 with locked(Workspace(locate(sys.argv[1]))):
     print("held", flush=True)
@@ -34,9 +35,9 @@ with locked(Workspace(locate(sys.argv[1]))):
 
 @pytest.fixture
 def workspace(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    monkeypatch.setattr(object_lock, "RENEWAL", 0.2)
-    monkeypatch.setattr(object_lock, "LEASE", 1.5)
-    monkeypatch.setattr(object_lock, "LOOK", 0.05)
+    monkeypatch.setattr(lock, "RENEWAL", 0.2)
+    monkeypatch.setattr(lock, "LEASE", 1.5)
+    monkeypatch.setattr(lock, "LOOK", 0.05)
     proxy.faults = {}
     yield Workspace(new_bucket(proxy.target) / "work")
     proxy.faults = {}
@@ -124,7 +125,7 @@ def test_lost_answers_do_not_lose_the_lock(workspace: Workspace, proxy: Proxy) -
 
 
 def test_who_lost_the_lock_writes_no_manifest(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_lock, "RENEWAL", 60.0)  # so that only the manifest's own look finds out
+    monkeypatch.setattr(lock, "RENEWAL", 60.0)  # so that only the manifest's own look finds out
     manifest = workspace.run("run") / "manifest.json"
 
     def run() -> None:

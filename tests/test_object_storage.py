@@ -14,19 +14,20 @@ from hypothesis import strategies as st
 from rasters import utm_grid
 
 from cdpipe.errors import ConfigError, IntegrityError, LockedError
-from cdpipe.formats import object_requests, object_stores
-from cdpipe.formats.anywhere import remove_tree, write_json_alone
 from cdpipe.formats.gdal_names import gdal_name
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, is_described, metadata_files, pair_layers
-from cdpipe.formats.object_path import ObjectPath, locate
-from cdpipe.formats.object_stores import redacted, take_requests
-from cdpipe.formats.records import damaged_objects, hash_stored, missing_blocks, read_record, write_record
-from cdpipe.formats.remembered import forget_everything
 from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.formats.store import cell_window, open_layer, read_window, write_block
-from cdpipe.formats.workspace import Workspace, hash_file, read_json, write_atomically
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import block_keys, block_window
+from cdpipe.workspace import bucket as object_requests
+from cdpipe.workspace import clients
+from cdpipe.workspace.bucket import ObjectPath, forget_everything, locate
+from cdpipe.workspace.clients import redacted, take_requests
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import hash_file, read_json, write_atomically
+from cdpipe.workspace.records import damaged_objects, hash_stored, missing_blocks, read_record, write_record
+from cdpipe.workspace.storage import remove_tree, write_json_alone
 
 GRID = utm_grid(700, 1100)
 LAYERS = [*pair_layers(("red", "green"), "uint16", "float32"), *LABEL_LAYERS]
@@ -113,7 +114,7 @@ def test_errors_of_a_store_hold_no_credentials(bucket: ObjectPath, monkeypatch: 
     text = redacted(f"error for url (http://u:{SECRET}@host/b?X-Amz-Credential={SECRET}&x=1) 403: {body}")
     assert SECRET not in text
     assert "InvalidAccessKeyId: No such key" in text
-    monkeypatch.setattr(object_stores, "TRIES", 1)
+    monkeypatch.setattr(clients, "TRIES", 1)
     with pytest.raises(ConnectionError) as caught:
         list((locate("s3://there-is-no-such-bucket") / "x").rglob("*"))
     assert SECRET not in str(caught.value)

@@ -12,9 +12,10 @@ from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
-from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.stages.pair_plan import PlannedPair, labelled_pair, plan_pair, plan_pairs, source_files, stored_pair
 from cdpipe.values.config import Config
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import hash_file
 
 GRID = utm_grid(40, 50)
 BANDS = (1, 2, 3)

@@ -33,8 +33,8 @@ import cdpipe
 from cdpipe.errors import EXIT_INPUT
 from cdpipe.formats.manifest import ManifestPair
 from cdpipe.formats.model_io import read_card
-from cdpipe.formats.workspace import hash_file
 from cdpipe.stages.integrity import PRODUCTS as KINDS
+from cdpipe.workspace.local import hash_file
 
 (MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.

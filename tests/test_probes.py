@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from stored import bright_squares, store_pair
 
 from cdpipe.formats.model_io import ModelCard
-from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.ensemble import plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.stages.probes import Probe, ProbeJob, choose_windows, move_half_a_pixel, probe_window
+from cdpipe.workspace.layout import Workspace
 
 Net = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 PATCH = 64

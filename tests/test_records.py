@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.formats.records import (
+from cdpipe.geo.tilings import block_keys
+from cdpipe.workspace.records import (
     GROUP_RECORD,
     Record,
     all_records,
@@ -19,7 +20,6 @@ from cdpipe.formats.records import (
     read_record,
     write_record,
 )
-from cdpipe.geo.tilings import block_keys
 
 KEYS = block_keys("p", (3000, 5000), 1024)
 

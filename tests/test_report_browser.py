@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 from reports import EVIL, make_job, make_report_files
 
 from cdpipe.formats.review import read_review
-from cdpipe.formats.workspace import Workspace
+from cdpipe.workspace.layout import Workspace
 
 SORTED = ("Pair", "Dates", "Split", "Observed", "Changed", "Share", "IoU", "F1", *["audit"] * 3)
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 800}

@@ -16,11 +16,11 @@ from reports import make_job
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.review import read_review
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.crs import transform_points
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
 from cdpipe.values.config import Label
+from cdpipe.workspace.layout import Workspace
 
 
 def feature(grid: Grid, pair_id: str, verdict: str, square: tuple[int, int, int]) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from stored import RGB, bright_squares, store_pair
 
 from cdpipe.errors import ConfigError
 from cdpipe.formats.model_io import ModelCard, save_model
-from cdpipe.formats.records import GROUP_RECORD, block_record, damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import BlockKey
 from cdpipe.stages.ensemble import Ensemble, ensemble_block
 from cdpipe.stages.prediction import predict_block, probability_key
@@ -34,6 +32,8 @@ from cdpipe.stages.run_plan import (
     suggested_threshold,
 )
 from cdpipe.values.config import Config
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import GROUP_RECORD, block_record, damaged_objects, read_record
 
 CARD = ModelCard("m", "unetplusplus", {}, RGB, "common", together=False, patch=64, weights_sha256="")
 

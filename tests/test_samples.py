@@ -13,9 +13,9 @@ from stored import RGB, Bytes, Dates, store_pair
 
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.tilings import CELL, TILE
 from cdpipe.stages.samples import CellPool, Sampler, draw_sample, draw_window, index_cells
+from cdpipe.workspace.layout import Workspace
 
 STACKED = Recipe("stacked", ("red", "green", "blue"), "common", together=False)
 

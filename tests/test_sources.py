@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
-from cdpipe.formats.workspace import Workspace, hash_file
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import hash_file
 
 
 def make_sources(folder: Path) -> list[Path]:

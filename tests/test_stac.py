@@ -13,9 +13,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rasters import GEOGRAPHIC, UTM33
 from stored import bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.formats.records import damaged_objects, read_record
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.crs import footprint
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.change_features import ChangeScene
@@ -25,6 +23,8 @@ from cdpipe.stages.stac import NEVER, StacJob, StacPair, describe_collection
 from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.stages.vector_products import VectorJob
 from cdpipe.values.output_config import Vectors
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import damaged_objects, read_record
 
 SHAPE = (40, 60)
 BARE = StoredPair("bare", "0" * 12, Grid(*SHAPE), 512, ("red",), ((1.0, 0.0), (1.0, 0.0)), {})

@@ -25,7 +25,7 @@ from test_tamper import COVERED, UNHASHED, WAYS
 from cdpipe.errors import EXIT_DONE, EXIT_INTEGRITY
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.stages.integrity import check_manifest
-from cdpipe.values.crash import ARMED, POINTS
+from cdpipe.workspace.crash import ARMED, POINTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS: tuple[tuple[str, ...], ...] = (

@@ -16,10 +16,11 @@ from stored import RGB, store_pair
 from cdpipe.arrays.normalisation import Recipe, date_scaling
 from cdpipe.arrays.statistics import Moments, measure
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair, load_pair, read_dates, read_observed
-from cdpipe.formats.workspace import Workspace, write_sealed
 from cdpipe.geo.grid import Window
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import write_sealed
+from cdpipe.workspace.records import GROUP_RECORD
 
 SHAPE = (530, 700)
 

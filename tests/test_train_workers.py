@@ -10,7 +10,7 @@ from project import CONFIG, call, make_project, succeed, untrained_model
 
 from cdpipe.distributed.train import cpus_of_each
 from cdpipe.formats.model_io import load_network, read_card
-from cdpipe.formats.workspace import Workspace
+from cdpipe.workspace.layout import Workspace
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -23,7 +23,6 @@ from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.errors import CdpipeError
 from cdpipe.formats.stored_pair import LabelledPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.metrics.counts import score_histogram
 from cdpipe.models import build_model
 from cdpipe.stages.evaluation import BASELINE_RECIPE
@@ -43,6 +42,7 @@ from cdpipe.stages.training import (
 )
 from cdpipe.stages.validation import validate
 from cdpipe.values.config import Train
+from cdpipe.workspace.layout import Workspace
 
 Saved = dict[str, bytes]
 Pairs = tuple[LabelledPair, LabelledPair]

@@ -19,18 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdpipe.errors import EXIT_LOCKED, ConfigError, LockedError
-from cdpipe.formats.room import LITTLE, found_no_room, free_space
-from cdpipe.formats.workspace import (
-    Workspace,
-    hash_file,
-    locked,
-    read_json,
-    refuse_job_copy,
-    sweep,
-    sync_folder,
-    write_atomically,
-    write_json,
-)
+from cdpipe.workspace.layout import Workspace, locked, refuse_job_copy
+from cdpipe.workspace.local import hash_file, read_json, sweep, sync_folder, write_atomically, write_json
+from cdpipe.workspace.storage import LITTLE, found_no_room, free_space
 
 JSON = st.recursive(
     st.none()
@@ -167,7 +158,7 @@ def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from cdpipe.formats.workspace import Workspace, locked
+from cdpipe.workspace.layout import Workspace, locked
 with locked(Workspace(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.readline()

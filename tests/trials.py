@@ -19,12 +19,13 @@ from rasterio.errors import RasterioError
 from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.formats.catalog import Pair
-from cdpipe.formats.workspace import Workspace, hash_file
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.check import check_pair
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
 from cdpipe.stages.pair_plan import plan_pair, source_files
 from cdpipe.values.config import Config
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import hash_file
 
 MEMORY, SECONDS = 2 * 2**30, 60  # of a worker, and for one trial: what needs more ends the worker, which fails the test
 ROLES = ("red", "green", "blue")

@@ -25,8 +25,8 @@ from ray._private.log import PlainRayHandler
 
 from cdpipe.distributed.quiet import quiet_stderr
 from cdpipe.errors import CdpipeError, ConfigError
-from cdpipe.formats.object_stores import add_requests, take_requests
 from cdpipe.values.config import Resources
+from cdpipe.workspace.clients import add_requests, take_requests
 
 LONGEST_REASON = 600  # characters
 COLOUR = re.compile(r"\x1b\[[\d;]*m")  # Ray has it in messages, also where there is no terminal

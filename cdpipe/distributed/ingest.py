@@ -14,11 +14,11 @@ from cdpipe.distributed.meters import meter
 from cdpipe.distributed.tasks import Background
 from cdpipe.errors import InputError
 from cdpipe.formats.sources import Stamp, stamp_before_hashing
-from cdpipe.formats.workspace import hash_file
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, ingest_block
 from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, still_missing
 from cdpipe.timing import take
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import hash_file
 
 Portion = tuple[BlockTask, ...]  # of one pair, at least one
 

@@ -22,8 +22,6 @@ from ray.data import ActorPoolStrategy
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.distributed.meters import meter
 from cdpipe.errors import CdpipeError
-from cdpipe.formats.attempts import begin_attempt
-from cdpipe.formats.object_stores import add_requests, take_requests
 from cdpipe.geo.grid import BlockKey
 from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
 from cdpipe.stages.ensemble import ensemble_block
@@ -32,7 +30,9 @@ from cdpipe.stages.prediction import Member, is_predicted, load_forward, predict
 from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import BlockWork, PredictJob
 from cdpipe.timing import take
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.clients import add_requests, take_requests
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.records import begin_attempt
 
 STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
 # A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.

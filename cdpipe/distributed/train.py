@@ -23,15 +23,14 @@ from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node
 from cdpipe.distributed.process_group import NodeNetwork
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.formats.object_filesystem import arrow_filesystem
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.remembered import Remembered
-from cdpipe.formats.workspace import read_json, write_atomically
 from cdpipe.stages.curves import add_epoch, curves_folder
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.stages.train_progress import progress_writer
 from cdpipe.stages.training import train_model, write_checkpoint
 from cdpipe.values.config import Resources
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.bucket import ObjectPath, Remembered
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import read_json, write_atomically
 
 CHECKPOINTS = "checkpoints"
 NOTICE = "notice"  # a file in the model's folder: whoever started the training must leave, and waits for a checkpoint

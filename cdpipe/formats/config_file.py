@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cdpipe.errors import ConfigError
-from cdpipe.formats.object_path import locate
 from cdpipe.values.config import Config
 from cdpipe.values.presets import PRESETS
+from cdpipe.workspace.bucket import locate
 
 
 class _Loader(yaml.SafeLoader):

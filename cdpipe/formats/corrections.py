@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cdpipe.formats.workspace import Workspace, read_json, write_json
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)

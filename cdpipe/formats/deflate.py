@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from rasterio.enums import Interleaving
 
 from cdpipe.errors import InputError
-from cdpipe.formats.anywhere import read_parts
 from cdpipe.formats.gdal_names import read_pixels
 from cdpipe.geo.grid import Window
+from cdpipe.workspace.storage import read_parts
 
 STRIP = 64  # rows that are encoded at a time: a core's cache holds them, and few calls are made
 STEP = 2**20  # bytes to inflate at a time: a stream may hold a thousand times its own length

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cdpipe.formats.workspace import read_sealed, sweep, write_atomically, write_sealed
+from cdpipe.workspace.local import read_sealed, sweep, write_atomically, write_sealed
 
 SEAL = "engine.json"
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.object_stores import endpoint, plain_endpoint, redacted
 from cdpipe.values.config import Input
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.clients import endpoint, plain_endpoint, redacted
 
 NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 SYSTEMS = {"s3": "/vsis3", "gs": "/vsigs", "az": "/vsiaz"}

@@ -24,11 +24,11 @@ from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; not a Raste
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.room import free_space
-from cdpipe.formats.workspace import publish_file, temporary_folder
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import publish_file, temporary_folder
+from cdpipe.workspace.storage import free_space
 
 Blocks = Callable[[Window], NDArray[Any]]
 Color = tuple[int, int, int, int]

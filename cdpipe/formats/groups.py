@@ -15,14 +15,14 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cdpipe.formats.anywhere import map_files
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.records import GROUP_RECORD, hash_stored, write_record
-from cdpipe.formats.remembered import Remembered
-from cdpipe.formats.workspace import Kind, Workspace, naming, sweep, sync_folder, write_atomically
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.tilings import CELL, CHUNK, count_tiles
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.bucket import ObjectPath, Remembered
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.layout import Kind, Workspace
+from cdpipe.workspace.local import naming, sweep, sync_folder, write_atomically
+from cdpipe.workspace.records import GROUP_RECORD, hash_stored, write_record
+from cdpipe.workspace.storage import map_files
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.anywhere import write_json_alone
-from cdpipe.formats.workspace import read_json
+from cdpipe.workspace.local import read_json
+from cdpipe.workspace.storage import write_json_alone
 
 
 @dataclass(frozen=True, slots=True)

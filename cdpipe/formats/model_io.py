@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.workspace import SEAL, hash_file, read_json, write_atomically, write_sealed
 from cdpipe.keys import content_key
 from cdpipe.models import input_kind
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import SEAL, hash_file, read_json, write_atomically, write_sealed
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.fs
 from fsspec import AbstractFileSystem
 
-from cdpipe.formats.object_path import ObjectPath
+from cdpipe.workspace.bucket import ObjectPath
 
 
 def arrow_filesystem(folder: ObjectPath) -> tuple[pyarrow.fs.FileSystem, str]:

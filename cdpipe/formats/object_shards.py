@@ -5,11 +5,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cdpipe.formats.array_description import Description
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.object_requests import read_end, read_ranges
-from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.shards import Index, decode_chunk, index_bytes, parse_index, wanted_chunks
 from cdpipe.geo.grid import Window
+from cdpipe.workspace.bucket import ObjectPath, Remembered, read_end, read_ranges
 
 GAP = 2**19  # bytes: what a fast line carries in the time that a request takes
 # A block's content never changes under its name, except that what was damaged is made again; checksums tell.

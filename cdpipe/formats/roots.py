@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.object_path import ObjectPath
 from cdpipe.values.config import Input
+from cdpipe.workspace.bucket import ObjectPath
 
 
 def require_file(path: Path, settings: Input, what: str) -> None:

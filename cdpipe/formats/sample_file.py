@@ -12,9 +12,9 @@ import shapely
 from rasterio.crs import CRS
 
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.workspace import read_sealed, sync_folder, write_sealed
 from cdpipe.geo.crs import canonical_wkt, transform_points
 from cdpipe.geo.grid import Grid
+from cdpipe.workspace.local import read_sealed, sync_folder, write_sealed
 
 DEGREES = canonical_wkt(CRS.from_epsg(4326))
 ANSWERS = {"0": 0, "1": 1, "unsure": None}

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.anywhere import map_files
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.workspace import Workspace, read_json, write_json
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.storage import map_files
 
 Stamp = list[int | str]
 

@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.array_description import Description, parse_description
-from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.object_shards import block_index, read_remote_object
-from cdpipe.formats.remembered import Remembered
 from cdpipe.formats.shards import encode_object, read_object
-from cdpipe.formats.workspace import write_atomically
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles
 from cdpipe.timing import counted
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.bucket import ObjectPath, Remembered
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import write_atomically
 
 _DESCRIPTIONS: Remembered[ObjectPath, bytes] = Remembered(60.0)
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from cdpipe.arrays.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.arrays.statistics import Moments
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import GROUP_RECORD, read_record
 
 BEFORE_BIT, AFTER_BIT = np.uint8(1), np.uint8(2)
 BOTH_BITS = BEFORE_BIT | AFTER_BIT

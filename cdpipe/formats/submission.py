@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cdpipe.arrays.run_length import Runs, encode_strips, format_runs, parse_runs
 from cdpipe.errors import InputError
 from cdpipe.formats.table import SURPLUS, Row, read_table
-from cdpipe.formats.workspace import write_atomically
+from cdpipe.workspace.local import write_atomically
 
 _UNKNOWN = "no pair of the catalog has this name"
 ID, MASK = COLUMNS = ("Id", "mask")

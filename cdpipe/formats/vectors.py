@@ -24,11 +24,10 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 from pyproj import CRS
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.anywhere import file_on_disk
-from cdpipe.formats.room import free_space
-from cdpipe.formats.workspace import publish_file, temporary_folder
 from cdpipe.geo.crs import WGS84, cut_at_antimeridian, transform_xy, without_leaps
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import publish_file, temporary_folder
+from cdpipe.workspace.storage import file_on_disk, free_space
 
 SUFFIXES = {"gpkg": ".gpkg", "geoparquet": ".parquet", "geojson": ".geojson"}
 LAYER = "change"

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.workspace import write_atomically
+from cdpipe.workspace.local import write_atomically
 
 LOSSLESS = 101  # what OpenCV takes any quality over 100 for
 

@@ -10,12 +10,12 @@ from cdpipe.arrays.normalisation import date_scaling, model_input
 from cdpipe.arrays.statistics import measure
 from cdpipe.errors import InputError
 from cdpipe.formats.model_io import check_trained, read_card
-from cdpipe.formats.object_path import locate
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
 from cdpipe.values.predict_config import Backend
+from cdpipe.workspace.bucket import locate
 
 TTA = ("d4", "none")
 BACKENDS = get_args(Backend)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_in_phase
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.metrics.counts import Sums, threshold_change
 from cdpipe.stages.shift import SIDE, Shift, measure_shift
+from cdpipe.workspace.layout import Workspace
 
 SHIFT_WINDOWS = 25
 PHASES = 2  # lines that are compared with each other: even or odd ones

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from cdpipe.arrays.normalisation import Recipe
 from cdpipe.errors import InputError
 from cdpipe.formats.stored_pair import LabelledPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.keys import content_key
+from cdpipe.workspace.layout import Workspace
 
 WINDOWS = 32
 CHANGED_SHARE = 0.5  # windows without change decide what counts as none, those with it how far activations reach

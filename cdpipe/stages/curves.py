@@ -9,8 +9,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from cdpipe.formats.object_path import ObjectPath
 from cdpipe.stages.train_job import TrainJob
+from cdpipe.workspace.bucket import ObjectPath
 
 
 def curves_folder(job: TrainJob) -> Path:

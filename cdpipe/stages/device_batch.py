@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.stages.prediction import Member, load_forward
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import read_json, write_json
 
 MOST = 64  # patches
 WORTH_IT = 1.05  # a batch of twice the size, and memory, must be this much faster

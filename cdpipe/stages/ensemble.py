@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.fitting import logit_histogram, soften
-from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import open_layer, read_window, write_block
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import CHUNK, strips_in
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, is_change, score_histogram, threshold_change
 from cdpipe.timing import timed
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import block_record, write_record
 
 MAJORITY = 0.5  # of the votes; more than that is change
 

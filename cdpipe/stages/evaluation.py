@@ -10,7 +10,6 @@ from cdpipe.arrays.run_length import Runs, decode_window
 from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import grow
@@ -25,6 +24,7 @@ from cdpipe.metrics.counts import (
     threshold_change,
 )
 from cdpipe.stages.object_scores import ObjectCounts, ObjectTally
+from cdpipe.workspace.layout import Workspace
 
 ENSEMBLE = "ensemble"
 BASELINE = "grey difference"

@@ -9,20 +9,21 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.anywhere import remove_tree
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
-from cdpipe.formats.records import GROUP_RECORD, Record, all_records, block_record, read_record, write_record
 from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
-from cdpipe.formats.workspace import Kind, Workspace, sweep
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import CELL, block_window
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.timing import timed
 from cdpipe.values.config import Config
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.layout import Kind, Workspace
+from cdpipe.workspace.local import sweep
+from cdpipe.workspace.records import GROUP_RECORD, Record, all_records, block_record, read_record, write_record
+from cdpipe.workspace.storage import remove_tree
 
 
 @dataclass(frozen=True, slots=True)

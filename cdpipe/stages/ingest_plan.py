@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cdpipe.errors import CdpipeError, InputError
-from cdpipe.formats.records import block_record, missing_blocks
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, finish_label, finish_pair, is_finished
+from cdpipe.workspace.records import block_record, missing_blocks
 
 
 @dataclass(frozen=True, slots=True)

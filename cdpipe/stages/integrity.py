@@ -7,11 +7,11 @@ from cdpipe.errors import IntegrityError
 from cdpipe.formats.groups import metadata_files
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import CARD, WEIGHTS
-from cdpipe.formats.object_path import locate
-from cdpipe.formats.records import GROUP_RECORD, damaged_objects, read_record
 from cdpipe.formats.store import open_layer
-from cdpipe.formats.workspace import hash_file, read_sealed
 from cdpipe.geo.tilings import count_tiles
+from cdpipe.workspace.bucket import locate
+from cdpipe.workspace.local import hash_file, read_sealed
+from cdpipe.workspace.records import GROUP_RECORD, damaged_objects, read_record
 
 # Arrays of each kind of group from which the number of its blocks is read.
 _LAYERS = {

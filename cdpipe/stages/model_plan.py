@@ -9,18 +9,19 @@ from typing import Any
 
 from cdpipe.arrays.normalisation import RGB
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.anywhere import remove_tree
 from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
-from cdpipe.formats.records import GROUP_RECORD, read_record
 from cdpipe.formats.stored_pair import LabelledPair
-from cdpipe.formats.workspace import Workspace, write_atomically
 from cdpipe.keys import content_key
 from cdpipe.models import input_kind, model_names, required_bands
 from cdpipe.stages.folds import Part, fold_parts
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import PROGRESS
 from cdpipe.values.config import Config, Model
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.records import GROUP_RECORD, read_record
+from cdpipe.workspace.storage import remove_tree
 
 
 def architecture_of(name: str, model: Model) -> str:

@@ -10,13 +10,13 @@ from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.corrections import Correction
 from cdpipe.formats.polygons import companions
-from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.scenes import describe_raster, require_imagery
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
 from cdpipe.values.config import Config
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import GROUP_RECORD
 
 
 @dataclass(frozen=True, slots=True)

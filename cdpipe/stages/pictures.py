@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays import rendering
 from cdpipe.arrays.rendering import Image, Rgb
-from cdpipe.formats.workspace import write_atomically
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.picture_layout import FAINT, INK, LEGEND_WIDTH, MARGIN, SMALL, TITLE, Sheet, arrange_panels
+from cdpipe.workspace.local import write_atomically
 
 STEP = 2048  # side of the windows in which a scene is read, in pixels
 

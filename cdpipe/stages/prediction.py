@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.model_io import ModelCard, load_network
-from cdpipe.formats.records import block_record, write_record
 from cdpipe.formats.store import write_block
 from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.keys import content_key
 from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.inference import Execution, Forward, Placement, predict_window
 from cdpipe.timing import timed
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import block_record, write_record
 
 
 @dataclass(frozen=True, slots=True)

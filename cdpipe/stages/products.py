@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.qgis import change_style, probability_style
-from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace, write_atomically
 from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
 from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdpipe.arrays import rendering
-from cdpipe.formats.workspace import write_atomically
 from cdpipe.stages.report_content import Report
 from cdpipe.stages.report_index import describe_index
 from cdpipe.stages.report_pair_page import describe_pair
+from cdpipe.workspace.local import write_atomically
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates" / "report"
 STYLES, SCRIPTS = ("base.css", "pictures.css"), ("table.js", "viewer.js", "review.js")

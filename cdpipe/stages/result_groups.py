@@ -3,10 +3,10 @@
 from typing import Any
 
 from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, finish_group, is_described
-from cdpipe.formats.records import GROUP_RECORD
-from cdpipe.formats.workspace import Kind
 from cdpipe.stages.prediction import probability_key
 from cdpipe.stages.run_plan import PredictJob, member_shares
+from cdpipe.workspace.layout import Kind
+from cdpipe.workspace.records import GROUP_RECORD
 
 
 def create_result_groups(job: PredictJob, number: int) -> None:

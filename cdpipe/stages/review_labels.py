@@ -14,10 +14,10 @@ from cdpipe.formats.polygons import burn_polygons
 from cdpipe.formats.review import Verdict
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.values.config import Label
+from cdpipe.workspace.layout import Workspace
 
 PAINTED = (("rejected", UNCHANGED), ("accepted", CHANGED))  # the later on top, where objects overlap
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from cdpipe.arrays.suppression import keep_best
 from cdpipe.errors import ConfigError
 from cdpipe.formats.catalog import parse_time
-from cdpipe.formats.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 from cdpipe.formats.vectors import (
     GEOMETRY,
     SUFFIXES,
@@ -30,12 +29,13 @@ from cdpipe.formats.vectors import (
     transform_polygons,
     write_features,
 )
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.crs import WGS84, grid_box, known_crs
 from cdpipe.keys import content_key
 from cdpipe.stages.change_features import SCHEMA
 from cdpipe.stages.vector_products import VectorJob, remove_other_formats, write_style
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
 
 RUN_SCHEMA = SCHEMA.append(pa.field("pairs", pa.string()))
 SAME = 0.5  # of the union; more than that is one object

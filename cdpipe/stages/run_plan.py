@@ -8,15 +8,15 @@ from typing import Any
 
 from cdpipe.errors import ConfigError
 from cdpipe.formats.model_io import ModelCard, check_trained, read_card
-from cdpipe.formats.records import missing_blocks
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Kind, Workspace
 from cdpipe.geo.grid import BlockKey
 from cdpipe.stages.backends import check_backend
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.values.config import Config
+from cdpipe.workspace.layout import Kind, Workspace
+from cdpipe.workspace.records import missing_blocks
 
 DEFAULT_THRESHOLD = 0.5
 GPU_BATCH = 8  # patches; with eight views a patch of 256 pixels this fills a GPU of 16 GB to about a half

@@ -14,9 +14,9 @@ from cdpipe.arrays.normalisation import DateScaling, Recipe
 from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.store import open_layer, read_all, read_window
 from cdpipe.formats.stored_pair import LabelledPair, read_observed, read_scene
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
+from cdpipe.workspace.layout import Workspace
 
 
 @dataclass(frozen=True, slots=True)

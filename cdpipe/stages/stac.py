@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.formats.catalog import parse_time
-from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.crs import crs_name, footprint, pixel_metres
 from cdpipe.keys import content_key
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.records import GROUP_RECORD
 
 VERSION = "1.1.0"
 EXTENSIONS = [

@@ -1,9 +1,9 @@
 """A run's STAC catalog as files, recorded as its other products are."""
 
-from cdpipe.formats.records import hash_stored, read_record, withdraw_records, write_record
-from cdpipe.formats.workspace import write_json
 from cdpipe.stages.stac import StacJob, describe_collection, describe_item
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import write_json
+from cdpipe.workspace.records import hash_stored, read_record, withdraw_records, write_record
 
 
 def stac_is_written(job: StacJob) -> bool:

@@ -10,10 +10,10 @@ from cdpipe.arrays.run_length import Runs, decode_window, encode_strips
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CHUNK
 from cdpipe.metrics.counts import NOT_OBSERVED
+from cdpipe.workspace.layout import Workspace
 
 
 def encode_change(workspace: Workspace, pair: StoredPair, change_key: str) -> tuple[Runs, int]:

@@ -11,9 +11,9 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from cdpipe.errors import CdpipeError
-from cdpipe.formats.anywhere import on_disk
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.stages.train_job import TrainJob
+from cdpipe.workspace.storage import on_disk
 
 KEY = "cdpipe.key"  # the tag that tells which model a run is of
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.stages.train_job import TrainJob
+from cdpipe.workspace.local import read_json, write_json
 
 PROGRESS = "progress.json"
 PROGRESS_SECONDS = 2.0

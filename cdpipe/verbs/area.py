@@ -7,11 +7,11 @@ from rich.table import Table
 
 from cdpipe.errors import InputError
 from cdpipe.formats.sample_file import facts_path, read_answers, read_facts
-from cdpipe.formats.workspace import write_json
 from cdpipe.geo.crs import pixel_metres
 from cdpipe.stages.area_estimate import estimate_area
 from cdpipe.verbs.sample import find_populations
 from cdpipe.verbs.session import Session
+from cdpipe.workspace.local import write_json
 
 ACCURACIES = {
     "users": "user's accuracy of change: of what is mapped as changed, so much has",

@@ -8,7 +8,6 @@ from rich.table import Table
 from cdpipe.errors import InputError
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import read_card
-from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.geo.tilings import patch_stride
 from cdpipe.stages.audit import AuditJob, audit_stored
 from cdpipe.stages.audit_report import PROBED, Audit, describe_probes, describe_stored, pool_audits, table_rows
@@ -20,6 +19,7 @@ from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.predict_plan import model_sources, plan_run
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session, logged, stored_pairs
+from cdpipe.workspace.local import read_json, write_json
 
 HEAD = ("pair", "seam score (95 %)", "models differ", "shift, px", "swap flips", "false: same image", "false: moved")
 

@@ -14,7 +14,7 @@ from cdpipe.formats.layouts.oscd import find_oscd
 from cdpipe.formats.layouts.patterns import find_patterns
 from cdpipe.formats.layouts.starter import format_config
 from cdpipe.formats.layouts.table_out import format_catalog
-from cdpipe.formats.workspace import write_atomically
+from cdpipe.workspace.local import write_atomically
 
 NO_CSV = (".xlsx", ".xls", ".parquet", ".pq")  # suffixes that mean another format when the catalog is read
 SHOWN = 8  # names of one kind

@@ -10,7 +10,6 @@ from rich.table import Table
 from cdpipe.errors import EXIT_DONE, InputError
 from cdpipe.formats.manifest import Manifest, read_manifest
 from cdpipe.formats.stored_pair import load_pair
-from cdpipe.formats.workspace import Workspace, write_json
 from cdpipe.stages.comparison import (
     ComparedPair,
     compare_pair,
@@ -20,6 +19,8 @@ from cdpipe.stages.comparison import (
 )
 from cdpipe.stages.evaluation_rows import UNSPLIT
 from cdpipe.verbs.console import make_console, progress
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import write_json
 
 SHOWN = 20  # pairs in the printed table; the file has all
 

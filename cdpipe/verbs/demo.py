@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cdpipe.errors import EXIT_DONE
 from cdpipe.formats.config_file import load_config
-from cdpipe.formats.workspace import write_atomically
 from cdpipe.stages.sample_scenes import make_sample_scenes
 from cdpipe.verbs.console import duration, make_console
 from cdpipe.verbs.run_verb import run_session
 from cdpipe.verbs.session import Session
+from cdpipe.workspace.local import write_atomically
 
 CONFIG = """\
 name: demo

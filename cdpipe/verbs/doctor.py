@@ -16,10 +16,10 @@ from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.errors import EXIT_DONE
 from cdpipe.formats.config_file import load_config
-from cdpipe.formats.object_path import ObjectPath
 from cdpipe.values.config import Config, Resources
 from cdpipe.verbs.console import make_console, size
 from cdpipe.verbs.session import versions
+from cdpipe.workspace.bucket import ObjectPath
 
 GIB = 2**30
 WORKER_MEMORY = 2 * GIB  # most that a worker takes, whichever the scene

@@ -9,7 +9,6 @@ from rich.table import Table
 from cdpipe.arrays.run_length import Runs
 from cdpipe.errors import InputError
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
-from cdpipe.formats.workspace import Workspace
 from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
 from cdpipe.stages.evaluation_files import (
@@ -25,6 +24,7 @@ from cdpipe.stages.evaluation_rows import UNSPLIT
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.verbs.session import Session, logged
+from cdpipe.workspace.layout import Workspace
 
 Submissions = Mapping[str, Mapping[str, Runs]]  # masks by the submission's name and the pair's id
 Job = tuple[Workspace, Results, PictureJob | None]

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from cdpipe.arrays.fitting import fit_temperature, fit_weights
-from cdpipe.formats.workspace import read_json, write_json
 from cdpipe.keys import content_key
 from cdpipe.stages.ensemble import Ensemble, ensemble_logits, sample_members
 from cdpipe.stages.run_plan import PredictJob, member_shares
 from cdpipe.verbs.fitting import Fitting, Planned, ensembles_of, fit_on, pair_scores
 from cdpipe.verbs.session import Session
+from cdpipe.workspace.local import read_json, write_json
 
 PIXELS = 1_000_000  # about as many are weights fitted on, from a lattice over the pairs
 

@@ -6,7 +6,6 @@ from cdpipe.arrays.fitting import threshold_for
 from cdpipe.errors import ConfigError
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
-from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
@@ -24,6 +23,8 @@ from cdpipe.stages.run_plan import (
 from cdpipe.values.predict_config import Aim
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import read_json, write_json
 
 Planned = list[tuple[PlannedPair, StoredPair]]
 Fitted = tuple[float, str]

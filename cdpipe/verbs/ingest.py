@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from cdpipe.errors import InputError
-from cdpipe.formats.anywhere import free_bytes
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.scenes import describe_raster
@@ -20,6 +19,7 @@ from cdpipe.timing import add
 from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.coregister import coregister_pairs
 from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged, rounded
+from cdpipe.workspace.storage import free_bytes
 
 
 def run(session: Session, *, for_training: bool = False) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cdpipe.errors import EXIT_DONE, ConfigError
 from cdpipe.formats.catalog import COLUMNS
-from cdpipe.formats.workspace import write_atomically
+from cdpipe.workspace.local import write_atomically
 
 TEMPLATE = """\
 # cdpipe configuration; relative paths are relative to this file.

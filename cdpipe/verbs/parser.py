@@ -178,7 +178,7 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
 def _anywhere(text: str) -> Path:
     """A path of this machine or in object storage."""
     from cdpipe.errors import ConfigError
-    from cdpipe.formats.object_path import locate
+    from cdpipe.workspace.bucket import locate
 
     try:
         return locate(text)

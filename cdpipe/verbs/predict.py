@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 
 from cdpipe.errors import CdpipeError, InputError
-from cdpipe.formats.anywhere import free_bytes
-from cdpipe.formats.attempts import forget_attempts
 from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
-from cdpipe.formats.workspace import sweep
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts, products_are_written
 from cdpipe.stages.result_groups import results_are_finished
@@ -21,7 +18,6 @@ from cdpipe.stages.run_plan import (
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.timing import add
-from cdpipe.values.crash import crash_point
 from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import (
@@ -35,6 +31,10 @@ from cdpipe.verbs.predict_plan import (
 )
 from cdpipe.verbs.run_manifest import describe_run, plan_stac, with_stac
 from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, rounded, stored_pairs
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import sweep
+from cdpipe.workspace.records import forget_attempts
+from cdpipe.workspace.storage import free_bytes
 
 
 def run(session: Session) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from cdpipe.errors import ConfigError
 from cdpipe.formats.config_file import parse_config
-from cdpipe.formats.workspace import locked, write_atomically
 from cdpipe.stages.backends import check_backend
 from cdpipe.verbs import ingest, predict
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
+from cdpipe.workspace.layout import locked
+from cdpipe.workspace.local import write_atomically
 
 NAME = "prediction"
 BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy

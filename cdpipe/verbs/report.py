@@ -7,7 +7,6 @@ from typing import Any
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.config_file import to_yaml
 from cdpipe.formats.manifest import Manifest
-from cdpipe.formats.workspace import read_json
 from cdpipe.keys import content_key
 from cdpipe.stages.report_charts import read_history, training_charts
 from cdpipe.stages.report_content import PairPage, Report
@@ -18,6 +17,7 @@ from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session, read_failures, versions
 from cdpipe.version import __version__
+from cdpipe.workspace.local import read_json
 
 MADE = ("ingest", "train", "predict")  # stages
 TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from cdpipe.errors import InputError
 from cdpipe.formats.layouts.table_out import relative
-from cdpipe.formats.object_path import locate
 from cdpipe.formats.review import Verdict, read_review
 from cdpipe.formats.table import SURPLUS, read_table
-from cdpipe.formats.workspace import write_atomically
 from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs
 from cdpipe.verbs.session import Session
+from cdpipe.workspace.bucket import locate
+from cdpipe.workspace.local import write_atomically
 
 PATHS = ("before", "after", "composite", "label", "before_valid", "after_valid")
 JUDGES = ("val", "test")  # splits whose labels choose and judge models, and are left as they are

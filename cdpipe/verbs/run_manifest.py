@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from cdpipe.formats.manifest import Manifest, ManifestPair
-from cdpipe.formats.records import read_record
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts
 from cdpipe.stages.run_layer import RunLayer
@@ -15,6 +14,7 @@ from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import Plan
 from cdpipe.verbs.session import Session
 from cdpipe.version import __version__
+from cdpipe.workspace.records import read_record
 
 
 def describe_run(

@@ -4,10 +4,10 @@ import argparse
 import importlib
 
 from cdpipe.errors import EXIT_DONE
-from cdpipe.formats.workspace import locked
 from cdpipe.values.config import Config
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
+from cdpipe.workspace.layout import locked
 
 READ_ONLY = ("status",)
 KEEPS_FAILURES = ("status", "verify", "submission", "threshold", "sample", "area", "report", "review")

@@ -8,12 +8,12 @@ import numpy as np
 from cdpipe.arrays.area import allocate, points_needed
 from cdpipe.distributed.tasks import map_pairs
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.object_path import ObjectPath
 from cdpipe.formats.sample_file import place_points, write_sample
 from cdpipe.stages.area_sample import STRATA, Population, draw_pixels, measure_strata, share_out
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.run_pairs import finished_run, run_pairs
 from cdpipe.verbs.session import Session
+from cdpipe.workspace.bucket import ObjectPath
 
 # User's accuracies to be expected, by which a sample's size is planned (Olofsson et al. 2014, section 5.1.1): change
 # is mapped worse than what has not changed, and worst beside it.

@@ -13,17 +13,17 @@ from typing import Any
 from rich.console import Console
 
 from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL, InputError
-from cdpipe.formats.anywhere import append_text
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.corrections import known_corrections
-from cdpipe.formats.object_stores import take_requests
-from cdpipe.formats.room import found_no_room
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import Workspace, read_json, write_json
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.values.config import Config
 from cdpipe.version import __version__
+from cdpipe.workspace.clients import take_requests
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.storage import append_text, found_no_room
 
 
 class Unfinished(Exception):  # noqa: N818 (no error: it ends a look at a run)

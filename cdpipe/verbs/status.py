@@ -10,10 +10,8 @@ from cdpipe.errors import CdpipeError
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.manifest import read_manifest
-from cdpipe.formats.records import missing_blocks, record_times
 from cdpipe.formats.sources import known_hashes
 from cdpipe.formats.stored_pair import StoredPair
-from cdpipe.formats.workspace import read_json
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
@@ -27,6 +25,8 @@ from cdpipe.verbs.console import duration, size
 from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members
 from cdpipe.verbs.session import Session, read_failures
 from cdpipe.verbs.train import jobs_for
+from cdpipe.workspace.local import read_json
+from cdpipe.workspace.records import missing_blocks, record_times
 
 RECENT = 600.0  # seconds that a rate is measured over: older records tell of another run
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.manifest import manifest_path, read_manifest
 from cdpipe.formats.model_io import CARD
-from cdpipe.formats.records import GROUP_RECORD
 from cdpipe.stages.integrity import (
     PRODUCTS,
     check_manifest,
@@ -17,6 +16,7 @@ from cdpipe.stages.integrity import (
 )
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
+from cdpipe.workspace.records import GROUP_RECORD
 
 THREADS = 4
 

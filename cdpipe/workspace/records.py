@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.anywhere import map_files
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.workspace import hash_file, read_sealed, write_sealed
+from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import hash_file, read_sealed, write_sealed
+from cdpipe.workspace.storage import map_files, remove_tree
 
 GROUP_RECORD = "group.json"  # the record of a finished group, beside those of its blocks
 
@@ -121,3 +123,50 @@ def damaged_objects(record: Record, root: Path) -> list[str]:
         for name, expected in record.objects.items()
         if not (root / name).is_file() or hash_file(root / name) != expected
     ]
+
+
+# How often a block was begun and not ended: one that kills its worker again and again must not go on for ever.
+
+MOST_ATTEMPTS = 4
+
+
+def begin_attempt(workspace: Workspace, key: BlockKey) -> Path:
+    """Count an attempt at a block.
+
+    Returns:
+        The file to remove when the attempt has ended.
+
+    Raises:
+        CdpipeError: If the block ended its worker too often already.
+    """
+    path = _folder(workspace) / key.pair_id / f"{key.block_row}_{key.block_col}"
+    if isinstance(path, ObjectPath):
+        before = path.stat().st_size if path.is_file() else 0
+        _refuse(before)
+        path.write_bytes(b"." * (before + 1))
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    try:
+        _refuse(os.fstat(descriptor).st_size)
+        os.write(descriptor, b".")
+    finally:
+        os.close(descriptor)
+    return path
+
+
+def _refuse(before: int) -> None:
+    if before >= MOST_ATTEMPTS:
+        raise CdpipeError(
+            f"ended its worker {before} times (killed, out of memory, or a crash in a library) and was given up; "
+            "give workers more memory, or look at the scene there"
+        )
+
+
+def forget_attempts(workspace: Workspace) -> None:
+    """Start counting anew; only for the holder of the workspace's lock."""
+    remove_tree(_folder(workspace))
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.root / "records" / "attempts"

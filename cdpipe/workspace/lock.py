@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 from cdpipe.errors import LockedError
-from cdpipe.formats import object_requests
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.object_requests import Head
-from cdpipe.formats.object_stores import Taken
+from cdpipe.workspace import bucket
+from cdpipe.workspace.bucket import Head, ObjectPath
+from cdpipe.workspace.clients import Taken
 
 RENEWAL = 5.0  # seconds from one renewal to the next
 LEASE = 30.0  # seconds without a renewal after which a lock is taken over
@@ -141,7 +140,7 @@ class _Lock:
 
     def _look(self) -> tuple[dict[str, object], Head] | None:
         try:
-            data, head = object_requests.read_small(self.path.address)
+            data, head = bucket.read_small(self.path.address)
         except FileNotFoundError:
             return None
         with contextlib.suppress(ValueError):
@@ -155,7 +154,7 @@ class _Lock:
         self._renewed += 1
         values = {**self._own, "renewed": self._renewed, "released": released}
         try:
-            self._head = object_requests.write_if(self.path.address, json.dumps(values).encode(), expected, quick=quick)
+            self._head = bucket.write_if(self.path.address, json.dumps(values).encode(), expected, quick=quick)
         except Taken:
             # perhaps by this very put, the first answer to which got lost
             found = self._look()

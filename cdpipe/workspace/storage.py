@@ -1,5 +1,7 @@
 """What is done in one way on a disk and in another in object storage, each under one name."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cdpipe.errors import LockedError
-from cdpipe.formats import object_requests
-from cdpipe.formats.object_lock import confirm
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.object_stores import Taken
-from cdpipe.formats.workspace import json_bytes, write_json
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace import bucket
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.clients import Taken
+from cdpipe.workspace.crash import crash_point
+from cdpipe.workspace.local import json_bytes, temporary_folder, write_json
+from cdpipe.workspace.lock import confirm
 
 AT_ONCE = 16  # requests that a process waits for
 
@@ -33,7 +35,7 @@ def map_files(function: Callable[[Any], Result], paths: Sequence[Path]) -> Itera
 def read_parts(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Parts of a file, each (start, length); in object storage asked for together."""
     if isinstance(path, ObjectPath):
-        return object_requests.read_ranges(path.address, ranges)
+        return bucket.read_ranges(path.address, ranges)
     found = []
     with path.open("rb") as file:
         for start, length in ranges:
@@ -109,5 +111,25 @@ def file_on_disk(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / path.name
         with file.open("wb") as stream:
-            stream.writelines(object_requests.read_pieces(path.address))
+            stream.writelines(bucket.read_pieces(path.address))
         yield file
+
+
+# How much room a disk has, and whether something failed for want of it.
+
+LITTLE = 16 * 2**20  # bytes: a disk that has less and refuses a raster is full
+
+
+def free_space(path: Path) -> str:
+    """A sentence about the disk that refused a file: GDAL's own messages rarely say that it is full."""
+    path = temporary_folder(path)
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < LITTLE:
+        return f"{os.strerror(errno.ENOSPC)} that holds {existing}: make room, and run again."
+    return f"{free / 1e6:,.0f} MB are free in {existing}: make room if that is too little, and run again."
+
+
+def found_no_room(reason: str) -> bool:
+    """Whether a failure is that of a full disk, in the words of the system, which :func:`free_space` uses too."""
+    return os.strerror(errno.ENOSPC) in reason or os.strerror(errno.EDQUOT) in reason

@@ -1,67 +1,20 @@
-"""Where things lie in a workspace, and how its small files are written so that a kill never tears one."""
+"""Files on a disk: written whole or not at all, sealed, hashed."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cdpipe.errors import ConfigError, LockedError
-from cdpipe.formats.object_lock import leased
-from cdpipe.formats.object_path import ObjectPath
-from cdpipe.formats.remembered import forget_everything
-from cdpipe.values.crash import crash_point
+from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.crash import crash_point
 
-LOCK = ".lock"
 SEAL = "sha256_of_the_rest"
-
-Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers", "catalogs"]
-
-
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """The one folder that holds all of a project's data."""
-
-    root: Path
-
-    def group(self, kind: Kind, pair_id: str, key: str) -> Path:
-        """Folder of a Zarr group."""
-        return self.root.joinpath("store.zarr", kind, pair_id, key)  # at once: this runs for every window
-
-    def records(self, kind: Kind, pair_id: str, key: str) -> Path:
-        """Folder of the records of a group's blocks."""
-        return self.root / "records" / kind / pair_id / key
-
-    @property
-    def sources(self) -> Path:
-        """File that remembers the hashes of source files."""
-        return self.root / "records" / "sources.json"
-
-    @property
-    def corrections(self) -> Path:
-        """File that remembers how far second dates are moved."""
-        return self.root / "records" / "coregistrations.json"
-
-    @property
-    def devices(self) -> Path:
-        """File that remembers which batch suits which kind of GPU."""
-        return self.root / "records" / "devices.json"
-
-    def model(self, name: str, key: str) -> Path:
-        """Folder of a trained model."""
-        return self.root / "models" / name / key
-
-    def run(self, name: str) -> Path:
-        """Folder of a run's outputs."""
-        return self.root / "runs" / name
 
 
 def write_atomically(path: Path, *data: bytes) -> None:
@@ -184,54 +137,6 @@ def publish_file(temporary: Path, path: Path, point: str) -> str:
     temporary.replace(path)
     sync_folder(path.parent)
     return digest
-
-
-@contextlib.contextmanager
-def locked(workspace: Workspace, *, wait: bool = False) -> Iterator[None]:
-    """Hold the workspace for writing; the system lets go of the lock when the process ends, however it ends.
-
-    In object storage it must be renewed: :mod:`cdpipe.formats.object_lock`.
-
-    Args:
-        workspace: The workspace.
-        wait: Wait for whoever holds it instead of giving up.
-
-    Raises:
-        ConfigError: If the folder cannot be written.
-        LockedError: If another process holds it.
-    """
-    refuse_job_copy(workspace.root)
-    if isinstance(workspace.root, ObjectPath):
-        forget_everything()  # that an earlier run was told
-        with leased(workspace.root / LOCK, wait=wait):
-            yield
-        return
-    try:
-        workspace.root.mkdir(parents=True, exist_ok=True)
-        stream = (workspace.root / LOCK).open("a")
-    except OSError as error:
-        raise ConfigError(f"workspace {workspace.root}: expected a folder that can be written: {error}") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(
-                f"workspace {workspace.root}: another run is writing to it; --wait waits for it"
-            ) from None
-        yield
-
-
-def refuse_job_copy(path: Path) -> None:
-    """Refuse a path inside the copy of the working directory that Ray makes for a submitted job.
-
-    Raises:
-        ConfigError: Since what is written there is lost when the cluster goes.
-    """
-    if re.search(r"/runtime_resources/working_dir_files/", str(path)):
-        raise ConfigError(
-            f"{path}: lies in the copy that Ray made of the submitted folder, where outputs would be lost; "
-            "give an absolute path, for example --set workspace=/data/work"
-        )
 
 
 def _without_nan(value: Any) -> Any:
