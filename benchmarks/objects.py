@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stored_scenes import BLOCK, grid_of
 from timing import Row, own_peak, peak_memory, show
 
+from cdpipe.config.schema import Vectors
 from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.formats.store import write_block
 from cdpipe.formats.stored_pair import StoredPair
@@ -23,7 +24,6 @@ from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.vector_products import VectorJob, write_vectors
-from cdpipe.values.output_config import Vectors
 from cdpipe.workspace.layout import Workspace
 
 CELL = 63  # pixels from object to object: 100,489 of them in 20,000²

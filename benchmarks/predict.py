@@ -41,10 +41,10 @@ from predict_cases import STARTS, Benchmark, make_model, make_scenes, quietly
 from rich.console import Console
 from rich.table import Table
 
+from cdpipe.config.schema import Resources
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, ray_session
 from cdpipe.formats.model_io import load_network
 from cdpipe.stages.prediction import Member, load_forward
-from cdpipe.values.config import Resources
 
 WORKERS, THRESHOLD = 2, 0.4
 CASES = (("torch", "float32"), ("openvino", "float32"), ("torch", "bfloat16"), ("openvino", "bfloat16"))

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from cdpipe.arrays.normalisation import model_input
 from cdpipe.cli import main
-from cdpipe.formats.config_file import load_config
+from cdpipe.config.load import load_config
+from cdpipe.config.schema import Config
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
 from cdpipe.formats.store import open_layer, read_window
@@ -26,7 +27,6 @@ from cdpipe.stages.prediction import Member
 from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.stages.sample_scenes import make_sample_scenes
 from cdpipe.stages.splits import known_splits
-from cdpipe.values.config import Config
 from cdpipe.verbs.predict_plan import plan_run
 from cdpipe.verbs.session import Session, stored_pairs
 

@@ -22,12 +22,13 @@ import ray
 from rich.console import Console
 from timing import Row, own_peak, show
 
+from cdpipe.config.load import parse_config
+from cdpipe.config.schema import Config, Resources
 from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.ingest import ingest_pairs
 from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.catalog import Pair, Source
-from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import Grid
@@ -39,7 +40,6 @@ from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work
-from cdpipe.values.config import Config, Resources
 from cdpipe.verbs.console import progress
 from cdpipe.workspace.layout import Workspace
 

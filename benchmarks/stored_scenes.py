@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from cdpipe.arrays.statistics import measure
+from cdpipe.config.load import parse_config
 from cdpipe.formats.catalog import Pair, Source
-from cdpipe.formats.config_file import parse_config
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, pair_layers
 from cdpipe.formats.store import cell_window, write_block
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair

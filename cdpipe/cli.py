@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         name = "predict_pair" if options.verb == "predict" else options.verb.replace("-", "_")
         code: int = importlib.import_module(f"cdpipe.verbs.{name}").run(options)
         return code
-    from cdpipe.formats.config_file import load_config
+    from cdpipe.config.load import load_config
 
     config = load_config(options.config, options.set)
     if options.verb == "check":

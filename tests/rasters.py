@@ -9,10 +9,10 @@ from affine import Affine
 from numpy.typing import ArrayLike, NDArray
 from rasterio.crs import CRS
 
+from cdpipe.config.load import parse_config
+from cdpipe.config.schema import Config
 from cdpipe.formats.catalog import Source
-from cdpipe.formats.config_file import parse_config
 from cdpipe.geo.grid import Grid, Transform
-from cdpipe.values.config import Config
 
 UTM33 = CRS.from_epsg(32633).to_wkt()
 GEOGRAPHIC = CRS.from_epsg(4326).to_wkt()

@@ -17,6 +17,7 @@ from project import Project, array, call, contents, make_project, succeed, untra
 from rasters import make_config
 from stored import RGB, bright_squares, store_pair
 
+from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError, InputError, IntegrityError
 from cdpipe.formats.engine_cache import SEAL, cache_folder, cached_engine
 from cdpipe.formats.manifest import ManifestPair
@@ -31,7 +32,6 @@ from cdpipe.stages.inference import Execution
 from cdpipe.stages.openvino_backend import engine_key
 from cdpipe.stages.prediction import Member, open_forward, probability_key
 from cdpipe.stages.run_plan import ModelSource, plan_members
-from cdpipe.values.predict_config import Predict
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 

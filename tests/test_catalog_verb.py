@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from project import call, succeed
 from rasters import utm_grid, write_raster
 
+from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT
 from cdpipe.formats.catalog import read_catalog
-from cdpipe.formats.config_file import load_config
 from cdpipe.formats.layouts.starter import guess_meaning
 
 GRID = utm_grid(20, 30)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasters import NORTH_UP, make_config, source_of, utm_grid, write_raster
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.check import PairReport, check_catalog, check_pair
 from cdpipe.stages.shift import SIDE, correlate, estimate_shift, sample_windows
-from cdpipe.values.config import Config
 from cdpipe.verbs import check as check_verb
 
 GRID = utm_grid(300, 320)

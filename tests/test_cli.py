@@ -11,9 +11,9 @@ from typing import NoReturn
 import pytest
 from project import call, make_project, succeed, untrained_model
 
+from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_BUG, EXIT_CONFIG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError, IntegrityError
 from cdpipe.formats.catalog import COLUMNS, read_catalog
-from cdpipe.formats.config_file import load_config
 from cdpipe.verbs.parser import VERBS
 from cdpipe.version import __version__
 

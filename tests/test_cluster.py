@@ -9,9 +9,9 @@ import pytest
 import ray
 from processes import family, kill
 
+from cdpipe.config.schema import Resources
 from cdpipe.distributed.cluster import STARTS, describe_failure, ray_session
 from cdpipe.errors import CdpipeError, ConfigError
-from cdpipe.values.config import Resources
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ import time
 
 import ray
 from cdpipe.distributed.cluster import ray_session
-from cdpipe.values.config import Resources
+from cdpipe.config.schema import Resources
 from cdpipe.errors import CdpipeError
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start what runs in the background

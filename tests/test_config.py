@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from cdpipe.config.load import load_config
+from cdpipe.config.presets import PRESETS
+from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.formats.config_file import load_config
 from cdpipe.models import required_bands
 from cdpipe.stages.model_plan import architecture_of
-from cdpipe.values.config import Config
-from cdpipe.values.presets import PRESETS
 
 LEAST = """\
 name: north

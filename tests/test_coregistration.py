@@ -15,6 +15,7 @@ from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.arrays import scenery
 from cdpipe.arrays.scenery_render import draw_conditions
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import Correction, known_corrections
@@ -25,7 +26,6 @@ from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.coregistration import find_correction
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_pair, ingest_block
 from cdpipe.stages.pair_plan import coregistration_key, plan_pair, source_files
-from cdpipe.values.config import Config
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 

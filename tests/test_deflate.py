@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rasters import utm_grid, write_raster
 
+from cdpipe.config.schema import Input
 from cdpipe.formats import deflate
 from cdpipe.formats.scenes import open_raster, read_values
 from cdpipe.geo.grid import Window
-from cdpipe.values.config import Input
 
 SHAPE = 240, 192
 LAYOUTS = ({"tiled": True, "blockxsize": 64, "blockysize": 80}, {"blockysize": 120})  # rows of one strip and a part

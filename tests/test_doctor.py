@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from project import Project, call
 
+from cdpipe.config.load import load_config
 from cdpipe.distributed.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.errors import EXIT_CONFIG
-from cdpipe.formats.config_file import load_config
 from cdpipe.verbs.doctor import advise
 
 GIB = 2**30

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.heavy, pytest.ma
 AGAIN = """
 import sys
 from pathlib import Path
-from cdpipe.formats.config_file import load_config
+from cdpipe.config.load import load_config
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.sources import known_hashes
 from cdpipe.workspace.layout import Workspace

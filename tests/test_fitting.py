@@ -16,12 +16,11 @@ from cdpipe.arrays.fitting import (
     soften,
     threshold_for,
 )
+from cdpipe.config.schema import Aim, Config, Predict
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import ScoreHistogram, count_scores, score_histogram
 from cdpipe.stages.ensemble import combine, ensemble_logits, ensemble_scores, plan_ensemble, sample_members
-from cdpipe.values.config import Config
-from cdpipe.values.predict_config import Aim, Predict
 from cdpipe.workspace.layout import Workspace
 
 Floats = NDArray[np.float32]

@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 from rasters import make_config, source_of, utm_grid, write_raster
 from trials import ACCEPTED, Trial, run_trials
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import EXIT_INPUT, InputError
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.foreign_weights import read_weights
@@ -26,7 +27,6 @@ from cdpipe.formats.scenes import describe_raster
 from cdpipe.formats.table import plain_cell
 from cdpipe.geo.grid import Window
 from cdpipe.stages.evaluation_files import write_agreement
-from cdpipe.values.config import Input
 
 
 def odd_files(shared: Path) -> list[Path]:

@@ -19,11 +19,11 @@ from rasterio.control import GroundControlPoint
 from rasters import NORTH_UP, UTM33, make_config, utm_grid, write_raster
 from trials import ACCEPTED, Trial, run_trials
 
+from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.scenes import describe_raster, open_raster, read_values
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.values.config import Config, Input
 
 GRID = utm_grid(64, 64)
 WHOLE = Window(0, 0, 64, 64)

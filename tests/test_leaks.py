@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from rasters import GEOGRAPHIC, UTM33, make_config, utm_grid, write_raster
 
+from cdpipe.config.schema import Sensor
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
@@ -20,7 +21,6 @@ from cdpipe.stages import sample_scenes
 from cdpipe.stages.check import check_catalog
 from cdpipe.stages.leaks import find_leaks, refuse_leaks
 from cdpipe.stages.places import Near, find_near, group_places, same_group
-from cdpipe.values.config import Sensor
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
 GEOD = pyproj.Geod(ellps="WGS84")

@@ -14,16 +14,16 @@ from project import CONFIG, Project, make_project, write_catalog
 from rasters import make_config, utm_grid, write_raster
 
 from cdpipe.cli import main
+from cdpipe.config.load import load_config
+from cdpipe.config.schema import Config, Input
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.catalog import read_catalog
-from cdpipe.formats.config_file import load_config
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.scenes import describe_raster, open_raster, read_values
 from cdpipe.geo.grid import Window
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, ingest_block
 from cdpipe.stages.ingest_plan import end_pair, plan_blocks
 from cdpipe.stages.pair_plan import plan_pairs, source_files
-from cdpipe.values.config import Config, Input
 from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file

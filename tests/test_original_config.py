@@ -8,9 +8,9 @@ import pytest
 import yaml
 from project import call, succeed
 
+from cdpipe.config.load import parse_config
+from cdpipe.config.presets import NETWORKS, PRESETS
 from cdpipe.errors import EXIT_CONFIG
-from cdpipe.formats.config_file import parse_config
-from cdpipe.values.presets import NETWORKS, PRESETS
 
 # file: is_siamese, model, in_filters, saved as
 NINE: dict[str, tuple[bool, str, int, str]] = {

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from project import Project, array, draw_change, succeed, untrained_model
 from rasters import write_raster
 
+from cdpipe.config.load import load_config
 from cdpipe.formats.catalog import read_catalog
-from cdpipe.formats.config_file import load_config
 
 DRIVERS = {"png": "PNG", "jpg": "JPEG"}
 SHAPE = (70, 90)

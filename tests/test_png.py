@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.scenes import open_raster, read_values
 from cdpipe.geo.grid import Window
-from cdpipe.values.config import Input
 
 SIDE = 64
 SETTINGS = Input(drivers=("PNG", "JPEG", "BMP"), pixel_coordinates=True)

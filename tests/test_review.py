@@ -13,13 +13,13 @@ from project import Project, array, call, succeed
 from rasters import GEOGRAPHIC, make_config
 from reports import make_job
 
+from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.review import read_review
 from cdpipe.geo.crs import transform_points
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
-from cdpipe.values.config import Label
 from cdpipe.workspace.layout import Workspace
 
 

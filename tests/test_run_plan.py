@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rasters import make_config
 from stored import RGB, bright_squares, store_pair
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.formats.model_io import ModelCard, save_model
 from cdpipe.formats.stored_pair import StoredPair
@@ -31,7 +32,6 @@ from cdpipe.stages.run_plan import (
     plan_work,
     suggested_threshold,
 )
-from cdpipe.values.config import Config
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD, block_record, damaged_objects, read_record
 

@@ -15,6 +15,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasters import GEOGRAPHIC, NORTH_UP, utm_grid, write_raster
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.scenes import (
     MAX_BANDS,
@@ -27,7 +28,6 @@ from cdpipe.formats.scenes import (
 )
 from cdpipe.geo.crs import canonical_wkt, crs_name, footprint_share, pixel_metres, pixel_ratio
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Transform, Window
-from cdpipe.values.config import Input
 
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)
 SOUTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, 10.0, 4_000_000.0)
@@ -145,7 +145,7 @@ def test_no_warning_of_rasterio_reaches_the_user(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", PIXELS)
     code = (
         "from pathlib import Path; from cdpipe.formats.scenes import describe_raster;"
-        f"from cdpipe.values.config import Input; print(describe_raster(Path({str(path)!r}), Input()).count)"
+        f"from cdpipe.config.schema import Input; print(describe_raster(Path({str(path)!r}), Input()).count)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("3\n", "")

@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from rasters import GEOGRAPHIC, UTM33, utm_grid
 
+from cdpipe.config.schema import Sensor
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
@@ -19,7 +20,6 @@ from cdpipe.stages.leaks import place_groups
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.places import group_places
 from cdpipe.stages.splits import HELD_OUT, split_pairs
-from cdpipe.values.config import Sensor
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
 SPLITS = {"train", "val", "test"}

@@ -9,10 +9,10 @@ import pytest
 import rasterio
 from rasters import utm_grid, write_raster
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.scenes import open_raster, read_values
 from cdpipe.geo.grid import Window
-from cdpipe.values.config import Input
 
 SIDE, HEIGHT_TAG = 96, 257
 LAYOUTS: tuple[dict[str, Any], ...] = (

@@ -21,6 +21,7 @@ from torch import nn
 
 from cdpipe.arrays.losses import dice_bce
 from cdpipe.arrays.normalisation import model_input
+from cdpipe.config.schema import Train
 from cdpipe.errors import CdpipeError
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.metrics.counts import score_histogram
@@ -41,7 +42,6 @@ from cdpipe.stages.training import (
     write_checkpoint,
 )
 from cdpipe.stages.validation import validate
-from cdpipe.values.config import Train
 from cdpipe.workspace.layout import Workspace
 
 Saved = dict[str, bytes]

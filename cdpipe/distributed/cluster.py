@@ -23,9 +23,9 @@ import ray
 from ray._private import worker as ray_worker
 from ray._private.log import PlainRayHandler
 
+from cdpipe.config.schema import Resources
 from cdpipe.distributed.quiet import quiet_stderr
 from cdpipe.errors import CdpipeError, ConfigError
-from cdpipe.values.config import Resources
 from cdpipe.workspace.clients import add_requests, take_requests
 
 LONGEST_REASON = 600  # characters

@@ -19,6 +19,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from torch import nn
 
+from cdpipe.config.schema import Resources
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node_cpus, total_gpus
 from cdpipe.distributed.process_group import NodeNetwork
 from cdpipe.errors import CdpipeError, ConfigError
@@ -27,7 +28,6 @@ from cdpipe.stages.curves import add_epoch, curves_folder
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.stages.train_progress import progress_writer
 from cdpipe.stages.training import train_model, write_checkpoint
-from cdpipe.values.config import Resources
 from cdpipe.workspace.bucket import ObjectPath, Remembered
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import read_json, write_atomically

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cdpipe.config.schema import Config, Sensor
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.table import FORMULA, SURPLUS, read_table
 from cdpipe.geo.grid import ID_PATTERN
-from cdpipe.values.config import Config, Sensor
 from cdpipe.workspace.bucket import locate
 
 SPLITS = ("train", "val", "test")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
-from cdpipe.values.config import Input
+from cdpipe.config.schema import Input
 from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.clients import endpoint, plain_endpoint, redacted
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.config.schema import Config, Input, Label
 from cdpipe.errors import InputError
 from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
 from cdpipe.formats.scenes import RasterInfo, describe_dataset, grid_or, open_raster, read_values
 from cdpipe.formats.warp import Layer, Pixels, read_layer
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
-from cdpipe.values.config import Config, Input, Label
 
 UNCHANGED, CHANGED, IGNORE = 0, 1, 255
 Bytes = NDArray[np.uint8]

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Source
 from cdpipe.formats.scenes import describe_dataset, grid_or, open_raster, read_values, require_imagery
 from cdpipe.formats.warp import Layer, Pixels, read_layer
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.values.config import Config, Input
 
 
 def read_on_grid(

@@ -13,13 +13,13 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gdal_names import local_copy
 from cdpipe.formats.geojson import require_plain_crs
 from cdpipe.formats.roots import require_file
 from cdpipe.geo.crs import Points, canonical_wkt, transform_points
 from cdpipe.geo.grid import Grid
-from cdpipe.values.config import Input
 
 # How a file of each kind begins, and what makes GDAL read it as that kind and no other: some kinds of JSON
 # and XML lead GDAL on to other files.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.values.config import Input
 from cdpipe.workspace.bucket import ObjectPath
 
 

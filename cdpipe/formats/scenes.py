@@ -16,6 +16,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.deflate import verify_deflate
 from cdpipe.formats.gdal_names import error_text, gdal_options, open_gdal, read_pixels
@@ -24,7 +25,6 @@ from cdpipe.formats.roots import require_file
 from cdpipe.formats.tiff_table import verify_block_table
 from cdpipe.geo.crs import canonical_wkt, is_possible
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window
-from cdpipe.values.config import Input
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.normalisation import date_scaling, model_input
 from cdpipe.arrays.statistics import measure
+from cdpipe.config.schema import Backend
 from cdpipe.errors import InputError
 from cdpipe.formats.model_io import check_trained, read_card
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
-from cdpipe.values.predict_config import Backend
 from cdpipe.workspace.bucket import locate
 
 TTA = ("d4", "none")

@@ -2,8 +2,8 @@
 
 from importlib.util import find_spec
 
+from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError
-from cdpipe.values.predict_config import Predict
 
 
 def check_backend(options: Predict, device: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cdpipe.arrays.morphology import NOT_OBSERVED, clean_mask, ground_disc
 from cdpipe.arrays.outlines import densify
 from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
+from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
 from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
@@ -23,7 +24,6 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import grow, tiles_in
 from cdpipe.metrics.counts import is_change
 from cdpipe.stages.change_objects import STEP, Objects, find_objects
-from cdpipe.values.output_config import Vectors
 from cdpipe.workspace.layout import Workspace
 
 SCHEMA = pa.schema(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source, parse_time
 from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
@@ -20,7 +21,6 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.leaks import catalog_leaks
 from cdpipe.stages.shift import Shift, estimate_shift
-from cdpipe.values.config import Config
 
 RGB = ("red", "green", "blue")
 COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word

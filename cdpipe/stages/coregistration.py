@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.config.schema import Config
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import Correction
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import spread_tiles
 from cdpipe.stages.shift import SIDE, Read, Shift, measure_shift
-from cdpipe.values.config import Config
 
 SIDES = (SIDE, SIDE // 2, SIDE // 4)  # of windows, in pixels: the first of which there are enough
 ENOUGH_WINDOWS, MOST_WINDOWS = 9, 25

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.config.schema import Config
 from cdpipe.formats.acquisition import FileDate, file_date
 from cdpipe.formats.catalog import Pair, Source, parse_time
 from cdpipe.formats.pixels import read_on_grid
@@ -14,7 +15,6 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.coregistration import comparison_windows
 from cdpipe.stages.shift import CONFIDENT, Shift, measure_shift
-from cdpipe.values.config import Config
 
 VISIBLE = ("red", "green", "blue")
 EVERY = 16  # of the pixels of a window are looked at for levels

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.statistics import Moments, measure, no_pixels
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
 from cdpipe.formats.labels import read_label
@@ -18,7 +19,6 @@ from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import CELL, block_window
 from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.timing import timed
-from cdpipe.values.config import Config
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Kind, Workspace
 from cdpipe.workspace.local import sweep

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.places import find_near, has_place, same_group
-from cdpipe.values.config import Config
 
 SHOWN = 5
 

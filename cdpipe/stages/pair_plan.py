@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.corrections import Correction
@@ -14,7 +15,6 @@ from cdpipe.formats.scenes import describe_raster, require_imagery
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
-from cdpipe.values.config import Config
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError
 from cdpipe.formats.geotiff import RasterLayer, write_cog
 from cdpipe.formats.labels import CHANGED, IGNORE, UNCHANGED
@@ -16,7 +17,6 @@ from cdpipe.formats.store import open_layer, read_window
 from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
-from cdpipe.values.config import Label
 from cdpipe.workspace.layout import Workspace
 
 PAINTED = (("rejected", UNCHANGED), ("accepted", CHANGED))  # the later on top, where objects overlap

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.config.schema import Config
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.values.config import Config
 
 SIDE = 512  # of a window, in pixels
 MIN_SIDE = 32  # below which there is too little to compare

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.arrays.normalisation import Recipe
+from cdpipe.config.schema import Normalisation, Train
 from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.models import input_kind, required_bands
 from cdpipe.stages.inference import Execution
-from cdpipe.values.config import Normalisation, Train
 from cdpipe.workspace.layout import Workspace
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cdpipe.arrays.losses import dice_bce
+from cdpipe.config.schema import Train
 from cdpipe.errors import CdpipeError
 from cdpipe.formats.model_io import load_network, read_card
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_threshold
@@ -24,7 +25,6 @@ from cdpipe.stages.samples import Sampler, draw_sample, index_cells
 from cdpipe.stages.torch_backend import make_forward
 from cdpipe.stages.train_job import TrainJob, Worker, execution
 from cdpipe.stages.validation import HALF, validate
-from cdpipe.values.config import Train
 
 CHECKPOINT = "state.pt"
 BEST = "best.pt"

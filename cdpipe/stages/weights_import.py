@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdpipe.config.schema import Model, Normalisation
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.foreign_weights import read_weights
 from cdpipe.formats.model_io import CARD, ModelCard, save_model
 from cdpipe.models import build_model, load_published, required_bands
-from cdpipe.values.config import Model, Normalisation
 
 
 @dataclass(frozen=True, slots=True)

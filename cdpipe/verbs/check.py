@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.formats.catalog import read_catalog
 from cdpipe.geo.crs import crs_name, pixel_metres
 from cdpipe.stages.check import SHIFT_CONFIDENCE, PairReport, check_catalog
-from cdpipe.values.config import Config
 from cdpipe.verbs.console import make_console, progress
 from cdpipe.verbs.deep_check import deep_table, inspect_pairs
 

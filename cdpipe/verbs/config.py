@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from cdpipe.config.load import load_config, parse_config, to_yaml
+from cdpipe.config.original import convert
+from cdpipe.config.presets import PRESETS
 from cdpipe.errors import EXIT_DONE, ConfigError
-from cdpipe.formats.config_file import load_config, parse_config, to_yaml
-from cdpipe.formats.original_config import convert
-from cdpipe.values.presets import PRESETS
 
 _PLACEHOLDERS = {
     "name": "change",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import Correction, known_corrections, remember_corrections
@@ -10,7 +11,6 @@ from cdpipe.formats.scenes import describe_raster
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.coregistration import find_correction
 from cdpipe.stages.pair_plan import coregistration_key
-from cdpipe.values.config import Config
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.session import Session
 

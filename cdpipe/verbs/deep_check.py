@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cdpipe.config.schema import Config
 from cdpipe.stages.check import PairReport
 from cdpipe.stages.deep_check import DeepReport, inspect_pair
-from cdpipe.values.config import Config
 from cdpipe.verbs.console import progress
 
 HEAD = ("pair", "shift, px", "windows that agree", "seen", "cloud-like", "saturated")

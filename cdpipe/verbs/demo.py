@@ -4,8 +4,8 @@ import argparse
 import time
 from pathlib import Path
 
+from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_DONE
-from cdpipe.formats.config_file import load_config
 from cdpipe.stages.sample_scenes import make_sample_scenes
 from cdpipe.verbs.console import duration, make_console
 from cdpipe.verbs.run_verb import run_session

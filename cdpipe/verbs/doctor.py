@@ -12,11 +12,11 @@ import rasterio
 from rich.markup import escape
 from rich.table import Table
 
+from cdpipe.config.load import load_config
+from cdpipe.config.schema import Config, Resources
 from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.errors import EXIT_DONE
-from cdpipe.formats.config_file import load_config
-from cdpipe.values.config import Config, Resources
 from cdpipe.verbs.console import make_console, size
 from cdpipe.verbs.session import versions
 from cdpipe.workspace.bucket import ObjectPath

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cdpipe.arrays.fitting import threshold_for
+from cdpipe.config.schema import Aim
 from cdpipe.errors import ConfigError
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.formats.stored_pair import LabelledPair, StoredPair
@@ -20,7 +21,6 @@ from cdpipe.stages.run_plan import (
     plan_work,
     suggested_threshold,
 )
-from cdpipe.values.predict_config import Aim
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
 from cdpipe.workspace.layout import Workspace

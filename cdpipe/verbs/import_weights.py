@@ -5,10 +5,10 @@ import sys
 
 from pydantic import ValidationError
 
+from cdpipe.config.load import describe_mistakes, parse_overrides
+from cdpipe.config.schema import Model, Normalisation
 from cdpipe.errors import EXIT_DONE, ConfigError
-from cdpipe.formats.config_file import describe_mistakes, parse_overrides
 from cdpipe.stages.weights_import import Import, import_weights
-from cdpipe.values.config import Model, Normalisation
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from cdpipe.config.load import parse_config
 from cdpipe.errors import ConfigError
-from cdpipe.formats.config_file import parse_config
 from cdpipe.stages.backends import check_backend
 from cdpipe.verbs import ingest, predict
 from cdpipe.verbs.console import make_console

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cdpipe.config.load import to_yaml
 from cdpipe.formats.catalog import read_catalog
-from cdpipe.formats.config_file import to_yaml
 from cdpipe.formats.manifest import Manifest
 from cdpipe.keys import content_key
 from cdpipe.stages.report_charts import read_history, training_charts

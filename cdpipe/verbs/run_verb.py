@@ -3,8 +3,8 @@
 import argparse
 import importlib
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE
-from cdpipe.values.config import Config
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close
 from cdpipe.workspace.layout import locked

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.scenes import describe_raster
-from cdpipe.values.config import Input
 
 DRIVERS = MappingProxyType(
     {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cdpipe.config.presets import NETWORKS, ORIGINAL
 from cdpipe.errors import ConfigError
-from cdpipe.values.presets import NETWORKS, ORIGINAL
 
 # Where two names are found in a text, the first here is meant: each is no part of a later one.
 _ENCODERS = ("dpn92", "densenet161", "resnext101", "snunet", "seresnext50", "resnext50", "resnet50", "resnet34")
@@ -23,7 +23,7 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
         path: The JSON file.
 
     Returns:
-        A mapping that :func:`cdpipe.formats.config_file.parse_config` takes, and remarks on what was not carried over.
+        A mapping that :func:`cdpipe.config.load.parse_config` takes, and remarks on what was not carried over.
 
     Raises:
         ConfigError: If it cannot be read, or its network cannot be told or is none of the original's nine.

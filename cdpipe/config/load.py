@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cdpipe.config.presets import PRESETS
+from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.values.config import Config
-from cdpipe.values.presets import PRESETS
 from cdpipe.workspace.bucket import locate
 
 

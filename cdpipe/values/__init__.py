@@ -1,1 +1,0 @@
-"""Floor 0: plain values. Nothing here opens a file, imports a framework or keeps state."""
