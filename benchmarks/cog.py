@@ -19,10 +19,10 @@ from timing import Row, interleave, median_cpu, median_wall, own_peak, peak_memo
 
 from cdpipe.formats import geotiff  # its private settings too: the driver alone is to get the same
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
-from cdpipe.formats.groups import CHANGE_LAYERS, create_group
-from cdpipe.formats.store import open_layer, read_window, write_block
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
+from cdpipe.store.arrays import open_layer, read_window, write_block
+from cdpipe.store.groups import CHANGE_LAYERS, create_group
 
 LAYER = RasterLayer("uint8", 255, "change", CHANGE_COLORS)
 

@@ -23,12 +23,12 @@ from stored_scenes import store_scene
 from timing import MALLOC, Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.formats.model_io import ModelCard
-from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
 from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import PredictJob, plan_work
+from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 
 PATCH = 256

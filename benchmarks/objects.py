@@ -16,14 +16,14 @@ from stored_scenes import BLOCK, grid_of
 from timing import Row, own_peak, peak_memory, show
 
 from cdpipe.config.schema import Vectors
-from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
-from cdpipe.formats.store import write_block
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import read_features
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.vector_products import VectorJob, write_vectors
+from cdpipe.store.arrays import write_block
+from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
 CELL = 63  # pixels from object to object: 100,489 of them in 20,000²

@@ -13,20 +13,20 @@ import torch
 from original_loop import PATCH, Floats
 from rich.console import Console
 
-from cdpipe.arrays.normalisation import model_input
 from cdpipe.cli import main
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import read_dates, read_observed
 from cdpipe.geo.grid import Window
 from cdpipe.models import build_model
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.stages.sample_scenes import make_sample_scenes
 from cdpipe.stages.splits import known_splits
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.normalisation import model_input
+from cdpipe.store.pair import read_dates, read_observed
 from cdpipe.verbs.predict_plan import plan_run
 from cdpipe.verbs.session import Session, stored_pairs
 

@@ -30,7 +30,6 @@ from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.model_io import ModelCard
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.ensemble import plan_ensemble
 from cdpipe.stages.inference import Execution
@@ -40,6 +39,7 @@ from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work
+from cdpipe.store.pair import StoredPair
 from cdpipe.verbs.console import progress
 from cdpipe.workspace.layout import Workspace
 

@@ -11,16 +11,16 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from cdpipe.arrays.statistics import measure
 from cdpipe.config.load import parse_config
 from cdpipe.formats.catalog import Pair, Source
-from cdpipe.formats.groups import LABEL_LAYERS, create_group, pair_layers
-from cdpipe.formats.store import cell_window, write_block
-from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CELL, tiles_in
 from cdpipe.stages.ingest import IngestJob, create_pair_groups
 from cdpipe.stages.pair_plan import plan_pair
+from cdpipe.store.arrays import cell_window, write_block
+from cdpipe.store.groups import LABEL_LAYERS, create_group, pair_layers
+from cdpipe.store.pair import LabelledPair, StoredPair
+from cdpipe.store.statistics import measure
 from cdpipe.workspace.layout import Workspace
 
 ROLES = ("red", "green", "blue", "nir")

@@ -17,10 +17,10 @@ from stored_scenes import ROLES, store_scene
 from timing import Row, show
 
 from cdpipe.arrays.losses import dice_bce
-from cdpipe.arrays.normalisation import Recipe
 from cdpipe.models import build_model, input_kind
 from cdpipe.stages import training
 from cdpipe.stages.samples import Sampler, index_cells
+from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.layout import Workspace
 
 

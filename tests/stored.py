@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasters import make_config, utm_grid
 
-from cdpipe.arrays.statistics import measure
 from cdpipe.config.schema import Config
-from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
-from cdpipe.formats.store import cell_window, write_block
-from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, TILE
 from cdpipe.stages.train_job import Worker
+from cdpipe.store.arrays import cell_window, write_block
+from cdpipe.store.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
+from cdpipe.store.pair import LabelledPair, StoredPair
+from cdpipe.store.statistics import measure
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD, write_record
 

@@ -15,14 +15,14 @@ from stored import RGB, store_pair
 
 import cdpipe
 from cdpipe.errors import InputError
-from cdpipe.formats.groups import PROBABILITY_LAYERS, create_group
 from cdpipe.formats.model_io import ModelCard, read_card, save_model
-from cdpipe.formats.store import open_layer, read_window
 from cdpipe.geo.grid import Window
 from cdpipe.models import build_model
 from cdpipe.stages.array_prediction import predict_array
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, load_forward, predict_block, probability_key
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.groups import PROBABILITY_LAYERS, create_group
 from cdpipe.workspace.layout import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")

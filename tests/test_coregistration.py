@@ -20,12 +20,12 @@ from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import Correction, known_corrections
 from cdpipe.formats.pixels import read_on_grid
-from cdpipe.formats.store import open_layer, read_all
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.coregistration import find_correction
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_pair, ingest_block
 from cdpipe.stages.pair_plan import coregistration_key, plan_pair, source_files
+from cdpipe.store.arrays import open_layer, read_all
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 

@@ -13,17 +13,17 @@ from stored import RGB, bright_squares, store_pair, store_probability
 
 from cdpipe.arrays.augment import augment
 from cdpipe.arrays.blend import blend, blend_weights, lay
-from cdpipe.arrays.normalisation import Recipe, model_input
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.formats.model_io import ModelCard
-from cdpipe.formats.store import open_layer, read_all
-from cdpipe.formats.stored_pair import LabelledPair, read_dates, read_observed, read_scene
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, strips_in
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
+from cdpipe.store.arrays import open_layer, read_all
+from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
+from cdpipe.store.normalisation import Recipe, model_input
+from cdpipe.store.pair import LabelledPair, read_dates, read_observed, read_scene
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (700, 900)

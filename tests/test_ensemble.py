@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 from stored import bright_squares, store_pair, store_probability
 
-from cdpipe.formats.groups import CHANGE_LAYERS, create_group
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import score_histogram
 from cdpipe.stages.ensemble import Ensemble, ensemble_block, ensemble_scores, plan_ensemble
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.groups import CHANGE_LAYERS, create_group
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (70, 300)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from stored import Bytes, Dates, bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.metrics.counts import Counts, NearCounts, counts_by_threshold, score_histogram
 from cdpipe.stages.evaluation import (
     BASELINE,
@@ -20,6 +19,7 @@ from cdpipe.stages.evaluation import (
 )
 from cdpipe.stages.evaluation_rows import tabulate
 from cdpipe.stages.object_scores import ObjectCounts
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (300, 700)

@@ -17,10 +17,10 @@ from cdpipe.arrays.fitting import (
     threshold_for,
 )
 from cdpipe.config.schema import Aim, Config, Predict
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import ScoreHistogram, count_scores, score_histogram
 from cdpipe.stages.ensemble import combine, ensemble_logits, ensemble_scores, plan_ensemble, sample_members
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 
 Floats = NDArray[np.float32]

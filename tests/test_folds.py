@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rasters import utm_grid
 
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.stages.folds import assign_folds, fold_parts
+from cdpipe.store.pair import LabelledPair, StoredPair
 
 
 def pairs(*ids: str) -> list[LabelledPair]:

@@ -17,11 +17,11 @@ from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
-from cdpipe.formats.stored_pair import StoredPair, load_pair
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
 from cdpipe.stages.pair_plan import labelled_pair, plan_pair, source_files
+from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 from cdpipe.workspace.records import GROUP_RECORD, damaged_objects, read_record

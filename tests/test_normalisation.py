@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import RGB, DateScaling, InputKind, Recipe, date_scaling, model_input
-from cdpipe.arrays.statistics import measure, no_pixels
 from cdpipe.geo.grid import Window
+from cdpipe.store.normalisation import RGB, DateScaling, InputKind, Recipe, date_scaling, model_input
+from cdpipe.store.statistics import measure, no_pixels
 
 SHAPE = (31, 27)
 WINDOW = Window(0, 0, *SHAPE)

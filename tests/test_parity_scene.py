@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from project import Project, array, succeed, write_catalog
 from torch import Tensor
 
-from cdpipe.arrays.normalisation import model_input
 from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
-from cdpipe.formats.stored_pair import load_pair, read_dates, read_observed
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid
 from cdpipe.models import build_model, load_published
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.torch_backend import make_forward
+from cdpipe.store.normalisation import model_input
+from cdpipe.store.pair import load_pair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 
 NETWORKS = {"unetplusplus_resnext50": "unetplusplus", "siamese_seresnext50": "siamese_seresnext50"}

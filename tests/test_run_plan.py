@@ -15,7 +15,6 @@ from stored import RGB, bright_squares, store_pair
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.formats.model_io import ModelCard, save_model
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import BlockKey
 from cdpipe.stages.ensemble import Ensemble, ensemble_block
 from cdpipe.stages.prediction import predict_block, probability_key
@@ -32,6 +31,7 @@ from cdpipe.stages.run_plan import (
     plan_work,
     suggested_threshold,
 )
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD, block_record, damaged_objects, read_record
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from rasters import utm_grid
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.groups import Layer, create_group
-from cdpipe.formats.store import open_layer, read_all, read_window, write_block
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, block_window
+from cdpipe.store.arrays import open_layer, read_all, read_window, write_block
+from cdpipe.store.groups import Layer, create_group
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 SHAPE = (600, 1100)

@@ -14,7 +14,6 @@ from rasters import GEOGRAPHIC, UTM33
 from stored import bright_squares, store_change, store_pair, store_probability
 
 from cdpipe.config.schema import Vectors
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.crs import footprint
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.change_features import ChangeScene
@@ -23,6 +22,7 @@ from cdpipe.stages.run_layer import plan_run_layer, write_run_layer
 from cdpipe.stages.stac import NEVER, StacJob, StacPair, describe_collection
 from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.stages.vector_products import VectorJob
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import damaged_objects, read_record
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.statistics import Moments, measure, no_pixels
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CHUNK, tiles_in
+from cdpipe.store.statistics import Moments, measure, no_pixels
 
 NARROW = ["uint8", "int8", "uint16", "int16"]
 SEEDS = st.integers(0, 2**32 - 1)

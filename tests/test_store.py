@@ -23,10 +23,10 @@ from rasterio.transform import Affine
 from rasters import NORTH_UP, UTM33, utm_grid
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
-from cdpipe.formats.store import cell_window, open_layer, read_all, read_window, write_block
 from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.tilings import CELL, block_keys, block_window
+from cdpipe.store.arrays import cell_window, open_layer, read_all, read_window, write_block
+from cdpipe.store.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
 
 BLOCK = 512
 GRID = utm_grid(700, 1100)

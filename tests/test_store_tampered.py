@@ -10,9 +10,9 @@ import pytest
 from rasters import utm_grid
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.groups import LABEL_LAYERS, create_group, pair_layers
-from cdpipe.formats.store import cell_window, open_layer, read_all, read_window, write_block
 from cdpipe.geo.grid import Window
+from cdpipe.store.arrays import cell_window, open_layer, read_all, read_window, write_block
+from cdpipe.store.groups import LABEL_LAYERS, create_group, pair_layers
 
 Description = dict[str, Any]
 GRID = utm_grid(300, 400)

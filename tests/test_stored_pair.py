@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from rasters import utm_grid
 from stored import RGB, store_pair
 
-from cdpipe.arrays.normalisation import Recipe, date_scaling
-from cdpipe.arrays.statistics import Moments, measure
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.stored_pair import StoredPair, load_pair, read_dates, read_observed
 from cdpipe.geo.grid import Window
+from cdpipe.store.normalisation import Recipe, date_scaling
+from cdpipe.store.pair import StoredPair, load_pair, read_dates, read_observed
+from cdpipe.store.statistics import Moments, measure
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_sealed
 from cdpipe.workspace.records import GROUP_RECORD

@@ -20,10 +20,8 @@ from stored import Dates, bright_squares, store_pair, train_config, worker
 from torch import nn
 
 from cdpipe.arrays.losses import dice_bce
-from cdpipe.arrays.normalisation import model_input
 from cdpipe.config.schema import Train
 from cdpipe.errors import CdpipeError
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.metrics.counts import score_histogram
 from cdpipe.models import build_model
 from cdpipe.stages.evaluation import BASELINE_RECIPE
@@ -42,6 +40,8 @@ from cdpipe.stages.training import (
     write_checkpoint,
 )
 from cdpipe.stages.validation import validate
+from cdpipe.store.normalisation import model_input
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 
 Saved = dict[str, bytes]

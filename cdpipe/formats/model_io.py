@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdpipe.arrays.normalisation import Recipe
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.keys import content_key
 from cdpipe.models import input_kind
+from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import SEAL, hash_file, read_json, write_atomically, write_sealed

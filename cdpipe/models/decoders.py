@@ -10,8 +10,8 @@ import segmentation_models_pytorch as smp
 from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
 
-from cdpipe.arrays.normalisation import RGB, InputKind
 from cdpipe.errors import InputError
+from cdpipe.store.normalisation import RGB, InputKind
 
 DECODERS: dict[str, type[nn.Module]] = {
     "unetplusplus": smp.UnetPlusPlus,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cdpipe.arrays.normalisation import RGB, InputKind
+from cdpipe.store.normalisation import RGB, InputKind
 
 # Networks of segmentation-models-pytorch, see cdpipe.models.decoders.
 DECODER_NAMES = (

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.labels import IGNORE
-from cdpipe.formats.store import open_layer, read_window
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import NOT_OBSERVED, Counts, count_changes
 from cdpipe.stages.evaluation import ENSEMBLE, Results, read_masks
+from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.workspace.layout import Workspace
 
 # Of two masks, the second in the place of a label: tp changed in both, fp in the first alone, fn in the second alone.

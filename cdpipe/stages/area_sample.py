@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.crs import pixel_metres, row_areas
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import grow
 from cdpipe.metrics.counts import NOT_OBSERVED
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
 STRATA = ("no change", "change", "near change")

@@ -6,8 +6,6 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import date_scaling, model_input
-from cdpipe.arrays.statistics import measure
 from cdpipe.config.schema import Backend
 from cdpipe.errors import InputError
 from cdpipe.formats.model_io import check_trained, read_card
@@ -15,6 +13,8 @@ from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
+from cdpipe.store.normalisation import date_scaling, model_input
+from cdpipe.store.statistics import measure
 from cdpipe.workspace.bucket import locate
 
 TTA = ("d4", "none")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import Recipe
 from cdpipe.errors import InputError
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.keys import content_key
+from cdpipe.store.normalisation import Recipe
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 
 WINDOWS = 32

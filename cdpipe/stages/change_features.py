@@ -16,14 +16,14 @@ from cdpipe.arrays.outlines import densify
 from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.vectors import GEOMETRY, encode
 from cdpipe.geo.crs import pixel_steps, ring_areas
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import grow, tiles_in
 from cdpipe.metrics.counts import is_change
 from cdpipe.stages.change_objects import STEP, Objects, find_objects
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
 SCHEMA = pa.schema(

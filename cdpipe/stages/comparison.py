@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from cdpipe.formats.catalog import SPLITS
 from cdpipe.formats.geotiff import RasterLayer, write_cog
 from cdpipe.formats.manifest import Manifest, ManifestPair
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import NOT_OBSERVED, Counts, count_changes
 from cdpipe.metrics.intervals import Values, intervals_over_pairs, pixel_figures
 from cdpipe.stages.evaluation_rows import UNSPLIT
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
 NEITHER, BOTH, ONLY_A, ONLY_B = range(4)

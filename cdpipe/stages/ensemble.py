@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.fitting import logit_histogram, soften
-from cdpipe.formats.store import open_layer, read_window, write_block
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import CHUNK, strips_in
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, is_change, score_histogram, threshold_change
+from cdpipe.store.arrays import open_layer, read_window, write_block
+from cdpipe.store.pair import StoredPair
 from cdpipe.timing import timed
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import block_record, write_record

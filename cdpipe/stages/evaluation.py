@@ -5,11 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import RGB, Recipe
 from cdpipe.arrays.run_length import Runs, decode_window
 from cdpipe.formats.labels import IGNORE
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import grow
@@ -24,6 +21,9 @@ from cdpipe.metrics.counts import (
     threshold_change,
 )
 from cdpipe.stages.object_scores import ObjectCounts, ObjectTally
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.normalisation import RGB, Recipe
+from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.workspace.layout import Workspace
 
 ENSEMBLE = "ensemble"

@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.formats.table import plain_cell
 from cdpipe.metrics.counts import Counts
 from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED
 from cdpipe.stages.evaluation import BASELINE, PairScores
 from cdpipe.stages.evaluation_rows import CURVE_STEP, calibrations, curves, tabulate
 from cdpipe.stages.pictures import PairLayers, decimate, draw_pair
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically, write_json
 

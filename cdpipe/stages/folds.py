@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.stored_pair import LabelledPair
+from cdpipe.store.pair import LabelledPair
 
 
 @dataclass(frozen=True, slots=True)

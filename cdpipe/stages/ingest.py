@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.statistics import Moments, measure, no_pixels
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
 from cdpipe.formats.labels import read_label
 from cdpipe.formats.pixels import read_on_grid
-from cdpipe.formats.store import cell_window, write_block
-from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import CELL, block_window
 from cdpipe.stages.pair_plan import PlannedPair
+from cdpipe.store.arrays import cell_window, write_block
+from cdpipe.store.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
+from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
+from cdpipe.store.statistics import Moments, measure, no_pixels
 from cdpipe.timing import timed
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Kind, Workspace

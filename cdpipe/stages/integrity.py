@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.groups import metadata_files
 from cdpipe.formats.manifest import Manifest
 from cdpipe.formats.model_io import CARD, WEIGHTS
-from cdpipe.formats.store import open_layer
 from cdpipe.geo.tilings import count_tiles
+from cdpipe.store.arrays import open_layer
+from cdpipe.store.groups import metadata_files
 from cdpipe.workspace.bucket import locate
 from cdpipe.workspace.local import hash_file, read_sealed
 from cdpipe.workspace.records import GROUP_RECORD, damaged_objects, read_record

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cdpipe.arrays.normalisation import RGB
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.keys import content_key
 from cdpipe.models import input_kind, model_names, required_bands
 from cdpipe.stages.folds import Part, fold_parts
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import PROGRESS
+from cdpipe.store.normalisation import RGB
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.rendering import compare_with_label
 from cdpipe.arrays.shrinking import Cells, cell_counts, cell_side, cell_windows, mean_of, sum_cells
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.workspace.layout import Workspace
 
 MAX_SIDE = 1280  # of a page's pictures, in cells

@@ -12,9 +12,9 @@ from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.corrections import Correction
 from cdpipe.formats.polygons import companions
 from cdpipe.formats.scenes import describe_raster, require_imagery
-from cdpipe.formats.stored_pair import LabelledPair, StoredPair, load_pair
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
+from cdpipe.store.pair import LabelledPair, StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD
 

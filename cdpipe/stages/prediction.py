@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.model_io import ModelCard, load_network
-from cdpipe.formats.store import write_block
-from cdpipe.formats.stored_pair import StoredPair, read_observed, read_scene
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.keys import content_key
 from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.inference import Execution, Forward, Placement, predict_window
+from cdpipe.store.arrays import write_block
+from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.timing import timed
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace

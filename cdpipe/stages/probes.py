@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import DateScaling, model_input
-from cdpipe.formats.stored_pair import StoredPair, read_dates, read_observed
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.metrics.counts import Sums, threshold_change
@@ -17,6 +15,8 @@ from cdpipe.stages.ensemble import Ensemble, combine, ensemble_threshold
 from cdpipe.stages.evaluation import ENSEMBLE
 from cdpipe.stages.inference import Forward, Placement, predict_window
 from cdpipe.stages.prediction import Member, load_forward, probability_key
+from cdpipe.store.normalisation import DateScaling, model_input
+from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 
 BRIGHTER = 1.1  # what the same scene is multiplied by, without its normalisation knowing

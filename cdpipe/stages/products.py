@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.qgis import change_style, probability_style
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
 from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays import rendering
 from cdpipe.arrays.rendering import Image, Limits
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.formats.web_image import write_layer, write_photo
 from cdpipe.geo.crs import pixel_steps
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.keys import content_key
 from cdpipe.stages.overview import Overview, Read, colours, read_overview
 from cdpipe.stages.top_changes import read_top_changes, write_chip
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file, read_sealed, write_sealed
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from cdpipe.formats.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, finish_group, is_described
 from cdpipe.stages.prediction import probability_key
 from cdpipe.stages.run_plan import PredictJob, member_shares
+from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, finish_group, is_described
 from cdpipe.workspace.layout import Kind
 from cdpipe.workspace.records import GROUP_RECORD
 

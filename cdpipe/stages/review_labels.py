@@ -13,10 +13,10 @@ from cdpipe.formats.geotiff import RasterLayer, write_cog
 from cdpipe.formats.labels import CHANGED, IGNORE, UNCHANGED
 from cdpipe.formats.polygons import burn_polygons
 from cdpipe.formats.review import Verdict
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
 PAINTED = (("rejected", UNCHANGED), ("accepted", CHANGED))  # the later on top, where objects overlap

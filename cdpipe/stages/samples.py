@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.augment import augment
-from cdpipe.arrays.normalisation import DateScaling, Recipe
 from cdpipe.formats.labels import IGNORE
-from cdpipe.formats.store import open_layer, read_all, read_window
-from cdpipe.formats.stored_pair import LabelledPair, read_observed, read_scene
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
+from cdpipe.store.arrays import open_layer, read_all, read_window
+from cdpipe.store.normalisation import DateScaling, Recipe
+from cdpipe.store.pair import LabelledPair, read_observed, read_scene
 from cdpipe.workspace.layout import Workspace
 
 

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.run_length import Runs, decode_window, encode_strips
 from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CHUNK
 from cdpipe.metrics.counts import NOT_OBSERVED
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
 

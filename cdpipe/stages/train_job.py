@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdpipe.arrays.normalisation import Recipe
 from cdpipe.config.schema import Normalisation, Train
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.models import input_kind, required_bands
 from cdpipe.stages.inference import Execution
+from cdpipe.store.normalisation import Recipe
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 
 if TYPE_CHECKING:

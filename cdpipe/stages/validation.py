@@ -3,13 +3,13 @@
 import torch
 import torch.distributed
 
-from cdpipe.formats.store import open_layer, read_window
-from cdpipe.formats.stored_pair import LabelledPair, read_observed, read_scene
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid
 from cdpipe.metrics.counts import ScoreHistogram, score_histogram
 from cdpipe.stages.inference import Forward, Placement, predict_window
 from cdpipe.stages.train_job import TrainJob, Worker
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import LabelledPair, read_observed, read_scene
 
 BINS = 1000
 HALF = BINS // 2  # position of the threshold 0.5

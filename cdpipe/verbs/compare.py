@@ -9,7 +9,6 @@ from rich.table import Table
 
 from cdpipe.errors import EXIT_DONE, InputError
 from cdpipe.formats.manifest import Manifest, read_manifest
-from cdpipe.formats.stored_pair import load_pair
 from cdpipe.stages.comparison import (
     ComparedPair,
     compare_pair,
@@ -18,6 +17,7 @@ from cdpipe.stages.comparison import (
     write_maps,
 )
 from cdpipe.stages.evaluation_rows import UNSPLIT
+from cdpipe.store.pair import load_pair
 from cdpipe.verbs.console import make_console, progress
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_json

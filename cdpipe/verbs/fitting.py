@@ -6,7 +6,6 @@ from cdpipe.arrays.fitting import threshold_for
 from cdpipe.config.schema import Aim
 from cdpipe.errors import ConfigError
 from cdpipe.formats.manifest import manifest_path
-from cdpipe.formats.stored_pair import LabelledPair, StoredPair
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
@@ -21,6 +20,7 @@ from cdpipe.stages.run_plan import (
     plan_work,
     suggested_threshold,
 )
+from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
 from cdpipe.workspace.layout import Workspace

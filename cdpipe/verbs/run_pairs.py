@@ -7,10 +7,10 @@ from cdpipe.arrays.run_length import Runs
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
-from cdpipe.formats.stored_pair import StoredPair, load_pair
 from cdpipe.formats.submission import read_submission
 from cdpipe.stages.pair_plan import labelled_pair
 from cdpipe.stages.splits import known_splits
+from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.verbs.session import Session, stored_pairs
 
 

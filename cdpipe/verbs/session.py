@@ -17,8 +17,8 @@ from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL, InputError
 from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.sources import known_hashes
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
+from cdpipe.store.pair import StoredPair
 from cdpipe.version import __version__
 from cdpipe.workspace.clients import take_requests
 from cdpipe.workspace.layout import Workspace

@@ -11,7 +11,6 @@ from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.manifest import read_manifest
 from cdpipe.formats.sources import known_hashes
-from cdpipe.formats.stored_pair import StoredPair
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
@@ -20,6 +19,7 @@ from cdpipe.stages.run_plan import plan_work
 from cdpipe.stages.splits import known_splits
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import read_progress
+from cdpipe.store.pair import StoredPair
 from cdpipe.timing import PARTS
 from cdpipe.verbs.console import duration, size
 from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members

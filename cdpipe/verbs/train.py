@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.formats.model_io import ModelCard
-from cdpipe.formats.stored_pair import LabelledPair
 from cdpipe.stages.folds import assign_folds
 from cdpipe.stages.leaks import Leaks, describe_leaks, find_leaks, place_groups, refuse_leaks
 from cdpipe.stages.model_plan import check_buildable, finish_model, plan_training, sweep_training, trained_model
@@ -16,6 +15,7 @@ from cdpipe.stages.places import group_places, same_group
 from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import read_progress
+from cdpipe.store.pair import LabelledPair
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session, logged, stored_pairs
 

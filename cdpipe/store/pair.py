@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
-from cdpipe.arrays.statistics import Moments
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.store import open_layer, read_window
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
+from cdpipe.store.statistics import Moments
 from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD, read_record
@@ -126,7 +126,7 @@ def read_scene(
         scalings: See :meth:`StoredPair.scalings`.
 
     Returns:
-        See :func:`cdpipe.arrays.normalisation.model_input`.
+        See :func:`cdpipe.store.normalisation.model_input`.
     """
     scene = np.empty((count_channels(scalings), *window.shape), np.float32)
     # requests cost more than the cache's misses, so what is far away is read at once

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.statistics import Moments
+from cdpipe.store.statistics import Moments
 
 GREY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 

@@ -15,11 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.array_description import Description, parse_description
-from cdpipe.formats.object_shards import block_index, read_remote_object
-from cdpipe.formats.shards import encode_object, read_object
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles
+from cdpipe.store.shards import (
+    Description,
+    block_index,
+    encode_object,
+    parse_description,
+    read_object,
+    read_remote_object,
+)
 from cdpipe.timing import counted
 from cdpipe.workspace.bucket import ObjectPath, Remembered
 from cdpipe.workspace.crash import crash_point

@@ -6,11 +6,13 @@ chunk that is missing is an error, never the fill value.
 Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed (index at the end).
 """
 
+import json
 import math
 import os
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -20,9 +22,120 @@ import numcodecs.blosc
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.array_description import Description
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import count_tiles
+from cdpipe.workspace.bucket import ObjectPath, Remembered, read_end, read_ranges
+
+# Parses an array's description; one that cdpipe never writes is refused before memory is given to what it declares.
+
+# Far beyond what a group is made of. A description that declares more was tampered with, and costs memory to believe.
+MAX_BANDS, MAX_CHUNK_BYTES, MAX_SHARD_CHUNKS = 1024, 2**30, 2**16
+
+_CHECKSUM = {"name": "crc32c"}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an array of the store is like.
+
+    Attributes:
+        lead: (band,), or nothing for an array without bands.
+        side: Its rows and columns.
+        dtype: Type of its values.
+        fill: What lies in a stored chunk beyond the array's edge.
+        chunk: Rows and columns of what is compressed at once; all bands lie together.
+        block: Rows and columns of a stored object.
+        sharded: Whether a stored object is a shard of chunks, with their index at its end; else it is one chunk.
+    """
+
+    lead: tuple[int, ...]
+    side: tuple[int, int]
+    dtype: np.dtype[Any]
+    fill: float
+    chunk: tuple[int, int]
+    block: tuple[int, int]
+    sharded: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Bands (if any), rows and columns."""
+        return (*self.lead, *self.side)
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Bands (if any), rows and columns of a chunk."""
+        return (*self.lead, *self.chunk)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of a chunk in memory."""
+        return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """How many chunks a stored object has, down and across."""
+        return self.block[0] // self.chunk[0], self.block[1] // self.chunk[1]
+
+
+@lru_cache(maxsize=1024)
+def parse_description(text: bytes) -> Description:
+    """Parse a ``zarr.json``; equal ones, such as those of a pair's dates, are parsed once.
+
+    Raises:
+        ValueError: If it is not one that cdpipe writes. What is no JSON, or lacks something, raises other exceptions.
+    """
+    value = json.loads(text)
+    shape, block = _lengths(value["shape"]), _lengths(value["chunk_grid"]["configuration"]["chunk_shape"])
+    dtype = np.dtype(value["data_type"])
+    sharded = value["codecs"][0]["name"] == "sharding_indexed"
+    chunk = _lengths(value["codecs"][0]["configuration"]["chunk_shape"]) if sharded else block
+    bands = value["attributes"].get("bands", [])
+    lead = (len(bands),) if bands else ()
+    if len(shape) != len(lead) + 2 or shape[:-2] != lead or lead > (MAX_BANDS,):
+        raise ValueError(f"shape {shape} with bands {lead}")
+    if min(*shape, *chunk, *block) < 1 or math.prod(chunk) * dtype.itemsize > MAX_CHUNK_BYTES:
+        raise ValueError(f"shape {shape} in chunks of {chunk}")
+    whole = all(large % small == 0 for large, small in zip(block, chunk, strict=True))
+    if not (whole and chunk[:-2] == block[:-2] == lead) or math.prod(block) > math.prod(chunk) * MAX_SHARD_CHUNKS:
+        raise ValueError(f"chunks of {chunk} in shards of {block}")
+    expected = {
+        "node_type": "array",
+        "zarr_format": 3,
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(block)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": _codecs(dtype, chunk if sharded else None),
+        "storage_transformers": [],
+    }
+    odd = next((name for name, each in expected.items() if value.get(name, []) != each), None)
+    if odd is not None:
+        raise ValueError(f"{odd}: {value.get(odd)}")
+    fill = float(value["fill_value"])  # also of "NaN"
+    return Description(lead, shape[-2:], dtype, fill, chunk[-2:], block[-2:], sharded)
+
+
+def _lengths(values: list[int]) -> Any:
+    if not all(isinstance(value, int) for value in values):
+        raise ValueError(f"lengths {values}")
+    return tuple(values)
+
+
+def _codecs(dtype: np.dtype[Any], chunk: tuple[int, ...] | None) -> list[dict[str, Any]]:
+    """The codecs of an array; ``chunk`` is the shape of a shard's chunks."""
+    endian: dict[str, Any] = {"configuration": {"endian": "little"}}
+    plain: dict[str, Any] = {"name": "bytes"}
+    blosc = {"typesize": dtype.itemsize, "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
+    codecs = [plain | (endian if dtype.itemsize > 1 else {}), {"name": "blosc", "configuration": blosc}, _CHECKSUM]
+    if chunk is None:
+        return codecs
+    shard = {
+        "chunk_shape": list(chunk),
+        "codecs": codecs,
+        "index_codecs": [plain | endian, _CHECKSUM],
+        "index_location": "end",
+    }
+    return [{"name": "sharding_indexed", "configuration": shard}]
+
 
 SUM = 4  # bytes of a crc32c
 MISSING = 2**64 - 1  # offset and length in the index of a chunk that is not there
@@ -210,3 +323,47 @@ def _chunk_order(rows: int, cols: int) -> list[tuple[int, int]]:
         return sum((number >> bit & 1) << 2 * bit + axis for axis, number in enumerate(place) for bit in range(32))
 
     return sorted(product(range(rows), range(cols)), key=code)
+
+
+# Reads parts of stored blocks in object storage: indexes are asked for once, neighbouring chunks come together.
+
+GAP = 2**19  # bytes: what a fast line carries in the time that a request takes
+# A block's content never changes under its name, except that what was damaged is made again; checksums tell.
+_INDEXES: Remembered[ObjectPath, tuple[Index, int]] = Remembered(60.0, most=4096)
+
+
+def block_index(file: ObjectPath, like: Description) -> tuple[Index, int]:
+    """Offset and length of each chunk of a stored block, and where the chunks end.
+
+    Raises:
+        FileNotFoundError: If there is no such object.
+        ValueError: If it is not what was written.
+    """
+
+    def ask() -> tuple[Index, int]:
+        if not like.sharded:
+            size = file.head().size
+            return parse_index(b"", size, like)
+        data, size = read_end(file.address, index_bytes(like))
+        return parse_index(data, size, like)
+
+    return _INDEXES.get(file, ask)
+
+
+def read_remote_object(file: ObjectPath, like: Description, window: Window, out: NDArray[Any]) -> None:
+    """As :func:`cdpipe.store.shards.read_object`, of an object in object storage."""
+    try:
+        _read(file, like, window, out)
+    except ValueError:  # the index may be that of an object that has been made again since
+        _INDEXES.forget(file)
+        _read(file, like, window, out)
+
+
+def _read(file: ObjectPath, like: Description, window: Window, out: NDArray[Any]) -> None:
+    index, end = block_index(file, like)
+    chunks = list(wanted_chunks(index, end, like, window))
+    parts = read_ranges(file.address, [place for place, _, _ in chunks], GAP)
+    for data, (place, target, part) in zip(parts, chunks, strict=True):
+        if len(data) != place[1]:
+            raise ValueError("it ends too early")
+        out[target] = decode_chunk(data, like)[part]
