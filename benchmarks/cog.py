@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from stored_scenes import BLOCK, grid_of
 from timing import Row, interleave, median_cpu, median_wall, own_peak, peak_memory, show
 
-from cdpipe.formats import geotiff  # its private settings too: the driver alone is to get the same
-from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats import cog  # its private settings too: the driver alone is to get the same
+from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.store.arrays import open_layer, read_window, write_block
@@ -43,12 +43,12 @@ def main() -> None:
         root = Path(folder)
         _store(root / "group", grid)
         plain = root / "plain.tif"
-        with rasterio.Env(**geotiff._GDAL):
-            geotiff._write_plain(plain, _reader(root / "group"), grid, LAYER)
-        settings = {**geotiff._COG, **geotiff._BY_DTYPE[LAYER.dtype], "OVERVIEWS": "AUTO"}
+        with rasterio.Env(**cog._GDAL):
+            cog._write_plain(plain, _reader(root / "group"), grid, LAYER)
+        settings = {**cog._COG, **cog._BY_DTYPE[LAYER.dtype], "OVERVIEWS": "AUTO"}
 
         def driver() -> None:
-            with rasterio.Env(**geotiff._GDAL):
+            with rasterio.Env(**cog._GDAL):
                 rasterio.shutil.copy(str(plain), str(root / "driver.tif"), driver="COG", **settings)
 
         cases = {"driver": driver, "cdpipe": lambda: write(root / "group", root / "cdpipe.tif", grid)}

@@ -16,8 +16,8 @@ from project import SCENES, Project, array, call, make_project, succeed
 from stored import bright_squares, store_pair
 from submitted import MASKS, Mask, changes, guesses, write_masks, write_rows
 
-from cdpipe.arrays.run_length import encode_strips
 from cdpipe.errors import EXIT_INPUT
+from cdpipe.formats.submission import encode_strips
 from cdpipe.metrics.counts import Counts
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, Results, evaluate_pair
 from cdpipe.stages.evaluation_rows import UNSPLIT, tabulate

@@ -18,7 +18,7 @@ from test_check import texture
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.formats.acquisition import file_date
 from cdpipe.formats.catalog import Pair
-from cdpipe.formats.scenes import describe_raster
+from cdpipe.formats.gate import describe_raster
 from cdpipe.stages.deep_check import DeepReport, inspect_pair
 
 SHAPE = (700, 600)

@@ -8,8 +8,8 @@ import pytest
 from rasters import utm_grid, write_raster
 
 from cdpipe.config.schema import Input
-from cdpipe.formats import deflate
-from cdpipe.formats.scenes import open_raster, read_values
+from cdpipe.formats import damage
+from cdpipe.formats.gate import open_raster, read_values
 from cdpipe.geo.grid import Window
 
 SHAPE = 240, 192
@@ -35,7 +35,7 @@ def test_whole_files_need_no_second_look(
     def inflate(*_: Any) -> bool:
         raise AssertionError("the checksum of a whole block did not match")
 
-    monkeypatch.setattr(deflate, "_is_whole", inflate)
+    monkeypatch.setattr(damage, "_is_whole", inflate)
     with open_raster(path, Input()) as dataset:
         for window in (Window(0, 0, *SHAPE), Window(70, 30, 100, 100)):
             read = read_values(dataset, path, (3, 1), window)

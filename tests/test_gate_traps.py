@@ -21,8 +21,8 @@ from trials import ACCEPTED, Trial, run_trials
 
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
+from cdpipe.formats.gate import describe_raster, open_raster, read_values
 from cdpipe.formats.labels import read_label
-from cdpipe.formats.scenes import describe_raster, open_raster, read_values
 from cdpipe.geo.grid import Grid, Window
 
 GRID = utm_grid(64, 64)

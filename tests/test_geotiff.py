@@ -22,7 +22,7 @@ from rasterio.crs import CRS
 from rio_cogeo.cogeo import cog_validate
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.geo.grid import Grid, Transform
 
 NORTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
@@ -262,7 +262,7 @@ FULL_DISK = """
 import sys
 from pathlib import Path
 import numpy as np
-from cdpipe.formats.geotiff import RasterLayer, write_cog
+from cdpipe.formats.cog import RasterLayer, write_cog
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Grid
 pixels = np.random.default_rng(0).random((1024, 512)).astype(np.float32)

@@ -13,7 +13,7 @@ from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.layouts.found import FoundPair
 from cdpipe.formats.layouts.names import make_ids, natural_key, slug
 from cdpipe.formats.layouts.table_out import format_catalog
-from cdpipe.formats.table import FORMULA
+from cdpipe.formats.tables import FORMULA
 from cdpipe.geo.grid import ID_PATTERN
 
 # Few letters, so that names meet; letters of which some have accents, some no Latin form, some two cases.

@@ -18,8 +18,8 @@ from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.catalog import read_catalog
+from cdpipe.formats.gate import describe_raster, open_raster, read_values
 from cdpipe.formats.labels import read_label
-from cdpipe.formats.scenes import describe_raster, open_raster, read_values
 from cdpipe.geo.grid import Window
 from cdpipe.stages.ingest import IngestJob, create_pair_groups, ingest_block
 from cdpipe.stages.ingest_plan import end_pair, plan_blocks

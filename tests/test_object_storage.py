@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rasters import utm_grid
 
 from cdpipe.errors import ConfigError, IntegrityError, LockedError
-from cdpipe.formats.gdal_names import gdal_name
+from cdpipe.formats.gdal import gdal_name
 from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import block_keys, block_window

@@ -12,9 +12,9 @@ from project import Project, array, call, draw_change, snapshot, succeed
 from rasters import utm_grid, write_raster
 from workbooks import write_xls
 
-from cdpipe.arrays.run_length import decode_window, parse_runs
 from cdpipe.config.original import convert
 from cdpipe.errors import EXIT_INPUT
+from cdpipe.formats.submission import decode_window, parse_runs
 from cdpipe.geo.grid import Window
 
 # Names as the original's images have them; the third and fourth place are to be submitted, one has no change.

@@ -12,7 +12,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.scenes import open_raster, read_values
+from cdpipe.formats.gate import open_raster, read_values
 from cdpipe.geo.grid import Window
 
 SIDE = 64

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from cdpipe.arrays.run_length import decode_window, encode_strips, format_runs, parse_runs
+from cdpipe.formats.submission import decode_window, encode_strips, format_runs, parse_runs
 from cdpipe.geo.grid import Window
 
 Mask = NDArray[np.bool_]

@@ -17,7 +17,7 @@ from rasters import GEOGRAPHIC, NORTH_UP, utm_grid, write_raster
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.scenes import (
+from cdpipe.formats.gate import (
     MAX_BANDS,
     describe_raster,
     grid_or,
@@ -144,7 +144,7 @@ def test_points_and_camera_models_want_orthorectifying(tmp_path: Path, leave: bo
 def test_no_warning_of_rasterio_reaches_the_user(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", PIXELS)
     code = (
-        "from pathlib import Path; from cdpipe.formats.scenes import describe_raster;"
+        "from pathlib import Path; from cdpipe.formats.gate import describe_raster;"
         f"from cdpipe.config.schema import Input; print(describe_raster(Path({str(path)!r}), Input()).count)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

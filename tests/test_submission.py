@@ -11,9 +11,8 @@ import rasterio
 from project import SCENES, Project, call, make_project, snapshot, succeed, write_catalog
 from submitted import MASKS, changes, guesses, plain_text, write_masks, write_rows
 
-from cdpipe.arrays.run_length import encode_strips, format_runs
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_PARTIAL, InputError
-from cdpipe.formats.submission import read_submission, write_submission
+from cdpipe.formats.submission import encode_strips, format_runs, read_submission, write_submission
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 

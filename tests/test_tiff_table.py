@@ -11,7 +11,7 @@ from rasters import utm_grid, write_raster
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.scenes import open_raster, read_values
+from cdpipe.formats.gate import open_raster, read_values
 from cdpipe.geo.grid import Window
 
 SIDE, HEIGHT_TAG = 96, 257

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdpipe.config.schema import Input
-from cdpipe.formats.scenes import open_raster
+from cdpipe.formats.gate import open_raster
 
 # Sentinel-2 products and granules have the time of sensing after an underscore: S2A_MSIL1C_20170816T102021_...
 SENTINEL_NAME = re.compile(r"(?:^|_)(20\d{2})(\d{2})(\d{2})T\d{6}(?:_|\.|$)")

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cdpipe.config.schema import Config, Sensor
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.table import FORMULA, SURPLUS, read_table
+from cdpipe.formats.tables import FORMULA, SURPLUS, read_table
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.workspace.bucket import locate
 

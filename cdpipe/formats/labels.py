@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config, Input, Label
 from cdpipe.errors import InputError
+from cdpipe.formats.gate import RasterInfo, describe_dataset, grid_or, open_raster, read_values
 from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
-from cdpipe.formats.scenes import RasterInfo, describe_dataset, grid_or, open_raster, read_values
 from cdpipe.formats.warp import Layer, Pixels, read_layer
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in

@@ -13,7 +13,7 @@ from affine import Affine
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.scenes import RasterInfo, describe_dataset, open_raster, raster_errors, read_values
+from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, raster_errors, read_values
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.workspace.local import sync_folder

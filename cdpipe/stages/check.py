@@ -12,10 +12,10 @@ import numpy as np
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source, parse_time
+from cdpipe.formats.gate import RasterInfo, describe_raster, grid_or, require_imagery
 from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
 from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.polygons import is_vector
-from cdpipe.formats.scenes import RasterInfo, describe_raster, grid_or, require_imagery
 from cdpipe.geo.crs import crs_name, footprint_share, pixel_ratio
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in

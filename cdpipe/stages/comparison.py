@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.catalog import SPLITS
-from cdpipe.formats.geotiff import RasterLayer, write_cog
+from cdpipe.formats.cog import RasterLayer, write_cog
 from cdpipe.formats.manifest import Manifest, ManifestPair
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import NOT_OBSERVED, Counts, count_changes

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.run_length import Runs, decode_window
 from cdpipe.formats.labels import IGNORE
+from cdpipe.formats.submission import Runs, decode_window
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import grow

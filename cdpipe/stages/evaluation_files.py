@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.table import plain_cell
+from cdpipe.formats.tables import plain_cell
 from cdpipe.metrics.counts import Counts
 from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED
 from cdpipe.stages.evaluation import BASELINE, PairScores

@@ -10,8 +10,8 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.corrections import Correction
+from cdpipe.formats.gate import describe_raster, require_imagery
 from cdpipe.formats.polygons import companions
-from cdpipe.formats.scenes import describe_raster, require_imagery
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
 from cdpipe.store.pair import LabelledPair, StoredPair, load_pair

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.qgis import change_style, probability_style
 from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key

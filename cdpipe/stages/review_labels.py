@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError
-from cdpipe.formats.geotiff import RasterLayer, write_cog
+from cdpipe.formats.cog import RasterLayer, write_cog
 from cdpipe.formats.labels import CHANGED, IGNORE, UNCHANGED
 from cdpipe.formats.polygons import burn_polygons
 from cdpipe.formats.review import Verdict

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.run_length import Runs, decode_window, encode_strips
-from cdpipe.formats.geotiff import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.submission import Runs, decode_window, encode_strips
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CHUNK
 from cdpipe.metrics.counts import NOT_OBSERVED

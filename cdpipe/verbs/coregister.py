@@ -7,7 +7,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import Correction, known_corrections, remember_corrections
-from cdpipe.formats.scenes import describe_raster
+from cdpipe.formats.gate import describe_raster
 from cdpipe.geo.grid import Grid
 from cdpipe.stages.coregistration import find_correction
 from cdpipe.stages.pair_plan import coregistration_key

@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.table import Table
 
-from cdpipe.arrays.run_length import Runs
 from cdpipe.errors import InputError
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
+from cdpipe.formats.submission import Runs
 from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
 from cdpipe.stages.evaluation_files import (

@@ -7,7 +7,7 @@ import numpy as np
 from cdpipe.errors import InputError
 from cdpipe.formats.catalog import Pair
 from cdpipe.formats.corrections import known_corrections
-from cdpipe.formats.scenes import describe_raster
+from cdpipe.formats.gate import describe_raster
 from cdpipe.formats.sources import known_hashes, remember_hashes
 from cdpipe.geo.tilings import block_keys
 from cdpipe.stages.check import check_catalog

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from cdpipe.arrays.run_length import Runs
 from cdpipe.distributed.tasks import map_pairs
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.manifest import Manifest, read_manifest
-from cdpipe.formats.submission import read_ids, write_submission
+from cdpipe.formats.submission import Runs, read_ids, write_submission
 from cdpipe.stages.submission import encode_change, write_mask
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.run_pairs import RunPair, finished_run, named_pairs, read_masks, run_pairs

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.scenes import describe_raster
+from cdpipe.formats.gate import describe_raster
 
 DRIVERS = MappingProxyType(
     {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.table import Line, read_lines
+from cdpipe.formats.tables import Line, read_lines
 
 LEAST_SHARE = 0.5  # of a column's cells that are image names, for a column of image names
 
@@ -15,7 +15,7 @@ def read_matches(
     """Read two columns of image names.
 
     Args:
-        table: A table as :func:`cdpipe.formats.table.read_lines` reads it; it need not have a header.
+        table: A table as :func:`cdpipe.formats.tables.read_lines` reads it; it need not have a header.
         columns: The first date's column and the second's, as the header calls them, or by number from 1. By
             default the two whose cells are names of images.
         known: Keys of all images.

@@ -9,11 +9,11 @@ import numpy as np
 import yaml
 
 from cdpipe.errors import InputError
+from cdpipe.formats.gate import RasterInfo, describe_raster, open_raster, read_values
 from cdpipe.formats.layouts.found import DRIVERS, SETTINGS, Found
 from cdpipe.formats.layouts.names import slug
 from cdpipe.formats.layouts.table_out import relative
 from cdpipe.formats.polygons import is_vector
-from cdpipe.formats.scenes import RasterInfo, describe_raster, open_raster, read_values
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cdpipe.formats.catalog import COLUMNS
 from cdpipe.formats.layouts.found import FoundPair
 from cdpipe.formats.layouts.names import make_ids, natural_key
-from cdpipe.formats.table import FORMULA
+from cdpipe.formats.tables import FORMULA
 from cdpipe.workspace.bucket import ObjectPath
 
 PATHS = ("before", "after", "composite", "label")

@@ -18,13 +18,40 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.deflate import verify_deflate
-from cdpipe.formats.gdal_names import error_text, gdal_options, open_gdal, read_pixels
-from cdpipe.formats.png import verify_png
-from cdpipe.formats.roots import require_file
-from cdpipe.formats.tiff_table import verify_block_table
+from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_png
+from cdpipe.formats.gdal import error_text, gdal_options, open_gdal, read_pixels
 from cdpipe.geo.crs import canonical_wkt, is_possible
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window
+from cdpipe.workspace.bucket import ObjectPath
+
+# Keeps to the folders that the configuration allows to read from.
+
+
+def require_file(path: Path, settings: Input, what: str) -> None:
+    """A file that is there, and lies in one of ``settings.roots`` where there are any, links followed.
+
+    Raises:
+        InputError: If it is not so.
+    """
+    try:
+        there, real = path.is_file(), path.resolve()
+        str(path).encode()
+    except OSError as error:
+        if isinstance(path, ObjectPath):
+            raise InputError(str(error)) from None
+        raise _unusable(path, error) from None
+    except (UnicodeError, ValueError, RuntimeError) as error:  # not UTF-8, NUL, links in a circle
+        raise _unusable(path, error) from None
+    if settings.roots and not any(real.is_relative_to(root) for root in settings.roots):
+        roots = ", ".join(map(str, settings.roots))
+        raise InputError(f"{path}: lies at {real}, outside of {roots} (input.roots)")
+    if not there:
+        raise InputError(f"{path}: expected {what}; there is no such file")
+
+
+def _unusable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{str(path)!a}: expected the name of a file in UTF-8: {error}")
+
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
