@@ -28,7 +28,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from cdpipe.distributed.allocation import keep_freed_memory
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, tiles_in
-from cdpipe.stages.ingest import finish_pair, ingest_block
+from cdpipe.pairs.ingest import finish_pair, ingest_block
 from cdpipe.workspace.local import hash_file
 
 
@@ -135,7 +135,7 @@ def _with_ray(root: Path, size: int) -> list[Row]:
     import ray  # noqa: PLC0415 (seconds, and not needed without)
 
     from cdpipe.distributed.ingest import ingest_pairs  # noqa: PLC0415
-    from cdpipe.stages.ingest_plan import plan_blocks  # noqa: PLC0415
+    from cdpipe.pairs.ingest import plan_blocks  # noqa: PLC0415
 
     rates = {}
     for workers in (1, 2):

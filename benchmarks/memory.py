@@ -16,7 +16,7 @@ from timing import MALLOC, Row, own_peak, peak_memory, show
 
 from cdpipe.distributed.allocation import keep_freed_memory
 from cdpipe.geo.tilings import block_keys
-from cdpipe.stages.ingest import ingest_block
+from cdpipe.pairs.ingest import ingest_block
 from cdpipe.workspace.layout import Workspace
 
 NETWORKS = ("unetplusplus", "siamese_seresnext50")

@@ -20,10 +20,10 @@ from cdpipe.formats.manifest import read_manifest
 from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
 from cdpipe.geo.grid import Window
 from cdpipe.models import build_model
+from cdpipe.pairs.splits import known_splits
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.stages.sample_scenes import make_sample_scenes
-from cdpipe.stages.splits import known_splits
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import read_dates, read_observed

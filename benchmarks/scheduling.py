@@ -28,14 +28,13 @@ from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.ingest import ingest_pairs
 from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
-from cdpipe.formats.catalog import Pair, Source
 from cdpipe.formats.model_io import ModelCard
 from cdpipe.geo.grid import Grid
+from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.pairs.ingest import IngestJob, plan_blocks
+from cdpipe.pairs.plan import PlannedPair
 from cdpipe.stages.ensemble import plan_ensemble
 from cdpipe.stages.inference import Execution
-from cdpipe.stages.ingest import IngestJob
-from cdpipe.stages.ingest_plan import plan_blocks
-from cdpipe.stages.pair_plan import PlannedPair
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from cdpipe.config.load import parse_config
-from cdpipe.formats.catalog import Pair, Source
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CELL, tiles_in
-from cdpipe.stages.ingest import IngestJob, create_pair_groups
-from cdpipe.stages.pair_plan import plan_pair
+from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.pairs.ingest import IngestJob, create_pair_groups
+from cdpipe.pairs.plan import plan_pair
 from cdpipe.store.arrays import cell_window, write_block
 from cdpipe.store.groups import LABEL_LAYERS, create_group, pair_layers
 from cdpipe.store.pair import LabelledPair, StoredPair

@@ -11,8 +11,8 @@ from rasterio.crs import CRS
 
 from cdpipe.config.load import parse_config
 from cdpipe.config.schema import Config
-from cdpipe.formats.catalog import Source
 from cdpipe.geo.grid import Grid, Transform
+from cdpipe.pairs.catalog import Source
 
 UTM33 = CRS.from_epsg(32633).to_wkt()
 GEOGRAPHIC = CRS.from_epsg(4326).to_wkt()

@@ -11,7 +11,7 @@ import pytest
 from rasters import RGB_SENSOR, make_config
 
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair, parse_time, read_catalog
+from cdpipe.pairs.catalog import Pair, parse_time, read_catalog
 
 OTHER_ADDRESS = (
     "expected a file of this machine, or an address that starts with s3://, gs:// or az://; "

@@ -13,7 +13,7 @@ from project import call, make_project, succeed, untrained_model
 
 from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_BUG, EXIT_CONFIG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError, IntegrityError
-from cdpipe.formats.catalog import COLUMNS, read_catalog
+from cdpipe.pairs.catalog import COLUMNS, read_catalog
 from cdpipe.verbs.parser import VERBS
 from cdpipe.version import __version__
 

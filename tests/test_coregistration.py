@@ -17,14 +17,13 @@ from cdpipe.arrays import scenery
 from cdpipe.arrays.scenery_render import draw_conditions
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair
-from cdpipe.formats.corrections import Correction, known_corrections
-from cdpipe.formats.pixels import read_on_grid
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import block_keys
-from cdpipe.stages.coregistration import find_correction
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_pair, ingest_block
-from cdpipe.stages.pair_plan import coregistration_key, plan_pair, source_files
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.coregistration import Correction, find_correction, known_corrections
+from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_pair, ingest_block
+from cdpipe.pairs.plan import coregistration_key, plan_pair, source_files
 from cdpipe.store.arrays import open_layer, read_all
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file

@@ -16,10 +16,9 @@ from rasters import make_config, source_of, utm_grid, write_raster
 from test_check import texture
 
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
-from cdpipe.formats.acquisition import file_date
-from cdpipe.formats.catalog import Pair
 from cdpipe.formats.gate import describe_raster
-from cdpipe.stages.deep_check import DeepReport, inspect_pair
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.deep_check import DeepReport, file_date, inspect_pair
 
 SHAPE = (700, 600)
 GRID = utm_grid(*SHAPE)

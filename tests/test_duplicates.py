@@ -18,12 +18,12 @@ AGAIN = """
 import sys
 from pathlib import Path
 from cdpipe.config.load import load_config
-from cdpipe.formats.catalog import read_catalog
-from cdpipe.formats.sources import known_hashes
+from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.plan import known_hashes
 from cdpipe.workspace.layout import Workspace
 from cdpipe.stages.ensemble import ensemble_block
-from cdpipe.stages.ingest import IngestJob, ingest_block
-from cdpipe.stages.pair_plan import plan_pairs, source_files, stored_pair
+from cdpipe.pairs.ingest import IngestJob, ingest_block
+from cdpipe.pairs.plan import plan_pairs, source_files, stored_pair
 from cdpipe.stages.prediction import load_forward, predict_block
 from cdpipe.stages.run_plan import ModelSource, PredictJob, Thresholds, pair_ensemble, plan_members, plan_uses
 import torch

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rasters import utm_grid
 
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.stages.folds import assign_folds, fold_parts
+from cdpipe.pairs.splits import assign_folds, fold_parts
 from cdpipe.store.pair import LabelledPair, StoredPair
 
 

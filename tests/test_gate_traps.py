@@ -22,8 +22,8 @@ from trials import ACCEPTED, Trial, run_trials
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster, open_raster, read_values
-from cdpipe.formats.labels import read_label
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.pairs.labels import read_label
 
 GRID = utm_grid(64, 64)
 WHOLE = Window(0, 0, 64, 64)

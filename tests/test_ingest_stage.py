@@ -14,13 +14,13 @@ from rasters import make_config, source_of, utm_grid, write_raster
 from stored import count_cells
 
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.catalog import Pair
-from cdpipe.formats.labels import read_label
-from cdpipe.formats.pixels import read_on_grid
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import block_keys
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
-from cdpipe.stages.pair_plan import labelled_pair, plan_pair, source_files
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
+from cdpipe.pairs.labels import read_label
+from cdpipe.pairs.plan import labelled_pair, plan_pair, source_files
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file

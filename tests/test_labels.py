@@ -17,9 +17,9 @@ from rasters import GEOGRAPHIC, make_config, utm_grid, write_raster
 
 from cdpipe.config.schema import Label
 from cdpipe.errors import InputError
-from cdpipe.formats.labels import label_values, map_label, read_label
 from cdpipe.formats.polygons import is_vector
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.pairs.labels import label_values, map_label, read_label
 
 GRID = utm_grid(60, 80)
 WHOLE = Window(0, 0, 60, 80)

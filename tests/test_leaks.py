@@ -15,12 +15,11 @@ from rasters import GEOGRAPHIC, UTM33, make_config, utm_grid, write_raster
 
 from cdpipe.config.schema import Sensor
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair, Source
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
+from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.pairs.check import check_catalog
+from cdpipe.pairs.splits import Near, find_leaks, find_near, group_places, refuse_leaks, same_group
 from cdpipe.stages import sample_scenes
-from cdpipe.stages.check import check_catalog
-from cdpipe.stages.leaks import find_leaks, refuse_leaks
-from cdpipe.stages.places import Near, find_near, group_places, same_group
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
 GEOD = pyproj.Geod(ellps="WGS84")
@@ -74,7 +73,7 @@ def test_many_pairs_are_compared_with_neighbours_alone(monkeypatch: pytest.Monke
         asked.append(outlines)
         return 1e9
 
-    monkeypatch.setattr("cdpipe.stages.places._distance", noted)
+    monkeypatch.setattr("cdpipe.pairs.splits._distance", noted)
     find_near({f"{row}-{col}": at(5000 * col, 5000 * row) for row in range(20) for col in range(20)}, 256)
     assert not asked
 

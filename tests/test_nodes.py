@@ -197,7 +197,7 @@ import ray
 from cdpipe.distributed.ingest import ingest_pairs
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.workspace.layout import Workspace
-from cdpipe.stages.ingest_plan import BlockTask
+from cdpipe.pairs.ingest import BlockTask
 from cdpipe.stages.run_plan import BlockWork
 from cdpipe.geo.grid import BlockKey
 

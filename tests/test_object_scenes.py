@@ -17,13 +17,12 @@ from cdpipe.cli import main
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.gate import describe_raster, open_raster, read_values
-from cdpipe.formats.labels import read_label
 from cdpipe.geo.grid import Window
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, ingest_block
-from cdpipe.stages.ingest_plan import end_pair, plan_blocks
-from cdpipe.stages.pair_plan import plan_pairs, source_files
+from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.ingest import IngestJob, create_pair_groups, end_pair, ingest_block, plan_blocks
+from cdpipe.pairs.labels import read_label
+from cdpipe.pairs.plan import plan_pairs, source_files
 from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file

@@ -15,9 +15,9 @@ from rasters import utm_grid
 
 from cdpipe.errors import ConfigError, IntegrityError, LockedError
 from cdpipe.formats.gdal import gdal_name
-from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import block_keys, block_window
+from cdpipe.pairs.plan import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.store.arrays import cell_window, open_layer, read_window, write_block
 from cdpipe.store.groups import LABEL_LAYERS, create_group, is_described, metadata_files, pair_layers
 from cdpipe.workspace import bucket as object_requests

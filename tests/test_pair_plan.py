@@ -12,8 +12,8 @@ from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair
-from cdpipe.stages.pair_plan import PlannedPair, labelled_pair, plan_pair, plan_pairs, source_files, stored_pair
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.plan import PlannedPair, labelled_pair, plan_pair, plan_pairs, source_files, stored_pair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 

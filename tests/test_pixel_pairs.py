@@ -11,7 +11,7 @@ from project import Project, array, draw_change, succeed, untrained_model
 from rasters import write_raster
 
 from cdpipe.config.load import load_config
-from cdpipe.formats.catalog import read_catalog
+from cdpipe.pairs.catalog import read_catalog
 
 DRIVERS = {"png": "PNG", "jpg": "JPEG"}
 SHAPE = (70, 90)

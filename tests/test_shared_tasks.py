@@ -15,7 +15,7 @@ from project import contents
 from cdpipe.distributed import ingest, predict
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import BlockKey, Grid
-from cdpipe.stages.ingest_plan import BlockTask
+from cdpipe.pairs.ingest import BlockTask
 from cdpipe.stages.run_plan import BlockWork
 from cdpipe.store.groups import CHANGE_LAYERS, create_group, is_described
 from cdpipe.workspace.layout import Workspace

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cdpipe.formats.sources import known_hashes, remember_hashes, stamp_before_hashing
+from cdpipe.pairs.plan import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 

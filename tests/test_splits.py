@@ -14,12 +14,10 @@ from rasters import GEOGRAPHIC, UTM33, utm_grid
 
 from cdpipe.config.schema import Sensor
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair, Source
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
-from cdpipe.stages.leaks import place_groups
-from cdpipe.stages.pair_plan import PlannedPair
-from cdpipe.stages.places import group_places
-from cdpipe.stages.splits import HELD_OUT, split_pairs
+from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.pairs.plan import PlannedPair
+from cdpipe.pairs.splits import HELD_OUT, group_places, place_groups, split_pairs
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
 SPLITS = {"train", "val", "test"}

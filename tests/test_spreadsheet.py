@@ -9,9 +9,9 @@ from rasters import make_config
 from workbooks import Rows, write_xls, write_xlsx
 
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.spreadsheet import read_sheet
 from cdpipe.formats.tables import read_lines, read_table
+from cdpipe.pairs.catalog import read_catalog
 
 Write = Callable[[Path, Rows], Path]
 both = pytest.mark.parametrize(("write", "suffix"), [(write_xlsx, ".xlsx"), (write_xls, ".xls")])

@@ -19,11 +19,11 @@ from rasterio.errors import RasterioError
 from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.config.schema import Config
-from cdpipe.formats.catalog import Pair
 from cdpipe.geo.tilings import block_keys
-from cdpipe.stages.check import check_pair
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
-from cdpipe.stages.pair_plan import plan_pair, source_files
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.check import check_pair
+from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
+from cdpipe.pairs.plan import plan_pair, source_files
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 

@@ -13,9 +13,17 @@ from cdpipe.distributed.cluster import describe_failure, failure_details, run_bo
 from cdpipe.distributed.meters import meter
 from cdpipe.distributed.tasks import Background
 from cdpipe.errors import InputError
-from cdpipe.formats.sources import Stamp, stamp_before_hashing
-from cdpipe.stages.ingest import IngestJob, create_pair_groups, discard_pair, ingest_block
-from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, still_missing
+from cdpipe.pairs.ingest import (
+    BlockTask,
+    IngestJob,
+    Outcome,
+    create_pair_groups,
+    discard_pair,
+    end_pair,
+    ingest_block,
+    still_missing,
+)
+from cdpipe.pairs.plan import Stamp, stamp_before_hashing
 from cdpipe.timing import take
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import hash_file
@@ -64,7 +72,7 @@ def ingest_pairs(
 
     Args:
         jobs: The pairs.
-        tasks: What is missing, pair by pair; see :func:`cdpipe.stages.ingest_plan.plan_blocks`.
+        tasks: What is missing, pair by pair; see :func:`cdpipe.pairs.ingest.plan_blocks`.
         progress: Called with the number of blocks just done and what was spent on them; see
             :mod:`cdpipe.timing`.
         do: Called in workers with a pair and a block of it.

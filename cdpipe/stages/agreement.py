@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.labels import IGNORE
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import NOT_OBSERVED, Counts, count_changes
+from cdpipe.pairs.labels import IGNORE
 from cdpipe.stages.evaluation import ENSEMBLE, Results, read_masks
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.workspace.layout import Workspace

@@ -11,7 +11,7 @@ from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_in_
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.metrics.counts import Sums, threshold_change
-from cdpipe.stages.shift import SIDE, Shift, measure_shift
+from cdpipe.pairs.coregistration import SIDE, Shift, measure_shift
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace

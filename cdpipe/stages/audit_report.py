@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from cdpipe.arrays.seams import SeamScore
+from cdpipe.pairs.coregistration import Shift
 from cdpipe.stages.audit import STEPS, Difference, StoredAudit
 from cdpipe.stages.evaluation import ENSEMBLE
 from cdpipe.stages.probes import Alarms, Probe
-from cdpipe.stages.shift import Shift
 
 PROBED = ("swap", "identity", "identity_shifted")
 Audit = dict[str, Any]  # of one pair, by the audit's name; None for one that says nothing of this pair

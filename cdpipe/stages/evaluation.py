@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.labels import IGNORE
 from cdpipe.formats.submission import Runs, decode_window
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Window
@@ -20,6 +19,7 @@ from cdpipe.metrics.counts import (
     score_histogram,
     threshold_change,
 )
+from cdpipe.pairs.labels import IGNORE
 from cdpipe.stages.object_scores import ObjectCounts, ObjectTally
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import RGB, Recipe

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.catalog import SPLITS
 from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_threshold
 from cdpipe.metrics.intervals import Values, intervals_over_pairs, pixel_figures, share
 from cdpipe.metrics.reliability import reliability, threshold_curve
+from cdpipe.pairs.catalog import SPLITS
 from cdpipe.stages.evaluation import BASELINE, PairScores
 from cdpipe.stages.object_scores import ObjectCounts
 

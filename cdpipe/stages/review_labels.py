@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError
 from cdpipe.formats.cog import RasterLayer, write_cog
-from cdpipe.formats.labels import CHANGED, IGNORE, UNCHANGED
 from cdpipe.formats.polygons import burn_polygons
 from cdpipe.formats.review import Verdict
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.pairs.labels import CHANGED, IGNORE, UNCHANGED
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from cdpipe.arrays.suppression import keep_best
 from cdpipe.errors import ConfigError
-from cdpipe.formats.catalog import parse_time
 from cdpipe.formats.vectors import (
     GEOMETRY,
     SUFFIXES,
@@ -31,6 +30,7 @@ from cdpipe.formats.vectors import (
 )
 from cdpipe.geo.crs import WGS84, grid_box, known_crs
 from cdpipe.keys import content_key
+from cdpipe.pairs.catalog import parse_time
 from cdpipe.stages.change_features import SCHEMA
 from cdpipe.stages.vector_products import VectorJob, remove_other_formats, write_style
 from cdpipe.workspace.crash import crash_point

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.arrays.augment import augment
-from cdpipe.formats.labels import IGNORE
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
+from cdpipe.pairs.labels import IGNORE
 from cdpipe.store.arrays import open_layer, read_all, read_window
 from cdpipe.store.normalisation import DateScaling, Recipe
 from cdpipe.store.pair import LabelledPair, read_observed, read_scene

@@ -11,9 +11,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from cdpipe.formats.catalog import parse_time
 from cdpipe.geo.crs import crs_name, footprint, pixel_metres
 from cdpipe.keys import content_key
+from cdpipe.pairs.catalog import parse_time
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD

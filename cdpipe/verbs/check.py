@@ -9,9 +9,9 @@ from rich.table import Table
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
-from cdpipe.formats.catalog import read_catalog
 from cdpipe.geo.crs import crs_name, pixel_metres
-from cdpipe.stages.check import SHIFT_CONFIDENCE, PairReport, check_catalog
+from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.check import SHIFT_CONFIDENCE, PairReport, check_catalog
 from cdpipe.verbs.console import make_console, progress
 from cdpipe.verbs.deep_check import deep_table, inspect_pairs
 
@@ -114,7 +114,7 @@ def _print_list(console: Console, title: str, lines: Sequence[tuple[str, str]]) 
 
 def _print_corrections(console: Console, config: Config, reports: Sequence[PairReport]) -> None:
     """What ingest would do about the pairs' shifts."""
-    from cdpipe.stages.coregistration import find_correction
+    from cdpipe.pairs.coregistration import find_correction
     from cdpipe.verbs.coregister import describe_corrections
 
     grids = [(each.pair, each.before.grid) for each in reports if each.before is not None]

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair
-from cdpipe.formats.corrections import Correction, known_corrections, remember_corrections
 from cdpipe.formats.gate import describe_raster
 from cdpipe.geo.grid import Grid
-from cdpipe.stages.coregistration import find_correction
-from cdpipe.stages.pair_plan import coregistration_key
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.coregistration import Correction, find_correction, known_corrections, remember_corrections
+from cdpipe.pairs.plan import coregistration_key
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.session import Session
 

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdpipe.config.schema import Config
-from cdpipe.stages.check import PairReport
-from cdpipe.stages.deep_check import DeepReport, inspect_pair
+from cdpipe.pairs.check import PairReport
+from cdpipe.pairs.deep_check import DeepReport, inspect_pair
 from cdpipe.verbs.console import progress
 
 HEAD = ("pair", "shift, px", "windows that agree", "seen", "cloud-like", "saturated")

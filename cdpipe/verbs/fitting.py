@@ -8,8 +8,8 @@ from cdpipe.errors import ConfigError
 from cdpipe.formats.manifest import manifest_path
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold
+from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, ensemble_scores, plan_ensemble
-from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
 from cdpipe.stages.run_plan import (
     BlockWork,
     PredictJob,

@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair
-from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.gate import describe_raster
-from cdpipe.formats.sources import known_hashes, remember_hashes
 from cdpipe.geo.tilings import block_keys
-from cdpipe.stages.check import check_catalog
-from cdpipe.stages.ingest import IngestJob
-from cdpipe.stages.ingest_plan import BlockTask, Outcome, end_pair, plan_blocks
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.check import check_catalog
+from cdpipe.pairs.coregistration import known_corrections
+from cdpipe.pairs.ingest import BlockTask, IngestJob, Outcome, end_pair, plan_blocks
+from cdpipe.pairs.plan import known_hashes, plan_pairs, remember_hashes, source_files
 from cdpipe.stages.model_plan import needed_bands
-from cdpipe.stages.pair_plan import plan_pairs, source_files
 from cdpipe.timing import add
 from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.coregister import coregister_pairs

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cdpipe.errors import EXIT_DONE, ConfigError
-from cdpipe.formats.catalog import COLUMNS
+from cdpipe.pairs.catalog import COLUMNS
 from cdpipe.workspace.local import write_atomically
 
 TEMPLATE = """\

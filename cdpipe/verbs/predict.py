@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from cdpipe.errors import CdpipeError, InputError
 from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from cdpipe.pairs.splits import known_splits
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts, products_are_written
 from cdpipe.stages.result_groups import results_are_finished
@@ -15,7 +16,6 @@ from cdpipe.stages.run_plan import (
     plan_members,
     plan_work,
 )
-from cdpipe.stages.splits import known_splits
 from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.timing import add
 from cdpipe.verbs.console import duration, free_text, progress, size

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.model_io import read_card
+from cdpipe.pairs.plan import labelled_pair
+from cdpipe.pairs.splits import known_splits
 from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.device_batch import batch_name, remember_batches, remembered_batches, with_batches
 from cdpipe.stages.model_plan import trained_model
-from cdpipe.stages.pair_plan import labelled_pair
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import (
@@ -22,7 +23,6 @@ from cdpipe.stages.run_plan import (
     plan_members,
     plan_uses,
 )
-from cdpipe.stages.splits import known_splits
 from cdpipe.stages.vector_products import VectorJob
 from cdpipe.verbs.fit_members import fit_members
 from cdpipe.verbs.fitting import Planned, find_thresholds

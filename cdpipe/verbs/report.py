@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.config.load import to_yaml
-from cdpipe.formats.catalog import read_catalog
 from cdpipe.formats.manifest import Manifest
 from cdpipe.keys import content_key
+from cdpipe.pairs.catalog import read_catalog
 from cdpipe.stages.report_charts import read_history, training_charts
 from cdpipe.stages.report_content import PairPage, Report
 from cdpipe.stages.report_pages import write_report

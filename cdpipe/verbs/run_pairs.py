@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair, read_catalog
 from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.formats.submission import Runs, read_submission
-from cdpipe.stages.pair_plan import labelled_pair
-from cdpipe.stages.splits import known_splits
+from cdpipe.pairs.catalog import Pair, read_catalog
+from cdpipe.pairs.plan import labelled_pair
+from cdpipe.pairs.splits import known_splits
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.verbs.session import Session, stored_pairs
 

@@ -14,10 +14,9 @@ from rich.console import Console
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL, InputError
-from cdpipe.formats.catalog import Pair, read_catalog
-from cdpipe.formats.corrections import known_corrections
-from cdpipe.formats.sources import known_hashes
-from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
+from cdpipe.pairs.catalog import Pair, read_catalog
+from cdpipe.pairs.coregistration import known_corrections
+from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_files, stored_pair
 from cdpipe.store.pair import StoredPair
 from cdpipe.version import __version__
 from cdpipe.workspace.clients import take_requests

@@ -7,16 +7,15 @@ from pathlib import Path
 from rich.table import Table
 
 from cdpipe.errors import CdpipeError
-from cdpipe.formats.catalog import read_catalog
-from cdpipe.formats.corrections import known_corrections
 from cdpipe.formats.manifest import read_manifest
-from cdpipe.formats.sources import known_hashes
 from cdpipe.geo.tilings import block_keys
+from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.coregistration import known_corrections
+from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_files, stored_pair
+from cdpipe.pairs.splits import known_splits
 from cdpipe.stages.model_plan import trained_model
-from cdpipe.stages.pair_plan import PlannedPair, plan_pairs, source_files, stored_pair
 from cdpipe.stages.prediction import probability_key
 from cdpipe.stages.run_plan import plan_work
-from cdpipe.stages.splits import known_splits
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import read_progress
 from cdpipe.store.pair import StoredPair

@@ -7,12 +7,19 @@ from contextlib import contextmanager
 
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.formats.model_io import ModelCard
-from cdpipe.stages.folds import assign_folds
-from cdpipe.stages.leaks import Leaks, describe_leaks, find_leaks, place_groups, refuse_leaks
+from cdpipe.pairs.plan import PlannedPair, labelled_pair
+from cdpipe.pairs.splits import (
+    Leaks,
+    assign_folds,
+    describe_leaks,
+    find_leaks,
+    group_places,
+    place_groups,
+    refuse_leaks,
+    same_group,
+    split_pairs,
+)
 from cdpipe.stages.model_plan import check_buildable, finish_model, plan_training, sweep_training, trained_model
-from cdpipe.stages.pair_plan import PlannedPair, labelled_pair
-from cdpipe.stages.places import group_places, same_group
-from cdpipe.stages.splits import split_pairs
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import read_progress
 from cdpipe.store.pair import LabelledPair

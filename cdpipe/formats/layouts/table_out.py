@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cdpipe.formats.catalog import COLUMNS
 from cdpipe.formats.layouts.found import FoundPair
 from cdpipe.formats.layouts.names import make_ids, natural_key
 from cdpipe.formats.tables import FORMULA
+from cdpipe.pairs.catalog import COLUMNS
 from cdpipe.workspace.bucket import ObjectPath
 
 PATHS = ("before", "after", "composite", "label")

@@ -1,20 +1,76 @@
 """Reads a whole pair before any work is done: shift, clouds, saturation, jumps of the radiometric offset, dates."""
 
+import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.config.schema import Config
-from cdpipe.formats.acquisition import FileDate, file_date
-from cdpipe.formats.catalog import Pair, Source, parse_time
-from cdpipe.formats.pixels import read_on_grid
+from cdpipe.config.schema import Config, Input
+from cdpipe.formats.gate import open_raster
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.stages.coregistration import comparison_windows
-from cdpipe.stages.shift import CONFIDENT, Shift, measure_shift
+from cdpipe.pairs.catalog import Pair, Source, parse_time
+from cdpipe.pairs.coregistration import CONFIDENT, Shift, comparison_windows, measure_shift
+from cdpipe.pairs.imagery import read_on_grid
+
+# When an image was taken, as far as its file says so: by its name, or by a tag.
+
+# Sentinel-2 products and granules have the time of sensing after an underscore: S2A_MSIL1C_20170816T102021_...
+SENTINEL_NAME = re.compile(r"(?:^|_)(20\d{2})(\d{2})(\d{2})T\d{6}(?:_|\.|$)")
+DATE = re.compile(r"(\d{4})[-:/]?(\d{2})[-:/]?(\d{2})")
+TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE", "DATE_ACQUIRED")
+WRITTEN = "TIFFTAG_DATETIME"  # by many programs: when the file was made
+
+
+@dataclass(frozen=True, slots=True)
+class FileDate:
+    """A date that a file has.
+
+    Attributes:
+        day: The day.
+        where: What says so: ``name`` or a tag's name.
+    """
+
+    day: datetime.date
+    where: str
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is the day that the image was taken, and not perhaps one on which it was processed."""
+        return self.where != WRITTEN
+
+
+def file_date(path: Path, settings: Input) -> FileDate | None:
+    """The date that a raster's name or tags have, the most certain first; None where there is none.
+
+    Raises:
+        InputError: If it cannot be opened.
+    """
+    named = SENTINEL_NAME.search(path.name)
+    day = named and _day(*named.groups())
+    if day:
+        return FileDate(day, "name")
+    with open_raster(path, settings) as dataset:
+        tags = {**dataset.tags(ns="IMAGERY"), **dataset.tags()}
+    for tag in (*TAGS, WRITTEN):
+        found = DATE.match(tags.get(tag, ""))
+        day = found and _day(*found.groups())
+        if day:
+            return FileDate(day, tag)
+    return None
+
+
+def _day(year: str, month: str, day: str) -> datetime.date | None:
+    try:
+        return datetime.date(int(year), int(month), int(day))
+    except ValueError:
+        return None
+
 
 VISIBLE = ("red", "green", "blue")
 EVERY = 16  # of the pixels of a window are looked at for levels

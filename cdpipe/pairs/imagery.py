@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Source
 from cdpipe.formats.gate import describe_dataset, grid_or, open_raster, read_values, require_imagery
 from cdpipe.formats.warp import Layer, Pixels, read_layer
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.pairs.catalog import Source
 
 
 def read_on_grid(

@@ -11,16 +11,16 @@ import numpy as np
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.catalog import Pair, Source, parse_time
 from cdpipe.formats.gate import RasterInfo, describe_raster, grid_or, require_imagery
-from cdpipe.formats.labels import CHANGED, label_values, read_label, undeclared
-from cdpipe.formats.pixels import read_on_grid
 from cdpipe.formats.polygons import is_vector
 from cdpipe.geo.crs import crs_name, footprint_share, pixel_ratio
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.stages.leaks import catalog_leaks
-from cdpipe.stages.shift import Shift, estimate_shift
+from cdpipe.pairs.catalog import Pair, Source, parse_time
+from cdpipe.pairs.coregistration import Shift, estimate_shift
+from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.pairs.labels import CHANGED, label_values, read_label, undeclared
+from cdpipe.pairs.splits import catalog_leaks
 
 RGB = ("red", "green", "blue")
 COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word

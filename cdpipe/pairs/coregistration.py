@@ -1,0 +1,277 @@
+"""Decides whether a pair's second date is moved onto the first, and by how much: only where that is sure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cdpipe.config.schema import Config
+from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import spread_tiles
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import read_json, write_json
+
+# Estimates how far the second date of a pair lies off the first.
+
+SIDE = 512  # of a window, in pixels
+MIN_SIDE = 32  # below which there is too little to compare
+MIN_OBSERVED = 0.9  # share of a window; the outline of gaps would be taken for structure
+CONFIDENT = 0.1  # measured: a confidence of 0.13 and more was right, of 0.07 and less was not
+NEAR_PX = 0.5  # within which a window agrees with the others
+
+Grey = NDArray[np.float64]
+# both dates of a window, each (band, height, width), and (height, width) where both are observed
+Read = Callable[[Window], tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How far the second date lies off, from several windows.
+
+    Attributes:
+        rows: Pixels down, the median of the windows whose confidence is enough (of all where none is).
+        cols: Pixels right, likewise.
+        confidence: Median confidence of the windows, 0 to 1.
+        spread: Median distance in pixels of those windows from that median.
+        agreeing: Share of all windows that have enough confidence and lie within half a pixel of the median.
+        windows: How many were compared.
+    """
+
+    rows: float
+    cols: float
+    confidence: float
+    spread: float
+    agreeing: float
+    windows: int
+
+    @property
+    def length(self) -> float:
+        """Length in pixels."""
+        return float(np.hypot(self.rows, self.cols))
+
+
+def estimate_shift(pair: Pair, grid: Grid, config: Config) -> Shift | None:
+    """Compare both dates by phase correlation in up to five windows.
+
+    Args:
+        pair: The pair.
+        grid: Its grid.
+        config: Its sections ``input`` and ``align``.
+
+    Returns:
+        The shift, or None where no window is observed well enough at both dates.
+
+    Raises:
+        InputError: If a file cannot be read there.
+    """
+
+    def read(window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+        before, seen_before = read_on_grid(pair.before, pair.before_valid, grid, window, config)
+        after, seen_after = read_on_grid(pair.after, pair.after_valid, grid, window, config)
+        return before, after, seen_before & seen_after
+
+    return measure_shift(read, sample_windows(grid.shape))
+
+
+def measure_shift(read: Read, windows: Sequence[Window]) -> Shift | None:
+    """Compare both dates by phase correlation in some windows, which may be read from anywhere.
+
+    Args:
+        read: Reads a window.
+        windows: The windows.
+
+    Returns:
+        The shift, or None where no window is observed well enough at both dates.
+    """
+    found = []
+    for window in windows:
+        if min(window.shape) < MIN_SIDE:
+            continue
+        before, after, observed = read(window)
+        if observed.mean() >= MIN_OBSERVED:
+            found.append(correlate(_grey(before, observed), _grey(after, observed)))
+    return _judge(np.array(found)) if found else None
+
+
+def _judge(found: NDArray[np.float64]) -> Shift:
+    """The shift that windows (rows, columns, confidence) speak for."""
+    sure = found[:, 2] > CONFIDENT
+    telling = found[sure] if sure.any() else found
+    rows, cols = np.median(telling[:, :2], 0).tolist()
+    away = np.hypot(found[:, 0] - rows, found[:, 1] - cols)
+    spread = float(np.median(away[sure] if sure.any() else away))
+    agreeing = float((sure & (away <= NEAR_PX)).mean())
+    return Shift(rows, cols, float(np.median(found[:, 2])), spread, agreeing, len(found))
+
+
+def sample_windows(shape: tuple[int, int]) -> list[Window]:
+    """The middle of a scene, and the middles of its quarters, as far as they differ."""
+    height, width = (min(SIDE, length) for length in shape)
+    room = shape[0] - height, shape[1] - width
+    places = [(0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)]
+    origins = dict.fromkeys((int(room[0] * down), int(room[1] * right)) for down, right in places)
+    return [Window(row, col, height, width) for row, col in origins]
+
+
+def correlate(before: Grey, after: Grey) -> tuple[float, float, float]:
+    """Shift between two images by phase correlation (Kuglin and Hines, 1975), refined below a pixel.
+
+    The refinement is that of Hrazdíra et al. (2020): on Sentinel-2 pairs that were moved by known parts of a pixel
+    it was within 0.06 px, where the centroid of the peak was up to 0.4 px off.
+
+    Returns:
+        Rows and columns that ``after`` lies off, and the peak's share of the correlation.
+    """
+    hanning = cv2.createHanningWindow(before.shape[::-1], cv2.CV_64F)
+    _, response = cv2.phaseCorrelate(before, after, hanning)
+    if not response > 0:  # one of them is flat
+        return 0.0, 0.0, 0.0
+    cols, rows = cv2.phaseCorrelateIterative(before * hanning, after * hanning)
+    return float(rows), float(cols), float(response)
+
+
+def _grey(values: NDArray[Any], observed: NDArray[np.bool_]) -> Grey:
+    """Mean of the bands, stretched between its 2nd and 98th percentile: glints would outweigh all else."""
+    grey = values.mean(0, dtype=np.float64)
+    low, high = np.percentile(grey[observed], [2, 98])
+    stretched = ((grey - low) / max(high - low, 1e-9)).clip(0, 1)
+    stretched[~observed] = stretched[observed].mean()
+    return np.asarray(stretched - stretched.mean())
+
+
+# Corrections of pairs whose dates do not lie on each other, found once and remembered by content.
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What coregistration decided of a pair.
+
+    Attributes:
+        rows: Pixels of the pair's grid, down, that the second date is taken to lie off; 0 where it is left as it is.
+        cols: Likewise to the right.
+        reason: Why it is moved, or left, in words.
+        windows: How many windows were compared.
+        agreeing: Share of them that agree on a shift.
+        spread: Median distance in pixels of single windows from that shift; NaN without windows.
+    """
+
+    rows: float
+    cols: float
+    reason: str
+    windows: int
+    agreeing: float
+    spread: float
+
+    @property
+    def moved(self) -> bool:
+        """Whether the second date is moved."""
+        return (self.rows, self.cols) != (0.0, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :func:`known_corrections` understands."""
+        return asdict(self)
+
+
+def known_corrections(workspace: Workspace) -> dict[str, Correction]:
+    """The corrections that are known, by the keys of :func:`cdpipe.pairs.plan.coregistration_key`."""
+    remembered = read_json(workspace.corrections)
+    values = remembered.items() if isinstance(remembered, dict) else ()
+    return {key: Correction(**value) for key, value in values}
+
+
+def remember_corrections(workspace: Workspace, found: Mapping[str, Correction]) -> None:
+    """Add to the corrections that are known."""
+    known = {**known_corrections(workspace), **found}
+    write_json(workspace.corrections, {key: each.to_json() for key, each in known.items()})
+
+
+SIDES = (SIDE, SIDE // 2, SIDE // 4)  # of windows, in pixels: the first of which there are enough
+ENOUGH_WINDOWS, MOST_WINDOWS = 9, 25
+LEAST_WINDOWS = 4  # that a correction may rest on
+LEAST_PX = 0.2  # resampling blurs: a smaller shift is not worth that
+MOST_PX = 3.0  # what lies further off is a mistake in the georeference, for a person to look at
+LEAST_AGREEING = 0.6  # share of the windows that must be within half a pixel of the others
+MOST_SPREAD = 0.25  # px
+MOST_LEFT = 0.5  # share of the shift that may be left when it is measured again
+DIGITS = 2  # hundredths of a pixel: less is chance
+
+
+def find_correction(pair: Pair, grid: Grid, config: Config) -> Correction:
+    """Measure a pair's shift in windows all over the scene, and see that the second date moved by it lies better.
+
+    The windows are tiles of the pair's grid, so that nothing depends on blocks, workers or order.
+
+    Args:
+        pair: The pair.
+        grid: Its grid.
+        config: Its sections ``input`` and ``align``.
+
+    Returns:
+        What to do, and why.
+
+    Raises:
+        InputError: If a file cannot be read there.
+    """
+    windows = comparison_windows(grid.shape)
+    first = measure_shift(_reader(pair, grid, config), windows)
+    doubt = _doubt(first)
+    if first is None or doubt is not None:
+        return _decide(first, (0.0, 0.0), doubt or "")
+    again = measure_shift(_reader(pair, grid, config, (first.rows, first.cols)), windows)
+    if again is None or again.length > MOST_LEFT * first.length:
+        left = "nothing" if again is None else f"{again.length:.2f} px"
+        return _decide(first, (0.0, 0.0), f"unsure: moved by {first.length:.2f} px it would lie off by {left}")
+    moved = round(first.rows, DIGITS), round(first.cols, DIGITS)
+    return _decide(first, moved, f"lies off by {moved[0]:+.2f} rows and {moved[1]:+.2f} columns")
+
+
+def _doubt(shift: Shift | None) -> str | None:
+    """Why a pair is left as it is; None if it is to be moved."""
+    if shift is None:
+        return "unsure: no window is observed well enough at both dates"
+    length, windows = shift.length, shift.windows
+    reasons = (
+        (windows < LEAST_WINDOWS, f"unsure: {windows} window(s) to compare, expected at least {LEAST_WINDOWS}"),
+        (
+            shift.agreeing < LEAST_AGREEING,
+            f"unsure: {shift.agreeing:.0%} of {windows} windows agree, expected {LEAST_AGREEING:.0%}",
+        ),
+        (
+            shift.spread > MOST_SPREAD,
+            f"unsure: windows lie {shift.spread:.2f} px apart, expected at most {MOST_SPREAD}: no one shift mends that",
+        ),
+        (
+            length > MOST_PX,
+            f"too far off: {length:.1f} px, of which at most {MOST_PX:g} are corrected; mend the georeference",
+        ),
+        (length < LEAST_PX, f"lies well: {length:.2f} px off"),
+    )
+    return next((reason for applies, reason in reasons if applies), None)
+
+
+def _decide(shift: Shift | None, moved: tuple[float, float], reason: str) -> Correction:
+    if shift is None:
+        return Correction(*moved, reason, 0, 0.0, 0.0)
+    return Correction(*moved, reason, shift.windows, round(shift.agreeing, 3), round(shift.spread, 3))
+
+
+def comparison_windows(shape: tuple[int, int]) -> list[Window]:
+    """Windows all over a scene: large ones where there is room for enough of them."""
+    found = (spread_tiles(shape, side, MOST_WINDOWS) for side in SIDES)
+    return next(
+        (windows for windows in found if len(windows) >= ENOUGH_WINDOWS), spread_tiles(shape, SIDES[-1], MOST_WINDOWS)
+    )
+
+
+def _reader(pair: Pair, grid: Grid, config: Config, shift: tuple[float, float] = (0.0, 0.0)) -> Read:
+    def read(window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+        before, seen_before = read_on_grid(pair.before, pair.before_valid, grid, window, config)
+        after, seen_after = read_on_grid(pair.after, pair.after_valid, grid, window, config, shift)
+        return before, after, seen_before & seen_after
+
+    return read

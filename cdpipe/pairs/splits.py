@@ -1,0 +1,339 @@
+"""Splits for a catalog that names none: whole places, never two sides of one."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from cdpipe.config.schema import Config
+from cdpipe.errors import ConfigError, InputError
+from cdpipe.geo.crs import pixel_metres
+from cdpipe.geo.grid import Grid
+from cdpipe.pairs.catalog import Pair
+from cdpipe.pairs.plan import PlannedPair
+from cdpipe.store.pair import LabelledPair
+
+# Which pairs are one place: footprints, how many metres lie between them, and what is closer than a patch.
+
+SIDE_POINTS = 9  # of a footprint's outline along each side, whose image in another CRS is curved
+DEGREE = 110_000.0  # metres, a little less than any degree of latitude has
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Two pairs that lie closer than they should: metres between their footprints, and how many are needed."""
+
+    one: str
+    other: str
+    distance: float
+    needed: float
+
+
+def find_near(grids: Mapping[str, Grid], patch: int) -> list[Near]:
+    """All two pairs that touch or lie closer than a patch, ordered by their ids.
+
+    Distances are those of the ellipsoid, so the pairs' CRSs may differ. Pairs without a place on Earth, see
+    :func:`has_place`, are near to none.
+
+    Args:
+        grids: Grid of each pair.
+        patch: Side of a patch in pixels; of two pairs the one with the larger pixels counts. 0: only those that touch.
+    """
+    outlines = {name: _outline(grid) for name, grid in sorted(grids.items()) if has_place(grid)}
+    outlines = {name: outline for name, outline in outlines.items() if np.isfinite(outline).all()}
+    needed = {name: patch * max(pixel_metres(grids[name]) or (0.0, 0.0)) for name in outlines}
+    found = []
+    for one, other in _candidates(outlines, max(needed.values(), default=0.0)):
+        distance = _distance(outlines[one], outlines[other])
+        if distance == 0 or distance < max(needed[one], needed[other]):
+            found.append(Near(one, other, distance, max(needed[one], needed[other])))
+    return found
+
+
+def has_place(grid: Grid) -> bool:
+    """Whether it is known where on Earth a grid lies."""
+    return grid.crs is not None
+
+
+def group_places(names: Sequence[str], together: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Pairs of each place, sorted: two that belong together are of one place, and so are chains of them."""
+    place = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while place[name] != name:
+            place[name] = place[place[name]]
+            name = place[name]
+        return name
+
+    for one, other in together:
+        low, high = sorted((root(one), root(other)))
+        place[high] = low
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(root(name), []).append(name)
+    return list(groups.values())
+
+
+def same_group(groups: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """Pairs that the catalog puts into one group: each with the first of its group."""
+    first: dict[str, str] = {}
+    found = [(first.setdefault(group, name), name) for name, group in sorted(groups.items()) if group is not None]
+    return [(one, other) for one, other in found if one != other]
+
+
+def _outline(grid: Grid) -> NDArray[np.float64]:
+    """Longitudes and latitudes around a footprint: (point, 2)."""
+    steps = np.linspace(0, 1, SIDE_POINTS)[:-1]
+    rows = np.concatenate([0 * steps, steps, 0 * steps + 1, 1 - steps]) * grid.height
+    cols = np.concatenate([steps, 0 * steps + 1, 1 - steps, 0 * steps]) * grid.width
+    xs, ys = zip(*(grid.xy(row, col) for row, col in zip(rows.tolist(), cols.tolist(), strict=True)), strict=True)
+    transformer = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    longitudes, latitudes = transformer.transform(xs, ys)
+    return np.stack([longitudes, latitudes], 1)
+
+
+def _candidates(outlines: Mapping[str, NDArray[np.float64]], margin: float) -> Iterator[tuple[str, str]]:
+    """Pairs whose boxes in degrees come closer than the margin, however often the globe was gone round."""
+    names = list(outlines)
+    if not names:
+        return
+    boxes = np.array([_box(outline) for outline in outlines.values()])
+    turns = np.concatenate([boxes + np.array([turn, 0, turn, 0]) for turn in (-360, 0, 360)])
+    tree = shapely.STRtree(shapely.box(*turns.T))
+    high = np.minimum(np.abs(boxes[:, [1, 3]]).max(axis=1) + margin / DEGREE, 89.9)
+    lat = margin / DEGREE
+    lon = lat / np.cos(np.radians(high))
+    grown = shapely.box(boxes[:, 0] - lon, boxes[:, 1] - lat, boxes[:, 2] + lon, boxes[:, 3] + lat)
+    near = {(min(a, b % len(names)), max(a, b % len(names))) for a, b in tree.query(grown).T.tolist()}
+    for one, other in sorted(near):
+        if one != other:
+            yield names[one], names[other]
+
+
+def _box(outline: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """West, south, east, north; a footprint across the antimeridian is counted on beyond it."""
+    longitudes = outline[:, 0]
+    if np.ptp(longitudes) > 180:
+        longitudes = np.where(longitudes < 0, longitudes + 360, longitudes)
+    return float(longitudes.min()), float(outline[:, 1].min()), float(longitudes.max()), float(outline[:, 1].max())
+
+
+def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Metres between two footprints, in a plane laid to the Earth at the first one's middle."""
+    longitude = math.radians(one[0, 0]) + np.angle(np.exp(1j * (np.radians(one[:, 0] - one[0, 0])))).mean()
+    plane = pyproj.Proj(proj="aeqd", lon_0=math.degrees(longitude), lat_0=float(one[:, 1].mean()), ellps="WGS84")
+    first, second = (shapely.Polygon(np.stack(plane(outline[:, 0], outline[:, 1]), 1)) for outline in (one, other))
+    return float(shapely.distance(first, second))
+
+
+# Splits that leak: pairs to learn from so close to pairs to judge by that a model has seen what it is judged on.
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """What is wrong with a split.
+
+    Attributes:
+        leaks: Each in words: two pairs, and the distance or the group they share.
+        unplaced: Pairs of the split without georeference, of which it cannot be told.
+    """
+
+    leaks: tuple[str, ...]
+    unplaced: tuple[str, ...]
+
+
+def find_leaks(placed: Sequence[tuple[Pair, Grid]], splits: Mapping[str, str], patch: int) -> Leaks:
+    """Pairs of the split train that touch, or lie closer than a patch to, pairs of val or test; or share their group.
+
+    Args:
+        placed: Pairs with their grids.
+        splits: Split of each pair that has one.
+        patch: Side of a patch in pixels.
+    """
+    here = {pair.pair_id: (pair, grid) for pair, grid in placed if pair.pair_id in splits}
+
+    def apart(one: str, other: str) -> bool:
+        return (splits[one] == "train") != (splits[other] == "train")
+
+    found = [
+        f"{each.one} ({splits[each.one]}) and {each.other} ({splits[each.other]}) "
+        + (f"lie {each.distance:,.0f} m apart" if each.distance else "share ground, 0 m apart")
+        + f"; a patch needs {each.needed:,.0f} m"
+        for each in find_near({name: grid for name, (_, grid) in here.items()}, patch)
+        if apart(each.one, each.other)
+    ]
+    members: dict[str, list[str]] = {}
+    for name, (pair, _) in sorted(here.items()):
+        if pair.group is not None:
+            members.setdefault(pair.group, []).append(name)
+    for group, names in members.items():
+        other = next((name for name in names if apart(names[0], name)), None)
+        if other is not None:
+            sides = f"{names[0]} ({splits[names[0]]}) and {other} ({splits[other]})"
+            found.append(f"{sides} are both of group {group}")
+    return Leaks(tuple(found), tuple(name for name, (_, grid) in sorted(here.items()) if not has_place(grid)))
+
+
+def catalog_leaks(placed: Sequence[tuple[Pair, Grid]], config: Config) -> list[str]:
+    """What is wrong with the splits that a catalog gives, in words; those that are made do not leak."""
+    if config.splits.allow_leak or config.predict.models:  # given models learned from other pairs
+        return []
+    splits = {pair.pair_id: pair.split for pair, _ in placed if pair.split and pair.label}
+    leaks = find_leaks(placed, splits, config.train.patch).leaks
+    return [f"the splits leak: {describe_leaks(leaks)}; splits.allow_leak: true accepts it"] if leaks else []
+
+
+def describe_leaks(leaks: Sequence[str]) -> str:
+    """The first few in a line."""
+    return "; ".join(leaks[:SHOWN]) + (f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else "")
+
+
+def refuse_leaks(leaks: Sequence[str]) -> None:
+    """Refuse a split that leaks.
+
+    Raises:
+        InputError: If there are leaks.
+    """
+    if leaks:
+        raise InputError(
+            f"the splits leak, so figures on val and test would flatter the models: {describe_leaks(leaks)}. Move the "
+            "pairs to one side in the catalog's column split, or accept it with splits.allow_leak: true"
+        )
+
+
+def place_groups(placed: Sequence[tuple[Pair, Grid]], patch: int) -> list[tuple[str, str]]:
+    """Pairs that must stay on one side: those that touch or are closer than a patch, and those of one group."""
+    near = find_near({pair.pair_id: grid for pair, grid in placed}, patch)
+    return [(each.one, each.other) for each in near] + same_group({pair.pair_id: pair.group for pair, _ in placed})
+
+
+HELD_OUT = 0.2  # share of the pairs that val and test each get at least
+MIN_PLACES = 3
+
+
+def split_pairs(planned: Sequence[PlannedPair], buffer: int) -> dict[str, str]:
+    """Split of each labelled pair.
+
+    A catalog that gives any pair a split is taken at its word. Otherwise pairs whose footprints touch or lie closer
+    than the buffer, and those of one group, are one place; places go to test, then val, then train, in an order that
+    depends on their names alone. A pair without georeference is a place of its own, unless its group says otherwise.
+
+    Args:
+        planned: The pairs.
+        buffer: What must lie between places, in pixels.
+
+    Raises:
+        InputError: If there are too few separate places for three splits.
+    """
+    labelled = [item for item in planned if item.label_key is not None]
+    given = {item.pair.pair_id: item.pair.split for item in planned if item.pair.split}
+    if given or not labelled:
+        return given
+    together = place_groups([(item.pair, item.grid) for item in labelled], buffer)
+    places = group_places([item.pair.pair_id for item in labelled], together)
+    if len(places) < MIN_PLACES:
+        raise InputError(
+            f"the catalog has no column split and its {len(labelled)} labelled pair(s) cover {len(places)} separate "
+            f"place(s); {MIN_PLACES} are needed for train, val and test: add the column"
+        )
+    places.sort(key=lambda ids: hashlib.sha256(ids[0].encode()).hexdigest())
+    splits: dict[str, str] = {}
+    for split in ("test", "val"):
+        wanted, taken = HELD_OUT * len(labelled), 0
+        # a place each is left for the splits that come after
+        while taken < wanted and len(places) > (2 if split == "test" else 1):
+            ids = places.pop()
+            taken += len(ids)
+            splits |= dict.fromkeys(ids, split)
+    return splits | {pair_id: "train" for ids in places for pair_id in ids}
+
+
+def known_splits(planned: Sequence[PlannedPair], buffer: int) -> dict[str, str]:
+    """The same for prediction and evaluation, which need no splits: none where there are too few places."""
+    try:
+        return split_pairs(planned, buffer)
+    except InputError:
+        return {}
+
+
+# Folds for training: groups of pairs, each left out of one model that then predicts it unseen.
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The pairs that one model learns from and those that its best epoch is chosen by.
+
+    Attributes:
+        fold: Which fold is left out; None where there are no folds.
+        train: To learn from.
+        val: To choose by.
+    """
+
+    fold: int | None
+    train: tuple[LabelledPair, ...]
+    val: tuple[LabelledPair, ...]
+
+
+def assign_folds(groups: Mapping[str, str], folds: int) -> dict[str, int]:
+    """Share groups out evenly over folds; no group is ever split.
+
+    The largest group goes first, each to the fold with the fewest pairs; equals are ordered by a hash of their
+    names, so the same pairs always fall into the same folds.
+
+    Args:
+        groups: Group of each pair.
+        folds: How many folds.
+
+    Returns:
+        Fold of each pair, from 0.
+
+    Raises:
+        InputError: If there are fewer groups than folds.
+    """
+    members: dict[str, list[str]] = {}
+    for pair_id, group in groups.items():
+        members.setdefault(group, []).append(pair_id)
+    if len(members) < folds:
+        raise InputError(
+            f"train.folds: expected at most as many folds as there are groups of labelled training pairs "
+            f"({len(members)}), got {folds}; pairs of one group, or closer than a patch, are left out together"
+        )
+    order = sorted(members, key=lambda group: (-len(members[group]), hashlib.sha256(group.encode()).hexdigest()))
+    filled = [0] * folds
+    found: dict[str, int] = {}
+    for group in order:
+        fold = filled.index(min(filled))
+        filled[fold] += len(members[group])
+        found |= dict.fromkeys(members[group], fold)
+    return found
+
+
+def fold_parts(
+    count: int, train: Sequence[LabelledPair], val: Sequence[LabelledPair], folds: Mapping[str, int]
+) -> list[Part]:
+    """What the model of each fold learns from, and what its best epoch is chosen by.
+
+    Never by the fold that is left out, on which the model is to be judged: by the validation pairs, or where there
+    are none by the next fold, which it then does not learn from either.
+
+    Raises:
+        ConfigError: If there are too few folds for that.
+    """
+    if not val and count < 3:
+        raise ConfigError(
+            "train.folds: expected 3 or more where no pair has the split val, since the best epoch is then chosen by "
+            f"another fold than the one left out; got {count}"
+        )
+    parts = []
+    for fold in range(count):
+        chooser = [] if val else [item for item in train if folds[item.pair.pair_id] == (fold + 1) % count]
+        left = [item for item in train if folds[item.pair.pair_id] != fold and item not in chooser]
+        parts.append(Part(fold, tuple(left), tuple(val or chooser)))
+    return parts
