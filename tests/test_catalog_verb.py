@@ -11,8 +11,8 @@ from rasters import utm_grid, write_raster
 
 from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT
-from cdpipe.formats.layouts.starter import guess_meaning
 from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.layouts.write import guess_meaning
 
 GRID = utm_grid(20, 30)
 

@@ -9,9 +9,9 @@ import pytest
 from rasters import utm_grid, write_raster
 
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.layouts.folders import find_folders
-from cdpipe.formats.layouts.found import FoundPair
-from cdpipe.formats.layouts.patterns import find_patterns
+from cdpipe.pairs.layouts.folders import find_folders
+from cdpipe.pairs.layouts.found import FoundPair
+from cdpipe.pairs.layouts.patterns import find_patterns
 
 
 def touch(folder: Path, *names: str) -> None:

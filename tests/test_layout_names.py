@@ -9,12 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rasters import make_config
 
-from cdpipe.formats.layouts.found import FoundPair
-from cdpipe.formats.layouts.names import make_ids, natural_key, slug
-from cdpipe.formats.layouts.table_out import format_catalog
 from cdpipe.formats.tables import FORMULA
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.layouts.found import FoundPair
+from cdpipe.pairs.layouts.write import format_catalog, make_ids, natural_key, slug
 
 # Few letters, so that names meet; letters of which some have accents, some no Latin form, some two cases.
 CLOSE = st.text(alphabet="aAbé1-_. КиЯ東", max_size=6)

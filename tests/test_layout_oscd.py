@@ -10,10 +10,10 @@ from rasters import GEOGRAPHIC, write_raster
 
 from cdpipe.errors import InputError
 from cdpipe.formats import stack
-from cdpipe.formats.layouts.found import SETTINGS
-from cdpipe.formats.layouts.oscd import find_oscd
 from cdpipe.formats.stack import stack_bands
 from cdpipe.geo.grid import Grid
+from cdpipe.pairs.layouts.found import SETTINGS
+from cdpipe.pairs.layouts.oscd import find_oscd
 
 IMAGES, LABELS = (
     "Onera Satellite Change Detection dataset - Images",

@@ -7,13 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 from cdpipe.errors import EXIT_DONE, ConfigError
-from cdpipe.formats.layouts.folders import find_folders
-from cdpipe.formats.layouts.found import NO_LABEL, Found
-from cdpipe.formats.layouts.original import find_original
-from cdpipe.formats.layouts.oscd import find_oscd
-from cdpipe.formats.layouts.patterns import find_patterns
-from cdpipe.formats.layouts.starter import format_config
-from cdpipe.formats.layouts.table_out import format_catalog
+from cdpipe.pairs.layouts.folders import find_folders
+from cdpipe.pairs.layouts.found import NO_LABEL, Found
+from cdpipe.pairs.layouts.original import find_original
+from cdpipe.pairs.layouts.oscd import find_oscd
+from cdpipe.pairs.layouts.patterns import find_patterns
+from cdpipe.pairs.layouts.write import format_catalog, format_config
 from cdpipe.workspace.local import write_atomically
 
 NO_CSV = (".xlsx", ".xls", ".parquet", ".pq")  # suffixes that mean another format when the catalog is read

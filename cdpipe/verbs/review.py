@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.layouts.table_out import relative
 from cdpipe.formats.review import Verdict, read_review
 from cdpipe.formats.tables import SURPLUS, read_table
+from cdpipe.pairs.layouts.write import relative
 from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.run_pairs import RunPair, finished_run, run_pairs

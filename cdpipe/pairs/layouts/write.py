@@ -1,6 +1,13 @@
 """A configuration to start with, for the pairs that a search found."""
 
 import contextlib
+import csv
+import hashlib
+import io
+import os
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +17,98 @@ import yaml
 
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_raster, open_raster, read_values
-from cdpipe.formats.layouts.found import DRIVERS, SETTINGS, Found
-from cdpipe.formats.layouts.names import slug
-from cdpipe.formats.layouts.table_out import relative
 from cdpipe.formats.polygons import is_vector
-from cdpipe.geo.grid import Window
+from cdpipe.formats.tables import FORMULA
+from cdpipe.geo.grid import ID_PATTERN, Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.pairs.catalog import COLUMNS
+from cdpipe.pairs.layouts.found import DRIVERS, SETTINGS, Found, FoundPair
+from cdpipe.workspace.bucket import ObjectPath
+
+# Identifiers for names in any script, and the order that people expect names in.
+
+LONGEST = 128  # letters of an identifier
+HASH_DIGITS = (8, 16, 32, 64)  # eight tell millions of names apart; more are taken where they do not
+
+
+def make_ids(names: Iterable[str]) -> dict[str, str]:
+    """An identifier for each name.
+
+    A name that is a valid identifier stays as it is. Any other loses its accents and what else has no
+    place in an identifier, and gets a hash of the name as a suffix, so that it depends on nothing else in
+    the folder. Identifiers must differ regardless of case, too: valid names that do not get the suffix.
+
+    Returns:
+        Valid identifiers by name, all different regardless of case.
+    """
+    ids = {name: name if ID_PATTERN.fullmatch(name) else _hashed(name, HASH_DIGITS[0]) for name in names}
+    for digits in HASH_DIGITS:
+        counts = Counter(identifier.casefold() for identifier in ids.values())
+        ids |= {name: _hashed(name, digits) for name, same in ids.items() if counts[same.casefold()] > 1}
+    return ids
+
+
+def slug(name: str) -> str:
+    """What of a name can stand in an identifier: no accents, one hyphen for all else; perhaps nothing."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")
+
+
+def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Sorts names as people do: regardless of case, and ``b2`` before ``b10``."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return tuple(int(part) if number % 2 else part for number, part in enumerate(parts)), name
+
+
+def _hashed(name: str, digits: int) -> str:
+    suffix = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+    return f"{slug(name)[: LONGEST - 1 - digits] or 'pair'}-{suffix}"
+
+
+# Writes the pairs that a search found as a catalog.
+
+PATHS = ("before", "after", "composite", "label")
+
+
+def format_catalog(pairs: Iterable[FoundPair], folder: Path) -> str:
+    """A catalog in CSV: pairs in the natural order of their names, and the columns that have a value somewhere.
+
+    Args:
+        pairs: Pairs of different names.
+        folder: Where the table will lie; the pairs' paths become relative to it.
+    """
+    pairs = sorted(pairs, key=lambda pair: natural_key(pair.name))
+    ids = make_ids(pair.name for pair in pairs)
+    rows = [_as_row(pair, ids[pair.name], folder) for pair in pairs]
+    columns = [column for column in COLUMNS if any(row.get(column) for row in rows)]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def relative(path: Path, folder: Path) -> str:
+    """A path as seen from a folder, in POSIX; absolute if only the root holds both, or one lies in object storage.
+
+    Links to folders are followed first, since ``..`` leads out of where they point; links to files are not.
+    """
+    path, folder = path.parent.resolve() / path.name, folder.resolve()
+    if isinstance(path, ObjectPath) or isinstance(folder, ObjectPath):
+        return str(path)
+    if os.path.commonpath((path, folder)) == path.anchor:
+        return path.as_posix()
+    text = Path(os.path.relpath(path, folder)).as_posix()
+    return f"./{text}" if text != text.strip() or FORMULA.match(text) else text
+
+
+def _as_row(pair: FoundPair, pair_id: str, folder: Path) -> dict[str, str]:
+    row = {column: getattr(pair, column, None) or "" for column in COLUMNS}
+    row |= {column: relative(path, folder) if (path := getattr(pair, column)) else "" for column in PATHS}
+    # a name that a spreadsheet would take for a formula is no text that a catalog may have
+    known = pair.name == pair_id or FORMULA.match(pair.name.strip())
+    return row | {"pair_id": pair_id, "name": "" if known else pair.name}
+
 
 LABELS = 20  # that are looked at for their values, and more if they show no change
 MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling

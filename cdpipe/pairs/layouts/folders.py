@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.layouts.found import (
+from cdpipe.pairs.layouts.found import (
     Found,
     FoundPair,
     Images,

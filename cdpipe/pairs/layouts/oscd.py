@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.layouts.found import SETTINGS, Found, FoundPair, Notes, note, note_unlabelled, told, walk
 from cdpipe.formats.stack import stack_bands
+from cdpipe.pairs.layouts.found import SETTINGS, Found, FoundPair, Notes, note, note_unlabelled, told, walk
 
 BANDS = {"red": "B04", "green": "B03", "blue": "B02", "nir": "B08"}  # those of 10 m
 DATES = ("before", "after")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.layouts.found import (
+from cdpipe.pairs.layouts.found import (
     Found,
     Images,
     Notes,
