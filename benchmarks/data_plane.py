@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from stored_scenes import store_scene
 from timing import MALLOC, Row, interleave, median_cpu, median_wall, show
 
-from cdpipe.formats.model_io import ModelCard
+from cdpipe.models.folder import ModelCard
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key

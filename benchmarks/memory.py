@@ -75,8 +75,8 @@ def _ingest(root: Path, size: int) -> None:
 def _predict(root: Path, size: int, *, identity: bool) -> None:
     import torch  # noqa: PLC0415 (would count in ingest's process)
 
-    from cdpipe.formats.model_io import ModelCard  # noqa: PLC0415
     from cdpipe.models import build_model  # noqa: PLC0415
+    from cdpipe.models.folder import ModelCard  # noqa: PLC0415
     from cdpipe.stages.ensemble import ensemble_block, plan_ensemble  # noqa: PLC0415
     from cdpipe.stages.inference import Execution  # noqa: PLC0415
     from cdpipe.stages.prediction import Member, predict_block, probability_key  # noqa: PLC0415

@@ -43,7 +43,7 @@ from rich.table import Table
 
 from cdpipe.config.schema import Resources
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, ray_session
-from cdpipe.formats.model_io import load_network
+from cdpipe.models.folder import load_network
 from cdpipe.stages.prediction import Member, load_forward
 
 WORKERS, THRESHOLD = 2, 0.4

@@ -17,9 +17,9 @@ from cdpipe.cli import main
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
 from cdpipe.formats.manifest import read_manifest
-from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
 from cdpipe.geo.grid import Window
 from cdpipe.models import build_model
+from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
 from cdpipe.pairs.splits import known_splits
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.run_plan import ModelSource, plan_members

@@ -28,8 +28,8 @@ from cdpipe.distributed.cluster import ray_session
 from cdpipe.distributed.ingest import ingest_pairs
 from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
-from cdpipe.formats.model_io import ModelCard
 from cdpipe.geo.grid import Grid
+from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.ingest import IngestJob, plan_blocks
 from cdpipe.pairs.plan import PlannedPair

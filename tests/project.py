@@ -18,9 +18,9 @@ from rasters import utm_grid, write_raster
 
 from cdpipe.cli import main
 from cdpipe.formats.manifest import Manifest, read_manifest
-from cdpipe.formats.model_io import ModelCard, save_model
 from cdpipe.geo.grid import Grid
 from cdpipe.models import build_model
+from cdpipe.models.folder import ModelCard, save_model
 
 UNETPLUSPLUS = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}
 SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}}

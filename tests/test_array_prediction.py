@@ -15,9 +15,9 @@ from stored import RGB, store_pair
 
 import cdpipe
 from cdpipe.errors import InputError
-from cdpipe.formats.model_io import ModelCard, read_card, save_model
 from cdpipe.geo.grid import Window
 from cdpipe.models import build_model
+from cdpipe.models.folder import ModelCard, read_card, save_model
 from cdpipe.stages.array_prediction import predict_array
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, load_forward, predict_block, probability_key

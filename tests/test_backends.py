@@ -21,9 +21,9 @@ from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError, InputError, IntegrityError
 from cdpipe.formats.engine_cache import SEAL, cache_folder, cached_engine
 from cdpipe.formats.manifest import ManifestPair
-from cdpipe.formats.model_io import WEIGHTS, ModelCard, read_card, save_model
 from cdpipe.keys import content_key
 from cdpipe.models import build_model, input_kind, model_names
+from cdpipe.models.folder import WEIGHTS, ModelCard, read_card, save_model
 from cdpipe.stages import backends
 from cdpipe.stages.array_prediction import predict_array
 from cdpipe.stages.backends import check_backend

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.formats.model_io import ModelCard
+from cdpipe.models.folder import ModelCard
 from cdpipe.stages.device_batch import (
     MOST,
     batch_name,

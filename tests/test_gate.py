@@ -19,11 +19,11 @@ from trials import ACCEPTED, Trial, run_trials
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import EXIT_INPUT, InputError
-from cdpipe.formats.foreign_weights import read_weights
 from cdpipe.formats.gate import describe_raster
-from cdpipe.formats.model_io import load_network, read_card, save_model
 from cdpipe.formats.tables import plain_cell
 from cdpipe.geo.grid import Window
+from cdpipe.models.folder import load_network, read_card, save_model
+from cdpipe.models.foreign import read_weights
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.stages.evaluation_files import write_agreement

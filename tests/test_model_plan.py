@@ -17,8 +17,8 @@ from stored import RGB, TINY_NET, TINY_TRAIN, bright_squares, store_pair, train_
 
 from cdpipe.config.schema import Train
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
 from cdpipe.models import build_model
+from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
 from cdpipe.stages.model_plan import check_buildable, finish_model, needed_bands, plan_training, trained_model
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.training import BEST, HISTORY, train_model, write_checkpoint

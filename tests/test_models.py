@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from cdpipe.errors import InputError
 from cdpipe.models import build_model, input_kind, model_names, required_bands
-from cdpipe.models.decoders import DECODERS
 from cdpipe.models.names import DECODER_NAMES
+from cdpipe.models.networks import DECODERS
 
 SMALL: dict[str, dict[str, Any]] = {
     "unetplusplus": {"encoder": "resnet18", "decoder_channels": (16, 8, 8, 8, 4)},

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from project import Project, array, succeed, write_catalog
 from torch import Tensor
 
-from cdpipe.formats.model_io import ModelCard, load_network, read_card, save_model
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid
 from cdpipe.models import build_model, load_published
+from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.torch_backend import make_forward
 from cdpipe.store.normalisation import model_input

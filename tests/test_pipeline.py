@@ -32,7 +32,7 @@ from rio_cogeo.cogeo import cog_validate
 import cdpipe
 from cdpipe.errors import EXIT_INPUT
 from cdpipe.formats.manifest import ManifestPair
-from cdpipe.formats.model_io import read_card
+from cdpipe.models.folder import read_card
 from cdpipe.stages.integrity import PRODUCTS as KINDS
 from cdpipe.workspace.local import hash_file
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from stored import bright_squares, store_pair
 
-from cdpipe.formats.model_io import ModelCard
+from cdpipe.models.folder import ModelCard
 from cdpipe.stages.ensemble import plan_ensemble
 from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key

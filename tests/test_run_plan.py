@@ -14,8 +14,8 @@ from stored import RGB, bright_squares, store_pair
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.formats.model_io import ModelCard, save_model
 from cdpipe.geo.grid import BlockKey
+from cdpipe.models.folder import ModelCard, save_model
 from cdpipe.stages.ensemble import Ensemble, ensemble_block
 from cdpipe.stages.prediction import predict_block, probability_key
 from cdpipe.stages.result_groups import create_result_groups, finish_results

@@ -9,7 +9,7 @@ import pytest
 from project import PRODUCTS, Project, call, contents, snapshot, succeed
 
 from cdpipe.errors import EXIT_INTEGRITY
-from cdpipe.formats.model_io import CARD as MODEL_CARD
+from cdpipe.models.folder import CARD as MODEL_CARD
 from cdpipe.stages.integrity import PRODUCTS as KINDS
 
 COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRODUCTS)

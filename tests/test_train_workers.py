@@ -9,7 +9,7 @@ import torch
 from project import CONFIG, call, make_project, succeed, untrained_model
 
 from cdpipe.distributed.train import cpus_of_each
-from cdpipe.formats.model_io import load_network, read_card
+from cdpipe.models.folder import load_network, read_card
 from cdpipe.workspace.layout import Workspace
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -13,8 +13,8 @@ from test_published import other_weights, published, small
 from torch import Tensor
 
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, InputError
-from cdpipe.formats.foreign_weights import read_weights
-from cdpipe.formats.model_io import check_trained, load_network, read_card
+from cdpipe.models.folder import check_trained, load_network, read_card
+from cdpipe.models.foreign import read_weights
 
 SIAMESE = ("--model", "siamese_resnet18", "--set", "arguments.decoder_channels=[8, 8, 12, 16]")
 

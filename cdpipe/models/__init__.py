@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from cdpipe.models.names import input_kind, model_names, required_bands
 
 if TYPE_CHECKING:
-    from cdpipe.models.build import build_model
+    from cdpipe.models.networks import build_model
     from cdpipe.models.published import load_published
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import torch, which takes seconds, only for those who build networks."""
     if name == "build_model":
-        from cdpipe.models.build import build_model
+        from cdpipe.models.networks import build_model
 
         return build_model
     if name == "load_published":

@@ -5,7 +5,7 @@ from typing import Any
 
 from cdpipe.store.normalisation import RGB, InputKind
 
-# Networks of segmentation-models-pytorch, see cdpipe.models.decoders.
+# Networks of segmentation-models-pytorch, see cdpipe.models.networks.
 DECODER_NAMES = (
     "unetplusplus",
     "unet",

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Backend
 from cdpipe.errors import InputError
-from cdpipe.formats.model_io import check_trained, read_card
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
+from cdpipe.models.folder import check_trained, read_card
 from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
 from cdpipe.store.normalisation import date_scaling, model_input

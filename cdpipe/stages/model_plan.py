@@ -9,9 +9,9 @@ from typing import Any
 
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.model_io import CARD, ModelCard, read_card, save_model
 from cdpipe.keys import content_key
 from cdpipe.models import input_kind, model_names, required_bands
+from cdpipe.models.folder import CARD, ModelCard, read_card, save_model
 from cdpipe.pairs.splits import Part, fold_parts
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.stages.train_progress import PROGRESS

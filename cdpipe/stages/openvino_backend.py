@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cdpipe.errors import ConfigError
 from cdpipe.formats.engine_cache import cached_engine
-from cdpipe.formats.model_io import ModelCard, check_weights, load_network
 from cdpipe.keys import content_key
+from cdpipe.models.folder import ModelCard, check_weights, load_network
 from cdpipe.stages.backends import check_installed
 from cdpipe.stages.calibration import Calibration, calibration_windows
 from cdpipe.stages.inference import Execution, Forward

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.model_io import ModelCard, load_network
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.keys import content_key
+from cdpipe.models.folder import ModelCard, load_network
 from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.inference import Execution, Forward, Placement, predict_window
 from cdpipe.store.arrays import write_block

@@ -8,8 +8,8 @@ from typing import Any
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.formats.model_io import ModelCard, check_trained, read_card
 from cdpipe.geo.grid import BlockKey
+from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.stages.backends import check_backend
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.stages.inference import Execution

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from cdpipe.errors import CdpipeError
-from cdpipe.formats.model_io import ModelCard
+from cdpipe.models.folder import ModelCard
 from cdpipe.stages.train_job import TrainJob
 from cdpipe.workspace.storage import on_disk
 

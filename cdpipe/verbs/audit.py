@@ -7,8 +7,8 @@ from rich.table import Table
 
 from cdpipe.errors import InputError
 from cdpipe.formats.manifest import Manifest
-from cdpipe.formats.model_io import read_card
 from cdpipe.geo.tilings import patch_stride
+from cdpipe.models.folder import read_card
 from cdpipe.pairs.splits import known_splits
 from cdpipe.stages.audit import AuditJob, audit_stored
 from cdpipe.stages.audit_report import PROBED, Audit, describe_probes, describe_stored, pool_audits, table_rows

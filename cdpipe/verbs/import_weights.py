@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from cdpipe.config.load import describe_mistakes, parse_overrides
 from cdpipe.config.schema import Model, Normalisation
 from cdpipe.errors import EXIT_DONE, ConfigError
-from cdpipe.stages.weights_import import Import, import_weights
+from cdpipe.models.foreign import Import, import_weights
 
 
 def run(options: argparse.Namespace) -> int:

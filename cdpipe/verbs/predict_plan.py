@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.model_io import read_card
+from cdpipe.models.folder import read_card
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.pairs.splits import known_splits
 from cdpipe.stages.calibration import Calibration

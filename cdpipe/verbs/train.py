@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cdpipe.errors import CdpipeError, ConfigError
-from cdpipe.formats.model_io import ModelCard
+from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.pairs.splits import (
     Leaks,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.manifest import manifest_path, read_manifest
-from cdpipe.formats.model_io import CARD
+from cdpipe.models.folder import CARD
 from cdpipe.stages.integrity import (
     PRODUCTS,
     check_manifest,
