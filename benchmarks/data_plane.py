@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from stored_scenes import store_scene
 from timing import MALLOC, Row, interleave, median_cpu, median_wall, show
 
+from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
-from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
 from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import PredictJob, plan_work

@@ -75,14 +75,14 @@ def _ingest(root: Path, size: int) -> None:
 def _predict(root: Path, size: int, *, identity: bool) -> None:
     import torch  # noqa: PLC0415 (would count in ingest's process)
 
+    from cdpipe.inference.patches import Execution  # noqa: PLC0415
+    from cdpipe.inference.torch import make_forward  # noqa: PLC0415
     from cdpipe.models import build_model  # noqa: PLC0415
     from cdpipe.models.folder import ModelCard  # noqa: PLC0415
     from cdpipe.stages.ensemble import ensemble_block, plan_ensemble  # noqa: PLC0415
-    from cdpipe.stages.inference import Execution  # noqa: PLC0415
     from cdpipe.stages.prediction import Member, predict_block, probability_key  # noqa: PLC0415
     from cdpipe.stages.result_groups import create_result_groups  # noqa: PLC0415
     from cdpipe.stages.run_plan import PredictJob  # noqa: PLC0415
-    from cdpipe.stages.torch_backend import make_forward  # noqa: PLC0415
 
     torch.set_num_threads(1)
     pair, workspace = describe_scene(size), Workspace(root)

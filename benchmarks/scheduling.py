@@ -29,12 +29,12 @@ from cdpipe.distributed.ingest import ingest_pairs
 from cdpipe.distributed.predict import plan_actors
 from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.geo.grid import Grid
+from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.ingest import IngestJob, plan_blocks
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.stages.ensemble import plan_ensemble
-from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work

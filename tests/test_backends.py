@@ -19,17 +19,16 @@ from stored import RGB, bright_squares, store_pair
 
 from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError, InputError, IntegrityError
-from cdpipe.formats.engine_cache import SEAL, cache_folder, cached_engine
 from cdpipe.formats.manifest import ManifestPair
+from cdpipe.inference import backends
+from cdpipe.inference.backends import check_backend
+from cdpipe.inference.openvino import SEAL, cache_folder, cached_engine, engine_key
+from cdpipe.inference.patches import Execution
 from cdpipe.keys import content_key
 from cdpipe.models import build_model, input_kind, model_names
 from cdpipe.models.folder import WEIGHTS, ModelCard, read_card, save_model
-from cdpipe.stages import backends
 from cdpipe.stages.array_prediction import predict_array
-from cdpipe.stages.backends import check_backend
 from cdpipe.stages.calibration import WINDOWS, Calibration, calibration_windows
-from cdpipe.stages.inference import Execution
-from cdpipe.stages.openvino_backend import engine_key
 from cdpipe.stages.prediction import Member, open_forward, probability_key
 from cdpipe.stages.run_plan import ModelSource, plan_members
 from cdpipe.workspace.layout import Workspace
@@ -205,7 +204,7 @@ def test_where_nothing_can_be_written_an_engine_is_not_kept(monkeypatch: pytest.
 BUILDER = """
 import sys, time
 from pathlib import Path
-from cdpipe.formats.engine_cache import cached_engine
+from cdpipe.inference.openvino import cached_engine
 
 def build():
     (Path(sys.argv[1]) / str(time.time_ns())).touch()

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.blend import blend, blend_weights
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid
+from cdpipe.inference.patches import blend, blend_weights
 
 Patches = list[tuple[int, int, NDArray[np.float32]]]
 

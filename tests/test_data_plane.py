@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from stored import RGB, bright_squares, store_pair, store_probability
 
 from cdpipe.arrays.augment import augment
-from cdpipe.arrays.blend import blend, blend_weights, lay
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, strips_in
+from cdpipe.inference.patches import Execution, blend, blend_weights, lay
 from cdpipe.models.folder import ModelCard
 from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
-from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, predict_block, probability_key
 from cdpipe.store.arrays import open_layer, read_all
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
 from cdpipe.stages.device_batch import (
     MOST,
@@ -17,7 +18,6 @@ from cdpipe.stages.device_batch import (
     remembered_batches,
     with_batches,
 )
-from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.workspace.layout import Workspace
 

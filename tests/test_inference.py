@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from cdpipe.arrays.blend import blend_weights
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, tiles_in
+from cdpipe.inference.patches import Execution, Forward, Placement, blend_weights, predict_window
+from cdpipe.inference.torch import make_forward
 from cdpipe.models import build_model
-from cdpipe.stages.inference import Execution, Forward, Placement, predict_window
-from cdpipe.stages.torch_backend import make_forward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

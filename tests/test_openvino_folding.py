@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cdpipe.stages.openvino_backend import import_openvino
-from cdpipe.stages.openvino_folding import fold_doubling, transposed_kernel
+from cdpipe.inference.openvino import fold_doubling, import_openvino, transposed_kernel
 
 sizes = st.integers(1, 5)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid
+from cdpipe.inference.patches import Execution, Placement, predict_window
+from cdpipe.inference.torch import make_forward
 from cdpipe.models import build_model, load_published
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
-from cdpipe.stages.inference import Execution, Placement, predict_window
-from cdpipe.stages.torch_backend import make_forward
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import load_pair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from stored import bright_squares, store_pair
 
+from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
 from cdpipe.stages.ensemble import plan_ensemble
-from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.stages.probes import Probe, ProbeJob, choose_windows, move_half_a_pixel, probe_window
 from cdpipe.workspace.layout import Workspace

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from cdpipe.arrays.tta import d4_mean, d4_views
+from cdpipe.inference.torch import d4_mean, d4_views
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -23,9 +23,9 @@ from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.distributed.meters import meter
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
+from cdpipe.inference.patches import Forward
 from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
 from cdpipe.stages.ensemble import ensemble_block
-from cdpipe.stages.inference import Forward
 from cdpipe.stages.prediction import Member, is_predicted, load_forward, predict_block, probability_key
 from cdpipe.stages.result_groups import create_result_groups
 from cdpipe.stages.run_plan import BlockWork, PredictJob

@@ -10,8 +10,8 @@ from cdpipe.config.schema import Backend
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
+from cdpipe.inference.patches import Execution, Placement, predict_window
 from cdpipe.models.folder import check_trained, read_card
-from cdpipe.stages.inference import Execution, Placement, predict_window
 from cdpipe.stages.prediction import open_forward
 from cdpipe.store.normalisation import date_scaling, model_input
 from cdpipe.store.statistics import measure

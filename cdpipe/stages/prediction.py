@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid, patch_stride
+from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, load_network
 from cdpipe.stages.calibration import Calibration
-from cdpipe.stages.inference import Execution, Forward, Placement, predict_window
 from cdpipe.store.arrays import write_block
 from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.timing import timed
@@ -91,10 +91,10 @@ def open_forward(
         IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
     """
     if execution.backend == "openvino":
-        from cdpipe.stages.openvino_backend import make_openvino_forward
+        from cdpipe.inference.openvino import make_openvino_forward
 
         return make_openvino_forward(folder, card, execution, calibration)
-    from cdpipe.stages.torch_backend import make_forward
+    from cdpipe.inference.torch import make_forward
 
     return make_forward(load_network(folder, card), execution)
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
+from cdpipe.inference.patches import Forward, Placement, predict_window
 from cdpipe.metrics.counts import Sums, threshold_change
 from cdpipe.stages.audit import Difference, measure_difference
 from cdpipe.stages.ensemble import Ensemble, combine, ensemble_threshold
 from cdpipe.stages.evaluation import ENSEMBLE
-from cdpipe.stages.inference import Forward, Placement, predict_window
 from cdpipe.stages.prediction import Member, load_forward, probability_key
 from cdpipe.store.normalisation import DateScaling, model_input
 from cdpipe.store.pair import StoredPair, read_dates, read_observed

@@ -9,10 +9,10 @@ from typing import Any
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.geo.grid import BlockKey
+from cdpipe.inference.backends import check_backend
+from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard, check_trained, read_card
-from cdpipe.stages.backends import check_backend
 from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
-from cdpipe.stages.inference import Execution
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Kind, Workspace

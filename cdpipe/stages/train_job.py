@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.config.schema import Normalisation, Train
+from cdpipe.inference.patches import Execution
 from cdpipe.models import input_kind, required_bands
-from cdpipe.stages.inference import Execution
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace

@@ -18,11 +18,11 @@ from torch import nn
 from cdpipe.arrays.losses import dice_bce
 from cdpipe.config.schema import Train
 from cdpipe.errors import CdpipeError
+from cdpipe.inference.torch import make_forward
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_threshold
 from cdpipe.models import build_model
 from cdpipe.models.folder import load_network, read_card
 from cdpipe.stages.samples import Sampler, draw_sample, index_cells
-from cdpipe.stages.torch_backend import make_forward
 from cdpipe.stages.train_job import TrainJob, Worker, execution
 from cdpipe.stages.validation import HALF, validate
 

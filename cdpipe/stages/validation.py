@@ -5,8 +5,8 @@ import torch.distributed
 
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid
+from cdpipe.inference.patches import Forward, Placement, predict_window
 from cdpipe.metrics.counts import ScoreHistogram, score_histogram
-from cdpipe.stages.inference import Forward, Placement, predict_window
 from cdpipe.stages.train_job import TrainJob, Worker
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import LabelledPair, read_observed, read_scene

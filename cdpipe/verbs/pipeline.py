@@ -2,7 +2,7 @@
 
 import traceback
 
-from cdpipe.stages.backends import check_backend
+from cdpipe.inference.backends import check_backend
 from cdpipe.verbs import audit, evaluate, ingest, predict, report, train
 from cdpipe.verbs.session import Session, Unfinished
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cdpipe.config.load import parse_config
 from cdpipe.errors import ConfigError
-from cdpipe.stages.backends import check_backend
+from cdpipe.inference.backends import check_backend
 from cdpipe.verbs import ingest, predict
 from cdpipe.verbs.console import make_console
 from cdpipe.verbs.session import Session, close

@@ -1,7 +1,15 @@
-"""Test-time augmentation: a patch is predicted in several views, and the results are averaged."""
+"""Networks as functions from patches to probabilities: run by torch, and augmented whatever runs them."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cdpipe.inference.patches import Execution, Forward
+
+# Test-time augmentation: a patch is predicted in several views, and the results are averaged.
 
 
 def d4_views(x: Tensor) -> Tensor:
@@ -60,3 +68,38 @@ def _undo_view(y: Tensor, index: int) -> Tensor:
 def _check_square(x: Tensor) -> None:
     if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
         raise ValueError(f"expected square patches (N, C, S, S), got {tuple(x.shape)}")
+
+
+def make_forward(network: nn.Module, execution: Execution) -> Forward:
+    """Wrap a network as a function from patches to probabilities; the network moves to the device."""
+    device = torch.device(execution.device)
+    network = network.to(device).eval()
+    if execution.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    half = execution.precision == "bfloat16"
+
+    def logits(views: Tensor) -> Tensor:
+        calls = torch.split(views, execution.views_at_once(views.shape[-1]))
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return torch.cat([network(call).float() for call in calls])
+
+    return forward_of(logits, execution)
+
+
+def forward_of(logits: Callable[[Tensor], Tensor], execution: Execution) -> Forward:
+    """From views to probabilities of patches: augmentation around whatever computes logits, the same for all backends.
+
+    Args:
+        logits: From views (N, C, patch, patch) to float32 logits (N, 1, patch, patch), on the execution's device.
+        execution: How it is run.
+    """
+    augmented = execution.tta == "d4"
+
+    def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            x = torch.from_numpy(patches).to(execution.device)
+            probabilities = torch.sigmoid(logits(d4_views(x) if augmented else x))
+            mean = d4_mean(probabilities) if augmented else probabilities
+        return np.asarray(mean[:, 0].cpu().numpy(), np.float32)
+
+    return forward
