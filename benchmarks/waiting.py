@@ -16,11 +16,11 @@ import torch
 from stored_scenes import ROLES, store_scene
 from timing import Row, show
 
-from cdpipe.arrays.losses import dice_bce
 from cdpipe.models import build_model, input_kind
-from cdpipe.stages import training
-from cdpipe.stages.samples import Sampler, index_cells
 from cdpipe.store.normalisation import Recipe
+from cdpipe.training import loop
+from cdpipe.training.loss import dice_bce
+from cdpipe.training.samples import Sampler, index_cells
 from cdpipe.workspace.layout import Workspace
 
 
@@ -53,7 +53,7 @@ def _train(name: str, sampler: Sampler, options: argparse.Namespace) -> tuple[fl
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     job: Any = SimpleNamespace(options=SimpleNamespace(global_batch=options.batch), steps=options.steps + 1)
     worker: Any = SimpleNamespace(rank=0, world=1, threads=options.threads)
-    batches = iter(training._batches(job, worker, sampler, 0, 0))
+    batches = iter(loop._batches(job, worker, sampler, 0, 0))
     waited = 0.0
     start = before = time.perf_counter()
     for number, (scenes, labels) in enumerate(batches):

@@ -17,9 +17,9 @@ from stored_scenes import store_scene
 from timing import Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.geo.grid import Window
-from cdpipe.stages.samples import Sampler, draw_sample, index_cells
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import Recipe
+from cdpipe.training.samples import Sampler, draw_sample, index_cells
 from cdpipe.workspace.layout import Workspace
 
 PATCH = 256

@@ -12,11 +12,11 @@ from rasters import make_config, utm_grid
 from cdpipe.config.schema import Config
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, TILE
-from cdpipe.stages.train_job import Worker
 from cdpipe.store.arrays import cell_window, write_block
 from cdpipe.store.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
 from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.store.statistics import measure
+from cdpipe.training.job import Worker
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD, write_record
 

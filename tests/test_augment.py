@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.augment import augment
+from cdpipe.training.samples import augment
 
 SIDE = 6
 

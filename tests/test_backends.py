@@ -28,9 +28,9 @@ from cdpipe.keys import content_key
 from cdpipe.models import build_model, input_kind, model_names
 from cdpipe.models.folder import WEIGHTS, ModelCard, read_card, save_model
 from cdpipe.stages.array_prediction import predict_array
-from cdpipe.stages.calibration import WINDOWS, Calibration, calibration_windows
 from cdpipe.stages.prediction import Member, open_forward, probability_key
 from cdpipe.stages.run_plan import ModelSource, plan_members
+from cdpipe.training.samples import WINDOWS, Calibration, calibration_windows
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 

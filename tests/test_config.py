@@ -11,7 +11,7 @@ from cdpipe.config.presets import PRESETS
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.models import required_bands
-from cdpipe.stages.model_plan import architecture_of
+from cdpipe.training.plan import architecture_of
 
 LEAST = """\
 name: north

@@ -6,7 +6,7 @@ from pathlib import Path
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from cdpipe.stages.curves import add_epoch
+from cdpipe.training.logs import add_epoch
 
 
 def events(folder: Path) -> list[Event]:

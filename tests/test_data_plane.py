@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stored import RGB, bright_squares, store_pair, store_probability
 
-from cdpipe.arrays.augment import augment
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, strips_in
@@ -23,6 +22,7 @@ from cdpipe.store.arrays import open_layer, read_all
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.store.normalisation import Recipe, model_input
 from cdpipe.store.pair import LabelledPair, read_dates, read_observed, read_scene
+from cdpipe.training.samples import augment
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (700, 900)

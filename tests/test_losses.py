@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cdpipe.arrays.losses import dice_bce
+from cdpipe.training.loss import dice_bce
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

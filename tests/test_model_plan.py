@@ -19,10 +19,10 @@ from cdpipe.config.schema import Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
-from cdpipe.stages.model_plan import check_buildable, finish_model, needed_bands, plan_training, trained_model
-from cdpipe.stages.train_job import TrainJob
-from cdpipe.stages.training import BEST, HISTORY, train_model, write_checkpoint
 from cdpipe.store.pair import LabelledPair
+from cdpipe.training.job import TrainJob
+from cdpipe.training.loop import BEST, HISTORY, train_model, write_checkpoint
+from cdpipe.training.plan import check_buildable, finish_model, needed_bands, plan_training, trained_model
 from cdpipe.workspace.layout import Workspace
 
 Pairs = tuple[LabelledPair, ...]

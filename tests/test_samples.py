@@ -12,9 +12,9 @@ from rasters import utm_grid
 from stored import RGB, Bytes, Dates, store_pair
 
 from cdpipe.geo.tilings import CELL, TILE
-from cdpipe.stages.samples import CellPool, Sampler, draw_sample, draw_window, index_cells
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair, StoredPair
+from cdpipe.training.samples import CellPool, Sampler, draw_sample, draw_window, index_cells
 from cdpipe.workspace.layout import Workspace
 
 STACKED = Recipe("stacked", ("red", "green", "blue"), "common", together=False)

@@ -19,16 +19,15 @@ from numpy.typing import NDArray
 from stored import Dates, bright_squares, store_pair, train_config, worker
 from torch import nn
 
-from cdpipe.arrays.losses import dice_bce
 from cdpipe.config.schema import Train
 from cdpipe.errors import CdpipeError
 from cdpipe.metrics.counts import score_histogram
 from cdpipe.models import build_model
 from cdpipe.stages.evaluation import BASELINE_RECIPE
-from cdpipe.stages.model_plan import plan_training
-from cdpipe.stages.samples import draw_sample
-from cdpipe.stages.train_job import TrainJob
-from cdpipe.stages.training import (
+from cdpipe.store.normalisation import model_input
+from cdpipe.store.pair import LabelledPair
+from cdpipe.training.job import TrainJob
+from cdpipe.training.loop import (
     ASK_EVERY,
     BEST,
     CHECKPOINT,
@@ -37,11 +36,12 @@ from cdpipe.stages.training import (
     finished,
     make_sampler,
     train_model,
+    validate,
     write_checkpoint,
 )
-from cdpipe.stages.validation import validate
-from cdpipe.store.normalisation import model_input
-from cdpipe.store.pair import LabelledPair
+from cdpipe.training.loss import dice_bce
+from cdpipe.training.plan import plan_training
+from cdpipe.training.samples import draw_sample
 from cdpipe.workspace.layout import Workspace
 
 Saved = dict[str, bytes]

@@ -24,10 +24,9 @@ from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node
 from cdpipe.distributed.process_group import NodeNetwork
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.formats.object_filesystem import arrow_filesystem
-from cdpipe.stages.curves import add_epoch, curves_folder
-from cdpipe.stages.train_job import TrainJob, Worker
-from cdpipe.stages.train_progress import progress_writer
-from cdpipe.stages.training import train_model, write_checkpoint
+from cdpipe.training.job import TrainJob, Worker
+from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
+from cdpipe.training.loop import train_model, write_checkpoint
 from cdpipe.workspace.bucket import ObjectPath, Remembered
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import read_json, write_atomically

@@ -24,7 +24,7 @@ from cdpipe.inference.patches import Execution, Forward
 from cdpipe.inference.torch import forward_of
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, check_weights, load_network
-from cdpipe.stages.calibration import Calibration, calibration_windows
+from cdpipe.training.samples import Calibration, calibration_windows
 from cdpipe.workspace.local import read_sealed, sweep, write_atomically, write_sealed
 
 # Folds doubling an image into the convolution that follows, which then multiplies less than half as often.

@@ -11,10 +11,10 @@ from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, load_network
-from cdpipe.stages.calibration import Calibration
 from cdpipe.store.arrays import write_block
 from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.timing import timed
+from cdpipe.training.samples import Calibration
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import block_record, write_record

@@ -32,7 +32,7 @@ def run(config: Config, read: bool, deep: bool = False) -> int:
         ConfigError: If a configured model is not known.
     """
     pairs = read_catalog(config)
-    from cdpipe.stages.model_plan import needed_bands  # torch takes seconds: a mistaken catalog need not wait
+    from cdpipe.training.plan import needed_bands  # torch takes seconds: a mistaken catalog need not wait
 
     console = make_console()
     with progress(console, "check: pairs", len(pairs)) as advance:

@@ -12,8 +12,8 @@ from cdpipe.pairs.check import check_catalog
 from cdpipe.pairs.coregistration import known_corrections
 from cdpipe.pairs.ingest import BlockTask, IngestJob, Outcome, end_pair, plan_blocks
 from cdpipe.pairs.plan import known_hashes, plan_pairs, remember_hashes, source_files
-from cdpipe.stages.model_plan import needed_bands
 from cdpipe.timing import add
+from cdpipe.training.plan import needed_bands
 from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.coregister import coregister_pairs
 from cdpipe.verbs.session import Session, chosen_pairs, last_rate, logged, rounded

@@ -7,10 +7,8 @@ from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.pairs.splits import known_splits
-from cdpipe.stages.calibration import Calibration
 from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.device_batch import batch_name, remember_batches, remembered_batches, with_batches
-from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.prediction import Member, probability_key
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.run_plan import (
@@ -24,10 +22,11 @@ from cdpipe.stages.run_plan import (
     plan_uses,
 )
 from cdpipe.stages.vector_products import VectorJob
+from cdpipe.training.plan import jobs_for, trained_model, training_folds
+from cdpipe.training.samples import Calibration
 from cdpipe.verbs.fit_members import fit_members
 from cdpipe.verbs.fitting import Planned, find_thresholds
 from cdpipe.verbs.session import Session
-from cdpipe.verbs.train import jobs_for, training_folds
 from cdpipe.version import __version__
 
 

@@ -13,17 +13,16 @@ from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.coregistration import known_corrections
 from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_files, stored_pair
 from cdpipe.pairs.splits import known_splits
-from cdpipe.stages.model_plan import trained_model
 from cdpipe.stages.prediction import probability_key
 from cdpipe.stages.run_plan import plan_work
-from cdpipe.stages.train_job import TrainJob
-from cdpipe.stages.train_progress import read_progress
 from cdpipe.store.pair import StoredPair
 from cdpipe.timing import PARTS
+from cdpipe.training.job import TrainJob
+from cdpipe.training.logs import read_progress
+from cdpipe.training.plan import jobs_for, trained_model
 from cdpipe.verbs.console import duration, size
 from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members
 from cdpipe.verbs.session import Session, read_failures
-from cdpipe.verbs.train import jobs_for
 from cdpipe.workspace.local import read_json
 from cdpipe.workspace.records import missing_blocks, record_times
 

@@ -7,22 +7,20 @@ from contextlib import contextmanager
 
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.models.folder import ModelCard
-from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.pairs.splits import (
-    Leaks,
-    assign_folds,
     describe_leaks,
-    find_leaks,
-    group_places,
-    place_groups,
-    refuse_leaks,
-    same_group,
     split_pairs,
 )
-from cdpipe.stages.model_plan import check_buildable, finish_model, plan_training, sweep_training, trained_model
-from cdpipe.stages.train_job import TrainJob
-from cdpipe.stages.train_progress import read_progress
-from cdpipe.store.pair import LabelledPair
+from cdpipe.training.job import TrainJob
+from cdpipe.training.logs import read_progress
+from cdpipe.training.plan import (
+    _leaks,
+    check_buildable,
+    finish_model,
+    jobs_for,
+    sweep_training,
+    trained_model,
+)
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session, logged, stored_pairs
 
@@ -85,7 +83,7 @@ def _track(session: Session, jobs: list[TrainJob]) -> None:
     if address is None:
         return
     _check_tracking(session)
-    from cdpipe.stages.tracking import log_model
+    from cdpipe.training.logs import log_model
 
     for job in jobs:
         card = trained_model(job)
@@ -99,42 +97,6 @@ def _track(session: Session, jobs: list[TrainJob]) -> None:
 def training_jobs(session: Session) -> list[TrainJob]:
     """What the configuration wants trained, on the pairs in the store."""
     return jobs_for(session, [planned for planned, _ in stored_pairs(session)])
-
-
-def jobs_for(session: Session, planned: list[PlannedPair]) -> list[TrainJob]:
-    """What the configuration wants trained on some of the catalog's pairs."""
-    splits = split_pairs(planned, session.config.split_buffer)
-    if not session.config.splits.allow_leak:
-        refuse_leaks(_leaks(session, planned, splits).leaks)
-    chosen: dict[str, list[LabelledPair]] = {"train": [], "val": [], "test": []}
-    for item in planned:
-        split = splits.get(item.pair.pair_id)
-        labelled = labelled_pair(session.workspace, item) if split else None
-        if split and labelled:
-            chosen[split].append(labelled)
-    folds = training_folds(session, planned)
-    return plan_training(session.workspace, session.config, chosen["train"], chosen["val"], folds)
-
-
-def training_folds(session: Session, planned: list[PlannedPair]) -> dict[str, int]:
-    """Fold of each labelled training pair; empty without folds."""
-    config = session.config
-    if config.train.folds is None:
-        return {}
-    splits = split_pairs(planned, config.split_buffer)
-    chosen = [item for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
-    placed = [(item.pair, item.grid) for item in chosen]
-    if config.splits.allow_leak:
-        together = same_group({pair.pair_id: pair.group for pair, _ in placed})
-    else:
-        together = place_groups(placed, config.split_buffer)
-    places = group_places([pair.pair_id for pair, _ in placed], together)
-    names = {pair.pair_id: pair.group or pair.pair_id for pair, _ in placed}
-    return assign_folds({pair_id: names[ids[0]] for ids in places for pair_id in ids}, config.train.folds)
-
-
-def _leaks(session: Session, planned: list[PlannedPair], splits: dict[str, str]) -> Leaks:
-    return find_leaks([(item.pair, item.grid) for item in planned], splits, session.config.train.patch)
 
 
 def _say_leaks(session: Session) -> None:

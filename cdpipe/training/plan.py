@@ -12,11 +12,24 @@ from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
 from cdpipe.models import input_kind, model_names, required_bands
 from cdpipe.models.folder import CARD, ModelCard, read_card, save_model
-from cdpipe.pairs.splits import Part, fold_parts
-from cdpipe.stages.train_job import TrainJob
-from cdpipe.stages.train_progress import PROGRESS
+from cdpipe.pairs.plan import PlannedPair, labelled_pair
+from cdpipe.pairs.splits import (
+    Leaks,
+    Part,
+    assign_folds,
+    find_leaks,
+    fold_parts,
+    group_places,
+    place_groups,
+    refuse_leaks,
+    same_group,
+    split_pairs,
+)
 from cdpipe.store.normalisation import RGB
 from cdpipe.store.pair import LabelledPair
+from cdpipe.training.job import TrainJob
+from cdpipe.training.logs import PROGRESS
+from cdpipe.verbs.session import Session
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically
@@ -179,7 +192,7 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
     """Make a model folder of the best epoch in a finished run's last checkpoint; checkpoints are then removed."""
     import torch
 
-    from cdpipe.stages.training import BEST, HISTORY, best_epoch
+    from cdpipe.training.loop import BEST, HISTORY, best_epoch
 
     folder = job.workspace.model(job.name, job.key)
     history = json.loads((checkpoint / HISTORY).read_text())
@@ -241,3 +254,39 @@ def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
         "suggested threshold": fitted,
     }
     return "\n".join([f"# {job.name}", "", *(f"- {what}: {fact}" for what, fact in facts.items()), ""])
+
+
+def jobs_for(session: Session, planned: list[PlannedPair]) -> list[TrainJob]:
+    """What the configuration wants trained on some of the catalog's pairs."""
+    splits = split_pairs(planned, session.config.split_buffer)
+    if not session.config.splits.allow_leak:
+        refuse_leaks(_leaks(session, planned, splits).leaks)
+    chosen: dict[str, list[LabelledPair]] = {"train": [], "val": [], "test": []}
+    for item in planned:
+        split = splits.get(item.pair.pair_id)
+        labelled = labelled_pair(session.workspace, item) if split else None
+        if split and labelled:
+            chosen[split].append(labelled)
+    folds = training_folds(session, planned)
+    return plan_training(session.workspace, session.config, chosen["train"], chosen["val"], folds)
+
+
+def training_folds(session: Session, planned: list[PlannedPair]) -> dict[str, int]:
+    """Fold of each labelled training pair; empty without folds."""
+    config = session.config
+    if config.train.folds is None:
+        return {}
+    splits = split_pairs(planned, config.split_buffer)
+    chosen = [item for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
+    placed = [(item.pair, item.grid) for item in chosen]
+    if config.splits.allow_leak:
+        together = same_group({pair.pair_id: pair.group for pair, _ in placed})
+    else:
+        together = place_groups(placed, config.split_buffer)
+    places = group_places([pair.pair_id for pair, _ in placed], together)
+    names = {pair.pair_id: pair.group or pair.pair_id for pair, _ in placed}
+    return assign_folds({pair_id: names[ids[0]] for ids in places for pair_id in ids}, config.train.folds)
+
+
+def _leaks(session: Session, planned: list[PlannedPair], splits: dict[str, str]) -> Leaks:
+    return find_leaks([(item.pair, item.grid) for item in planned], splits, session.config.train.patch)

@@ -24,7 +24,7 @@ class TrainJob:
         workspace: Where the pairs lie.
         model: The model's name in the configuration.
         fold: Which of the folds it never sees; None where there are none.
-        key: Key of the trained model, made by :func:`cdpipe.stages.model_plan.plan_training`.
+        key: Key of the trained model, made by :func:`cdpipe.training.plan.plan_training`.
         architecture: Name in :func:`cdpipe.models.build_model`.
         arguments: Its arguments.
         init_from: Model folder to start from, or None.
