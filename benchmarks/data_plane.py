@@ -24,10 +24,9 @@ from timing import MALLOC, Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
-from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
-from cdpipe.stages.prediction import Member, predict_block, probability_key
-from cdpipe.stages.result_groups import create_result_groups
-from cdpipe.stages.run_plan import PredictJob, plan_work
+from cdpipe.prediction.block import Member, predict_block, probability_key
+from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble
+from cdpipe.prediction.job import PredictJob, create_result_groups, plan_work
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 

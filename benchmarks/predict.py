@@ -44,7 +44,7 @@ from rich.table import Table
 from cdpipe.config.schema import Resources
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, ray_session
 from cdpipe.models.folder import load_network
-from cdpipe.stages.prediction import Member, load_forward
+from cdpipe.prediction.block import Member, load_forward
 
 WORKERS, THRESHOLD = 2, 0.4
 CASES = (("torch", "float32"), ("openvino", "float32"), ("torch", "bfloat16"), ("openvino", "bfloat16"))

@@ -21,8 +21,8 @@ from cdpipe.geo.grid import Window
 from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
 from cdpipe.pairs.splits import known_splits
-from cdpipe.stages.prediction import Member
-from cdpipe.stages.run_plan import ModelSource, plan_members
+from cdpipe.prediction.block import Member
+from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.stages.sample_scenes import make_sample_scenes
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import model_input

@@ -34,10 +34,10 @@ from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.ingest import IngestJob, plan_blocks
 from cdpipe.pairs.plan import PlannedPair
-from cdpipe.stages.ensemble import plan_ensemble
-from cdpipe.stages.prediction import Member
+from cdpipe.prediction.block import Member
+from cdpipe.prediction.ensemble import plan_ensemble
+from cdpipe.prediction.job import PredictJob, member_shares, plan_work
 from cdpipe.stages.products import PairProducts, RasterJob
-from cdpipe.stages.run_plan import PredictJob, member_shares, plan_work
 from cdpipe.store.pair import StoredPair
 from cdpipe.verbs.console import progress
 from cdpipe.workspace.layout import Workspace

@@ -10,7 +10,7 @@ __all__ = ["__version__", "predict_array"]
 def __getattr__(name: str) -> Any:
     """Import torch only for those who predict: ``cdpipe --help`` must be quick."""
     if name == "predict_array":
-        from cdpipe.stages.array_prediction import predict_array
+        from cdpipe.prediction.in_memory import predict_array
 
         return predict_array
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,8 @@ from cdpipe.geo.grid import Window
 from cdpipe.inference.patches import Execution
 from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, read_card, save_model
-from cdpipe.stages.array_prediction import predict_array
-from cdpipe.stages.prediction import Member, load_forward, predict_block, probability_key
+from cdpipe.prediction.block import Member, load_forward, predict_block, probability_key
+from cdpipe.prediction.in_memory import predict_array
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.groups import PROBABILITY_LAYERS, create_group
 from cdpipe.workspace.layout import Workspace

@@ -27,9 +27,9 @@ from cdpipe.inference.patches import Execution
 from cdpipe.keys import content_key
 from cdpipe.models import build_model, input_kind, model_names
 from cdpipe.models.folder import WEIGHTS, ModelCard, read_card, save_model
-from cdpipe.stages.array_prediction import predict_array
-from cdpipe.stages.prediction import Member, open_forward, probability_key
-from cdpipe.stages.run_plan import ModelSource, plan_members
+from cdpipe.prediction.block import Member, open_forward, probability_key
+from cdpipe.prediction.in_memory import predict_array
+from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.training.samples import WINDOWS, Calibration, calibration_windows
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
@@ -298,7 +298,7 @@ def test_arrays_in_memory_are_predicted_by_any_backend(trained: Trained) -> None
 @pytest.mark.heavy
 def test_telemetry_is_not_loaded(trained: Trained) -> None:
     code = (
-        "import sys; from cdpipe.stages.array_prediction import predict_array; import numpy as np\n"
+        "import sys; from cdpipe.prediction.in_memory import predict_array; import numpy as np\n"
         f"predict_array(*np.random.rand(2, 3, 64, 64), {str(trained.folders['unetplusplus'])!r}, backend='openvino')\n"
         "assert sys.modules['openvino'] and sys.modules['openvino_telemetry'] is None"
     )

@@ -16,8 +16,8 @@ from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, strips_in
 from cdpipe.inference.patches import Execution, blend, blend_weights, lay
 from cdpipe.models.folder import ModelCard
-from cdpipe.stages.ensemble import ensemble_block, plan_ensemble
-from cdpipe.stages.prediction import Member, predict_block, probability_key
+from cdpipe.prediction.block import Member, predict_block, probability_key
+from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble
 from cdpipe.store.arrays import open_layer, read_all
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.store.normalisation import Recipe, model_input

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
-from cdpipe.stages.device_batch import (
-    MOST,
-    batch_name,
-    choose_batch,
-    remember_batches,
-    remembered_batches,
-    with_batches,
-)
-from cdpipe.stages.prediction import Member, probability_key
+from cdpipe.prediction.block import Member, probability_key
+from cdpipe.prediction.job import MOST, batch_name, choose_batch, remember_batches, remembered_batches, with_batches
 from cdpipe.workspace.layout import Workspace
 
 CARD = ModelCard(

@@ -21,11 +21,11 @@ from cdpipe.config.load import load_config
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.plan import known_hashes
 from cdpipe.workspace.layout import Workspace
-from cdpipe.stages.ensemble import ensemble_block
+from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.pairs.ingest import IngestJob, ingest_block
 from cdpipe.pairs.plan import plan_pairs, source_files, stored_pair
-from cdpipe.stages.prediction import load_forward, predict_block
-from cdpipe.stages.run_plan import ModelSource, PredictJob, Thresholds, pair_ensemble, plan_members, plan_uses
+from cdpipe.prediction.block import load_forward, predict_block
+from cdpipe.prediction.job import ModelSource, PredictJob, Thresholds, pair_ensemble, plan_members, plan_uses
 import torch
 torch.set_num_threads(1)
 config = load_config(Path(sys.argv[1]))

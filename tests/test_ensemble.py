@@ -9,7 +9,7 @@ from stored import bright_squares, store_pair, store_probability
 
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import score_histogram
-from cdpipe.stages.ensemble import Ensemble, ensemble_block, ensemble_scores, plan_ensemble
+from cdpipe.prediction.ensemble import Ensemble, ensemble_block, ensemble_scores, plan_ensemble
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.groups import CHANGE_LAYERS, create_group
 from cdpipe.store.pair import LabelledPair

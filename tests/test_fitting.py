@@ -9,17 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stored import bright_squares, store_pair, store_probability
 
-from cdpipe.arrays.fitting import (
-    fit_temperature,
-    fit_weights,
-    logit_histogram,
-    soften,
-    threshold_for,
-)
 from cdpipe.config.schema import Aim, Config, Predict
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import ScoreHistogram, count_scores, score_histogram
-from cdpipe.stages.ensemble import combine, ensemble_logits, ensemble_scores, plan_ensemble, sample_members
+from cdpipe.prediction.ensemble import combine, ensemble_logits, ensemble_scores, plan_ensemble, sample_members
+from cdpipe.prediction.temperature import fit_temperature, fit_weights, logit_histogram, soften, threshold_for
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 

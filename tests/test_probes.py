@@ -10,8 +10,8 @@ from stored import bright_squares, store_pair
 
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
-from cdpipe.stages.ensemble import plan_ensemble
-from cdpipe.stages.prediction import Member, probability_key
+from cdpipe.prediction.block import Member, probability_key
+from cdpipe.prediction.ensemble import plan_ensemble
 from cdpipe.stages.probes import Probe, ProbeJob, choose_windows, move_half_a_pixel, probe_window
 from cdpipe.workspace.layout import Workspace
 

@@ -16,14 +16,15 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.models.folder import ModelCard, save_model
-from cdpipe.stages.ensemble import Ensemble, ensemble_block
-from cdpipe.stages.prediction import predict_block, probability_key
-from cdpipe.stages.result_groups import create_result_groups, finish_results
-from cdpipe.stages.run_plan import (
+from cdpipe.prediction.block import predict_block, probability_key
+from cdpipe.prediction.ensemble import Ensemble, ensemble_block
+from cdpipe.prediction.job import (
     DEFAULT_THRESHOLD,
     ModelSource,
     PredictJob,
     Thresholds,
+    create_result_groups,
+    finish_results,
     missing_roles,
     pair_ensemble,
     plan_members,

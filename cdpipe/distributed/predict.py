@@ -24,11 +24,9 @@ from cdpipe.distributed.meters import meter
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.inference.patches import Forward
-from cdpipe.stages.device_batch import Batches, batch_name, probe_batch
-from cdpipe.stages.ensemble import ensemble_block
-from cdpipe.stages.prediction import Member, is_predicted, load_forward, predict_block, probability_key
-from cdpipe.stages.result_groups import create_result_groups
-from cdpipe.stages.run_plan import BlockWork, PredictJob
+from cdpipe.prediction.block import Member, is_predicted, load_forward, predict_block, probability_key
+from cdpipe.prediction.ensemble import ensemble_block
+from cdpipe.prediction.job import Batches, BlockWork, PredictJob, batch_name, create_result_groups, probe_batch
 from cdpipe.timing import take
 from cdpipe.workspace.clients import add_requests, take_requests
 from cdpipe.workspace.crash import crash_point
@@ -199,7 +197,7 @@ def _in_turn(forward: Forward, turn: threading.Lock) -> Forward:
 
 
 def probe_batches(members: Sequence[Member]) -> Batches:
-    """Find the batch of each member on one of the GPUs; see :mod:`cdpipe.stages.device_batch`."""
+    """Find the batch of each member on one of the GPUs; see :mod:`cdpipe.prediction.job`."""
     remote = ray.remote(num_gpus=1, num_cpus=0)(probe_batch)
     found = ray.get([remote.remote(member) for member in members])
     return {batch_name(member): batch for member, batch in zip(members, found, strict=True)}

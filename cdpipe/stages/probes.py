@@ -11,10 +11,10 @@ from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.inference.patches import Forward, Placement, predict_window
 from cdpipe.metrics.counts import Sums, threshold_change
+from cdpipe.prediction.block import Member, load_forward, probability_key
+from cdpipe.prediction.ensemble import Ensemble, combine, ensemble_threshold
 from cdpipe.stages.audit import Difference, measure_difference
-from cdpipe.stages.ensemble import Ensemble, combine, ensemble_threshold
 from cdpipe.stages.evaluation import ENSEMBLE
-from cdpipe.stages.prediction import Member, load_forward, probability_key
 from cdpipe.store.normalisation import DateScaling, model_input
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
@@ -78,7 +78,7 @@ def probe_models(job: ProbeJob) -> dict[str, Probe]:
     """Load the models and run them on all windows of a job; by model and for the ensemble.
 
     Raises:
-        ConfigError, InputError, IntegrityError: See :func:`cdpipe.stages.prediction.open_forward`.
+        ConfigError, InputError, IntegrityError: See :func:`cdpipe.prediction.block.open_forward`.
     """
     forwards = [load_forward(member) for member in job.members]
     total: dict[str, Probe] = {}

@@ -10,10 +10,10 @@ from cdpipe.formats.manifest import Manifest
 from cdpipe.geo.tilings import patch_stride
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.splits import known_splits
+from cdpipe.prediction.job import Thresholds, pair_ensemble, plan_members
 from cdpipe.stages.audit import AuditJob, audit_stored
 from cdpipe.stages.audit_report import PROBED, Audit, describe_probes, describe_stored, pool_audits, table_rows
 from cdpipe.stages.probes import ProbeJob, choose_windows
-from cdpipe.stages.run_plan import Thresholds, pair_ensemble, plan_members
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.predict_plan import model_sources, plan_run

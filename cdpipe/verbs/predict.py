@@ -5,21 +5,14 @@ from collections.abc import Mapping
 from cdpipe.errors import CdpipeError, InputError
 from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from cdpipe.pairs.splits import known_splits
-from cdpipe.stages.prediction import Member
+from cdpipe.prediction.block import Member
+from cdpipe.prediction.fit import Planned
+from cdpipe.prediction.job import ModelSource, PredictJob, is_stored, plan_members, plan_work, results_are_finished
 from cdpipe.stages.products import PairProducts, products_are_written
-from cdpipe.stages.result_groups import results_are_finished
 from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
-from cdpipe.stages.run_plan import (
-    ModelSource,
-    PredictJob,
-    is_stored,
-    plan_members,
-    plan_work,
-)
 from cdpipe.stages.stac_products import stac_is_written, write_stac
 from cdpipe.timing import add
 from cdpipe.verbs.console import duration, free_text, progress, size
-from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import (
     Plan,
     choose_pairs,

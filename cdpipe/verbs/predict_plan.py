@@ -7,25 +7,27 @@ from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.pairs.splits import known_splits
-from cdpipe.stages.change_features import ChangeScene
-from cdpipe.stages.device_batch import batch_name, remember_batches, remembered_batches, with_batches
-from cdpipe.stages.prediction import Member, probability_key
-from cdpipe.stages.products import PairProducts, RasterJob
-from cdpipe.stages.run_plan import (
+from cdpipe.prediction.block import Member, probability_key
+from cdpipe.prediction.fit import Planned, find_thresholds, fit_members
+from cdpipe.prediction.job import (
     ModelSource,
     PredictJob,
     Thresholds,
+    batch_name,
     is_stored,
     missing_roles,
     pair_ensemble,
     plan_members,
     plan_uses,
+    remember_batches,
+    remembered_batches,
+    with_batches,
 )
+from cdpipe.stages.change_features import ChangeScene
+from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.vector_products import VectorJob
 from cdpipe.training.plan import jobs_for, trained_model, training_folds
 from cdpipe.training.samples import Calibration
-from cdpipe.verbs.fit_members import fit_members
-from cdpipe.verbs.fitting import Planned, find_thresholds
 from cdpipe.verbs.session import Session
 from cdpipe.version import __version__
 

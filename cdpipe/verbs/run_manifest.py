@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cdpipe.formats.manifest import Manifest, ManifestPair
-from cdpipe.stages.prediction import Member
+from cdpipe.prediction.block import Member
+from cdpipe.prediction.fit import Planned
+from cdpipe.prediction.job import PredictJob, Thresholds
 from cdpipe.stages.products import PairProducts
 from cdpipe.stages.run_layer import RunLayer
-from cdpipe.stages.run_plan import PredictJob, Thresholds
 from cdpipe.stages.stac import StacJob, StacPair
-from cdpipe.verbs.fitting import Planned
 from cdpipe.verbs.predict_plan import Plan
 from cdpipe.verbs.session import Session
 from cdpipe.version import __version__

@@ -13,8 +13,8 @@ from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.coregistration import known_corrections
 from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_files, stored_pair
 from cdpipe.pairs.splits import known_splits
-from cdpipe.stages.prediction import probability_key
-from cdpipe.stages.run_plan import plan_work
+from cdpipe.prediction.block import probability_key
+from cdpipe.prediction.job import plan_work
 from cdpipe.store.pair import StoredPair
 from cdpipe.timing import PARTS
 from cdpipe.training.job import TrainJob

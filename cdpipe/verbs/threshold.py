@@ -9,10 +9,9 @@ from cdpipe.config.schema import Aim
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.metrics.counts import Counts, ScoreHistogram, best_threshold, counts_by_threshold
 from cdpipe.metrics.intervals import intervals_over_pairs, pixel_figures
-from cdpipe.stages.ensemble import ensemble_scores
-from cdpipe.stages.run_plan import plan_members
-from cdpipe.verbs.fit_members import fit_members
-from cdpipe.verbs.fitting import ensembles_of, find_aim, fit_on, pair_scores
+from cdpipe.prediction.ensemble import ensemble_scores
+from cdpipe.prediction.fit import ensembles_of, find_aim, fit_members, fit_on, pair_scores
+from cdpipe.prediction.job import plan_members
 from cdpipe.verbs.predict_plan import model_sources, plan_fitting
 from cdpipe.verbs.session import Session, stored_pairs
 

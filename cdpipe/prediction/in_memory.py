@@ -12,7 +12,7 @@ from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Placement, predict_window
 from cdpipe.models.folder import check_trained, read_card
-from cdpipe.stages.prediction import open_forward
+from cdpipe.prediction.block import open_forward
 from cdpipe.store.normalisation import date_scaling, model_input
 from cdpipe.store.statistics import measure
 from cdpipe.workspace.bucket import locate

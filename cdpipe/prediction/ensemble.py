@@ -7,11 +7,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.fitting import logit_histogram, soften
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import CHUNK, strips_in
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, is_change, score_histogram, threshold_change
+from cdpipe.prediction.temperature import logit_histogram, soften
 from cdpipe.store.arrays import open_layer, read_window, write_block
 from cdpipe.store.pair import StoredPair
 from cdpipe.timing import timed

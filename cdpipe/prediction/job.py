@@ -1,10 +1,13 @@
 """What a prediction run consists of: members, keys, thresholds, and which blocks are missing."""
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
@@ -12,11 +15,13 @@ from cdpipe.geo.grid import BlockKey
 from cdpipe.inference.backends import check_backend
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard, check_trained, read_card
-from cdpipe.stages.ensemble import MAJORITY, Ensemble, plan_ensemble
-from cdpipe.stages.prediction import Member, probability_key
+from cdpipe.prediction.block import Member, load_forward, probability_key
+from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
+from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, finish_group, is_described
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Kind, Workspace
-from cdpipe.workspace.records import missing_blocks
+from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.records import GROUP_RECORD, missing_blocks
 
 DEFAULT_THRESHOLD = 0.5
 GPU_BATCH = 8  # patches; with eight views a patch of 256 pixels this fills a GPU of 16 GB to about a half
@@ -63,7 +68,7 @@ class PredictJob:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model folder and its part in a run; see :class:`cdpipe.stages.prediction.Member`."""
+    """A model folder and its part in a run; see :class:`cdpipe.prediction.block.Member`."""
 
     folder: Path
     name: str
@@ -219,3 +224,123 @@ def missing_roles(pair: StoredPair, members: Sequence[Member]) -> Mapping[str, l
     """Bands that a member needs and the pair does not have, by member."""
     lacking = {each.card.name: [role for role in each.card.roles if role not in pair.roles] for each in members}
     return {name: roles for name, roles in lacking.items() if roles}
+
+
+# The groups of the store that a run's results lie in: made empty, and declared finished.
+
+
+def create_result_groups(job: PredictJob, number: int) -> None:
+    """Make the empty arrays of a pair's results, where they are not there yet."""
+    pair = job.pairs[number]
+    for member in job.members_of(number):
+        group = job.workspace.group("probabilities", pair.pair_id, probability_key(pair.key, member))
+        facts = {"model": member.card.name, "model_key": member.card.key, "pair": pair.key}
+        create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, facts)
+    if job.ensembles:
+        ensemble = job.ensembles[number]
+        group = job.workspace.group("changes", pair.pair_id, ensemble.key)
+        attributes: dict[str, Any] = {"of": [list(each) for each in ensemble.members], "threshold": ensemble.threshold}
+        if ensemble.temperatures:
+            attributes["temperatures"] = list(ensemble.temperatures)
+        if ensemble.votes:
+            attributes["votes"] = list(ensemble.votes)
+        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, attributes)
+
+
+def finish_results(job: PredictJob, number: int) -> None:
+    """Record the metadata of a pair's finished results; what verification took away of it is put back."""
+    pair = job.pairs[number]
+    create_result_groups(job, number)
+    for kind, key in _result_groups(job, number):
+        if not (job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD).is_file():
+            finish_group(job.workspace, kind, pair.pair_id, key)
+
+
+def results_are_finished(job: PredictJob, number: int) -> bool:
+    """Whether :func:`finish_results` has nothing to do."""
+    pair = job.pairs[number]
+    layers = {"probabilities": PROBABILITY_LAYERS, "changes": CHANGE_LAYERS}
+    return all(
+        is_described(job.workspace.group(kind, pair.pair_id, key), layers[kind], pair.grid)
+        and (job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD).is_file()
+        for kind, key in _result_groups(job, number)
+    )
+
+
+def _result_groups(job: PredictJob, number: int) -> list[tuple[Kind, str]]:
+    groups: list[tuple[Kind, str]] = [("probabilities", key) for key, _ in member_shares(job, number)]
+    return [*groups, ("changes", job.ensembles[number].key)]
+
+
+# How many patches a GPU is given at once: probed before a run, remembered for its kind of device, then fixed.
+
+MOST = 64  # patches
+WORTH_IT = 1.05  # a batch of twice the size, and memory, must be this much faster
+ROUNDS = 3
+
+Batches = dict[str, int]  # by :func:`batch_name`
+
+
+def batch_name(member: Member) -> str:
+    """Everything but the device that a batch depends on."""
+    run = member.execution
+    return f"{member.card.key}-{run.tta}-{run.precision}"
+
+
+def with_batches(members: Sequence[Member], batches: Batches) -> tuple[Member, ...]:
+    """The members, each with the batch that is known for it."""
+    return tuple(
+        replace(each, execution=replace(each.execution, batch=batches.get(batch_name(each), each.execution.batch)))
+        for each in members
+    )
+
+
+def remembered_batches(workspace: Workspace) -> dict[str, Batches]:
+    """What was probed in this workspace, by kind of device."""
+    value = read_json(workspace.devices)
+    return value if isinstance(value, dict) else {}
+
+
+def remember_batches(workspace: Workspace, device: str, batches: Batches) -> None:
+    """Add what was probed on a kind of device."""
+    known = remembered_batches(workspace)
+    write_json(workspace.devices, {**known, device: {**known.get(device, {}), **batches}})
+
+
+def probe_batch(member: Member) -> int:
+    """The batch that suits the device which a member is to run on."""
+    forward, patch, channels = load_forward(member), member.card.patch, member.card.recipe.channels
+
+    def rate(batch: int) -> float:
+        patches = np.random.default_rng(0).normal(size=(batch, channels, patch, patch)).astype(np.float32)
+        forward(patches)  # the first of a shape also chooses algorithms
+        begun = time.perf_counter()
+        for _ in range(ROUNDS):
+            forward(patches)
+        return batch * ROUNDS / (time.perf_counter() - begun)
+
+    return choose_batch(rate)
+
+
+def choose_batch(rate: Callable[[int], float]) -> int:
+    """The first of 1, 2, 4, ... that twice as many patches are hardly faster than, or do not fit in memory.
+
+    Args:
+        rate: Patches a second with a batch; raises ``MemoryError``, or torch's error, where it does not fit.
+    """
+    best, speed = 1, rate(1)
+    while 2 * best <= MOST:
+        try:
+            faster = rate(2 * best)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            break
+        if faster < WORTH_IT * speed:
+            break
+        best, speed = 2 * best, faster
+    return best
+
+
+def _is_out_of_memory(error: Any) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
