@@ -19,7 +19,7 @@ from cdpipe.config.schema import Vectors
 from cdpipe.formats.vectors import read_features
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.stages.change_features import ChangeScene
+from cdpipe.objects.features import ChangeScene
 from cdpipe.stages.vector_products import VectorJob, write_vectors
 from cdpipe.store.arrays import write_block
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group

@@ -12,7 +12,7 @@ from stored import bright_squares, store_change, store_pair
 
 from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.grid import Grid
-from cdpipe.stages.change_features import SCHEMA
+from cdpipe.objects.features import SCHEMA
 from cdpipe.stages.report_charts import training_charts
 from cdpipe.stages.report_content import PairPage, Report
 from cdpipe.stages.report_pages import write_report

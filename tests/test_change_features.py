@@ -14,14 +14,14 @@ from rasters import GEOGRAPHIC, UTM33
 from scipy import ndimage
 from stored import Bytes, store_change, store_probability
 
-from cdpipe.arrays.morphology import clean_mask, ground_disc
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
 from cdpipe.formats.vectors import decode
 from cdpipe.geo.crs import canonical_wkt, pixel_steps, row_areas
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.stages import change_features as features
-from cdpipe.stages.change_features import SCHEMA, ChangeScene, read_state
+from cdpipe.objects import features
+from cdpipe.objects.features import SCHEMA, ChangeScene, read_state
+from cdpipe.objects.morphology import clean_mask, ground_disc
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 

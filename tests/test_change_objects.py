@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
 from cdpipe.geo.grid import Window
-from cdpipe.stages import change_objects
-from cdpipe.stages.change_objects import Objects, find_objects
+from cdpipe.objects import find as change_objects
+from cdpipe.objects.components import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
+from cdpipe.objects.find import Objects, find_objects
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cdpipe.arrays.components import Components, sum_by_component
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, block_window
+from cdpipe.objects.components import Components, sum_by_component
 
 Mask = NDArray[np.bool_]
 

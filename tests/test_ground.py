@@ -9,10 +9,10 @@ from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 from rasters import GEOGRAPHIC, UTM33
 
-from cdpipe.arrays.outlines import densify
 from cdpipe.errors import InputError
 from cdpipe.geo.crs import grid_box, pixel_steps, ring_areas, transform_xy
 from cdpipe.geo.grid import Grid
+from cdpipe.objects.outlines import densify
 
 WGS84 = Geod(ellps="WGS84")
 MERCATOR = CRS.from_epsg(3857).to_wkt()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.morphology import clean_mask, ground_disc
+from cdpipe.objects.morphology import clean_mask, ground_disc
 
 Bytes = NDArray[np.uint8]
 POINT = np.ones((1, 1), np.uint8)

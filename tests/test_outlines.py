@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdpipe.arrays.outlines import densify, find_corners, trace_rings
+from cdpipe.objects.outlines import densify, find_corners, trace_rings
 
 Numbers = NDArray[np.int64]
 

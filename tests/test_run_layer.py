@@ -17,7 +17,7 @@ from cdpipe.errors import ConfigError
 from cdpipe.formats.vectors import SUFFIXES, decode, read_features, transform_polygons
 from cdpipe.geo.crs import WGS84
 from cdpipe.geo.grid import Grid
-from cdpipe.stages.change_features import ChangeScene
+from cdpipe.objects.features import ChangeScene
 from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
 from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
 from cdpipe.store.pair import StoredPair

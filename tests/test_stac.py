@@ -16,7 +16,7 @@ from stored import bright_squares, store_change, store_pair, store_probability
 from cdpipe.config.schema import Vectors
 from cdpipe.geo.crs import footprint
 from cdpipe.geo.grid import Grid
-from cdpipe.stages.change_features import ChangeScene
+from cdpipe.objects.features import ChangeScene
 from cdpipe.stages.products import PairProducts, RasterJob, write_products
 from cdpipe.stages.run_layer import plan_run_layer, write_run_layer
 from cdpipe.stages.stac import NEVER, StacJob, StacPair, describe_collection

@@ -14,7 +14,7 @@ from reports import make_job
 from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.crs import transform_points
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.stages.change_features import SCHEMA
+from cdpipe.objects.features import SCHEMA
 from cdpipe.stages.top_changes import CHIP, LINE, TopChange, read_top_changes, write_chip
 from cdpipe.workspace.layout import Workspace
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.components import Components, sum_by_component
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import Sums
+from cdpipe.objects.components import Components, sum_by_component
 
 Mask = NDArray[np.bool_]
 

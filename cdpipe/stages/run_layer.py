@@ -30,8 +30,8 @@ from cdpipe.formats.vectors import (
 )
 from cdpipe.geo.crs import WGS84, grid_box, known_crs
 from cdpipe.keys import content_key
+from cdpipe.objects.features import SCHEMA
 from cdpipe.pairs.catalog import parse_time
-from cdpipe.stages.change_features import SCHEMA
 from cdpipe.stages.vector_products import VectorJob, remove_other_formats, write_style
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace

@@ -69,7 +69,7 @@ def read_top_changes(path: Path, grid: Grid, count: int = PER_PAIR) -> list[TopC
     """The best ranked objects of a pair, best first.
 
     Args:
-        path: The pair's change objects, see :mod:`cdpipe.stages.change_features`.
+        path: The pair's change objects, see :mod:`cdpipe.objects.features`.
         grid: The pair's, in whose CRS they are; in degrees where they are GeoJSON.
         count: How many at most; no more are held in memory.
     """

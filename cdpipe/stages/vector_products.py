@@ -7,7 +7,7 @@ from pathlib import Path
 from cdpipe.formats.qgis import objects_style
 from cdpipe.formats.vectors import SUFFIXES, write_features
 from cdpipe.keys import content_key
-from cdpipe.stages.change_features import SCHEMA, ChangeScene, change_features
+from cdpipe.objects.features import SCHEMA, ChangeScene, change_features
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import temporary_folder, write_atomically
 from cdpipe.workspace.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record

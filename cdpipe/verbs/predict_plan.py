@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import read_card
+from cdpipe.objects.features import ChangeScene
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import Member, probability_key
@@ -23,7 +24,6 @@ from cdpipe.prediction.job import (
     remembered_batches,
     with_batches,
 )
-from cdpipe.stages.change_features import ChangeScene
 from cdpipe.stages.products import PairProducts, RasterJob
 from cdpipe.stages.vector_products import VectorJob
 from cdpipe.training.plan import jobs_for, trained_model, training_folds

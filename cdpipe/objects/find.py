@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.components import flatten, unite
-from cdpipe.arrays.outlines import find_corners, trace_rings
-from cdpipe.arrays.pieces import Pieces, find_pieces, merge_figures
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import count_tiles, tiles_in
+from cdpipe.objects.components import Pieces, find_pieces, flatten, merge_figures, unite
+from cdpipe.objects.outlines import find_corners, trace_rings
 
 Numbers = NDArray[np.int64]
 ReadState = Callable[[Window], NDArray[np.uint8]]
@@ -32,8 +31,8 @@ class Objects:
 
     Attributes:
         first: (objects,) first pixel, as the scene's are counted row by row.
-        figures: (objects, 6) see :class:`cdpipe.arrays.pieces.Pieces`.
-        points: (vertices, 2) row and column of the rings' vertices, see :func:`cdpipe.arrays.outlines.trace_rings`.
+        figures: (objects, 6) see :class:`cdpipe.objects.components.Pieces`.
+        points: (vertices, 2) row and column of the rings' vertices, see :func:`cdpipe.objects.outlines.trace_rings`.
         ends: (rings,) where each ring ends.
         rings: (objects,) how many rings each has, the outer one first.
     """

@@ -11,9 +11,6 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.arrays.morphology import NOT_OBSERVED, clean_mask, ground_disc
-from cdpipe.arrays.outlines import densify
-from cdpipe.arrays.pieces import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
 from cdpipe.formats.vectors import GEOMETRY, encode
@@ -21,7 +18,10 @@ from cdpipe.geo.crs import pixel_steps, ring_areas
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import grow, tiles_in
 from cdpipe.metrics.counts import is_change
-from cdpipe.stages.change_objects import STEP, Objects, find_objects
+from cdpipe.objects.components import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
+from cdpipe.objects.find import STEP, Objects, find_objects
+from cdpipe.objects.morphology import NOT_OBSERVED, clean_mask, ground_disc
+from cdpipe.objects.outlines import densify
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
