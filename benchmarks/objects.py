@@ -20,7 +20,7 @@ from cdpipe.formats.vectors import read_features
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.objects.features import ChangeScene
-from cdpipe.stages.vector_products import VectorJob, write_vectors
+from cdpipe.runs.vectors import VectorJob, write_vectors
 from cdpipe.store.arrays import write_block
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.store.pair import StoredPair

@@ -37,7 +37,7 @@ from cdpipe.pairs.plan import PlannedPair
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.ensemble import plan_ensemble
 from cdpipe.prediction.job import PredictJob, member_shares, plan_work
-from cdpipe.stages.products import PairProducts, RasterJob
+from cdpipe.runs.products import PairProducts, RasterJob
 from cdpipe.store.pair import StoredPair
 from cdpipe.verbs.console import progress
 from cdpipe.workspace.layout import Workspace

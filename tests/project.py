@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from rasters import utm_grid, write_raster
 
 from cdpipe.cli import main
-from cdpipe.formats.manifest import Manifest, read_manifest
 from cdpipe.geo.grid import Grid
 from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, save_model
+from cdpipe.runs.manifest import Manifest, read_manifest
 
 UNETPLUSPLUS = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}
 SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}}

@@ -19,7 +19,6 @@ from stored import RGB, bright_squares, store_pair
 
 from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError, InputError, IntegrityError
-from cdpipe.formats.manifest import ManifestPair
 from cdpipe.inference import backends
 from cdpipe.inference.backends import check_backend
 from cdpipe.inference.openvino import SEAL, cache_folder, cached_engine, engine_key
@@ -30,6 +29,7 @@ from cdpipe.models.folder import WEIGHTS, ModelCard, read_card, save_model
 from cdpipe.prediction.block import Member, open_forward, probability_key
 from cdpipe.prediction.in_memory import predict_array
 from cdpipe.prediction.job import ModelSource, plan_members
+from cdpipe.runs.manifest import ManifestPair
 from cdpipe.training.samples import WINDOWS, Calibration, calibration_windows
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file

@@ -21,8 +21,8 @@ from processes import end, family, kill, start
 from project import PRODUCTS, Project, contents, make_project, untrained_model, write_catalog, write_pair
 
 from cdpipe.errors import EXIT_DONE, EXIT_LOCKED, EXIT_PARTIAL
-from cdpipe.formats.manifest import read_manifest
-from cdpipe.stages.integrity import check_manifest
+from cdpipe.runs.manifest import read_manifest
+from cdpipe.runs.verify import check_manifest
 
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 KILLS = int(os.environ.get("CDPIPE_CHAOS_KILLS", "30"))

@@ -8,7 +8,7 @@ import pytest
 from project import PRODUCTS, Project, call, contents, make_project, succeed, untrained_model
 
 from cdpipe.errors import EXIT_DONE
-from cdpipe.formats.manifest import read_manifest
+from cdpipe.runs.manifest import read_manifest
 
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 ROOM = "64m"

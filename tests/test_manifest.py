@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cdpipe.formats.manifest import Manifest, ManifestPair, manifest_path, read_manifest, write_manifest
+from cdpipe.runs.manifest import Manifest, ManifestPair, manifest_path, read_manifest, write_manifest
 
 FULL = Manifest(
     name="north",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from project import CONFIG, Project, array, make_project, succeed
 
-from cdpipe.formats.manifest import ManifestPair
+from cdpipe.runs.manifest import ManifestPair
 
 FOLDS = 3
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.heavy]

@@ -31,9 +31,9 @@ from rio_cogeo.cogeo import cog_validate
 
 import cdpipe
 from cdpipe.errors import EXIT_INPUT
-from cdpipe.formats.manifest import ManifestPair
 from cdpipe.models.folder import read_card
-from cdpipe.stages.integrity import PRODUCTS as KINDS
+from cdpipe.runs.manifest import ManifestPair
+from cdpipe.runs.verify import PRODUCTS as KINDS
 from cdpipe.workspace.local import hash_file
 
 (MODEL,) = CONFIG["train"]["models"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from stored import Bytes, bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.stages.products import RasterJob, rasters_are_written, write_rasters
+from cdpipe.runs.products import RasterJob, rasters_are_written, write_rasters
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import damaged_objects, read_record

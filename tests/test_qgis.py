@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 
 from cdpipe.formats.cog import CHANGE_COLORS
-from cdpipe.formats.qgis import PROBABILITY_COLORS, change_style, objects_style, probability_style
+from cdpipe.runs.styles import PROBABILITY_COLORS, change_style, objects_style, probability_style
 
 
 def parse(style: bytes) -> Element:

@@ -11,15 +11,22 @@ from hypothesis import strategies as st
 from rasters import GEOGRAPHIC, UTM33
 from stored import Bytes, store_change, store_probability
 
-from cdpipe.arrays.suppression import keep_best
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import ConfigError
 from cdpipe.formats.vectors import SUFFIXES, decode, read_features, transform_polygons
 from cdpipe.geo.crs import WGS84
 from cdpipe.geo.grid import Grid
 from cdpipe.objects.features import ChangeScene
-from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
-from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
+from cdpipe.runs.vectors import (
+    RunLayer,
+    VectorJob,
+    keep_best,
+    layer_is_written,
+    plan_run_layer,
+    vectors_are_written,
+    write_run_layer,
+    write_vectors,
+)
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import damaged_objects, read_record

@@ -17,11 +17,9 @@ from cdpipe.config.schema import Vectors
 from cdpipe.geo.crs import footprint
 from cdpipe.geo.grid import Grid
 from cdpipe.objects.features import ChangeScene
-from cdpipe.stages.products import PairProducts, RasterJob, write_products
-from cdpipe.stages.run_layer import plan_run_layer, write_run_layer
-from cdpipe.stages.stac import NEVER, StacJob, StacPair, describe_collection
-from cdpipe.stages.stac_products import stac_is_written, write_stac
-from cdpipe.stages.vector_products import VectorJob
+from cdpipe.runs.products import PairProducts, RasterJob, write_products
+from cdpipe.runs.stac import NEVER, StacJob, StacPair, describe_collection, stac_is_written, write_stac
+from cdpipe.runs.vectors import VectorJob, plan_run_layer, write_run_layer
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import damaged_objects, read_record

@@ -23,8 +23,8 @@ from project import PRODUCTS, Project, call, contents, make_project, succeed, un
 from test_tamper import COVERED, UNHASHED, WAYS
 
 from cdpipe.errors import EXIT_DONE, EXIT_INTEGRITY
-from cdpipe.formats.manifest import read_manifest
-from cdpipe.stages.integrity import check_manifest
+from cdpipe.runs.manifest import read_manifest
+from cdpipe.runs.verify import check_manifest
 from cdpipe.workspace.crash import ARMED, POINTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]

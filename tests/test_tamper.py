@@ -10,7 +10,7 @@ from project import PRODUCTS, Project, call, contents, snapshot, succeed
 
 from cdpipe.errors import EXIT_INTEGRITY
 from cdpipe.models.folder import CARD as MODEL_CARD
-from cdpipe.stages.integrity import PRODUCTS as KINDS
+from cdpipe.runs.verify import PRODUCTS as KINDS
 
 COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRODUCTS)
 MADE = (*COVERED, "runs/*/manifest.json")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cdpipe.distributed.predict import DoBlock, do_block, predict_blocks
 from cdpipe.distributed.tasks import Background
 from cdpipe.prediction.job import BlockWork, PredictJob, finish_results
-from cdpipe.stages.products import PairProducts, products_are_written, write_products
+from cdpipe.runs.products import PairProducts, products_are_written, write_products
 
 
 @dataclass(frozen=True, slots=True)

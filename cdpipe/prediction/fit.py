@@ -7,7 +7,6 @@ import numpy as np
 
 from cdpipe.config.schema import Aim
 from cdpipe.errors import ConfigError
-from cdpipe.formats.manifest import manifest_path
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
@@ -30,6 +29,7 @@ from cdpipe.prediction.job import (
     suggested_threshold,
 )
 from cdpipe.prediction.temperature import fit_temperature, fit_weights, threshold_for
+from cdpipe.runs.manifest import manifest_path
 from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session

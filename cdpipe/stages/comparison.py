@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.cog import RasterLayer, write_cog
-from cdpipe.formats.manifest import Manifest, ManifestPair
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import NOT_OBSERVED, Counts, count_changes
 from cdpipe.metrics.intervals import Values, intervals_over_pairs, pixel_figures
 from cdpipe.pairs.catalog import SPLITS
+from cdpipe.runs.manifest import Manifest, ManifestPair
 from cdpipe.stages.evaluation_rows import UNSPLIT
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair

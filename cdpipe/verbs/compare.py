@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdpipe.errors import EXIT_DONE, InputError
-from cdpipe.formats.manifest import Manifest, read_manifest
+from cdpipe.runs.manifest import Manifest, read_manifest
 from cdpipe.stages.comparison import (
     ComparedPair,
     compare_pair,

@@ -7,8 +7,9 @@ from typing import Any
 from rich.table import Table
 
 from cdpipe.errors import InputError
-from cdpipe.formats.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.formats.submission import Runs
+from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
+from cdpipe.runs.pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
 from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
 from cdpipe.stages.evaluation_files import (
@@ -22,7 +23,6 @@ from cdpipe.stages.evaluation_files import (
 )
 from cdpipe.stages.evaluation_rows import UNSPLIT
 from cdpipe.verbs.every_pair import map_every_pair
-from cdpipe.verbs.run_pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.verbs.session import Session, logged
 from cdpipe.workspace.layout import Workspace
 

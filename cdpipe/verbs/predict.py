@@ -1,28 +1,28 @@
 """``cdpipe predict``: models over all pairs, the ensemble, change, and every pair's products as they are done."""
 
-from collections.abc import Mapping
-
 from cdpipe.errors import CdpipeError, InputError
-from cdpipe.formats.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.fit import Planned
-from cdpipe.prediction.job import ModelSource, PredictJob, is_stored, plan_members, plan_work, results_are_finished
-from cdpipe.stages.products import PairProducts, products_are_written
-from cdpipe.stages.run_layer import RunLayer, layer_is_written, plan_run_layer, write_run_layer
-from cdpipe.stages.stac_products import stac_is_written, write_stac
-from cdpipe.timing import add
-from cdpipe.verbs.console import duration, free_text, progress, size
-from cdpipe.verbs.predict_plan import (
+from cdpipe.prediction.job import ModelSource, is_stored, plan_members, plan_work, results_are_finished
+from cdpipe.runs.describe import describe_run, plan_stac, with_stac
+from cdpipe.runs.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from cdpipe.runs.plan import (
     Plan,
     choose_pairs,
+    count_patches,
     make_plan,
     model_sources,
     plan_run,
     possible_members,
     prefer_stored,
+    run_layer,
 )
-from cdpipe.verbs.run_manifest import describe_run, plan_stac, with_stac
+from cdpipe.runs.products import PairProducts, products_are_written
+from cdpipe.runs.stac import stac_is_written, write_stac
+from cdpipe.runs.vectors import RunLayer, layer_is_written, write_run_layer
+from cdpipe.timing import add
+from cdpipe.verbs.console import duration, free_text, progress, size
 from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, rounded, stored_pairs
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import sweep
@@ -109,11 +109,6 @@ def _as_it_would_be(session: Session, plan: Plan, layer: RunLayer | None) -> Man
     return with_stac(manifest, stac) if stac_is_written(stac) else None
 
 
-def run_layer(published: Mapping[int, PairProducts]) -> RunLayer | None:
-    """The layer of change objects of all pairs that are published, None where they have none."""
-    return plan_run_layer([each.vectors for _, each in sorted(published.items()) if each.vectors is not None])
-
-
 def _predict(session: Session, plan: Plan) -> dict[int, PairProducts]:
     """Run the models; the products of every pair that was published."""
     from cdpipe.distributed.predict import plan_actors
@@ -143,21 +138,6 @@ def _predict(session: Session, plan: Plan) -> dict[int, PairProducts]:
         figures.update(rounded(spent))
     sweep(session.run_folder)
     return {number: each for number, each in published.items() if job.pairs[number].pair_id not in session.failures}
-
-
-def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
-    """Patches that networks are run on, about: those of whole pairs, shared out over their blocks.
-
-    Args:
-        job: The run.
-        blocks: For every block, its pair and how many members are missing.
-    """
-    total = 0.0
-    for number, members in blocks:
-        pair = job.pairs[number]
-        lattice = job.members[0].lattice(pair)
-        total += members * len(lattice.origins(0)) * len(lattice.origins(1)) / len(pair.blocks())
-    return round(total)
 
 
 def _show_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> None:

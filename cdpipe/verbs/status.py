@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.table import Table
 
 from cdpipe.errors import CdpipeError
-from cdpipe.formats.manifest import read_manifest
 from cdpipe.geo.tilings import block_keys
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.coregistration import known_corrections
@@ -15,13 +14,14 @@ from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_file
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import probability_key
 from cdpipe.prediction.job import plan_work
+from cdpipe.runs.manifest import read_manifest
+from cdpipe.runs.plan import choose_pairs, model_sources, plan_run, possible_members
 from cdpipe.store.pair import StoredPair
 from cdpipe.timing import PARTS
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
 from cdpipe.training.plan import jobs_for, trained_model
 from cdpipe.verbs.console import duration, size
-from cdpipe.verbs.predict_plan import choose_pairs, model_sources, plan_run, possible_members
 from cdpipe.verbs.session import Session, read_failures
 from cdpipe.workspace.local import read_json
 from cdpipe.workspace.records import missing_blocks, record_times

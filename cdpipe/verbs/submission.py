@@ -4,11 +4,10 @@ from pathlib import Path
 
 from cdpipe.distributed.tasks import map_pairs
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.manifest import Manifest, read_manifest
 from cdpipe.formats.submission import Runs, read_ids, write_submission
-from cdpipe.stages.submission import encode_change, write_mask
+from cdpipe.runs.manifest import Manifest, read_manifest
+from cdpipe.runs.pairs import RunPair, encode_change, finished_run, named_pairs, read_masks, run_pairs, write_mask
 from cdpipe.verbs.console import progress
-from cdpipe.verbs.run_pairs import RunPair, finished_run, named_pairs, read_masks, run_pairs
 from cdpipe.verbs.session import Session, logged
 from cdpipe.version import __version__
 

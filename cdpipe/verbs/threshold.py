@@ -12,7 +12,7 @@ from cdpipe.metrics.intervals import intervals_over_pairs, pixel_figures
 from cdpipe.prediction.ensemble import ensemble_scores
 from cdpipe.prediction.fit import ensembles_of, find_aim, fit_members, fit_on, pair_scores
 from cdpipe.prediction.job import plan_members
-from cdpipe.verbs.predict_plan import model_sources, plan_fitting
+from cdpipe.runs.plan import model_sources, plan_fitting
 from cdpipe.verbs.session import Session, stored_pairs
 
 

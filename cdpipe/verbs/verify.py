@@ -4,16 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.manifest import manifest_path, read_manifest
 from cdpipe.models.folder import CARD
-from cdpipe.stages.integrity import (
-    PRODUCTS,
-    check_manifest,
-    check_model,
-    check_record,
-    forget_descriptions,
-    listed_groups,
-)
+from cdpipe.runs.manifest import manifest_path, read_manifest
+from cdpipe.runs.verify import PRODUCTS, check_manifest, check_model, check_record, forget_descriptions, listed_groups
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
 from cdpipe.workspace.records import GROUP_RECORD

@@ -1,6 +1,6 @@
 """What ``cdpipe predict`` works with: models, the pairs that have their bands, who predicts which pair."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cdpipe.errors import ConfigError, InputError
@@ -24,8 +24,8 @@ from cdpipe.prediction.job import (
     remembered_batches,
     with_batches,
 )
-from cdpipe.stages.products import PairProducts, RasterJob
-from cdpipe.stages.vector_products import VectorJob
+from cdpipe.runs.products import PairProducts, RasterJob
+from cdpipe.runs.vectors import RunLayer, VectorJob, plan_run_layer
 from cdpipe.training.plan import jobs_for, trained_model, training_folds
 from cdpipe.training.samples import Calibration
 from cdpipe.verbs.session import Session
@@ -240,3 +240,23 @@ def _plan_products(
     dates = row.before_date, row.after_date
     scene = ChangeScene(session.workspace, pair, change, members, config.vectors, dates)
     return PairProducts(rasters, VectorJob(config.name, scene, tags))
+
+
+def run_layer(published: Mapping[int, PairProducts]) -> RunLayer | None:
+    """The layer of change objects of all pairs that are published, None where they have none."""
+    return plan_run_layer([each.vectors for _, each in sorted(published.items()) if each.vectors is not None])
+
+
+def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
+    """Patches that networks are run on, about: those of whole pairs, shared out over their blocks.
+
+    Args:
+        job: The run.
+        blocks: For every block, its pair and how many members are missing.
+    """
+    total = 0.0
+    for number, members in blocks:
+        pair = job.pairs[number]
+        lattice = job.members[0].lattice(pair)
+        total += members * len(lattice.origins(0)) * len(lattice.origins(1)) / len(pair.blocks())
+    return round(total)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.manifest import Manifest
 from cdpipe.geo.tilings import count_tiles
 from cdpipe.models.folder import CARD, WEIGHTS
+from cdpipe.runs.manifest import Manifest
 from cdpipe.store.arrays import open_layer
 from cdpipe.store.groups import metadata_files
 from cdpipe.workspace.bucket import locate

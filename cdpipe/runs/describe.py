@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cdpipe.formats.manifest import Manifest, ManifestPair
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.fit import Planned
 from cdpipe.prediction.job import PredictJob, Thresholds
-from cdpipe.stages.products import PairProducts
-from cdpipe.stages.run_layer import RunLayer
-from cdpipe.stages.stac import StacJob, StacPair
-from cdpipe.verbs.predict_plan import Plan
+from cdpipe.runs.manifest import Manifest, ManifestPair
+from cdpipe.runs.plan import Plan
+from cdpipe.runs.products import PairProducts
+from cdpipe.runs.stac import StacJob, StacPair
+from cdpipe.runs.vectors import RunLayer
 from cdpipe.verbs.session import Session
 from cdpipe.version import __version__
 from cdpipe.workspace.records import read_record

@@ -1,23 +1,17 @@
-"""Change objects of a whole run in one layer and one coordinate reference system, each of them once.
+"""A finished pair's change objects as a vector layer, recorded as its rasters are."""
 
-Where scenes overlap, an object may be found in several. Two objects of different pairs are the same if the intersection
-of their polygons is more than half of their union, and the times between the pairs' dates overlap (or are not known):
-the one of the higher mean probability is kept, and says which pairs saw it. Memory holds the objects of one pair that
-lie where others do, and a few numbers for each that was found twice.
-"""
-
-from collections.abc import Iterator
+import shutil
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.arrays.suppression import keep_best
 from cdpipe.errors import ConfigError
 from cdpipe.formats.vectors import (
     GEOMETRY,
@@ -30,12 +24,131 @@ from cdpipe.formats.vectors import (
 )
 from cdpipe.geo.crs import WGS84, grid_box, known_crs
 from cdpipe.keys import content_key
-from cdpipe.objects.features import SCHEMA
+from cdpipe.objects.features import SCHEMA, ChangeScene, change_features
 from cdpipe.pairs.catalog import parse_time
-from cdpipe.stages.vector_products import VectorJob, remove_other_formats, write_style
+from cdpipe.runs.styles import objects_style
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.local import temporary_folder, write_atomically
 from cdpipe.workspace.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
+
+
+@dataclass(frozen=True, slots=True)
+class VectorJob:
+    """The vector layer of one pair.
+
+    Attributes:
+        run: The run's name.
+        scene: The pair's change.
+        tags: Metadata of the layer.
+    """
+
+    run: str
+    scene: ChangeScene
+    tags: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """Content key of the layer."""
+        scene = self.scene
+        return content_key(
+            "vector",
+            {
+                "run": self.run,
+                "change": scene.change_key,
+                "members": [list(each) for each in scene.members],
+                "options": scene.options.model_dump(mode="json", exclude={"crs"}),
+                "dates": list(scene.dates),
+                "tags": self.tags,
+            },
+        )
+
+    @property
+    def record(self) -> Path:
+        """File of the record that says the layer is written."""
+        return self.scene.workspace.records("vectors", self.scene.pair.pair_id, self.key) / GROUP_RECORD
+
+    @property
+    def path(self) -> Path:
+        """The layer's file."""
+        scene = self.scene
+        name = f"{scene.pair.pair_id}_change{SUFFIXES[scene.options.format]}"
+        return scene.workspace.run(self.run) / "vectors" / name
+
+
+def remove_other_formats(path: Path) -> list[Path]:
+    """Remove a layer's files in other formats; all names that it may have."""
+    names = [path.with_suffix(suffix) for suffix in SUFFIXES.values()]
+    for other in names:
+        if other != path:
+            other.unlink(missing_ok=True)
+    return names
+
+
+def vectors_are_written(job: VectorJob) -> bool:
+    """Whether a pair's layer is there; ``verify`` also looks inside."""
+    record = read_record(job.record)
+    return record is not None and all((job.scene.workspace.root / name).is_file() for name in record.objects)
+
+
+def write_vectors(job: VectorJob) -> None:
+    """Write, read back and publish a pair's layer, then record it; records of what it replaces are withdrawn.
+
+    Raises:
+        IntegrityError: If it does not read back as what was to be written.
+        InputError: If the pair's place or the options do not allow it, see :func:`change_features`.
+    """
+    scene, path = job.scene, job.path
+    withdraw_records(job.record, scene.workspace.root, remove_other_formats(path))
+    spill = temporary_folder(path, "objects.partial")
+    shutil.rmtree(spill, ignore_errors=True)
+    spill.mkdir(parents=True)
+    try:
+        digest = write_features(path, change_features(scene, spill), SCHEMA, scene.pair.grid.crs, job.tags)
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+    style = write_style(path)
+    crash_point("vectors-unrecorded")
+    write_record(job.record, scene.workspace.root, {path: digest} | hash_stored([style]))
+
+
+def write_style(path: Path) -> Path:
+    """Write the QGIS style beside a layer; its file."""
+    style = path.with_suffix(".qml")
+    write_atomically(style, objects_style())
+    return style
+
+
+# Of objects that were found more than once, the one to keep: greedy non-maximum suppression.
+
+Kept = TypeVar("Node", bound=Hashable)
+
+
+def keep_best(same: Sequence[tuple[Kept, Kept]], rank: Mapping[Kept, object]) -> dict[Kept, Kept]:
+    """Which objects to leave out, each with the one that is kept for it.
+
+    The best object is kept and those that are the same as it are left out, then the next best of the rest, and so on:
+    of a chain of three whose ends are not the same, the middle one may be left out and both ends kept.
+
+    Args:
+        same: Objects of which one is to be kept.
+        rank: Of every object in ``same``: something that sorts, the best first, no two alike.
+    """
+    neighbours: dict[Kept, set[Kept]] = {}
+    for one, other in same:
+        neighbours.setdefault(one, set()).add(other)
+        neighbours.setdefault(other, set()).add(one)
+    kept_for: dict[Kept, Kept] = {}
+    for node in sorted(neighbours, key=rank.__getitem__):  # type: ignore[arg-type]  # they sort, says the docstring
+        if node not in kept_for:
+            for neighbour in neighbours[node]:
+                kept_for.setdefault(neighbour, node)
+            for neighbour in list(neighbours[node]):
+                neighbours[neighbour].discard(node)
+    return kept_for
+
+
+# Change objects of a whole run in one layer and one coordinate reference system, each of them once.
 
 RUN_SCHEMA = SCHEMA.append(pa.field("pairs", pa.string()))
 SAME = 0.5  # of the union; more than that is one object

@@ -8,10 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
-from cdpipe.formats.qgis import change_style, probability_style
 from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
-from cdpipe.stages.vector_products import VectorJob, vectors_are_written, write_vectors
+from cdpipe.runs.styles import change_style, probability_style
+from cdpipe.runs.vectors import VectorJob, vectors_are_written, write_vectors
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.crash import crash_point
