@@ -17,10 +17,10 @@ from stored import bright_squares, store_pair
 from submitted import MASKS, Mask, changes, guesses, write_masks, write_rows
 
 from cdpipe.errors import EXIT_INPUT
+from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, Results, evaluate_pair
+from cdpipe.evaluation.tables import UNSPLIT, tabulate
 from cdpipe.formats.submission import encode_strips
 from cdpipe.metrics.counts import Counts
-from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, Results, evaluate_pair
-from cdpipe.stages.evaluation_rows import UNSPLIT, tabulate
 from cdpipe.workspace.layout import Workspace
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.arrays.area import LEAST, Estimate, allocate, estimate, points_needed
+from cdpipe.evaluation.area import LEAST, Estimate, allocate, estimate, points_needed
 
 # Table 8 of the paper: rows are strata (deforestation, forest gain, stable forest, stable non-forest), columns truth.
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])

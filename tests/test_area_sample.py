@@ -11,10 +11,21 @@ from rasters import GEOGRAPHIC, utm_grid
 from stored import bright_squares, store_change, store_pair
 
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.formats.sample_file import SamplePoint, place_points, read_answers, read_facts, write_sample
+from cdpipe.evaluation.area import estimate_area
+from cdpipe.evaluation.area_sample import (
+    Pixels,
+    Population,
+    SamplePoint,
+    StrataSizes,
+    draw_pixels,
+    measure_strata,
+    place_points,
+    read_answers,
+    read_facts,
+    share_out,
+    write_sample,
+)
 from cdpipe.geo.grid import Grid
-from cdpipe.stages.area_estimate import estimate_area
-from cdpipe.stages.area_sample import Pixels, Population, StrataSizes, draw_pixels, measure_strata, share_out
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import read_json, write_json
 

@@ -11,10 +11,10 @@ from project import Project, array, call, succeed
 from stored import bright_squares, store_change, store_pair, store_probability
 
 from cdpipe.errors import EXIT_INPUT
+from cdpipe.evaluation.audit import AuditJob, Seams, StoredAudit, audit_stored
+from cdpipe.evaluation.audit_tables import describe_stored, pool_audits, table_rows
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import spread_tiles
-from cdpipe.stages.audit import AuditJob, Seams, StoredAudit, audit_stored
-from cdpipe.stages.audit_report import describe_stored, pool_audits, table_rows
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (1100, 700)

@@ -9,9 +9,9 @@ import rasterio
 from project import call, succeed
 from stored import Bytes, bright_squares, store_change, store_pair
 
+from cdpipe.evaluation.comparison import PairDifference, shared_pairs, tabulate_differences
 from cdpipe.metrics.counts import Counts, count_changes
 from cdpipe.runs.manifest import Manifest, ManifestPair, write_manifest
-from cdpipe.stages.comparison import PairDifference, shared_pairs, tabulate_differences
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (300, 600)

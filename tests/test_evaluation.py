@@ -9,16 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from stored import Bytes, Dates, bright_squares, store_change, store_pair, store_probability
 
+from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, ObjectCounts, PairScores, Results, evaluate_pair
+from cdpipe.evaluation.tables import tabulate
 from cdpipe.metrics.counts import Counts, NearCounts, counts_by_threshold, score_histogram
-from cdpipe.stages.evaluation import (
-    BASELINE,
-    ENSEMBLE,
-    PairScores,
-    Results,
-    evaluate_pair,
-)
-from cdpipe.stages.evaluation_rows import tabulate
-from cdpipe.stages.object_scores import ObjectCounts
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 

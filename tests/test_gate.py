@@ -19,6 +19,7 @@ from trials import ACCEPTED, Trial, run_trials
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import EXIT_INPUT, InputError
+from cdpipe.evaluation.tables import write_agreement
 from cdpipe.formats.gate import describe_raster
 from cdpipe.formats.tables import plain_cell
 from cdpipe.geo.grid import Window
@@ -26,7 +27,6 @@ from cdpipe.models.folder import load_network, read_card, save_model
 from cdpipe.models.foreign import read_weights
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.imagery import read_on_grid
-from cdpipe.stages.evaluation_files import write_agreement
 
 
 def odd_files(shared: Path) -> list[Path]:

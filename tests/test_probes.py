@@ -8,11 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from stored import bright_squares, store_pair
 
+from cdpipe.evaluation.probes import Probe, ProbeJob, choose_windows, move_half_a_pixel, probe_window
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
 from cdpipe.prediction.block import Member, probability_key
 from cdpipe.prediction.ensemble import plan_ensemble
-from cdpipe.stages.probes import Probe, ProbeJob, choose_windows, move_half_a_pixel, probe_window
 from cdpipe.workspace.layout import Workspace
 
 Net = Callable[[NDArray[np.float32]], NDArray[np.float32]]

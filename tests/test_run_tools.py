@@ -8,7 +8,7 @@ import pyogrio.raw
 import pytest
 from project import Project, array, call, succeed
 
-from cdpipe.formats.sample_file import read_facts
+from cdpipe.evaluation.area_sample import read_facts
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cdpipe.arrays.seams import SeamScore, count_flips, lattice_lines, score_in_phase, score_lines
+from cdpipe.evaluation.audit import SeamScore, count_flips, lattice_lines, score_in_phase, score_lines
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 1, 255]))
 

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, run_bounded, total_cpus, total_gpus
-from cdpipe.stages.probes import Probe, ProbeJob, probe_models
+from cdpipe.evaluation.probes import Probe, ProbeJob, probe_models
 
 WINDOWS_A_TASK = 8  # four forwards each, beside which loading the models is little
 RETRIES = 3

@@ -6,9 +6,9 @@ from typing import Any
 from rich.table import Table
 
 from cdpipe.errors import InputError
-from cdpipe.formats.sample_file import facts_path, read_answers, read_facts
+from cdpipe.evaluation.area import estimate_area
+from cdpipe.evaluation.area_sample import facts_path, read_answers, read_facts
 from cdpipe.geo.crs import pixel_metres
-from cdpipe.stages.area_estimate import estimate_area
 from cdpipe.verbs.sample import find_populations
 from cdpipe.verbs.session import Session
 from cdpipe.workspace.local import write_json

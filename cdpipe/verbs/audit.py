@@ -6,6 +6,9 @@ from pathlib import Path
 from rich.table import Table
 
 from cdpipe.errors import InputError
+from cdpipe.evaluation.audit import AuditJob, audit_stored
+from cdpipe.evaluation.audit_tables import PROBED, Audit, describe_probes, describe_stored, pool_audits, table_rows
+from cdpipe.evaluation.probes import ProbeJob, choose_windows
 from cdpipe.geo.tilings import patch_stride
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.splits import known_splits
@@ -13,9 +16,6 @@ from cdpipe.prediction.job import Thresholds, pair_ensemble, plan_members
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.pairs import RunPair, finished_run, run_pairs
 from cdpipe.runs.plan import model_sources, plan_run
-from cdpipe.stages.audit import AuditJob, audit_stored
-from cdpipe.stages.audit_report import PROBED, Audit, describe_probes, describe_stored, pool_audits, table_rows
-from cdpipe.stages.probes import ProbeJob, choose_windows
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.session import Session, logged, stored_pairs

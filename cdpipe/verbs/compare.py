@@ -8,15 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cdpipe.errors import EXIT_DONE, InputError
+from cdpipe.evaluation.comparison import ComparedPair, compare_pair, shared_pairs, tabulate_differences, write_maps
+from cdpipe.evaluation.tables import UNSPLIT
 from cdpipe.runs.manifest import Manifest, read_manifest
-from cdpipe.stages.comparison import (
-    ComparedPair,
-    compare_pair,
-    shared_pairs,
-    tabulate_differences,
-    write_maps,
-)
-from cdpipe.stages.evaluation_rows import UNSPLIT
 from cdpipe.store.pair import load_pair
 from cdpipe.verbs.console import make_console, progress
 from cdpipe.workspace.layout import Workspace

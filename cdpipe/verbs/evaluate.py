@@ -7,12 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from cdpipe.errors import InputError
-from cdpipe.formats.submission import Runs
-from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
-from cdpipe.runs.pairs import RunPair, finished_run, read_masks, run_pairs
-from cdpipe.stages.agreement import Agreement, compare_masks, tabulate_agreement
-from cdpipe.stages.evaluation import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
-from cdpipe.stages.evaluation_files import (
+from cdpipe.evaluation.comparison import Agreement, compare_masks, tabulate_agreement
+from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
+from cdpipe.evaluation.tables import (
+    UNSPLIT,
     PictureJob,
     draw_picture,
     evaluate_run,
@@ -21,7 +19,9 @@ from cdpipe.stages.evaluation_files import (
     write_agreement,
     write_tables,
 )
-from cdpipe.stages.evaluation_rows import UNSPLIT
+from cdpipe.formats.submission import Runs
+from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
+from cdpipe.runs.pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.session import Session, logged
 from cdpipe.workspace.layout import Workspace

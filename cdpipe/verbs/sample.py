@@ -5,12 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from cdpipe.arrays.area import allocate, points_needed
 from cdpipe.distributed.tasks import map_pairs
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.sample_file import place_points, write_sample
+from cdpipe.evaluation.area import allocate, points_needed
+from cdpipe.evaluation.area_sample import (
+    STRATA,
+    Population,
+    draw_pixels,
+    measure_strata,
+    place_points,
+    share_out,
+    write_sample,
+)
 from cdpipe.runs.pairs import finished_run, run_pairs
-from cdpipe.stages.area_sample import STRATA, Population, draw_pixels, measure_strata, share_out
 from cdpipe.verbs.console import progress
 from cdpipe.verbs.session import Session
 from cdpipe.workspace.bucket import ObjectPath

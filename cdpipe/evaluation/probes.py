@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.evaluation.audit import Difference, measure_difference
+from cdpipe.evaluation.scores import ENSEMBLE
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.inference.patches import Forward, Placement, predict_window
 from cdpipe.metrics.counts import Sums, threshold_change
 from cdpipe.prediction.block import Member, load_forward, probability_key
 from cdpipe.prediction.ensemble import Ensemble, combine, ensemble_threshold
-from cdpipe.stages.audit import Difference, measure_difference
-from cdpipe.stages.evaluation import ENSEMBLE
 from cdpipe.store.normalisation import DateScaling, model_input
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace

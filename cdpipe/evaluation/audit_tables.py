@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from cdpipe.arrays.seams import SeamScore
+from cdpipe.evaluation.audit import STEPS, Difference, SeamScore, StoredAudit
+from cdpipe.evaluation.probes import Alarms, Probe
+from cdpipe.evaluation.scores import ENSEMBLE
 from cdpipe.pairs.coregistration import Shift
-from cdpipe.stages.audit import STEPS, Difference, StoredAudit
-from cdpipe.stages.evaluation import ENSEMBLE
-from cdpipe.stages.probes import Alarms, Probe
 
 PROBED = ("swap", "identity", "identity_shifted")
 Audit = dict[str, Any]  # of one pair, by the audit's name; None for one that says nothing of this pair
 
 
 def describe_stored(found: StoredAudit) -> Audit:
-    """What :func:`cdpipe.stages.audit.audit_stored` found, as it stands in ``audits.json``."""
+    """What :func:`cdpipe.evaluation.audit.audit_stored` found, as it stands in ``audits.json``."""
     seams = found.seams
     total = sum(found.between.values(), Difference())
     return {
@@ -37,7 +36,7 @@ def describe_stored(found: StoredAudit) -> Audit:
 
 
 def describe_probes(found: Mapping[str, Probe], patches: int) -> Audit:
-    """What :func:`cdpipe.stages.probes.probe_models` found on some patches: the ensemble's, and each model's."""
+    """What :func:`cdpipe.evaluation.probes.probe_models` found on some patches: the ensemble's, and each model's."""
 
     def describe(probe: Probe) -> Audit:
         return {

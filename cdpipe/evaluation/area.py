@@ -1,16 +1,17 @@
-"""Area and accuracy from a stratified sample of a map, with standard errors (Olofsson et al. 2014).
+"""What a labelled sample says of the changed area: estimate, interval, accuracies, and the naive count beside it."""
 
-P. Olofsson et al. (2014), Good practices for estimating area and assessing accuracy of land change, Remote Sensing of
-Environment 148, 42-57. Where strata are not the map's classes (a buffer around change), the same quantities follow
-from ratios of stratified means (Stehman 2014, Int. J. Remote Sensing 35, 4923-4939), which equal the paper's
-equations where they are.
-"""
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cdpipe.errors import InputError
+from cdpipe.evaluation.area_sample import CHANGED, MAPPED, STRATA, UNCHANGED, SamplePoint
+
+# Area and accuracy from a stratified sample of a map, with standard errors (Olofsson et al. 2014).
 
 Z95 = 1.96  # of the normal distribution, as the paper takes it
 LEAST = 75  # points of a rare stratum; the paper recommends 50 to 100
@@ -130,3 +131,72 @@ def allocate(weights: Values, points: int) -> list[int]:
         if not others.any():  # all are as large as each other, but for rounding
             given[np.flatnonzero(weights)[: points - int(given.sum())]] += 1
     return [int(number) for number in given]
+
+
+TOO_FEW = 2  # points of a stratum, below which its variance is unknown
+FEW = 30  # below which an interval of the normal distribution is doubtful
+
+
+def estimate_area(
+    areas: Sequence[float], points: Sequence[SamplePoint], answers: Mapping[int, int | None]
+) -> dict[str, Any]:
+    """Estimate the changed area of all that was sampled.
+
+    Args:
+        areas: Area of each stratum.
+        points: The sample.
+        answers: Of every point: 0, 1, or None for unsure, which is left out.
+
+    Returns:
+        ``area``, ``share``, ``users``, ``producers`` (both of change), ``users_unchanged``, ``producers_unchanged``
+        and ``overall``, each with value, error, low and high; ``mapped_area``, the naive count; ``counts`` of points
+        by stratum and label; ``unsure``; ``warnings``.
+
+    Raises:
+        InputError: If a stratum has too few points with a label of 0 or 1.
+    """
+    counts = np.zeros((len(STRATA), 2), np.int64)
+    for point in points:
+        answer = answers[point.number]
+        if answer is not None:
+            counts[point.stratum, answer] += 1
+    total = float(sum(areas))
+    few = [name for name, area, row in zip(STRATA, areas, counts, strict=True) if area and row.sum() < TOO_FEW]
+    if few:
+        raise InputError(
+            f"stratum {', '.join(few)}: expected at least {TOO_FEW} points labelled 0 or 1, without which there is no "
+            "interval; label those marked unsure, or draw a larger sample with --points"
+        )
+    found = estimate(np.array(areas) / total, counts, np.array(MAPPED))
+    changed = found.shares[1]
+    unsure = sum(answer is None for answer in answers.values())
+    warnings = [
+        f"{name}: only {int(row.sum())} points; the interval is rough"
+        for name, area, row in zip(STRATA, areas, counts, strict=True)
+        if area and row.sum() < FEW
+    ]
+    if unsure:
+        warnings.append(f"{unsure} point(s) marked unsure are left out, as if they were like the others")
+    return {
+        "area": _described(Estimate(changed.value * total, changed.error * total), total),
+        "share": _described(changed),
+        "users": _described(found.users[1]),
+        "producers": _described(found.producers[1]),
+        "users_unchanged": _described(found.users[0]),
+        "producers_unchanged": _described(found.producers[0]),
+        "overall": _described(found.overall),
+        "mapped_area": float(areas[CHANGED]),
+        "sampled_area": total,
+        "counts": {
+            name: {"unchanged": int(row[UNCHANGED]), "changed": int(row[CHANGED])}
+            for name, area, row in zip(STRATA, areas, counts, strict=True)
+            if area
+        },
+        "unsure": unsure,
+        "warnings": warnings,
+    }
+
+
+def _described(found: Estimate, most: float = 1.0) -> dict[str, float]:
+    low, high = found.interval
+    return {"value": found.value, "error": found.error, "low": max(0.0, low), "high": min(most, high)}
