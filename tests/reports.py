@@ -13,10 +13,10 @@ from stored import bright_squares, store_change, store_pair
 from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.grid import Grid
 from cdpipe.objects.features import SCHEMA
-from cdpipe.stages.report_charts import training_charts
-from cdpipe.stages.report_content import PairPage, Report
-from cdpipe.stages.report_pages import write_report
-from cdpipe.stages.report_pair import PairJob, make_pair
+from cdpipe.report.charts import training_charts
+from cdpipe.report.content import PairPage, Report
+from cdpipe.report.pages import write_report
+from cdpipe.report.pair import PairJob, make_pair
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (140, 180)

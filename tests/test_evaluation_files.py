@@ -12,17 +12,9 @@ import pytest
 from stored import bright_squares, store_change, store_pair
 
 from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores
-from cdpipe.evaluation.tables import (
-    SHOWN_FIGURES,
-    Evaluation,
-    PictureJob,
-    draw_picture,
-    evaluate_run,
-    pooled,
-    write_tables,
-)
+from cdpipe.evaluation.tables import SHOWN_FIGURES, Evaluation, evaluate_run, pooled, write_tables
 from cdpipe.metrics.counts import Counts, ScoreHistogram, score_histogram
-from cdpipe.stages.pictures import PairLayers, draw_pair
+from cdpipe.report.pictures import PairLayers, PictureJob, draw_pair, draw_picture
 from cdpipe.workspace.layout import Workspace
 
 Row = dict[str, Any]

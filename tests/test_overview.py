@@ -8,11 +8,11 @@ import pytest
 from rasters import UTM33
 from stored import bright_squares, store_change, store_pair
 
-from cdpipe.arrays.rendering import compare_with_label
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Grid
-from cdpipe.stages.overview import OUTCOMES, colours, read_overview
-from cdpipe.stages.report_pair import _on_ground
+from cdpipe.report.drawing import compare_with_label
+from cdpipe.report.overview import OUTCOMES, colours, read_overview
+from cdpipe.report.pair import _on_ground
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (530, 610)

@@ -3,14 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdpipe.stages.picture_layout import (
-    CAPTION,
-    LEGEND_WIDTH,
-    MARGIN,
-    MAX_HEIGHT,
-    MAX_WIDTH,
-    arrange_panels,
-)
+from cdpipe.report.pictures import CAPTION, LEGEND_WIDTH, MARGIN, MAX_HEIGHT, MAX_WIDTH, arrange_panels
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 

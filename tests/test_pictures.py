@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.windows import Window as RasterioWindow
 
-from cdpipe.arrays import rendering
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.stages import pictures
-from cdpipe.stages.picture_layout import INK, Layout, Sheet, arrange_panels
-from cdpipe.stages.pictures import PairLayers, decimate, draw_pair
+from cdpipe.report import drawing, pictures
+from cdpipe.report.pictures import INK, Layout, PairLayers, Sheet, arrange_panels, decimate, draw_pair
 
 
 @settings(deadline=None, max_examples=60)
@@ -109,14 +107,14 @@ def test_outcomes_have_their_colours_at_their_pixels(tmp_path: Path, monkeypatch
     assert len(layout.panels) == 5
     rows, cols = (1 / 6, 1 / 2, 5 / 6), (1 / 6, 1 / 2, 5 / 6)
     detected = [[tuple(panel_pixel(picture, layout, 4, (row, col))) for col in cols] for row in rows]
-    assert detected[0][1] == rendering.MISS
-    assert detected[1] == [rendering.FALSE_ALARM, rendering.HIT, rendering.UNLABELLED]
-    no_data = {rendering.NO_DATA, rendering.NO_DATA_STRIPE}
+    assert detected[0][1] == drawing.MISS
+    assert detected[1] == [drawing.FALSE_ALARM, drawing.HIT, drawing.UNLABELLED]
+    no_data = {drawing.NO_DATA, drawing.NO_DATA_STRIPE}
     assert set(detected[2]) <= no_data
-    assert tuple(panel_pixel(picture, layout, 2, (0.5, 0.5))) == rendering.LABELLED
+    assert tuple(panel_pixel(picture, layout, 2, (0.5, 0.5))) == drawing.LABELLED
     assert tuple(panel_pixel(picture, layout, 2, (0.5, 0.9))) in no_data
     for value, row in ((0, 1 / 6), (0.8, 1 / 2)):
-        expected = rendering.probability_colors(np.array([[value]]))[0, 0].tolist()
+        expected = drawing.probability_colors(np.array([[value]]))[0, 0].tolist()
         assert panel_pixel(picture, layout, 3, (row, 0.5)) == expected
     assert tuple(panel_pixel(picture, layout, 3, (0.9, 0.5))) in no_data
     assert tuple(panel_pixel(picture, layout, 1, (0.9, 0.5))) in no_data
@@ -127,17 +125,17 @@ def test_every_pixel_of_the_imagery_is_exact(tmp_path: Path, monkeypatch: pytest
     """Nothing between the arrays and the file blurs or shifts them."""
     layers = make_layers()
     picture, layout, _ = draw(tmp_path / "pair.png", layers, monkeypatch)
-    stretched = rendering.stretch_bands(layers.before, layers.valid & 1 > 0)
+    stretched = drawing.stretch_bands(layers.before, layers.valid & 1 > 0)
     (top, left), (height, width) = layout.panels[0], layout.image
     shown = picture[top : top + height, left : left + width]
-    np.testing.assert_array_equal(shown, rendering.resize_nearest(stretched, layout.image))
+    np.testing.assert_array_equal(shown, drawing.resize_nearest(stretched, layout.image))
 
 
 def test_without_label_there_are_four_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change is shown, and nothing is called right or wrong."""
     picture, layout, texts = draw(tmp_path / "pair.png", make_layers(label=None), monkeypatch)
     assert len(layout.panels) == 4
-    assert tuple(panel_pixel(picture, layout, 3, (0.5, 0.5))) == rendering.CHANGED
+    assert tuple(panel_pixel(picture, layout, 3, (0.5, 0.5))) == drawing.CHANGED
     assert not {"Label", "Hit", "Missed", "False alarm"} & set(texts)
 
 
@@ -264,5 +262,5 @@ def test_real_pair(tmp_path: Path, shared: Path) -> None:
     )
     draw_pair(tmp_path / "pair.png", layers)
     colors = decode(tmp_path / "pair.png").reshape(-1, 3)
-    hits = (colors == rendering.HIT).all(axis=1).sum()
+    hits = (colors == drawing.HIT).all(axis=1).sum()
     assert hits > 1000

@@ -10,7 +10,7 @@ from browser import Watched, audit, open_browser
 from playwright.sync_api import Browser, expect
 from reports import EVIL, make_job, make_report_files
 
-from cdpipe.formats.review import read_review
+from cdpipe.report.review import read_review
 from cdpipe.workspace.layout import Workspace
 
 SORTED = ("Pair", "Dates", "Split", "Observed", "Changed", "Share", "IoU", "F1", *["audit"] * 3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.stages.report_charts import (
+from cdpipe.report.charts import (
     BOTTOM,
     LABEL_GAP,
     LEFT,
@@ -19,7 +19,7 @@ from cdpipe.stages.report_charts import (
     round_ticks,
     training_charts,
 )
-from cdpipe.stages.report_tables import audits_table, headline
+from cdpipe.report.tables import audits_table, headline
 
 NUMBERS = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 

@@ -15,11 +15,10 @@ from reports import make_job
 
 from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.review import read_review
 from cdpipe.geo.crs import transform_points
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.labels import read_label
-from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
+from cdpipe.report.review import ReviewJob, raster_values, read_review, write_review_label
 from cdpipe.workspace.layout import Workspace
 
 

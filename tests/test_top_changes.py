@@ -15,7 +15,7 @@ from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.crs import transform_points
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.objects.features import SCHEMA
-from cdpipe.stages.top_changes import CHIP, LINE, TopChange, read_top_changes, write_chip
+from cdpipe.report.changes import CHIP, LINE, TopChange, read_top_changes, write_chip
 from cdpipe.workspace.layout import Workspace
 
 

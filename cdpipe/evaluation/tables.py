@@ -35,10 +35,6 @@ from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_
 from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED, Values, intervals_over_pairs, pixel_figures, share
 from cdpipe.metrics.reliability import reliability, threshold_curve
 from cdpipe.pairs.catalog import SPLITS
-from cdpipe.stages.pictures import PairLayers, decimate, draw_pair
-from cdpipe.store.arrays import open_layer, read_window
-from cdpipe.store.pair import StoredPair
-from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically, write_json
 
 # Rows, curves and reliability of an evaluation: of every pair, and pooled over each split, with intervals.
@@ -214,62 +210,6 @@ class Evaluation:
 def evaluate_run(scores: Mapping[str, PairScores], splits: Mapping[str, str], tolerance: int) -> Evaluation:
     """All tables of a run, from the scores of its pairs and their splits."""
     return Evaluation(tabulate(scores, splits), list(curves(scores, splits)), calibrations(scores, splits), tolerance)
-
-
-@dataclass(frozen=True, slots=True)
-class PictureJob:
-    """The picture of one pair.
-
-    Attributes:
-        workspace: The store.
-        path: File to write.
-        pair: The pair.
-        label_key: Key of its label, None without one.
-        change_key: Key of its change.
-        dates: Of both images.
-        threshold: Of the change.
-        counts: Of the ensemble, None without a label.
-    """
-
-    workspace: Workspace
-    path: Path
-    pair: StoredPair
-    label_key: str | None
-    change_key: str
-    dates: tuple[str, str] | None
-    threshold: float
-    counts: Counts | None
-
-
-def draw_picture(job: PictureJob) -> None:
-    """Draw a pair's picture from what is stored, every k-th pixel of it."""
-    pair = job.pair
-    stored = job.workspace.group("pairs", pair.pair_id, pair.key)
-    change = job.workspace.group("changes", pair.pair_id, job.change_key)
-    colour = [pair.roles.index(role) for role in ("red", "green", "blue")]
-
-    def layer(group: Path, name: str) -> Any:
-        array = open_layer(group, name)
-        return decimate(lambda window: read_window(array, window), pair.grid.shape)
-
-    label = None
-    if job.label_key is not None:
-        label = layer(job.workspace.group("labels", pair.pair_id, job.label_key), "label")
-    layers = PairLayers(
-        pair_id=pair.pair_id,
-        before=layer(stored, "before")[colour],
-        after=layer(stored, "after")[colour],
-        valid=layer(stored, "valid"),
-        probability=layer(change, "probability"),
-        change=layer(change, "change"),
-        label=label,
-        dates=job.dates,
-        threshold=job.threshold,
-        iou=job.counts.iou if job.counts else None,
-        f1=job.counts.f1 if job.counts else None,
-        grid=pair.grid,
-    )
-    draw_pair(job.path, layers)
 
 
 def write_tables(folder: Path, evaluation: Evaluation) -> str:

@@ -9,17 +9,9 @@ from rich.table import Table
 from cdpipe.errors import InputError
 from cdpipe.evaluation.comparison import Agreement, compare_masks, tabulate_agreement
 from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
-from cdpipe.evaluation.tables import (
-    UNSPLIT,
-    PictureJob,
-    draw_picture,
-    evaluate_run,
-    pooled,
-    with_interval,
-    write_agreement,
-    write_tables,
-)
+from cdpipe.evaluation.tables import UNSPLIT, evaluate_run, pooled, with_interval, write_agreement, write_tables
 from cdpipe.formats.submission import Runs
+from cdpipe.report.pictures import PictureJob, draw_picture
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.runs.pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.verbs.every_pair import map_every_pair

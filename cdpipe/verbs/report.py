@@ -7,13 +7,13 @@ from typing import Any
 from cdpipe.config.load import to_yaml
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import read_catalog
+from cdpipe.report.charts import read_history, training_charts
+from cdpipe.report.content import PairPage, Report
+from cdpipe.report.pages import write_report
+from cdpipe.report.pair import PairJob, make_pair
+from cdpipe.report.tables import took
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.pairs import RunPair, finished_run, run_pairs
-from cdpipe.stages.report_charts import read_history, training_charts
-from cdpipe.stages.report_content import PairPage, Report
-from cdpipe.stages.report_pages import write_report
-from cdpipe.stages.report_pair import PairJob, make_pair
-from cdpipe.stages.report_words import took
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.session import Session, read_failures, versions
 from cdpipe.version import __version__

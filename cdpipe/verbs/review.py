@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.review import Verdict, read_review
 from cdpipe.formats.tables import SURPLUS, read_table
 from cdpipe.pairs.layouts.write import relative
+from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
 from cdpipe.runs.pairs import RunPair, finished_run, run_pairs
-from cdpipe.stages.review_labels import ReviewJob, raster_values, write_review_label
 from cdpipe.verbs.every_pair import map_every_pair
 from cdpipe.verbs.session import Session
 from cdpipe.workspace.bucket import locate

@@ -1,19 +1,61 @@
 """A pair as its page shows it: both dates, change and label in cells, and what was counted on the way."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.rendering import compare_with_label
-from cdpipe.arrays.shrinking import Cells, cell_counts, cell_side, cell_windows, mean_of, sum_cells
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.tilings import tiles_in
+from cdpipe.report.drawing import compare_with_label
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.workspace.layout import Workspace
+
+# Scenes shrunk for a page: sums over square cells, window by window.
+
+STEP = 1024  # side of the windows in which a scene is read, in pixels, at most
+
+Cells = NDArray[np.float64]
+
+
+def cell_side(shape: tuple[int, int], max_side: int) -> int:
+    """Smallest side of a cell in pixels with which a scene has at most ``max_side`` rows and columns of cells."""
+    return math.ceil(max(shape) / max_side)
+
+
+def cell_counts(shape: tuple[int, int], cell: int) -> tuple[int, int]:
+    """Rows and columns of cells; those at the lower and right edge may be cut off."""
+    return math.ceil(shape[0] / cell), math.ceil(shape[1] / cell)
+
+
+def cell_windows(shape: tuple[int, int], cell: int) -> Iterator[tuple[Window, tuple[slice, slice]]]:
+    """Windows of whole cells, and where these lie among all cells.
+
+    Windows depend on the scene and the cell alone, so that sums, and their last bits, do not depend on blocks.
+    """
+    for window in tiles_in(Window(0, 0, *shape), cell * max(1, STEP // cell)):
+        row, col = window.row // cell, window.col // cell
+        rows, cols = cell_counts(window.shape, cell)
+        yield window, (slice(row, row + rows), slice(col, col + cols))
+
+
+def sum_cells(values: NDArray[Any], cell: int) -> Cells:
+    """Sums over cells of ``(..., height, width)`` numbers, the first cell at the first pixel."""
+    height, width = values.shape[-2:]
+    by_row = np.add.reduceat(values, np.arange(0, height, cell), axis=-2, dtype=np.float64)
+    return np.asarray(np.add.reduceat(by_row, np.arange(0, width, cell), axis=-1))
+
+
+def mean_of(sums: Cells, counts: Cells) -> Cells:
+    """Means of cells, NaN where nothing was counted."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums / counts)
+
 
 MAX_SIDE = 1280  # of a page's pictures, in cells
 COUNTED = ("observed", "changed")  # in the figures

@@ -6,22 +6,20 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cdpipe.arrays import rendering
-from cdpipe.stages.report_content import Report
-from cdpipe.stages.report_index import describe_index
-from cdpipe.stages.report_pair_page import describe_pair
+from cdpipe.report import drawing
+from cdpipe.report.content import Report, describe_index, describe_pair
 from cdpipe.workspace.local import write_atomically
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates" / "report"
 STYLES, SCRIPTS = ("base.css", "pictures.css"), ("table.js", "viewer.js", "review.js")
 COLORS = {
-    "changed": rendering.CHANGED,
-    "labelled": rendering.LABELLED,
-    "hit": rendering.HIT,
-    "miss": rendering.MISS,
-    "false-alarm": rendering.FALSE_ALARM,
-    "unlabelled": rendering.UNLABELLED,
-    "no-data": rendering.NO_DATA_STRIPE,
+    "changed": drawing.CHANGED,
+    "labelled": drawing.LABELLED,
+    "hit": drawing.HIT,
+    "miss": drawing.MISS,
+    "false-alarm": drawing.FALSE_ALARM,
+    "unlabelled": drawing.UNLABELLED,
+    "no-data": drawing.NO_DATA_STRIPE,
 }
 
 

@@ -10,14 +10,12 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from cdpipe.arrays import rendering
-from cdpipe.arrays.rendering import Image, Limits
-from cdpipe.arrays.shrinking import cell_counts, cell_windows, mean_of, sum_cells
 from cdpipe.formats.vectors import decode, read_features
-from cdpipe.formats.web_image import write_photo
 from cdpipe.geo.crs import canonical_wkt, transform_points
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.stages.overview import Read
+from cdpipe.report import drawing
+from cdpipe.report.drawing import Image, Limits, write_photo
+from cdpipe.report.overview import Read, cell_counts, cell_windows, mean_of, sum_cells
 
 PER_PAIR = 12  # objects of a pair that get a chip
 CHIP = 160  # side of one of a chip's three pictures, in pixels
@@ -168,11 +166,11 @@ def _cells(read: Read, square: tuple[int, int, int], grid: Grid, cell: int) -> N
 def _picture(cells: NDArray[np.float64], limits: Limits | None) -> Image:
     missing = np.asarray(np.isnan(cells).any(axis=0))
     if limits is None:
-        image = rendering.resize_nearest(rendering.probability_colors(cells[0]), (CHIP, CHIP))
+        image = drawing.resize_nearest(drawing.probability_colors(cells[0]), (CHIP, CHIP))
     else:
-        stretched = rendering.stretch_between(cells, limits)
+        stretched = drawing.stretch_between(cells, limits)
         image = cv2.resize(stretched, (CHIP, CHIP), interpolation=cv2.INTER_LINEAR)
-    return rendering.hatch(image, rendering.resize_nearest(missing, (CHIP, CHIP)))
+    return drawing.hatch(image, drawing.resize_nearest(missing, (CHIP, CHIP)))
 
 
 def _outline(image: Image, shape: Any, grid: Grid, square: tuple[int, int, int]) -> None:

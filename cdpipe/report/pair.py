@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays import rendering
-from cdpipe.arrays.rendering import Image, Limits
-from cdpipe.formats.web_image import write_layer, write_photo
 from cdpipe.geo.crs import pixel_steps
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.keys import content_key
-from cdpipe.stages.overview import Overview, Read, colours, read_overview
-from cdpipe.stages.top_changes import read_top_changes, write_chip
+from cdpipe.report import drawing
+from cdpipe.report.changes import read_top_changes, write_chip
+from cdpipe.report.drawing import Image, Limits, write_layer, write_photo
+from cdpipe.report.overview import Overview, Read, colours, read_overview
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -107,7 +106,7 @@ def _on_ground(grid: Grid) -> dict[str, float | None]:
 
 
 def _limits(overview: Overview) -> tuple[Limits, Limits]:
-    before, after = (rendering.stretch_limits(date, ~_unseen(date)) for date in overview.dates)
+    before, after = (drawing.stretch_limits(date, ~_unseen(date)) for date in overview.dates)
     return before, after
 
 
@@ -119,18 +118,18 @@ def _draw_layers(folder: Path, overview: Overview, limits: tuple[Limits, Limits]
     """Write every layer; sizes in bytes by file name."""
     missing = overview.observed == 0
     dates = {
-        name: rendering.hatch(rendering.stretch_between(date, limit), _unseen(date))
+        name: drawing.hatch(drawing.stretch_between(date, limit), _unseen(date))
         for name, date, limit in zip(("before", "after"), overview.dates, limits, strict=True)
     }
     changed = {1: overview.changed}
-    thumb = rendering.hatch(_lay(rendering.pale_map(dates["after"]), changed), missing)
+    thumb = drawing.hatch(_lay(drawing.pale_map(dates["after"]), changed), missing)
     images = {f"{name}.webp": write_photo(folder / f"{name}.webp", image) for name, image in dates.items()}
-    probability = rendering.hatch(rendering.probability_colors(overview.probability), missing)
+    probability = drawing.hatch(drawing.probability_colors(overview.probability), missing)
     images["probability.webp"] = write_photo(folder / "probability.webp", probability)
-    layers = {"change": rendering.layer_over(changed, {1: rendering.CHANGED})}
+    layers = {"change": drawing.layer_over(changed, {1: drawing.CHANGED})}
     if overview.labelled is not None:
-        layers["label"] = rendering.layer_over({1: overview.labelled}, {1: rendering.LABELLED})
-        layers["outcomes"] = rendering.layer_over(overview.outcomes, rendering.OUTCOMES)
+        layers["label"] = drawing.layer_over({1: overview.labelled}, {1: drawing.LABELLED})
+        layers["outcomes"] = drawing.layer_over(overview.outcomes, drawing.OUTCOMES)
     for name, layer in layers.items():
         images[f"{name}.webp"] = write_layer(folder / f"{name}.webp", layer)
     for name, image in (("thumb", thumb), ("thumb-before", dates["before"]), ("thumb-after", dates["after"])):
@@ -140,7 +139,7 @@ def _draw_layers(folder: Path, overview: Overview, limits: tuple[Limits, Limits]
 
 def _lay(image: Image, shares: dict[int, Any]) -> Image:
     """Imagery with changed cells painted over it."""
-    layer = rendering.layer_over(shares, {1: rendering.CHANGED})
+    layer = drawing.layer_over(shares, {1: drawing.CHANGED})
     opacity = layer[..., 3:] / 255
     return np.rint(layer[..., :3] * opacity + image * (1 - opacity)).astype(np.uint8)
 

@@ -1,21 +1,146 @@
 """One picture per pair: both dates, label, probability and change side by side."""
 
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyproj
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cdpipe.arrays import rendering
-from cdpipe.arrays.rendering import Image, Rgb
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.stages.picture_layout import FAINT, INK, LEGEND_WIDTH, MARGIN, SMALL, TITLE, Sheet, arrange_panels
+from cdpipe.metrics.counts import Counts
+from cdpipe.report import drawing
+from cdpipe.report.drawing import Image, Rgb
+from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.pair import StoredPair
+from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically
+
+# Where the panels, captions and legend of a pair's picture go, and the sheet that takes them.
+
+# All lengths are in pixels of the picture.
+MAX_WIDTH, MAX_HEIGHT = 1600, 1200
+MARGIN, GAP, HEADER, CAPTION = 24, 20, 56, 30
+LEGEND_WIDTH = 230
+MIN_CELL_WIDTH = 200  # or captions of narrow panels would run into each other
+
+TEXT, TITLE, SMALL = 15, 24, 13
+DPI = 100
+INK, FAINT = (31, 35, 40), (107, 114, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Positions ``(top, left)`` and sizes ``(height, width)`` in pixels of the picture.
+
+    Attributes:
+        size: Of the picture.
+        image: Size of every panel's image.
+        panels: Upper left corner of every image; its caption is right above.
+        legend: Upper left corner of the legend.
+    """
+
+    size: tuple[int, int]
+    image: tuple[int, int]
+    panels: tuple[tuple[int, int], ...]
+    legend: tuple[int, int]
+
+
+def arrange_panels(shape: tuple[int, int], panels: int, legend_height: int) -> Layout:
+    """Choose the rows and columns that show a scene largest within 1600 x 1200 pixels.
+
+    The legend takes the place left over in the last row, or a column of its own. Only a scene much longer
+    than wide (or wider than long) can make the picture exceed 1600 or 1200 pixels, by its captions.
+
+    Args:
+        shape: Height and width of the layers.
+        panels: How many panels there are.
+        legend_height: Height that the legend needs.
+    """
+
+    def worth(layout: Layout) -> float:
+        """Large images, and little of the sheet left white."""
+        return math.prod(layout.image) ** 2 / math.prod(layout.size)
+
+    return max(_candidates(shape, panels, legend_height), key=worth)
+
+
+def _candidates(shape: tuple[int, int], panels: int, legend_height: int) -> Iterator[Layout]:
+    """Every table of panels in which the legend has room, most columns first."""
+    for cols in range(panels, 0, -1):
+        rows = math.ceil(panels / cols)
+        beside = _fit_image(shape, rows, cols, LEGEND_WIDTH + GAP)
+        yield _place_panels(beside, panels, cols, (legend_height, True))
+        inside = _fit_image(shape, rows, cols, 0)
+        if rows * cols > panels and inside[0] >= legend_height and inside[1] >= LEGEND_WIDTH:
+            yield _place_panels(inside, panels, cols, (legend_height, False))
+
+
+def _fit_image(shape: tuple[int, int], rows: int, cols: int, beside: int) -> tuple[int, int]:
+    """Largest size of an image if so many rows and columns, and what stands beside them, must fit."""
+    width = (MAX_WIDTH - 2 * MARGIN - beside - GAP * (cols - 1)) / cols
+    height = (MAX_HEIGHT - HEADER - MARGIN - GAP * (rows - 1)) / rows - CAPTION
+    scale = min(height / shape[0], width / shape[1])
+    return max(1, math.floor(shape[0] * scale)), max(1, math.floor(shape[1] * scale))
+
+
+def _place_panels(image: tuple[int, int], panels: int, cols: int, legend: tuple[int, bool]) -> Layout:
+    """Put panels into a table row by row; ``legend``: its height, and whether it stands beside the table."""
+    down, right = image[0] + CAPTION + GAP, max(image[1], MIN_CELL_WIDTH) + GAP
+    top = HEADER + CAPTION
+    corners = tuple((top + down * (n // cols), MARGIN + right * (n % cols)) for n in range(panels))
+    legend_height, beside = legend
+    corner = (top, MARGIN + right * cols) if beside else (corners[-1][0], corners[-1][1] + right)
+    table_right = MARGIN + right * cols - GAP
+    width = (corner[1] + LEGEND_WIDTH if beside else table_right) + MARGIN
+    height = max(corners[-1][0] + image[0], corner[0] + legend_height) + MARGIN
+    return Layout((height, width), image, corners, corner)
+
+
+class Sheet:
+    """A white sheet in pixels: images are painted pixel by pixel, text is set on top."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.pixels = np.full((*size, 3), 255, np.uint8)
+        height, width = size
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+
+    def paint(self, corner: tuple[int, int], image: Image) -> None:
+        """Paint an image with its upper left pixel at a place."""
+        self.pixels[tuple(slice(at, at + n) for at, n in zip(corner, image.shape[:2], strict=True))] = image
+
+    def write(
+        self,
+        baseline: tuple[float, float],
+        text: str,
+        size: float = TEXT,
+        align: str = "left",
+        color: Rgb = INK,
+    ) -> None:
+        """Set a line of text that starts (or ends, ``align="right"``) at a place; ``size`` in pixels."""
+        self.axes.text(
+            baseline[1], baseline[0], text, fontsize=size * 72 / DPI, fontfamily="DejaVu Sans", ha=align,
+            va="baseline", color=[channel / 255 for channel in color], parse_math=False,
+        )  # fmt: skip
+
+    def to_png(self) -> bytes:
+        """The sheet as a PNG file without anything that changes from day to day."""
+        height, width = self.pixels.shape[:2]
+        self.axes.imshow(self.pixels, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
+        self.axes.set_axis_off()
+        stream = io.BytesIO()
+        # Not savefig, which would obey the user's style.
+        FigureCanvasAgg(self.figure).print_png(stream, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        return stream.getvalue()
+
 
 STEP = 2048  # side of the windows in which a scene is read, in pixels
 
@@ -103,12 +228,12 @@ def draw_pair(path: Path, layers: PairLayers) -> None:
     _draw_header(sheet, layers)
     for (top, left), (caption, colors, missing) in zip(layout.panels, panels, strict=True):
         sheet.write((top - 10, left), caption)
-        shown = rendering.resize_nearest(colors, layout.image)
-        sheet.paint((top, left), rendering.hatch(shown, rendering.resize_nearest(missing, layout.image)))
+        shown = drawing.resize_nearest(colors, layout.image)
+        sheet.paint((top, left), drawing.hatch(shown, drawing.resize_nearest(missing, layout.image)))
     top, left = layout.legend
     for name, color in classes:
         swatch = np.full((*SWATCH, 3), color or 0, np.uint8)
-        sheet.paint((top, left), rendering.hatch(swatch, np.full(SWATCH, color is None)))
+        sheet.paint((top, left), drawing.hatch(swatch, np.full(SWATCH, color is None)))
         sheet.write((top + SWATCH[0] - 2, left + SWATCH[1] + 10), name)
         top += ROW
     _draw_color_bar(sheet, (top, left), layers.threshold)
@@ -122,19 +247,19 @@ def _make_panels(layers: PairLayers) -> list[Panel]:
     dates = [f" · {date}" for date in layers.dates or ()] or ["", ""]
     seen = [layers.valid & bit > 0 for bit in (1, 2)]
     before, after = (
-        rendering.stretch_bands(bands, observed)
+        drawing.stretch_bands(bands, observed)
         for bands, observed in zip((layers.before, layers.after), seen, strict=True)
     )
-    backdrop = rendering.pale_map(after)
+    backdrop = drawing.pale_map(after)
     panels: list[Panel] = [(f"Before{dates[0]}", before, ~seen[0]), (f"After{dates[1]}", after, ~seen[1])]
     if layers.label is None:
-        classes, colors = layers.change, {1: rendering.CHANGED}
+        classes, colors = layers.change, {1: drawing.CHANGED}
     else:
-        labelled = rendering.paint_classes(backdrop, layers.label, {1: rendering.LABELLED})
+        labelled = drawing.paint_classes(backdrop, layers.label, {1: drawing.LABELLED})
         panels.append(("Label", labelled, layers.label == 255))
-        classes, colors = rendering.compare_with_label(layers.change, layers.label), dict(rendering.OUTCOMES)
-    probability = rendering.probability_colors(layers.probability)
-    changed = rendering.paint_classes(backdrop, classes, colors)
+        classes, colors = drawing.compare_with_label(layers.change, layers.label), dict(drawing.OUTCOMES)
+    probability = drawing.probability_colors(layers.probability)
+    changed = drawing.paint_classes(backdrop, classes, colors)
     return [
         *panels,
         ("Probability of change", probability, np.isnan(layers.probability)),
@@ -145,14 +270,14 @@ def _make_panels(layers: PairLayers) -> list[Panel]:
 def _legend_classes(layers: PairLayers) -> list[tuple[str, Rgb | None]]:
     """Names and colours of the classes; None is hatched."""
     if layers.label is None:
-        return [("Detected change", rendering.CHANGED), ("No data", None)]
+        return [("Detected change", drawing.CHANGED), ("No data", None)]
     unlabelled = bool(((layers.label == 255) & (layers.change == 1)).any())
     return [
-        ("Labelled change", rendering.LABELLED),
-        ("Hit", rendering.HIT),
-        ("Missed", rendering.MISS),
-        ("False alarm", rendering.FALSE_ALARM),
-        *([("Change without label", rendering.UNLABELLED)] if unlabelled else []),
+        ("Labelled change", drawing.LABELLED),
+        ("Hit", drawing.HIT),
+        ("Missed", drawing.MISS),
+        ("False alarm", drawing.FALSE_ALARM),
+        *([("Change without label", drawing.UNLABELLED)] if unlabelled else []),
         ("No data", None),
     ]
 
@@ -172,7 +297,7 @@ def _draw_color_bar(sheet: Sheet, corner: tuple[int, int], threshold: float | No
     top, left = corner[0] + 30, corner[1]
     ramp = np.broadcast_to(np.linspace(0, 1, BAR[1], dtype=np.float32), BAR)
     sheet.write((top - 8, left), "Probability")
-    sheet.paint((top, left), rendering.probability_colors(ramp))
+    sheet.paint((top, left), drawing.probability_colors(ramp))
     below = top + BAR[0] + 16
     for end, align in ((0, "left"), (1, "right")):
         if threshold is None or abs(threshold - end) > 0.15:  # or their figures would run into each other
@@ -211,3 +336,59 @@ def _draw_scale(sheet: Sheet, corner: tuple[int, int], metres: float) -> None:
     sheet.write((top - 8, left), name)
     for offset, height, width in ((0, 3, pixels), (0, 9, 2), (pixels - 2, 9, 2)):
         sheet.paint((top + 9 - height, left + offset), np.full((height, width, 3), INK, np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class PictureJob:
+    """The picture of one pair.
+
+    Attributes:
+        workspace: The store.
+        path: File to write.
+        pair: The pair.
+        label_key: Key of its label, None without one.
+        change_key: Key of its change.
+        dates: Of both images.
+        threshold: Of the change.
+        counts: Of the ensemble, None without a label.
+    """
+
+    workspace: Workspace
+    path: Path
+    pair: StoredPair
+    label_key: str | None
+    change_key: str
+    dates: tuple[str, str] | None
+    threshold: float
+    counts: Counts | None
+
+
+def draw_picture(job: PictureJob) -> None:
+    """Draw a pair's picture from what is stored, every k-th pixel of it."""
+    pair = job.pair
+    stored = job.workspace.group("pairs", pair.pair_id, pair.key)
+    change = job.workspace.group("changes", pair.pair_id, job.change_key)
+    colour = [pair.roles.index(role) for role in ("red", "green", "blue")]
+
+    def layer(group: Path, name: str) -> Any:
+        array = open_layer(group, name)
+        return decimate(lambda window: read_window(array, window), pair.grid.shape)
+
+    label = None
+    if job.label_key is not None:
+        label = layer(job.workspace.group("labels", pair.pair_id, job.label_key), "label")
+    layers = PairLayers(
+        pair_id=pair.pair_id,
+        before=layer(stored, "before")[colour],
+        after=layer(stored, "after")[colour],
+        valid=layer(stored, "valid"),
+        probability=layer(change, "probability"),
+        change=layer(change, "change"),
+        label=label,
+        dates=job.dates,
+        threshold=job.threshold,
+        iou=job.counts.iou if job.counts else None,
+        f1=job.counts.f1 if job.counts else None,
+        grid=pair.grid,
+    )
+    draw_pair(job.path, layers)

@@ -1,11 +1,15 @@
 """Pixels to colours: stretched imagery, classes, probabilities, and what detection got right and wrong."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import cv2
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
+
+from cdpipe.workspace.local import write_atomically
 
 Rgb = tuple[int, int, int]
 Image = NDArray[np.uint8]  # (height, width, 3)
@@ -21,7 +25,6 @@ OUTCOMES: Mapping[int, Rgb] = {1: HIT, 2: MISS, 3: FALSE_ALARM, 4: UNLABELLED}
 CHANGED: Rgb = (215, 25, 28)
 LABELLED: Rgb = (0, 84, 166)
 NO_DATA, NO_DATA_STRIPE = (236, 236, 236), (188, 188, 188)
-
 
 Limits = tuple[tuple[float, float], ...]  # of each band: what is shown darkest, and brightest
 
@@ -128,3 +131,26 @@ def hatch(image: Image, missing: NDArray[np.bool_]) -> Image:
     height, width = missing.shape
     stripe = np.add.outer(np.arange(height), np.arange(width)) % 8 < 2
     return paint_classes(image, missing.astype(np.uint8) * (1 + stripe), {1: NO_DATA, 2: NO_DATA_STRIPE})
+
+
+# Pictures for web pages: WebP files, the same bytes for the same pixels.
+
+LOSSLESS = 101  # what OpenCV takes any quality over 100 for
+
+
+def write_photo(path: Path, image: NDArray[np.uint8], quality: int = 78) -> int:
+    """Write ``(height, width, 3)`` red, green, blue as lossy WebP; returns its size in bytes."""
+    return _write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+
+
+def write_layer(path: Path, image: NDArray[np.uint8]) -> int:
+    """Write ``(height, width, 4)`` red, green, blue, opacity as lossless WebP; returns its size in bytes."""
+    return _write(path, cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), LOSSLESS)
+
+
+def _write(path: Path, image: Any, quality: int) -> int:
+    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    if not done:
+        raise ValueError(f"{path}: not encoded: {image.shape} {image.dtype}")
+    write_atomically(path, data.tobytes())
+    return len(data)
