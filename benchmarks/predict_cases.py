@@ -16,6 +16,7 @@ from rich.console import Console
 from cdpipe.cli import main
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
+from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.geo.grid import Window
 from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
@@ -24,7 +25,6 @@ from cdpipe.prediction.block import Member
 from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.runs.manifest import read_manifest
 from cdpipe.runs.plan import plan_run
-from cdpipe.stages.sample_scenes import make_sample_scenes
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import read_dates, read_observed

@@ -14,12 +14,12 @@ from rasterio.warp import transform_bounds
 from rasters import GEOGRAPHIC, UTM33, make_config, utm_grid, write_raster
 
 from cdpipe.config.schema import Sensor
+from cdpipe.demo import scenes
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.check import check_catalog
 from cdpipe.pairs.splits import Near, find_leaks, find_near, group_places, refuse_leaks, same_group
-from cdpipe.stages import sample_scenes
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
 GEOD = pyproj.Geod(ellps="WGS84")
@@ -130,11 +130,11 @@ def test_near_is_told_apart_from_touching_across_the_antimeridian() -> None:
 
 def test_the_demos_places_lie_apart() -> None:
     """Of all recipes, at the size that is made by default, with the demo's patch and with the default one."""
-    defaults = inspect.signature(sample_scenes.make_sample_scenes).parameters
+    defaults = inspect.signature(scenes.make_sample_scenes).parameters
     size = defaults["size"].default
     grids = {}
     for number in range(defaults["pairs"].default):
-        recipe = sample_scenes.RECIPES[min(number, len(sample_scenes.RECIPES) - 1)]
+        recipe = scenes.RECIPES[min(number, len(scenes.RECIPES) - 1)]
         shape = round(size * recipe.stretch[0]), round(size * recipe.stretch[1])
-        grids[str(number)] = sample_scenes._before_grid(number, shape)
+        grids[str(number)] = scenes._before_grid(number, shape)
     assert find_near(grids, 128) == find_near(grids, 256) == []

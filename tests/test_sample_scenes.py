@@ -13,20 +13,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.warp import Resampling, reproject, transform
 
-from cdpipe.arrays.scenery import MARGIN, bare_surface, change_label, draw_place, visible
-from cdpipe.arrays.scenery_render import cloud_holes, digitise, shadows
-from cdpipe.arrays.scenery_shapes import rectangle
-from cdpipe.arrays.scenery_things import Thing
-from cdpipe.geo.grid import ID_PATTERN
-from cdpipe.stages.sample_scenes import (
+from cdpipe.demo.render import cloud_holes, digitise, shadows
+from cdpipe.demo.scenes import (
     COLUMNS,
+    MARGIN,
     RECIPES,
     Recipe,
     _after_grid,
     _before_grid,
     _resample,
+    bare_surface,
+    change_label,
+    draw_place,
     make_sample_scenes,
+    visible,
 )
+from cdpipe.demo.things import Thing, rectangle
+from cdpipe.geo.grid import ID_PATTERN
 
 GREY = (0.299, 0.587, 0.114)
 Row = dict[str, str]

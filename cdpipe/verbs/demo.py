@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from cdpipe.config.load import load_config
+from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.errors import EXIT_DONE
-from cdpipe.stages.sample_scenes import make_sample_scenes
 from cdpipe.verbs.console import duration, make_console
 from cdpipe.verbs.run_verb import run_session
 from cdpipe.verbs.session import Session

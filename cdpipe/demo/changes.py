@@ -6,22 +6,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.scenery_place import Land
-from cdpipe.arrays.scenery_shapes import (
+from cdpipe.demo.place import Land
+from cdpipe.demo.things import (
     FREE,
+    GONE,
+    NEW,
     PAVED,
     Outline,
     Site,
+    Thing,
     blob,
     claim,
+    dated,
     direction,
     fill,
+    flats,
+    ground,
+    hall,
+    house,
     random_point,
     rectangle,
     strip,
     winding_line,
 )
-from cdpipe.arrays.scenery_things import GONE, NEW, Thing, dated, flats, ground, hall, house
 
 _LARGEST_NUMBER = 60
 _ATTEMPTS = 50

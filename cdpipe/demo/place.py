@@ -4,23 +4,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cdpipe.arrays.scenery_materials import BRIGHT_CROPS, BRIGHTEST_CROP, DARK_CROPS, MEADOWS
-from cdpipe.arrays.scenery_shapes import (
+from cdpipe.demo.things import (
+    BRIGHT_CROPS,
+    BRIGHTEST_CROP,
+    DARK_CROPS,
+    MEADOWS,
     PAVED,
     TAKEN,
     Outline,
     Point,
     Site,
+    Thing,
     blob,
     claim,
     direction,
     fill,
+    flats,
+    ground,
+    hall,
+    house,
     random_point,
     rectangle,
     strip,
+    tree,
     winding_line,
 )
-from cdpipe.arrays.scenery_things import Thing, flats, ground, hall, house, tree
 
 _SMALLEST_FIELD = 84.0
 _SMALLEST_WITH_RIVER = 200

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import rasterio
@@ -15,9 +16,97 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
 from rasterio.warp import reproject, transform
 
-from cdpipe.arrays import scenery
-from cdpipe.arrays.scenery_render import cloud_holes, digitise, draw_conditions
+from cdpipe.demo import render
+from cdpipe.demo.changes import Changes, change_land
+from cdpipe.demo.place import lay_out_land
+from cdpipe.demo.render import cloud_holes, digitise, draw_conditions
+from cdpipe.demo.things import Site, Thing
 from cdpipe.geo.grid import Grid
+
+# Synthetic pairs of satellite scenes whose every change is known: made-up land, nothing observed.
+
+Value = TypeVar("Value", bound=np.generic)
+
+MARGIN = 40
+BAND_NAMES = ("red", "green", "blue", "nir")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place at two dates.
+
+    Attributes:
+        shape: Rows and columns of the map: the visible part with `MARGIN` pixels around it.
+        things: What stands there, in painting order.
+        textures: Patterns of the ground.
+    """
+
+    shape: tuple[int, int]
+    things: tuple[Thing, ...]
+    textures: render.Textures
+
+
+def draw_place(rng: np.random.Generator, shape: tuple[int, int], *, changed_share: float) -> Place:
+    """Lay out a place.
+
+    Args:
+        rng: Source of randomness.
+        shape: Visible rows and columns; a pixel stands for about 1 m.
+        changed_share: Part of the visible pixels that changes, 0 to 1.
+
+    Returns:
+        The place; with a small shape the changed part can miss the aim by the size of one building.
+    """
+    whole = (shape[0] + 2 * MARGIN, shape[1] + 2 * MARGIN)
+    site = Site(rng, np.zeros(whole, np.uint8), MARGIN, angle=rng.uniform(-0.5, 0.5))
+    land = lay_out_land(site)
+    changes = change_land(site, land, changed_share) if changed_share else Changes([], [])
+    things = land.nature + land.roads + changes.grounds + land.buildings + changes.buildings + land.trees
+    return Place(whole, tuple(things), render.draw_textures(rng, whole))
+
+
+def change_label(place: Place) -> NDArray[np.uint8]:
+    """Return 1 where another surface lies on top at the second date, else 0: uint8 of `place.shape`.
+
+    Where a new road crosses an old one of the same asphalt, nothing changed.
+    """
+    kinds: dict[tuple[object, ...], int] = {}
+    kind = np.array([0, *(kinds.setdefault(_surface_kind(thing), len(kinds) + 1) for thing in place.things)])
+    before, after = (kind[render.paint(place.things, place.shape, date)] for date in (0, 1))
+    return np.asarray(before != after, np.uint8)
+
+
+def _surface_kind(thing: Thing) -> tuple[object, ...]:
+    """Return all that decides how a thing looks from above."""
+    return thing.looks, thing.gain, thing.furrow
+
+
+def bare_surface(place: Place, date: int, *, season: int) -> NDArray[np.float32]:
+    """Return the ground of `date` in the season of `season`, without shadows, air or sensor.
+
+    Args:
+        place: The place.
+        date: 0 or 1: whose things stand.
+        season: 0 or 1: whose crops and leaves are shown.
+
+    Returns:
+        float32 (4, rows, columns) in 10-bit digital numbers. In one season, the two dates differ exactly
+        where `change_label` is 1.
+    """
+    return render.surface(place.things, render.paint(place.things, place.shape, date), place.textures, season)
+
+
+def photograph(place: Place, date: int, conditions: render.Conditions) -> NDArray[np.float32]:
+    """Return `place` at `date` (0 or 1) as it reaches the sensor: float32 (4, rows, columns), no noise yet."""
+    top = render.paint(place.things, place.shape, date)
+    ground = render.surface(place.things, top, place.textures, date)
+    return render.observe(ground, render.shadows(place.things, top, conditions.sun), conditions)
+
+
+def visible(image: NDArray[Value]) -> NDArray[Value]:
+    """Cut the margin off an image (..., rows, columns)."""
+    return image[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+
 
 COLUMNS = (
     "pair_id", "before", "after", "label", "split", "before_date", "after_date", "before_sensor", "after_sensor",
@@ -112,7 +201,7 @@ def _make_pair(folder: Path, seed: int, number: int, size: int) -> tuple[str, ..
     pair_id = f"{number + 1:02d}-{recipe.name}"
     rng = np.random.default_rng([seed, number])
     shape = (round(size * recipe.stretch[0]), round(size * recipe.stretch[1]))
-    place = scenery.draw_place(rng, shape, changed_share=recipe.changed)
+    place = draw_place(rng, shape, changed_share=recipe.changed)
     before_grid = _before_grid(number, shape)
     days = _acquisition_days(rng)
     (folder / pair_id).mkdir(exist_ok=True)
@@ -120,7 +209,7 @@ def _make_pair(folder: Path, seed: int, number: int, size: int) -> tuple[str, ..
     _write(folder / paths[0], _first_scene(rng, place), before_grid, days[0])
     after_grid = _after_grid(recipe, before_grid)
     _write(folder / paths[1], _second_scene(rng, place, recipe, before_grid, after_grid), after_grid, days[1])
-    _write(folder / paths[2], scenery.visible(scenery.change_label(place))[None], before_grid, days[1])
+    _write(folder / paths[2], visible(change_label(place))[None], before_grid, days[1])
     return (pair_id, *paths, recipe.split, *(day.isoformat() for day in days), SENSOR, SENSOR)
 
 
@@ -147,17 +236,17 @@ def _acquisition_days(rng: np.random.Generator) -> tuple[date, date]:
     return date(2019, 4, 1) + first, date(int(rng.integers(2021, 2025)), 4, 1) + second
 
 
-def _first_scene(rng: np.random.Generator, place: scenery.Place) -> NDArray[np.uint16]:
+def _first_scene(rng: np.random.Generator, place: Place) -> NDArray[np.uint16]:
     conditions = draw_conditions(rng, place.shape)
-    image = scenery.visible(scenery.photograph(place, 0, conditions))
+    image = visible(photograph(place, 0, conditions))
     return digitise(rng, image, conditions.noise)
 
 
 def _second_scene(
-    rng: np.random.Generator, place: scenery.Place, recipe: Recipe, before_grid: Grid, after_grid: Grid
+    rng: np.random.Generator, place: Place, recipe: Recipe, before_grid: Grid, after_grid: Grid
 ) -> NDArray[np.uint16]:
     conditions = draw_conditions(rng, place.shape)
-    image = _resample(scenery.photograph(place, 1, conditions), before_grid, after_grid, recipe.shift)
+    image = _resample(photograph(place, 1, conditions), before_grid, after_grid, recipe.shift)
     hidden = np.isnan(image).any(axis=0)
     if recipe.clouds:
         hidden |= cloud_holes(rng, hidden.shape, recipe.clouds)
@@ -170,7 +259,7 @@ def _resample(
     image: NDArray[np.float32], before_grid: Grid, after_grid: Grid, shift: tuple[float, float]
 ) -> NDArray[np.float32]:
     """Resample a whole map onto the second scene's grid, `shift` pixels off; NaN beyond the map."""
-    margin = scenery.MARGIN
+    margin = MARGIN
     source = Affine(*before_grid.transform) @ Affine.translation(shift[0] - margin, shift[1] - margin)
     resampled = np.full((image.shape[0], *after_grid.shape), np.nan, np.float32)
     reproject(
@@ -190,7 +279,7 @@ def _resample(
 
 def _write(path: Path, image: NDArray[np.generic], grid: Grid, day: date) -> None:
     """Write an image (bands, rows, columns) as a tiled, deflated GeoTIFF; four bands are a scene, one a label."""
-    is_scene = image.shape[0] == len(scenery.BAND_NAMES)
+    is_scene = image.shape[0] == len(BAND_NAMES)
     with rasterio.open(
         path,
         "w",
@@ -215,7 +304,7 @@ def _write(path: Path, image: NDArray[np.generic], grid: Grid, day: date) -> Non
                 ColorInterp.blue,
                 ColorInterp.undefined,
             )
-        _describe(dataset, scenery.BAND_NAMES if is_scene else ("change",))
+        _describe(dataset, BAND_NAMES if is_scene else ("change",))
         dataset.update_tags(TIFFTAG_DATETIME=f"{day:%Y:%m:%d} 08:30:00")
         dataset.write(image)
 

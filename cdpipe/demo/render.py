@@ -6,9 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.arrays.scenery_materials import MATERIALS
-from cdpipe.arrays.scenery_shapes import blob, fill
-from cdpipe.arrays.scenery_things import Thing
+from cdpipe.demo.things import MATERIALS, Thing, blob, fill
 
 LARGEST_VALUE = 1023
 _HAZE_BY_BAND = np.array([0.75, 0.88, 1.0, 0.35], np.float32)
