@@ -103,7 +103,7 @@ def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
 
 def patch_worker() -> None:
     """Give a worker of Ray the identity instead of a network from a model folder."""
-    import cdpipe.distributed.predict as job  # noqa: PLC0415 (in the worker)
+    import cdpipe.cluster.predict as job  # noqa: PLC0415 (in the worker)
 
     setattr(job, "load_forward", lambda member: identity)  # noqa: ARG005, B010 (mypy sees a module's imports as private)
 
@@ -111,8 +111,8 @@ def patch_worker() -> None:
 def _with_ray(root: Path, size: int) -> list[Row]:
     import ray  # noqa: PLC0415 (seconds, and not needed without)
 
-    from cdpipe.distributed.cluster import _silence_ray_data  # noqa: PLC0415
-    from cdpipe.distributed.predict import predict_blocks  # noqa: PLC0415
+    from cdpipe.cluster.predict import predict_blocks  # noqa: PLC0415
+    from cdpipe.cluster.session import _silence_ray_data  # noqa: PLC0415
 
     workspace = Workspace(root)
     pair = store_scene(root, size).pair

@@ -25,7 +25,7 @@ from stored_scenes import BLOCK, corner, make_job, write_scene
 from timing import Row, Timing, median_cpu, median_wall, show
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cdpipe.distributed.allocation import keep_freed_memory
+from cdpipe.cluster.ingest import keep_freed_memory
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, tiles_in
 from cdpipe.pairs.ingest import finish_pair, ingest_block
@@ -134,7 +134,7 @@ def _one_each(root: Path, size: int, rounds: int) -> list[Row]:
 def _with_ray(root: Path, size: int) -> list[Row]:
     import ray  # noqa: PLC0415 (seconds, and not needed without)
 
-    from cdpipe.distributed.ingest import ingest_pairs  # noqa: PLC0415
+    from cdpipe.cluster.ingest import ingest_pairs  # noqa: PLC0415
     from cdpipe.pairs.ingest import plan_blocks  # noqa: PLC0415
 
     rates = {}

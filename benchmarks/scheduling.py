@@ -22,12 +22,11 @@ import ray
 from rich.console import Console
 from timing import Row, own_peak, show
 
+from cdpipe.cluster.ingest import ingest_pairs
+from cdpipe.cluster.predict import plan_actors, predict_and_publish
+from cdpipe.cluster.session import ray_session
 from cdpipe.config.load import parse_config
 from cdpipe.config.schema import Config, Resources
-from cdpipe.distributed.cluster import ray_session
-from cdpipe.distributed.ingest import ingest_pairs
-from cdpipe.distributed.predict import plan_actors
-from cdpipe.distributed.publish import predict_and_publish
 from cdpipe.geo.grid import Grid
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-# cdpipe.distributed.cluster.MODEL_ENVIRONMENT without what is torch's; importing it would import Ray
+# cdpipe.cluster.session.MODEL_ENVIRONMENT without what is torch's; importing it would import Ray
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 

@@ -59,8 +59,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """Ray on this machine's CPUs, for all tests that call jobs in this process: it takes seconds to start."""
+    from cdpipe.cluster.session import ray_session  # noqa: PLC0415 (after the settings above, and only if needed)
     from cdpipe.config.schema import Resources  # noqa: PLC0415
-    from cdpipe.distributed.cluster import ray_session  # noqa: PLC0415 (after the settings above, and only if needed)
 
     with ray_session(Resources(gpus=0), verbose=False):
         yield

@@ -12,7 +12,7 @@ import yaml
 from project import SENSOR, Call, Project, call, make_project, snapshot, succeed, untrained_model, write_catalog
 from rasters import NORTH_UP, utm_grid, write_raster
 
-from cdpipe.distributed.ingest import hash_files
+from cdpipe.cluster.ingest import hash_files
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_LOCKED, EXIT_PARTIAL
 from cdpipe.geo.grid import Grid
 from cdpipe.workspace.layout import Workspace, locked

@@ -9,8 +9,9 @@ import pytest
 import ray
 from processes import family, kill
 
+from cdpipe.cluster.session import STARTS, ray_session
+from cdpipe.cluster.tasks import describe_failure
 from cdpipe.config.schema import Resources
-from cdpipe.distributed.cluster import STARTS, describe_failure, ray_session
 from cdpipe.errors import CdpipeError, ConfigError
 
 
@@ -54,7 +55,7 @@ import signal
 import time
 
 import ray
-from cdpipe.distributed.cluster import ray_session
+from cdpipe.cluster.session import ray_session
 from cdpipe.config.schema import Resources
 from cdpipe.errors import CdpipeError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from project import Project, call
 
+from cdpipe.cluster.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.config.load import load_config
-from cdpipe.distributed.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.errors import EXIT_CONFIG
 from cdpipe.verbs.doctor import advise
 

@@ -33,7 +33,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("Ray was asked for")
 
-    monkeypatch.setattr("cdpipe.distributed.cluster.ray_session", refuse)
+    monkeypatch.setattr("cdpipe.cluster.session.ray_session", refuse)
 
 
 @pytest.mark.parametrize("verb", ["ingest", "predict"])

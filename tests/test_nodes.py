@@ -16,7 +16,7 @@ from processes import REPOSITORY, family
 from project import CONFIG, PRODUCTS, Project, contents, make_project, untrained_model, write_catalog, write_pair
 from ray.cluster_utils import Cluster
 
-from cdpipe.distributed.train import GRACE_SECONDS
+from cdpipe.cluster.train import GRACE_SECONDS
 from cdpipe.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
@@ -194,8 +194,8 @@ from types import SimpleNamespace
 
 import ray
 
-from cdpipe.distributed.ingest import ingest_pairs
-from cdpipe.distributed.publish import predict_and_publish
+from cdpipe.cluster.ingest import ingest_pairs
+from cdpipe.cluster.predict import predict_and_publish
 from cdpipe.workspace.layout import Workspace
 from cdpipe.pairs.ingest import BlockTask
 from cdpipe.prediction.job import BlockWork

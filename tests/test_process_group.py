@@ -5,7 +5,7 @@ import os
 import pytest
 import ray.util
 
-from cdpipe.distributed.process_group import INTERFACE, NodeNetwork, interface_of, use_node_network
+from cdpipe.cluster.train import INTERFACE, NodeNetwork, interface_of, use_node_network
 
 
 def test_the_interface_is_that_of_the_address() -> None:

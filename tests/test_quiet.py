@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import os, sys
-from cdpipe.distributed.quiet import quiet_stderr
+from cdpipe.cluster.session import quiet_stderr
 with quiet_stderr():
     os.write(2, b"[x E 1 1] core_worker.cc:2465: Actor with class name: 'A' has constructor arguments\\n")
     sys.stderr.write("a warning of mine\\n")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import contents
 
-from cdpipe.distributed import ingest, predict
+from cdpipe.cluster import ingest, predict
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import BlockKey, Grid
 from cdpipe.pairs.ingest import BlockTask

@@ -8,7 +8,7 @@ import pytest
 import torch
 from project import CONFIG, call, make_project, succeed, untrained_model
 
-from cdpipe.distributed.train import cpus_of_each
+from cdpipe.cluster.train import cpus_of_each
 from cdpipe.models.folder import load_network, read_card
 from cdpipe.workspace.layout import Workspace
 

@@ -96,8 +96,7 @@ def fit_on(session: Session, planned: Planned, job: PredictJob, unseen: dict[str
 
 
 def _predict(session: Session, job: PredictJob, work: list[BlockWork]) -> None:
-    from cdpipe.distributed.predict import plan_actors
-    from cdpipe.distributed.publish import predict_only
+    from cdpipe.cluster.predict import plan_actors, predict_only
 
     with progress(session.console, "predict pairs to fit thresholds on: blocks", len(work)) as advance:
         for event in predict_only(job, work, plan_actors(session.config.resources.workers)):
@@ -178,7 +177,7 @@ def pair_scores(
 ) -> dict[str, ScoreHistogram]:
     """A histogram of every pair to fit on, in the order of their ids."""
     session.start_ray()
-    from cdpipe.distributed.tasks import map_pairs
+    from cdpipe.cluster.tasks import map_pairs
 
     jobs = [
         (item.pair.pair_id, (session.workspace, item.pair, item.label_key, ensembles[item.pair.pair_id]))

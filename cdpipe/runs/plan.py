@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from cdpipe.cluster.predict import _with_probed_batches
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import read_card
 from cdpipe.objects.features import ChangeScene
@@ -14,13 +15,11 @@ from cdpipe.prediction.job import (
     ModelSource,
     PredictJob,
     Thresholds,
-    batch_name,
     is_stored,
     missing_roles,
     pair_ensemble,
     plan_members,
     plan_uses,
-    remember_batches,
     remembered_batches,
     with_batches,
 )
@@ -121,23 +120,6 @@ def possible_members(session: Session, sources: list[ModelSource]) -> Iterator[t
     yield members
     for batches in remembered_batches(session.workspace).values():
         yield with_batches(members, batches)
-
-
-def _with_probed_batches(session: Session, job: PredictJob) -> PredictJob:
-    """The run with the batches that suit its GPUs, where any are to work; those not known for them yet are probed."""
-    if job.members[0].execution.device != "cuda" or is_stored(job, range(len(job.pairs))):
-        return job
-    from cdpipe.distributed.cluster import gpu_kind
-    from cdpipe.distributed.predict import probe_batches
-
-    kind = gpu_kind()
-    known = remembered_batches(session.workspace).get(kind, {})
-    unknown = [member for member in job.members if batch_name(member) not in known]
-    if unknown:
-        session.say(f"predict: finds out how many patches suit a {kind}")
-        known = known | probe_batches(unknown)
-        remember_batches(session.workspace, kind, known)
-    return replace(job, members=with_batches(job.members, known))
 
 
 def choose_pairs(

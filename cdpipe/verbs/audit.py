@@ -94,7 +94,7 @@ def _audit_stored(
 
 def _probe(session: Session, manifest: Manifest, path: Path, audits: dict[str, Audit]) -> None:
     """Run models on patches of the pairs of which that is not known yet; each pair is written as it is done."""
-    from cdpipe.distributed.audit import probe_pairs
+    from cdpipe.cluster.probes import probe_pairs
 
     jobs = _probe_jobs(session, manifest, audits)
     windows = sum(len(job.windows) for job in jobs)
@@ -109,7 +109,7 @@ def _probe(session: Session, manifest: Manifest, path: Path, audits: dict[str, A
 
 
 def _probe_jobs(session: Session, manifest: Manifest, audits: dict[str, Audit]) -> list[ProbeJob]:
-    from cdpipe.distributed.cluster import total_gpus
+    from cdpipe.cluster.session import total_gpus
 
     most = session.config.audit.patches
     planned = [(item, stored) for item, stored in stored_pairs(session) if stored.pair_id in audits]

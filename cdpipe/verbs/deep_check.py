@@ -27,8 +27,8 @@ def inspect_pairs(
     jobs = [(pair.pair_id, (pair, grid, config)) for pair, grid in good]
     if not jobs:
         return {}, []
-    from cdpipe.distributed.cluster import ray_session
-    from cdpipe.distributed.tasks import map_pairs
+    from cdpipe.cluster.session import ray_session
+    from cdpipe.cluster.tasks import map_pairs
 
     found: dict[str, DeepReport] = {}
     failed = []

@@ -26,7 +26,7 @@ def map_every_pair(
         Results by pair, in the order of their ids, without the pairs that failed.
     """
     session.start_ray()
-    from cdpipe.distributed.tasks import map_pairs
+    from cdpipe.cluster.tasks import map_pairs
 
     found: dict[str, Result] = {}
     with progress(session.console, title, len(jobs)) as advance:

@@ -77,7 +77,7 @@ def _outcomes(
     if not tasks:  # Ray, which takes seconds to start, would have nothing to do
         return (Outcome(job, end_pair(job)) for job in jobs)
     session.start_ray()
-    from cdpipe.distributed.ingest import ingest_pairs
+    from cdpipe.cluster.ingest import ingest_pairs
 
     return ingest_pairs(jobs, tasks, count)
 
@@ -108,7 +108,7 @@ def _hash_sources(session: Session, pairs: list[Pair]) -> None:
     if not unknown:
         return
     session.start_ray()
-    from cdpipe.distributed.ingest import hash_files
+    from cdpipe.cluster.ingest import hash_files
 
     found, unreadable = {}, {}
     with progress(session.console, "hash: files", len(unknown)) as advance:

@@ -49,7 +49,7 @@ def run(session: Session) -> None:
     manifest = find_finished(session, planned, sources)
     if manifest is None:
         session.start_ray()
-        from cdpipe.distributed.cluster import total_gpus
+        from cdpipe.cluster.session import total_gpus
 
         members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
         plan = make_plan(session, planned, sources, members)
@@ -111,8 +111,7 @@ def _as_it_would_be(session: Session, plan: Plan, layer: RunLayer | None) -> Man
 
 def _predict(session: Session, plan: Plan) -> dict[int, PairProducts]:
     """Run the models; the products of every pair that was published."""
-    from cdpipe.distributed.predict import plan_actors
-    from cdpipe.distributed.publish import predict_and_publish
+    from cdpipe.cluster.predict import plan_actors, predict_and_publish
 
     job, products = plan.job, plan.products
     work = plan_work(job, range(len(job.pairs)))

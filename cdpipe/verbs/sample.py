@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cdpipe.distributed.tasks import map_pairs
+from cdpipe.cluster.tasks import map_pairs
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.evaluation.area import allocate, points_needed
 from cdpipe.evaluation.area_sample import (

@@ -81,7 +81,7 @@ class Session:
         """
         if self.looking:
             raise Unfinished
-        from cdpipe.distributed.cluster import ray_session
+        from cdpipe.cluster.session import ray_session
 
         self.resources.enter_context(ray_session(self.config.resources, self.verbose))
 

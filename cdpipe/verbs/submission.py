@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cdpipe.distributed.tasks import map_pairs
+from cdpipe.cluster.tasks import map_pairs
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.submission import Runs, read_ids, write_submission
 from cdpipe.runs.manifest import Manifest, read_manifest

@@ -32,7 +32,7 @@ def run(session: Session) -> None:
         session.say(f"threshold: {len(planned)} pair(s), {len(sources)} model(s)")
         return
     session.start_ray()
-    from cdpipe.distributed.cluster import total_gpus
+    from cdpipe.cluster.session import total_gpus
 
     members = plan_members(session.config, sources, "cuda" if total_gpus() else "cpu")
     planned, job, unseen = plan_fitting(session, planned, sources, members)

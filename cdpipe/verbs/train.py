@@ -58,7 +58,7 @@ def run(session: Session) -> None:
         return
     _check_tracking(session)
     session.start_ray()
-    from cdpipe.distributed.train import plan_workers, train
+    from cdpipe.cluster.train import plan_workers, train
 
     workers, use_gpu = plan_workers(session.config.resources, session.config.train.global_batch)
     for job in waiting:

@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import logging
+import os
 import signal
 import tempfile
 import threading
@@ -12,24 +13,135 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pyarrow.fs
 import ray.train
 import ray.train.collective
 import ray.train.torch
+import ray.util
 import torch
+from fsspec import AbstractFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
 from torch import nn
 
+from cdpipe.cluster.session import MODEL_ENVIRONMENT, node_cpus, total_gpus
+from cdpipe.cluster.tasks import describe_failure
 from cdpipe.config.schema import Resources
-from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, node_cpus, total_gpus
-from cdpipe.distributed.process_group import NodeNetwork
 from cdpipe.errors import CdpipeError, ConfigError
-from cdpipe.formats.object_filesystem import arrow_filesystem
 from cdpipe.training.job import TrainJob, Worker
 from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
 from cdpipe.training.loop import train_model, write_checkpoint
 from cdpipe.workspace.bucket import ObjectPath, Remembered
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import read_json, write_atomically
+
+# How training workers reach each other: over the network that Ray's nodes know each other by.
+
+INTERFACE = "GLOO_SOCKET_IFNAME"  # Gloo's choice of network; NCCL leaves loopback out by itself
+
+
+def interface_of(address: str) -> str | None:
+    """Name of this machine's network interface that has an address, such as ``eth0``; None if none has."""
+    interfaces: dict[str, Any] = psutil.net_if_addrs()
+    return next((name for name, own in interfaces.items() if any(each.address == address for each in own)), None)
+
+
+def use_node_network() -> None:
+    """Have this worker's process group use the interface of the node's address, unless the environment names one."""
+    name = interface_of(str(ray.util.get_node_ip_address()))  # type: ignore[no-untyped-call]
+    if name is not None:
+        os.environ.setdefault(INTERFACE, name)
+
+
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray's, which has no public name
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(use_node_network)
+        super().on_start(worker_group, backend_config)
+
+
+class NodeNetwork(TorchConfig):
+    """Ray Train's way to connect workers, once each has been told its network."""
+
+    @property
+    def backend_cls(self) -> type[Any]:
+        """What Ray Train calls when its workers are up."""
+        return _Backend
+
+
+# Object storage as the file system that Ray Train keeps its checkpoints in.
+
+
+def arrow_filesystem(folder: ObjectPath) -> tuple[pyarrow.fs.FileSystem, str]:
+    """A file system that holds a folder, and what the folder is called in it; workers may be handed both."""
+    scheme, bucket, key = folder.address.scheme, folder.address.bucket, folder.address.key
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(ObjectFileSystem(scheme=scheme))), f"{bucket}/{key}"
+
+
+class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
+    """What fsspec demands, by :class:`ObjectPath`: the same requests, retries and counts as for all else."""
+
+    cachable = False
+
+    def __init__(self, scheme: str, **options: Any) -> None:
+        """The buckets of ``s3``, ``gs`` or ``az``."""
+        super().__init__(**options)
+        self.scheme = scheme
+
+    def _at(self, path: str) -> ObjectPath:
+        return ObjectPath(f"{self.scheme}:", *path.strip("/").split("/"))
+
+    def _name(self, path: ObjectPath) -> str:
+        return "/".join(path.parts[1:])
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Size and kind of an object or folder."""
+        there = self._at(path)
+        if there.address.key and there.is_file():
+            return {"name": self._name(there), "size": there.head().size, "type": "file"}
+        if there.is_dir():
+            return {"name": self._name(there), "size": 0, "type": "directory"}
+        raise FileNotFoundError(path)
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        """What lies right in a folder."""
+        there = self._at(path)
+        names = [self._name(each) for each in there.iterdir()]
+        return [self.info(name) for name in names] if detail else names
+
+    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
+        """Nothing to do: folders come with their objects."""
+
+    def rm_file(self, path: str) -> None:
+        """Remove an object."""
+        self._at(path).unlink(missing_ok=True)
+
+    def rm(self, path: str, recursive: bool = False, **_: Any) -> None:
+        """Remove an object, or a folder with all that lies beneath."""
+        if recursive:
+            for each, _head in self._at(path).listed():
+                each.unlink(missing_ok=True)
+        self.rm_file(path)
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        there = self._at(path)
+        return there.open("rb", buffering=2**20) if mode == "rb" else _Upload(there)
+
+
+class _Upload(tempfile.SpooledTemporaryFile[bytes]):
+    """A file of this machine that is stored once it is closed."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        super().__init__(max_size=2**24)
+        self._path = path
+
+    def close(self) -> None:
+        if not self.closed:
+            self.flush()
+            size = self.seek(0, 2)
+            self._path.store(self, size)
+        super().close()
+
 
 CHECKPOINTS = "checkpoints"
 NOTICE = "notice"  # a file in the model's folder: whoever started the training must leave, and waits for a checkpoint

@@ -2,15 +2,55 @@
 
 import _thread
 import contextlib
-import functools
 import logging
 import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray._private import worker as ray_worker
+from ray._private.log import PlainRayHandler
+
+from cdpipe.config.schema import Resources
+from cdpipe.errors import CdpipeError, ConfigError
+
+# Keeps Ray's harmless messages, which its C++ core writes straight to standard error, off the terminal.
+
+# an actor of Ray Data is told apart from its arguments, which the driver holds for as long as it lives
+NOISE = re.compile(rb"core_worker\.cc:\d+: Actor with class name")
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Drop the known noise from standard error, whoever in this process writes it; all else passes."""
+    real = os.dup(2)
+    reader, writer = os.pipe()
+    os.dup2(writer, 2)
+    os.close(writer)
+    pump = threading.Thread(target=_pump, args=(reader, real), daemon=True)
+    pump.start()
+    try:
+        yield
+    finally:
+        # descriptor 2 was the pipe's last writer, so this also ends the thread, after all that is left
+        os.dup2(real, 2)
+        pump.join(timeout=5)
+        os.close(real)
+
+
+def _pump(reader: int, real: int) -> None:
+    rest = b""
+    while data := os.read(reader, 65536):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if not NOISE.search(line):
+                os.write(real, line + b"\n")
+    os.close(reader)
+    os.write(real, rest)
+
 
 # read by Ray when it is imported
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -18,24 +58,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # a task that the memory monitor kills is otherwise tried again without end
 os.environ.setdefault("RAY_task_oom_retries", "3")
-
-import ray
-from ray._private import worker as ray_worker
-from ray._private.log import PlainRayHandler
-
-from cdpipe.config.schema import Resources
-from cdpipe.distributed.quiet import quiet_stderr
-from cdpipe.errors import CdpipeError, ConfigError
-from cdpipe.workspace.clients import add_requests, take_requests
-
-LONGEST_REASON = 600  # characters
-COLOUR = re.compile(r"\x1b\[[\d;]*m")  # Ray has it in messages, also where there is no terminal
 STARTS = 3  # of Ray on this machine
 WATCH_SECONDS = 1.0
 VITAL = ("raylet", "gcs_server")  # of Ray's processes
-
-Result = TypeVar("Result")
-Item = TypeVar("Item", bound=Hashable)
 
 # glibc gives freed memory back to the system at once and zeroes it again on the next forward; keeping it
 # made batched forwards on the CPU 1.3 to 1.4 times as fast. Read when a process starts, hence by environment.
@@ -161,81 +186,6 @@ def gpu_kind() -> str:
 def _resources() -> dict[str, float]:
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return found
-
-
-def run_bounded(
-    submit: Callable[[Item], "ray.ObjectRef[Any]"], items: Iterable[Item], limit: int
-) -> Iterator[tuple[Item, Any, Exception | None]]:
-    """Run a task for each item with a bounded number in flight, yielding results as they come.
-
-    Args:
-        submit: Starts a task.
-        items: What to start tasks for, drawn only as there is room.
-        limit: Most tasks in flight.
-
-    Yields:
-        Item, result, and the error instead of a result where the task failed for good.
-    """
-    waiting = iter(items)
-    pending: dict[ray.ObjectRef[Any], Item] = {}
-    while True:
-        while len(pending) < limit:
-            item = next(waiting, _END)
-            if item is _END:
-                break
-            pending[submit(item)] = item
-        if not pending:
-            return
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=None)
-        # take all that is done: one at a time would let the scheduler wait for the driver
-        more, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
-        for reference in dict.fromkeys([*ready, *more]):
-            item = pending.pop(reference)
-            try:
-                result, error = tallied(ray.get(reference)), None
-            except Exception as failure:  # noqa: BLE001 (whatever a task raised is that task's result)
-                result, error = None, failure
-            yield item, result, error
-
-
-def with_requests(function: Callable[..., Result]) -> Callable[..., Any]:
-    """A function for workers that also gives the requests to object storage that its process has made."""
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> _Counted:
-        return _Counted(function(*arguments), take_requests())
-
-    return call
-
-
-def tallied(answer: Any) -> Any:
-    """The result of a function that may be :func:`with_requests`; its requests are added to those of this process."""
-    if not isinstance(answer, _Counted):
-        return answer
-    add_requests(answer.requests)
-    return answer.result
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    result: Any
-    requests: dict[str, int]
-
-
-def describe_failure(error: Exception) -> str:
-    """One line about a task that failed for good."""
-    cause = getattr(error, "cause", None) or error
-    text = " ".join(COLOUR.sub("", str(cause)).split()) or type(cause).__name__
-    # a long one is a traceback, whose end says what happened
-    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON // 4]} ... {text[-LONGEST_REASON // 2 :]}"
-
-
-def failure_details(error: Exception) -> str:
-    """The traceback of a task that failed for good; nothing where its message says all."""
-    return "" if isinstance(getattr(error, "cause", None), CdpipeError) else str(error)
-
-
-_END: Any = object()
 
 
 def _silence_ray_data() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import ray
 
-from cdpipe.distributed.cluster import MODEL_ENVIRONMENT, describe_failure, run_bounded, total_cpus, total_gpus
+from cdpipe.cluster.session import MODEL_ENVIRONMENT, total_cpus, total_gpus
+from cdpipe.cluster.tasks import describe_failure, run_bounded
 from cdpipe.evaluation.probes import Probe, ProbeJob, probe_models
 
 WINDOWS_A_TASK = 8  # four forwards each, beside which loading the models is little
