@@ -121,11 +121,11 @@ def measure_predict(device: str, patch: int, side: int) -> list[tuple[str, str]]
         arguments: dict[str, dict[str, Any]] = {name: {} for name in MODELS}
         config = make_project(Path(folder), side, arguments, patch, tta="d4" if device == "cuda" else "none")
         gpus = ["--set", "resources.gpus=0"] if device == "cpu" else []
-        run("-m", "cdpipe.cli", "ingest", str(config), *gpus)
+        run("-m", "cdpipe.cli.main", "ingest", str(config), *gpus)
         busy: list[float] = []
         begun = time.perf_counter()
         with sampled(busy) if device == "cuda" else tempfile.TemporaryDirectory():
-            run("-m", "cdpipe.cli", "predict", str(config), *gpus)
+            run("-m", "cdpipe.cli.main", "predict", str(config), *gpus)
         seconds = time.perf_counter() - begun
     rows = [(f"cdpipe predict of {side}², both networks, with start-up and rasters", f"{seconds:.0f} s")]
     at_work = [number for number, share in enumerate(busy) if share]

@@ -56,7 +56,7 @@ def _run(config: Path, workspace: Path, nodes: list[int]) -> list[float]:
             cluster.add_node(num_cpus=cpus, num_gpus=0)
         os.environ["RAY_ADDRESS"] = cluster.address
         for stage in STAGES:
-            run("-m", "cdpipe.cli", stage, str(config), "--set", f"workspace={workspace}")
+            run("-m", "cdpipe.cli.main", stage, str(config), "--set", f"workspace={workspace}")
     finally:
         os.environ.pop("RAY_ADDRESS", None)
         cluster.shutdown()  # type: ignore[no-untyped-call]

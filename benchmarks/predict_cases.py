@@ -13,7 +13,8 @@ import torch
 from original_loop import PATCH, Floats
 from rich.console import Console
 
-from cdpipe.cli import main
+from cdpipe.cli.main import main
+from cdpipe.cli.session import Session, stored_pairs
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
 from cdpipe.demo.scenes import make_sample_scenes
@@ -28,7 +29,6 @@ from cdpipe.runs.plan import plan_run
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import read_dates, read_observed
-from cdpipe.verbs.session import Session, stored_pairs
 
 STARTS = ("first", "second")  # pairs of one patch, one for each worker
 

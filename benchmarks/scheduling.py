@@ -22,6 +22,7 @@ import ray
 from rich.console import Console
 from timing import Row, own_peak, show
 
+from cdpipe.cli.console import progress
 from cdpipe.cluster.ingest import ingest_pairs
 from cdpipe.cluster.predict import plan_actors, predict_and_publish
 from cdpipe.cluster.session import ray_session
@@ -38,7 +39,6 @@ from cdpipe.prediction.ensemble import plan_ensemble
 from cdpipe.prediction.job import PredictJob, member_shares, plan_work
 from cdpipe.runs.products import PairProducts, RasterJob
 from cdpipe.store.pair import StoredPair
-from cdpipe.verbs.console import progress
 from cdpipe.workspace.layout import Workspace
 
 SIDE = 10_980  # pixels of a Sentinel-2 tile

@@ -25,13 +25,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = make_project(Path(folder), 300, {"unetplusplus": SMALL}, 256, tta="none")
         for verb in ("ingest", "predict"):
-            run("-m", "cdpipe.cli", verb, str(config))
+            run("-m", "cdpipe.cli.main", verb, str(config))
         cases: dict[str, Callable[[], None]] = {
             "python": partial(run, "-c", "pass"),
             "python, importing torch and ray": partial(run, "-c", "import torch, ray"),
-            "cdpipe --help": partial(run, "-m", "cdpipe.cli", "--help"),
+            "cdpipe --help": partial(run, "-m", "cdpipe.cli.main", "--help"),
             **{
-                f"cdpipe {verb}, finished": partial(run, "-m", "cdpipe.cli", verb, str(config))
+                f"cdpipe {verb}, finished": partial(run, "-m", "cdpipe.cli.main", verb, str(config))
                 for verb in ("ingest", "predict")
             },
         }

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cdpipe.cli.parser import EPILOG, make_parser
 from cdpipe.config.schema import Config
-from cdpipe.verbs.parser import EPILOG, make_parser
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
 

@@ -8,7 +8,7 @@ On this machine, or on a cluster:
 
 import sys
 
-from cdpipe.cli import main
+from cdpipe.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["report", *sys.argv[1:]]))

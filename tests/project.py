@@ -16,7 +16,7 @@ import zarr
 from numpy.typing import NDArray
 from rasters import utm_grid, write_raster
 
-from cdpipe.cli import main
+from cdpipe.cli.main import main
 from cdpipe.geo.grid import Grid
 from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, save_model

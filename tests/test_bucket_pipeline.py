@@ -22,7 +22,7 @@ def run(config: Path, workspace: object, variables: dict[str, str], verb: str = 
     """Run a verb in a process and a Ray of its own; what it printed."""
     known = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        [sys.executable, "-m", "cdpipe.cli", verb, str(config), "--set", f"workspace={workspace}"],
+        [sys.executable, "-m", "cdpipe.cli.main", verb, str(config), "--set", f"workspace={workspace}"],
         cwd=ROOT,
         env={**known, **variables, "PYTHONPATH": str(ROOT)},
         capture_output=True,

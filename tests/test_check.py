@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasters import NORTH_UP, make_config, source_of, utm_grid, write_raster
 
+from cdpipe.cli import check as check_verb
 from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.geo.grid import Grid
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.check import PairReport, check_catalog, check_pair
 from cdpipe.pairs.coregistration import SIDE, correlate, estimate_shift, sample_windows
-from cdpipe.verbs import check as check_verb
 
 GRID = utm_grid(300, 320)
 

@@ -11,10 +11,10 @@ from typing import NoReturn
 import pytest
 from project import call, make_project, succeed, untrained_model
 
+from cdpipe.cli.parser import VERBS
 from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_BUG, EXIT_CONFIG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError, IntegrityError
 from cdpipe.pairs.catalog import COLUMNS, read_catalog
-from cdpipe.verbs.parser import VERBS
 from cdpipe.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ def test_exit_codes(
     error: BaseException, code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(tmp_path, ("small",))
-    monkeypatch.setattr("cdpipe.verbs.ingest.run", raises(error))
+    monkeypatch.setattr("cdpipe.cli.ingest.run", raises(error))
     result = call(project.arguments("ingest"))
     assert result.code == code
     assert says in result.err

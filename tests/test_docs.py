@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cdpipe.verbs.parser import make_parser
+from cdpipe.cli.parser import make_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from project import Project, call
 
+from cdpipe.cli.doctor import advise
 from cdpipe.cluster.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_CONFIG
-from cdpipe.verbs.doctor import advise
 
 GIB = 2**30
 GOOD = Machine("m", 4, ("avx512_bf16",), 16 * GIB, (), False, 4 * GIB, 100 * GIB, 65536)

@@ -148,7 +148,7 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     dates = ["--before", str(bad), "--after", str(good)]
     for where, arguments in ((tmp_path, dates), (tmp_path / os.fsdecode(b"\xe9"), ["--before", "a.tif"])):
         where.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "cdpipe.cli", "predict", *arguments, "--model", "m", "--out", "out"]
+        command = [sys.executable, "-m", "cdpipe.cli.main", "predict", *arguments, "--model", "m", "--out", "out"]
         done = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
         assert done.returncode == EXIT_INPUT
         assert "expected a name in UTF-8" in done.stderr

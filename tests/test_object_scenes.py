@@ -13,7 +13,7 @@ from buckets import SECRET, Proxy
 from project import CONFIG, Project, make_project, write_catalog
 from rasters import make_config, utm_grid, write_raster
 
-from cdpipe.cli import main
+from cdpipe.cli.main import main
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import ConfigError, InputError

@@ -5,8 +5,8 @@ import re
 import pytest
 from project import Project, call, contents, succeed
 
-from cdpipe.verbs import report
-from cdpipe.verbs.session import Session
+from cdpipe.cli import report
+from cdpipe.cli.session import Session
 
 WRITTEN = (
     "runs/run/report/*.html",

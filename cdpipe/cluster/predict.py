@@ -20,6 +20,7 @@ import ray.data
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
+from cdpipe.cli.session import Session
 from cdpipe.cluster.session import MODEL_ENVIRONMENT, total_cpus, total_gpus
 from cdpipe.cluster.tasks import Background, meter
 from cdpipe.errors import CdpipeError
@@ -42,7 +43,6 @@ from cdpipe.prediction.job import (
 )
 from cdpipe.runs.products import PairProducts, products_are_written, write_products
 from cdpipe.timing import take
-from cdpipe.verbs.session import Session
 from cdpipe.workspace.clients import add_requests, take_requests
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.records import begin_attempt

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cdpipe.cli.console import progress
+from cdpipe.cli.session import Session
 from cdpipe.config.schema import Aim
 from cdpipe.errors import ConfigError
 from cdpipe.keys import content_key
@@ -31,8 +33,6 @@ from cdpipe.prediction.job import (
 from cdpipe.prediction.temperature import fit_temperature, fit_weights, threshold_for
 from cdpipe.runs.manifest import manifest_path
 from cdpipe.store.pair import LabelledPair, StoredPair
-from cdpipe.verbs.console import progress
-from cdpipe.verbs.session import Session
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import read_json, write_json
 

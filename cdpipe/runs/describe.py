@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cdpipe.cli.session import Session
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.fit import Planned
 from cdpipe.prediction.job import PredictJob, Thresholds
@@ -12,7 +13,6 @@ from cdpipe.runs.plan import Plan
 from cdpipe.runs.products import PairProducts
 from cdpipe.runs.stac import StacJob, StacPair
 from cdpipe.runs.vectors import RunLayer
-from cdpipe.verbs.session import Session
 from cdpipe.version import __version__
 from cdpipe.workspace.records import read_record
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.cli.session import Session, stored_pairs
 from cdpipe.errors import InputError
 from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.submission import Runs, decode_window, encode_strips, read_submission
@@ -19,7 +20,6 @@ from cdpipe.pairs.splits import known_splits
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair, load_pair
-from cdpipe.verbs.session import Session, stored_pairs
 from cdpipe.workspace.layout import Workspace
 
 

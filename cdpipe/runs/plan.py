@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from cdpipe.cli.session import Session
 from cdpipe.cluster.predict import _with_probed_batches
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import read_card
@@ -27,7 +28,6 @@ from cdpipe.runs.products import PairProducts, RasterJob
 from cdpipe.runs.vectors import RunLayer, VectorJob, plan_run_layer
 from cdpipe.training.plan import jobs_for, trained_model, training_folds
 from cdpipe.training.samples import Calibration
-from cdpipe.verbs.session import Session
 from cdpipe.version import __version__
 
 

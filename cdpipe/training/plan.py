@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cdpipe.cli.session import Session
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
@@ -29,7 +30,6 @@ from cdpipe.store.normalisation import RGB
 from cdpipe.store.pair import LabelledPair
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import PROGRESS
-from cdpipe.verbs.session import Session
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically

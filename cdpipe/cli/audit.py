@@ -5,6 +5,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cdpipe.cli.console import progress
+from cdpipe.cli.session import Session, logged, map_every_pair, stored_pairs
 from cdpipe.errors import InputError
 from cdpipe.evaluation.audit import AuditJob, audit_stored
 from cdpipe.evaluation.audit_tables import PROBED, Audit, describe_probes, describe_stored, pool_audits, table_rows
@@ -16,9 +18,6 @@ from cdpipe.prediction.job import Thresholds, pair_ensemble, plan_members
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.pairs import RunPair, finished_run, run_pairs
 from cdpipe.runs.plan import model_sources, plan_run
-from cdpipe.verbs.console import progress
-from cdpipe.verbs.every_pair import map_every_pair
-from cdpipe.verbs.session import Session, logged, stored_pairs
 from cdpipe.workspace.local import read_json, write_json
 
 HEAD = ("pair", "seam score (95 %)", "models differ", "shift, px", "swap flips", "false: same image", "false: moved")

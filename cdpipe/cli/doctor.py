@@ -12,13 +12,13 @@ import rasterio
 from rich.markup import escape
 from rich.table import Table
 
+from cdpipe.cli.console import make_console, size
+from cdpipe.cli.session import versions
 from cdpipe.cluster.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.cluster.session import ray_session
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config, Resources
 from cdpipe.errors import EXIT_DONE
-from cdpipe.verbs.console import make_console, size
-from cdpipe.verbs.session import versions
 from cdpipe.workspace.bucket import ObjectPath
 
 GIB = 2**30

@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdpipe.cli.parser import make_parser
 from cdpipe.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
-from cdpipe.verbs.parser import make_parser
 
 # these need no configuration, or read it themselves
 ALONE = ("init", "catalog", "config", "import-weights", "doctor", "demo", "compare")
@@ -57,12 +57,12 @@ def _run(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.set)
     if options.verb == "check":
-        from cdpipe.verbs import check
+        from cdpipe.cli import check
 
         return check.run(config, read=options.read, deep=options.deep)
-    from cdpipe.verbs import run_verb
+    from cdpipe.cli import session
 
-    return run_verb.run(config, options)
+    return session.run(config, options)
 
 
 def _is_one_pair(options: argparse.Namespace) -> bool:

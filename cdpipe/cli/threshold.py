@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from cdpipe.cli.session import Session, stored_pairs
 from cdpipe.config.schema import Aim
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.metrics.counts import Counts, ScoreHistogram, best_threshold, counts_by_threshold
@@ -13,7 +14,6 @@ from cdpipe.prediction.ensemble import ensemble_scores
 from cdpipe.prediction.fit import ensembles_of, find_aim, fit_members, fit_on, pair_scores
 from cdpipe.prediction.job import plan_members
 from cdpipe.runs.plan import model_sources, plan_fitting
-from cdpipe.verbs.session import Session, stored_pairs
 
 
 def run(session: Session) -> None:

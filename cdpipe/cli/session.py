@@ -3,15 +3,17 @@
 import argparse
 import contextlib
 import datetime
+import importlib
 import importlib.metadata
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
+from cdpipe.cli.console import make_console, progress
 from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL, InputError
 from cdpipe.pairs.catalog import Pair, read_catalog
@@ -20,7 +22,7 @@ from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_file
 from cdpipe.store.pair import StoredPair
 from cdpipe.version import __version__
 from cdpipe.workspace.clients import take_requests
-from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.layout import Workspace, locked
 from cdpipe.workspace.local import read_json, write_json
 from cdpipe.workspace.storage import append_text, found_no_room
 
@@ -239,3 +241,81 @@ def last_rate(session: Session, stage: str, unit: str) -> float | None:
         if entry.get("stage") == stage and entry.get(unit) and entry.get("seconds"):
             return float(entry[unit]) / float(entry["seconds"])
     return None
+
+
+# Runs one verb of a configuration: lock, work, write down what failed.
+
+READ_ONLY = ("status",)
+KEEPS_FAILURES = ("status", "verify", "submission", "threshold", "sample", "area", "report", "review")
+
+
+def run(config: Config, options: argparse.Namespace) -> int:
+    """Run the verb that was asked for and give the exit code."""
+    session = Session(
+        config,
+        make_console(),
+        dry_run=getattr(options, "dry_run", False),
+        keep_going=getattr(options, "keep_going", False),
+        only_failed=getattr(options, "failed", False),
+        verbose=options.verbose,
+        wait=options.wait,
+        only_pairs=tuple(getattr(options, "pair", None) or ()),
+        only_splits=tuple(getattr(options, "split", None) or ()),
+        submissions=tuple(getattr(options, "submission", None) or ()),
+        template=getattr(options, "template", None),
+        rasters=getattr(options, "rasters", None),
+        review=getattr(options, "review", None),
+        out=getattr(options, "out", None),
+        request=options,
+    )
+    return run_session(session, options.verb)
+
+
+def run_session(session: Session, verb: str) -> int:
+    """Run a verb and give the exit code; the workspace is held while it writes."""
+    # only this verb's module: others would import what takes seconds
+    run_one = importlib.import_module(f"cdpipe.verbs.{verb}").run
+    if session.dry_run or verb in READ_ONLY:
+        run_one(session)
+        return EXIT_DONE
+    with locked(session.workspace, wait=session.wait), session.resources as stack:
+        if verb not in KEEPS_FAILURES:
+            # also when the verb gives up: which pairs failed is what the user needs then
+            stack.callback(session.write_failures)
+        run_one(session)
+        return close(session)
+
+
+# A function's results on every pair of a run, by Ray tasks; what goes wrong with a pair is that pair's failure.
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def map_every_pair(
+    session: Session, title: str, stage: str, function: Callable[[Job], Result], jobs: Sequence[tuple[str, Job]]
+) -> dict[str, Result]:
+    """Run a function on each pair's job, with a bar.
+
+    Args:
+        session: The session.
+        title: Of the bar, such as ``audit: pairs``.
+        stage: What the reason of a failure begins with.
+        function: Takes a job. One of a verb's module makes every worker import what that verb does; a lambda does not.
+        jobs: Each with its pair.
+
+    Returns:
+        Results by pair, in the order of their ids, without the pairs that failed.
+    """
+    session.start_ray()
+    from cdpipe.cluster.tasks import map_pairs
+
+    found: dict[str, Result] = {}
+    with progress(session.console, title, len(jobs)) as advance:
+        for pair_id, result, error in map_pairs(function, jobs):
+            advance(1, "")
+            if result is None:
+                session.fail(pair_id, f"{stage}: {error}")
+            else:
+                found[pair_id] = result
+    return dict(sorted(found.items()))

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from cdpipe.cli.console import progress
+from cdpipe.cli.session import Session, logged
 from cdpipe.cluster.tasks import map_pairs
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.submission import Runs, read_ids, write_submission
 from cdpipe.runs.manifest import Manifest, read_manifest
 from cdpipe.runs.pairs import RunPair, encode_change, finished_run, named_pairs, read_masks, run_pairs, write_mask
-from cdpipe.verbs.console import progress
-from cdpipe.verbs.session import Session, logged
 from cdpipe.version import __version__
 
 

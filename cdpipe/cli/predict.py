@@ -1,6 +1,18 @@
 """``cdpipe predict``: models over all pairs, the ensemble, change, and every pair's products as they are done."""
 
-from cdpipe.errors import CdpipeError, InputError
+import argparse
+import csv
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cdpipe.cli import ingest
+from cdpipe.cli.console import duration, free_text, make_console, progress, size
+from cdpipe.cli.session import Session, Unfinished, close, last_rate, logged, rounded, stored_pairs
+from cdpipe.config.load import parse_config
+from cdpipe.errors import CdpipeError, ConfigError, InputError
+from cdpipe.inference.backends import check_backend
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.fit import Planned
@@ -22,10 +34,9 @@ from cdpipe.runs.products import PairProducts, products_are_written
 from cdpipe.runs.stac import stac_is_written, write_stac
 from cdpipe.runs.vectors import RunLayer, layer_is_written, write_run_layer
 from cdpipe.timing import add
-from cdpipe.verbs.console import duration, free_text, progress, size
-from cdpipe.verbs.session import Session, Unfinished, last_rate, logged, rounded, stored_pairs
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import sweep
+from cdpipe.workspace.layout import locked
+from cdpipe.workspace.local import sweep, write_atomically
 from cdpipe.workspace.records import forget_attempts
 from cdpipe.workspace.storage import free_bytes
 
@@ -154,3 +165,65 @@ def _show_plan(session: Session, planned: Planned, sources: list[ModelSource], m
     free = free_text(free_bytes(session.workspace.root))
     session.say(f"  writes at most {size(pixels * (4 * len(members) + 5) * 2)} before compression{free}")
     session.say(f"  time: {duration(patches / rate)} at the last measured rate" if rate else "  time: not measured yet")
+
+
+# ``cdpipe predict --before A --after B --model DIR --out DIR``: one pair, no configuration.
+
+NAME = "prediction"
+BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
+DRIVERS = ["GTiff", "PNG", "JPEG"]
+
+
+def run_pair(options: argparse.Namespace) -> int:
+    """Predict one pair; rasters and objects end in ``--out`` itself, all else in ``work/`` beneath it.
+
+    Raises:
+        ConfigError: If an argument is missing or does not fit the others, or ``--bands`` is not understood.
+    """
+    wanted = "a configuration, or --before, --after, --model and --out"
+    if options.config is not None:
+        raise ConfigError(f"predict: expected {wanted}; got parts of both")
+    missing = [f"--{name}" for name in ("before", "after", "model", "out") if getattr(options, name) is None]
+    if missing:
+        raise ConfigError(f"predict: expected {wanted}; missing {', '.join(missing)}")
+    if options.dry_run:
+        raise ConfigError("predict: --dry-run is for runs with a configuration")
+    catalog = options.out / "work" / "pair.csv"
+    text = io.StringIO()
+    rows = [["pair_id", "before", "after"], [NAME, str(options.before.resolve()), str(options.after.resolve())]]
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    values: dict[str, Any] = {
+        "name": NAME,
+        "catalog": str(catalog.resolve()),
+        "workspace": str((options.out / "work").resolve()),
+        "sensors": {"given": {"bands": parse_bands(options.bands)}},
+        "align": {"block": BLOCK},
+        "input": {"drivers": DRIVERS, "pixel_coordinates": True},
+        "predict": {"models": [str(folder.resolve()) for folder in options.model]},
+    }
+    config = parse_config(values, Path.cwd(), options.set, "predict")
+    check_backend(config.predict, "cpu")
+    session = Session(config, make_console(), verbose=options.verbose)
+    with locked(session.workspace), session.resources:
+        write_atomically(catalog, text.getvalue().encode())
+        ingest.run(session)
+        run(session)
+        for product in sorted(session.run_folder.glob(f"*s/{NAME}_*")):
+            name = product.name.removeprefix(f"{NAME}_")
+            # in one folder a mask and its objects would share a style
+            target = options.out / (f"objects{product.suffix}" if product.parent.name == "vectors" else name)
+            shutil.copyfile(product, target)
+            session.say(f"wrote {target}")
+        return close(session)
+
+
+def parse_bands(text: str) -> dict[str, int]:
+    """Band numbers by role from ``red=1,green=2,blue=3``.
+
+    Raises:
+        ConfigError: If the text is not of that form.
+    """
+    try:
+        return {role.strip(): int(number) for role, number in (item.split("=") for item in text.split(","))}
+    except ValueError:
+        raise ConfigError(f"--bands {text}: expected role=number, ..., as red=1,green=2,blue=3") from None

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cdpipe.cli.console import progress
+from cdpipe.cli.session import Session, logged, stored_pairs
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.splits import (
@@ -21,8 +23,6 @@ from cdpipe.training.plan import (
     sweep_training,
     trained_model,
 )
-from cdpipe.verbs.console import progress
-from cdpipe.verbs.session import Session, logged, stored_pairs
 
 POLL_SECONDS = 1.0
 

@@ -1,16 +1,52 @@
-"""``cdpipe demo``: the whole pipeline on scenes that are made on the spot."""
+"""``cdpipe pipeline``: ingest, train, predict, evaluate, audit and report, one after the other."""
 
 import argparse
 import time
+import traceback
 from pathlib import Path
 
+from cdpipe.cli import audit, evaluate, ingest, predict, report, train
+from cdpipe.cli.console import duration, make_console
+from cdpipe.cli.session import Session, Unfinished, run_session
 from cdpipe.config.load import load_config
 from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.errors import EXIT_DONE
-from cdpipe.verbs.console import duration, make_console
-from cdpipe.verbs.run_verb import run_session
-from cdpipe.verbs.session import Session
+from cdpipe.inference.backends import check_backend
 from cdpipe.workspace.local import write_atomically
+
+
+def run(session: Session) -> None:
+    """Run all stages; each does what is missing.
+
+    Raises:
+        ConfigError: If what the last of them need is not installed.
+    """
+    check_backend(session.config.predict, "cpu")
+    if session.dry_run:
+        ingest.run(session, for_training=True)
+        session.say("then: train, predict, evaluate, audit, report (their plans need the ingested store)")
+        return
+    ingest.run(session, for_training=True)
+    if not session.config.predict.models:
+        train.run(session)
+    predict.run(session)
+    evaluate.run(session)
+    audit.run(session, probe=False)
+    _report(session)
+
+
+def _report(session: Session) -> None:
+    """Write the report; whatever goes wrong with it, the results are there and this was the last of the work."""
+    try:
+        report.run(session)
+    except Unfinished:
+        raise
+    except Exception as error:  # noqa: BLE001 (as above)
+        session.log_error(f"report: {error}", traceback.format_exc())
+        session.say(f"report: not written: {error}; everything else is complete, cdpipe report tries again")
+
+
+# ``cdpipe demo``: the whole pipeline on scenes that are made on the spot.
 
 CONFIG = """\
 name: demo
@@ -34,7 +70,7 @@ predict: {overlap: 0.25, tta: d4, threshold: auto, model_rasters: true}
 """
 
 
-def run(options: argparse.Namespace) -> int:
+def run_demo(options: argparse.Namespace) -> int:
     """Make scenes and a configuration, run the pipeline, say where things are."""
     folder: Path = options.out
     begun = time.monotonic()

@@ -1,19 +1,69 @@
 """``cdpipe check``: shows what the catalog holds and everything that is wrong with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cdpipe.cli.console import make_console, progress
 from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.geo.crs import crs_name, pixel_metres
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.check import SHIFT_CONFIDENCE, PairReport, check_catalog
-from cdpipe.verbs.console import make_console, progress
-from cdpipe.verbs.deep_check import deep_table, inspect_pairs
+from cdpipe.pairs.deep_check import DeepReport, inspect_pair
+
+# The part of ``cdpipe check --deep`` that reads all pairs, each in a Ray task, and shows what they are like.
+
+HEAD = ("pair", "shift, px", "windows that agree", "seen", "cloud-like", "saturated")
+
+
+def inspect_pairs(
+    config: Config, console: Console, reports: Sequence[PairReport]
+) -> tuple[dict[str, DeepReport], list[tuple[str, str]]]:
+    """Read all pairs that have no problem yet.
+
+    Returns:
+        What was found, by pair in the catalog's order; and pairs that could not be read, each with the reason.
+    """
+    good = [(each.pair, each.before.grid) for each in reports if not each.problems and each.before is not None]
+    jobs = [(pair.pair_id, (pair, grid, config)) for pair, grid in good]
+    if not jobs:
+        return {}, []
+    from cdpipe.cluster.session import ray_session
+    from cdpipe.cluster.tasks import map_pairs
+
+    found: dict[str, DeepReport] = {}
+    failed = []
+    with ray_session(config.resources, verbose=False), progress(console, "check: pairs, in full", len(jobs)) as advance:
+        # a lambda, since a function of this module would make every worker import what it does not need
+        for pair_id, report, error in map_pairs(lambda job: inspect_pair(*job), jobs):
+            advance(1, "")
+            if report is None:
+                failed.append((pair_id, str(error)))
+            else:
+                found[pair_id] = report
+    return {pair_id: found[pair_id] for pair_id, _ in jobs if pair_id in found}, failed
+
+
+def deep_table(found: Mapping[str, DeepReport]) -> Table:
+    """A row for each pair; what differs between the dates stands as ``before > after``."""
+    table = Table(*HEAD, box=SIMPLE_HEAD, pad_edge=False)
+    for pair_id, each in found.items():
+        shift = each.shift
+        shown = ("-", "-") if shift is None else (f"{shift.length:.2f}", f"{shift.agreeing:.0%} of {shift.windows}")
+        observed, saturated = (
+            " > ".join(f"{value:{form}}" for value in values)
+            for values, form in (
+                ([date.observed for date in each.dates], ".0%"),
+                ([date.saturated for date in each.dates], ".3%"),
+            )
+        )
+        clouds = " > ".join("-" if date.cloud_like is None else f"{date.cloud_like:.1%}" for date in each.dates)
+        table.add_row(escape(pair_id), *shown, observed, clouds, saturated)
+    return table
 
 
 def run(config: Config, read: bool, deep: bool = False) -> int:
@@ -114,8 +164,8 @@ def _print_list(console: Console, title: str, lines: Sequence[tuple[str, str]]) 
 
 def _print_corrections(console: Console, config: Config, reports: Sequence[PairReport]) -> None:
     """What ingest would do about the pairs' shifts."""
+    from cdpipe.cli.ingest import describe_corrections
     from cdpipe.pairs.coregistration import find_correction
-    from cdpipe.verbs.coregister import describe_corrections
 
     grids = [(each.pair, each.before.grid) for each in reports if each.before is not None]
     decided = {pair.pair_id: find_correction(pair, grid, config) for pair, grid in grids}

@@ -2,29 +2,32 @@
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.table import Table
 
-from cdpipe.errors import CdpipeError
+from cdpipe.cli.console import duration, progress, size
+from cdpipe.cli.session import Session, read_failures
+from cdpipe.errors import CdpipeError, IntegrityError
 from cdpipe.geo.tilings import block_keys
+from cdpipe.models.folder import CARD
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.coregistration import known_corrections
 from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_files, stored_pair
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import probability_key
 from cdpipe.prediction.job import plan_work
-from cdpipe.runs.manifest import read_manifest
+from cdpipe.runs.manifest import manifest_path, read_manifest
 from cdpipe.runs.plan import choose_pairs, model_sources, plan_run, possible_members
+from cdpipe.runs.verify import PRODUCTS, check_manifest, check_model, check_record, forget_descriptions, listed_groups
 from cdpipe.store.pair import StoredPair
 from cdpipe.timing import PARTS
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
 from cdpipe.training.plan import jobs_for, trained_model
-from cdpipe.verbs.console import duration, size
-from cdpipe.verbs.session import Session, read_failures
 from cdpipe.workspace.local import read_json
-from cdpipe.workspace.records import missing_blocks, record_times
+from cdpipe.workspace.records import GROUP_RECORD, missing_blocks, record_times
 
 RECENT = 600.0  # seconds that a rate is measured over: older records tell of another run
 
@@ -137,3 +140,75 @@ def _figures(total: int, left: int, folders: Iterable[Path]) -> tuple[str, str, 
         return str(total - left), str(left), "", ""
     rate = len(recent) / (now - min(recent))
     return str(total - left), str(left), f"{rate:.3g}/s", duration(left / rate)
+
+
+# ``cdpipe verify``: hash everything stored again and withdraw what is damaged, so that the next run repairs it.
+
+THREADS = 4
+
+
+def run_verify(session: Session) -> None:
+    """Check every record's objects, every model's weights, and that all is there that a run lists.
+
+    Raises:
+        IntegrityError: Naming what is damaged, after its records and the manifests that list it are withdrawn.
+    """
+    root = session.workspace.root
+    records = sorted((root / "records").glob("*/*/*/*.json"))
+    cards = sorted((root / "models").glob(f"*/*/{CARD}"))
+    found: dict[Path, list[str]] = {}
+    with (
+        progress(session.console, "verify", len(records) + len(cards)) as advance,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        for path, names in zip(records, pool.map(lambda path: check_record(root, path), records), strict=True):
+            advance(1, "")
+            found[path] = names
+        for path in cards:
+            advance(1, "")
+            found[path] = check_model(root, path)
+    damaged = [name for names in found.values() for name in names]
+    withdrawn = {path for path, names in found.items() if names}
+    for path in withdrawn:
+        _withdraw(root, path, found[path])
+    damaged += _withdraw_manifests(root, withdrawn)
+    for name in dict.fromkeys(damaged):
+        path = root / name
+        # those that were whole have just been compared, and are withdrawn for the sake of a block
+        if path.name == GROUP_RECORD and path.parents[2].name not in PRODUCTS and name in found.get(path, [name]):
+            forget_descriptions(root, path)
+    if damaged:
+        lines = "\n".join(f"  {name}" for name in dict.fromkeys(damaged))
+        raise IntegrityError(
+            f"{len(set(damaged))} damaged:\n{lines}\nwithdrawn; run the same command as before to make them again"
+        )
+    session.say(f"verify: {len(records)} record(s) and {len(cards)} model(s) are as they were written")
+
+
+def _withdraw(root: Path, path: Path, names: list[str]) -> None:
+    """Remove a record or card with what it vouched for in vain, and the record of its group, no more whole."""
+    for name in names:
+        (root / name).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    if path.name != CARD:
+        path.with_name(GROUP_RECORD).unlink(missing_ok=True)
+
+
+def _withdraw_manifests(root: Path, withdrawn: set[Path]) -> list[str]:
+    """Remove the manifests that list anything withdrawn or missing; names of what is missing."""
+    places = {str(path.parent.relative_to(root / "records")) for path in withdrawn if path.name != CARD}
+    models = {str(path.parent.relative_to(root)) for path in withdrawn if path.name == CARD}
+    missing = []
+    for run_folder in sorted((root / "runs").glob("*")):
+        path = manifest_path(run_folder)
+        if not path.is_file():
+            continue
+        manifest = read_manifest(run_folder)
+        names = [str(path.relative_to(root))] if manifest is None else check_manifest(root, manifest)
+        used = manifest and (
+            places & set(listed_groups(manifest)) or models & {str(model["folder"]) for model in manifest.models}
+        )
+        if names or used:
+            path.unlink()
+            missing += names
+    return missing

@@ -1,0 +1,216 @@
+"""``cdpipe init``: a commented configuration and a catalog to fill in."""
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cdpipe.config.load import describe_mistakes, load_config, parse_config, parse_overrides, to_yaml
+from cdpipe.config.original import convert
+from cdpipe.config.presets import PRESETS
+from cdpipe.config.schema import Model, Normalisation
+from cdpipe.errors import EXIT_DONE, ConfigError
+from cdpipe.models.foreign import Import, import_weights
+from cdpipe.pairs.catalog import COLUMNS
+from cdpipe.pairs.layouts.folders import find_folders
+from cdpipe.pairs.layouts.found import NO_LABEL, Found
+from cdpipe.pairs.layouts.original import find_original
+from cdpipe.pairs.layouts.oscd import find_oscd
+from cdpipe.pairs.layouts.patterns import find_patterns
+from cdpipe.pairs.layouts.write import format_catalog, format_config
+from cdpipe.workspace.local import write_atomically
+
+TEMPLATE = """\
+# cdpipe configuration; relative paths are relative to this file.
+name: {name}
+catalog: pairs.csv            # pair_id, before, after; where given: label, split, dates, sensors, valid rasters
+workspace: ./work             # everything cdpipe makes
+
+sensors:                      # what the bands of your files mean; the catalog names the sensor if there are several
+  my_sensor:
+    bands: {{red: 1, green: 2, blue: 3}}      # 1-based band numbers
+    # nodata: 0               # default: the file's own tag
+
+# label: {{changed: [1], unchanged: [0], ignore: []}}       # values of your label rasters
+# align: {{resampling: bilinear, min_overlap: 0.1}}         # for a second date on another grid
+
+train:
+  models:
+    unetplusplus: {{encoder: resnext50_32x4d}}              # on the grey difference
+    siamese_seresnext50: {{}}                               # on colour pairs
+  patch: 256
+  global_batch: 8
+  epochs: 150
+  learning_rate: 1.0e-4
+
+predict: {{overlap: 0.25, tta: d4, threshold: auto}}
+"""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write ``cdpipe.yaml`` and ``pairs.csv``.
+
+    Raises:
+        ConfigError: If one of them exists already.
+    """
+    folder: Path = options.folder
+    config, catalog = folder / "cdpipe.yaml", folder / "pairs.csv"
+    for path in (config, catalog):
+        if path.exists():
+            raise ConfigError(f"{path} exists already; cdpipe init never overwrites")
+    name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in folder.resolve().name)
+    write_atomically(config, TEMPLATE.format(name=name.strip("-") or "change").encode())
+    wanted = [column for column in COLUMNS if column not in ("composite", "sensor")]
+    write_atomically(catalog, (",".join(wanted) + "\n").encode())
+    sys.stdout.write(f"wrote {config}\nwrote {catalog}\n")
+    return EXIT_DONE
+
+
+# ``cdpipe catalog``: the table of pairs, made from folders as data sets and the original program lay them out.
+
+NO_CSV = (".xlsx", ".xls", ".parquet", ".pq")  # suffixes that mean another format when the catalog is read
+SHOWN = 8  # names of one kind
+
+
+def run_catalog(options: argparse.Namespace) -> int:
+    """Find pairs, write their table and, on request, a configuration, and print what was found.
+
+    Raises:
+        ConfigError: If a file to write exists already, or options contradict each other.
+        InputError: If nothing is found.
+    """
+    out: Path = options.out
+    config: Path | None = options.config
+    if out.suffix.lower() in NO_CSV:
+        raise ConfigError(f"--out: expected a name for CSV, which is what is written, got {out}")
+    if out.exists() and not options.force:
+        raise ConfigError(f"{out} exists already; --force overwrites it, --out names another file")
+    if config is not None and config.exists():
+        raise ConfigError(f"{config} exists already and is never overwritten; --config names another file")
+    found = _find(options)
+    table = format_catalog(found.pairs, out.parent)
+    starter = None if config is None else format_config(found, options.folder.resolve().name, out, config)
+    _report(found, options.folder)
+    write_atomically(out, table.encode())
+    _say(f"wrote {out}")
+    if config is not None and starter is not None:
+        write_atomically(config, starter.encode())
+        _say(f"wrote {config}; look at its sensors and label values")
+        _say(f"next: cdpipe check {shlex.quote(str(config))}")
+    else:
+        _say(f"next: set catalog: {out} in your configuration (--config FILE writes one), then cdpipe check FILE")
+    return EXIT_DONE
+
+
+def _find(options: argparse.Namespace) -> Found:
+    if options.layout == "original":
+        return find_original(options.folder, options.match, _columns(options.columns))
+    if options.layout == "oscd":
+        return find_oscd(options.folder, options.out.with_name(f"{options.out.stem}_bands"))
+    if options.layout == "patterns":
+        return find_patterns(options.folder, options.before, options.after, options.label)
+    return find_folders(options.folder)
+
+
+def _columns(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    first, comma, second = text.partition(",")
+    if not (comma and first.strip() and second.strip()):
+        raise ConfigError(f"--columns: expected the names of two columns as BEFORE,AFTER, got {text!r}")
+    return first, second
+
+
+def _report(found: Found, folder: Path) -> None:
+    splits = Counter(pair.split or "without split" for pair in found.pairs)
+    told = ", ".join(f"{count} {split}" for split, count in sorted(splits.items()))
+    labelled = sum(pair.label is not None for pair in found.pairs)
+    _say(f"found {len(found.pairs)} pair(s) in {folder}: {told}; {labelled} with a label")
+    for reason, names in found.notes.items():
+        if reason != NO_LABEL or labelled:  # where none has a label, the line above says so
+            shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            _say(f"  {reason} ({len(names)}): {shown}")
+    for hint in found.hints:
+        _say(hint)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+# ``cdpipe config``: print a whole configuration: of a file, of a preset, or of a JSON file of the original.
+
+_PLACEHOLDERS = {
+    "name": "change",
+    "catalog": "pairs.csv",
+    "workspace": "./work",
+    "sensors": {"kanopus": {"bands": {"red": 1, "green": 2, "blue": 3, "nir": 4}}},
+}
+
+
+def run_config(options: argparse.Namespace) -> int:
+    """Print YAML that can be saved and run.
+
+    Raises:
+        ConfigError: If not exactly one source is given, or it is not understood.
+    """
+    given = [options.config, options.preset, options.source]
+    if sum(each is not None for each in given) != 1:
+        raise ConfigError(f"config: expected a file, --from JSON or --preset NAME, one of {', '.join(PRESETS)}")
+    if options.config is not None:
+        text = to_yaml(load_config(options.config, options.set), Path())
+    elif options.preset is not None:
+        if options.preset not in PRESETS:
+            raise ConfigError(f"config --preset: expected one of {', '.join(PRESETS)}, got {options.preset!r}")
+        values = {**_PLACEHOLDERS, "preset": options.preset}
+        text = to_yaml(parse_config(values, Path.cwd(), options.set), Path.cwd())
+    else:
+        text = _converted(options.source, options.set)
+    sys.stdout.write(text)
+    return EXIT_DONE
+
+
+def _converted(path: Path, overrides: list[str]) -> str:
+    values, remarks = convert(path)
+    config = parse_config(values, Path.cwd(), overrides, str(path))
+    comments = [f"# from {path.name}", *(f"# {remark}" for remark in remarks)]
+    return "\n".join([*comments, to_yaml(config, Path.cwd())])
+
+
+# ``cdpipe import-weights``: weights that others trained, as a model folder.
+
+
+def run_import_weights(options: argparse.Namespace) -> int:
+    """Import a file and say what was loaded, replaced and found beside it.
+
+    Raises:
+        ConfigError: If ``--set`` names what no model has.
+    """
+    try:
+        model = Model.model_validate(parse_overrides(options.set))
+        normalisation = Normalisation(statistics=options.statistics, bands=options.bands)
+    except ValidationError as error:
+        raise ConfigError("\n".join(["import-weights --set:", *describe_mistakes(error, Model)])) from None
+    found = import_weights(options.file, options.out.resolve(), options.model, model, (normalisation, options.patch))
+    sys.stdout.write("\n".join(_describe(options, found)) + "\n")
+    return EXIT_DONE
+
+
+def _describe(options: argparse.Namespace, found: Import) -> list[str]:
+    lines = [f"{options.file}: {found.loaded} entries loaded into {found.card.architecture}, none left over"]
+    if found.beside:
+        lines.append("  beside them: " + ", ".join(f"{name} {value:g}" for name, value in found.beside.items()))
+    if found.card.fresh:
+        lines.append(
+            f"  replaced by a fresh layer of one class: {', '.join(found.card.fresh)}; train it before predicting:"
+        )
+        lines.append(f"    train: {{models: {{{found.card.architecture}: {{init_from: {options.out}}}}}}}")
+    else:
+        lines.append(f"  ready to predict: predict: {{models: [{options.out}]}}")
+        kind = f"{found.card.statistics} statistics, bands {'together' if found.card.together else 'each'}"
+        lines.append(f"  input as it was trained with: patch {found.card.patch}, {kind} (see --help if it was not)")
+    lines.append(f"wrote {options.out}")
+    return lines
