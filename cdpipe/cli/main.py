@@ -11,7 +11,15 @@ from cdpipe.cli.parser import make_parser
 from cdpipe.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
 
 # these need no configuration, or read it themselves
-ALONE = ("init", "catalog", "config", "import-weights", "doctor", "demo", "compare")
+ALONE = {
+    "init": ("setup", "run"),
+    "catalog": ("setup", "run_catalog"),
+    "config": ("setup", "run_config"),
+    "import-weights": ("setup", "run_import_weights"),
+    "doctor": ("doctor", "run"),
+    "demo": ("pipeline", "run_demo"),
+    "compare": ("evaluate", "run_compare"),
+}
 PAIR_OPTIONS = ("before", "after", "model", "out")
 
 
@@ -50,8 +58,8 @@ def _complain(text: str, code: int) -> int:
 def _run(options: argparse.Namespace) -> int:
     """Run a verb, and import its module, with the heavy libraries that it needs, only now."""
     if options.verb in ALONE or _is_one_pair(options):
-        name = "predict_pair" if options.verb == "predict" else options.verb.replace("-", "_")
-        code: int = importlib.import_module(f"cdpipe.verbs.{name}").run(options)
+        module, name = ALONE.get(options.verb, ("predict", "run_pair"))
+        code: int = getattr(importlib.import_module(f"cdpipe.cli.{module}"), name)(options)
         return code
     from cdpipe.config.load import load_config
 

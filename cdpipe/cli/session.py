@@ -245,6 +245,7 @@ def last_rate(session: Session, stage: str, unit: str) -> float | None:
 
 # Runs one verb of a configuration: lock, work, write down what failed.
 
+FOLDED = {"sample": ("area", "run_sample"), "review": ("report", "run_review"), "verify": ("status", "run_verify")}
 READ_ONLY = ("status",)
 KEEPS_FAILURES = ("status", "verify", "submission", "threshold", "sample", "area", "report", "review")
 
@@ -274,7 +275,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
 def run_session(session: Session, verb: str) -> int:
     """Run a verb and give the exit code; the workspace is held while it writes."""
     # only this verb's module: others would import what takes seconds
-    run_one = importlib.import_module(f"cdpipe.verbs.{verb}").run
+    module, name = FOLDED.get(verb, (verb, "run"))
+    run_one = getattr(importlib.import_module(f"cdpipe.cli.{module}"), name)
     if session.dry_run or verb in READ_ONLY:
         run_one(session)
         return EXIT_DONE

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The only importer of Ray."""

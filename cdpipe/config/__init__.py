@@ -1,1 +1,1 @@
-"""TODO."""
+"""The YAML file: schema, loading, presets, the original's files."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Synthetic scenes."""

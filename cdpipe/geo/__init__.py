@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where pixels are: grids, tilings, coordinate systems, areas on the ground."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Patches, and the backends that run networks on them."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Counts, scores of them, their intervals and reliability."""

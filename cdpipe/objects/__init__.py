@@ -1,1 +1,1 @@
-"""TODO."""
+"""Change as objects: components, outlines, features."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""From the catalog to stored blocks."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""One block through the members; ensemble; fitting; arrays in memory."""

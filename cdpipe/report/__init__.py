@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pages, pictures, review."""

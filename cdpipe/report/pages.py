@@ -10,7 +10,7 @@ from cdpipe.report import drawing
 from cdpipe.report.content import Report, describe_index, describe_pair
 from cdpipe.workspace.local import write_atomically
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "templates" / "report"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 STYLES, SCRIPTS = ("base.css", "pictures.css"), ("table.js", "viewer.js", "review.js")
 COLORS = {
     "changed": drawing.CHANGED,

@@ -1,1 +1,1 @@
-"""TODO."""
+"""A run: its plan, products, manifest, verification."""

@@ -121,7 +121,7 @@ def write_style(path: Path) -> Path:
 
 # Of objects that were found more than once, the one to keep: greedy non-maximum suppression.
 
-Kept = TypeVar("Node", bound=Hashable)
+Kept = TypeVar("Kept", bound=Hashable)
 
 
 def keep_best(same: Sequence[tuple[Kept, Kept]], rank: Mapping[Kept, object]) -> dict[Kept, Kept]:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Zarr: shards, arrays, groups, stored pairs, their statistics and normalisation."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The one folder or bucket that holds it all: files, lock, records."""

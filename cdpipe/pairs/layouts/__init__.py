@@ -1,1 +1,1 @@
-"""TODO."""
+"""Known layouts of folders, as catalogs."""
