@@ -166,13 +166,13 @@ def tree_of(folder: Path, **sources: str) -> dict[str, ast.Module]:
 def test_a_tidy_tree_passes(tmp_path: Path) -> None:
     modules = tree_of(
         tmp_path,
-        values__a="import os\n",
-        arrays__b="from cdpipe.values import a\nfrom cdpipe.values.a import os\n",
-        models__c="import cdpipe.arrays.b\n",
-        distributed__d="import ray.data\nfrom cdpipe.models import c\n",
-        cli="def main():\n    from cdpipe.cluster import d\n",
+        geo__a="import os\n",
+        store__b="from cdpipe.geo import a\nfrom cdpipe.geo.a import os\n",
+        store__c="import cdpipe.store.b\n",
+        cluster__d="import ray.data\nfrom cdpipe.store import c\n",
+        cli__e="def main():\n    from cdpipe.cluster import d\n",
     )
-    assert imported_modules(modules, "cdpipe.arrays.b") == {"cdpipe.values.a"}
+    assert imported_modules(modules, "cdpipe.store.b") == {"cdpipe.geo.a"}
     assert [check(modules) for check in CHECKS] == [[]] * len(CHECKS)
 
 
