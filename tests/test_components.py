@@ -1,7 +1,6 @@
 """Components across blocks: the same as of the whole scene, whatever the block size."""
 
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,18 +23,18 @@ def masks(draw: st.DrawFn) -> Mask:
     return random.random(shape) < draw(st.sampled_from([0.1, 0.4, 0.6, 0.9]))
 
 
-def by_blocks(mask: Mask, block: int, connectivity: Literal[4, 8]) -> NDArray[np.int64]:
-    components, ids = Components(mask.shape[1], connectivity), np.zeros(mask.shape, np.int64)
+def by_blocks(mask: Mask, block: int) -> NDArray[np.int64]:
+    components, ids = Components(mask.shape[1]), np.zeros(mask.shape, np.int64)
     for key in block_keys("p", mask.shape, block):
         window = block_window(key, mask.shape, block)
         ids[window.slices] = components.add(window, mask[window.slices])
     return components.roots()[ids]
 
 
-@given(masks(), st.integers(1, 20), st.sampled_from([4, 8]))
-def test_blocks_give_the_components_of_the_whole(mask: Mask, block: int, connectivity: Literal[4, 8]) -> None:
-    found = by_blocks(mask, block, connectivity)
-    expected, count = ndimage.label(mask, np.ones((3, 3)) if connectivity == 8 else None)
+@given(masks(), st.integers(1, 20))
+def test_blocks_give_the_components_of_the_whole(mask: Mask, block: int) -> None:
+    found = by_blocks(mask, block)
+    expected, count = ndimage.label(mask)
     assert ((found > 0) == mask).all()
     together = np.unique(np.stack([found[mask], expected[mask]]), axis=1)
     assert together.shape[1] == count == len(np.unique(together[0])) == len(np.unique(together[1]))
@@ -52,7 +51,7 @@ def test_sums_are_those_of_whole_components(mask: Mask, block: int) -> None:
         parts.append(np.bincount(np.maximum(ids - first + 1, 0)[ids > 0])[1:] if ids.any() else parts[0][:0])
         first = max(first, int(ids.max()) + 1)
     sizes = sum_by_component(components.roots(), np.concatenate(parts))
-    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    labels, count = ndimage.label(mask)
     assert sorted(sizes.tolist()) == sorted(np.bincount(labels.ravel())[1:].tolist())
     assert len(sizes) == count
 
@@ -70,7 +69,7 @@ def test_a_spiral_through_many_blocks_is_one() -> None:
         mask[min(top, bottom) : max(top, bottom) + 1, min(left, end) : max(left, end) + 1] = True
     assert ndimage.label(mask)[1] == 1
     for block in (1, 3, 7, 64):
-        assert len(np.unique(by_blocks(mask, block, 4)[mask])) == 1
+        assert len(np.unique(by_blocks(mask, block)[mask])) == 1
 
 
 def test_blocks_out_of_order_are_refused() -> None:

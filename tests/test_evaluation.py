@@ -106,7 +106,7 @@ def test_nothing_is_counted_where_all_is_ignored_or_not_observed(tmp_path: Path)
 
 
 def objects_of(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-    ids, count = ndimage.label(mask, np.ones((3, 3)))
+    ids, count = ndimage.label(mask)
     return [ids == number + 1 for number in range(count)]
 
 

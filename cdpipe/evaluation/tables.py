@@ -6,7 +6,7 @@
   layer of each split, pooled: ``pair_id`` is null there, ``split`` is train, val, test or unsplit, ``pairs`` says how
   many. ``threshold`` is null but for the baseline's. Figures: ``iou``, ``f1``, ``precision``, ``recall``, ``kappa`` of
   pixels; ``near_precision``, ``near_recall``, ``near_f1`` with ``tolerance_px`` pixels of tolerance;
-  ``detection_rate``, the share of labelled objects (8-connected) that are hit; ``false_per_km2``, predicted objects
+  ``detection_rate``, the share of labelled objects (4-connected) that are hit; ``false_per_km2``, predicted objects
   entirely on unchanged ground for each square kilometre that was judged. ``<figure>_low`` and ``<figure>_high`` are
   the interval of a pooled figure, ``no_interval`` says why there is none. The sums behind them: ``tp``, ``fp``,
   ``fn``, ``tn``; ``near_said``, ``near_said_near``, ``near_true``, ``near_true_near``; ``objects``, ``objects_hit``,

@@ -5,7 +5,6 @@ Only the edges of the latest blocks are kept, and one number for each component 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,6 +15,8 @@ from cdpipe.objects.morphology import NOT_OBSERVED
 
 Ids = NDArray[np.int64]
 
+CONNECTIVITY = 4  # pixels of an object share sides, where it is published and where it is scored
+
 
 class Components:
     """Numbers the components of a mask; blocks must come row by row, as :func:`block_keys` lists them.
@@ -24,19 +25,12 @@ class Components:
     :meth:`roots` says which numbers are one component.
     """
 
-    def __init__(self, width: int, connectivity: Literal[4, 8] = 8) -> None:
-        """Begin a scene.
-
-        Args:
-            width: Columns of the scene.
-            connectivity: 8 if pixels that share a corner belong together, 4 if only those that share a side.
-        """
-        self._connectivity = connectivity
+    def __init__(self, width: int) -> None:
+        """Begin a scene of so many columns."""
         self._parents = [0]
-        self._above: Ids = np.zeros(width + 2, np.int64)  # of the lowest row so far; a column on either side
+        self._above: Ids = np.zeros(width, np.int64)  # of the lowest row so far
         self._stops: Ids = np.zeros(width, np.int64)  # first row of each column that has not come yet
         self._left: Ids = np.zeros(0, np.int64)  # of the last column of the block before
-        self._corner = 0  # above the left column
         self._next_col = 0
 
     def add(self, window: Window, mask: NDArray[np.bool_]) -> Ids:
@@ -60,17 +54,14 @@ class Components:
         ):
             raise ValueError(f"expected whole blocks row by row, got {window} with a mask of {mask.shape}")
         if window.col == 0:
-            self._left, self._corner = np.zeros(window.height, np.int64), 0
-        count, own = cv2.connectedComponents(mask.astype(np.uint8), connectivity=self._connectivity, ltype=cv2.CV_32S)
+            self._left = np.zeros(window.height, np.int64)
+        count, own = cv2.connectedComponents(mask.astype(np.uint8), connectivity=CONNECTIVITY, ltype=cv2.CV_32S)
         first = len(self._parents)
         ids = np.where(own > 0, own.astype(np.int64) + (first - 1), 0)
         self._parents.extend(range(first, first + count - 1))
-        above = self._above[window.col : window.stop_col + 2].copy()
-        above[0] = self._corner
-        self._join(ids[0], above)
-        self._join(ids[:, 0], np.concatenate([[0], self._left, [0]]))
-        self._corner = int(above[-2])
-        self._above[window.col + 1 : window.stop_col + 1] = ids[-1]
+        self._join(ids[0], self._above[cols])
+        self._join(ids[:, 0], self._left)
+        self._above[cols] = ids[-1]
         self._stops[cols] = window.stop_row
         self._left = ids[:, -1].copy()
         self._next_col = window.stop_col % len(self._stops)
@@ -81,13 +72,10 @@ class Components:
         return flatten(self._parents)
 
     def _join(self, edge: Ids, beyond: Ids) -> None:
-        """Join what touches across a border; ``beyond`` has one more pixel at either end."""
-        shifts = (0, 1, 2) if self._connectivity == 8 else (1,)
-        for shift in shifts:
-            other = beyond[shift : shift + len(edge)]
-            both = (edge > 0) & (other > 0)
-            for a, b in np.unique(np.stack([edge[both], other[both]]), axis=1).T.tolist():
-                unite(self._parents, a, b)
+        """Join what touches across a border."""
+        both = (edge > 0) & (beyond > 0)
+        for a, b in np.unique(np.stack([edge[both], beyond[both]]), axis=1).T.tolist():
+            unite(self._parents, a, b)
 
 
 def unite(parents: list[int], a: int, b: int) -> None:
@@ -159,7 +147,7 @@ class Pieces:
 def find_pieces(
     state: NDArray[np.uint8], probability: NDArray[np.float32], votes: NDArray[np.uint8], window: Window, width: int
 ) -> Pieces:
-    """Label what is 1 in a window, 4-connected, and measure it.
+    """Label what is 1 in a window, and measure it.
 
     Args:
         state: (height + 2, width + 2) of 0, 1 and 255: the window with a border of one pixel.
@@ -169,7 +157,7 @@ def find_pieces(
         width: Of the scene, in pixels.
     """
     change = np.ascontiguousarray(state[1:-1, 1:-1] == 1).view(np.uint8)
-    count, labels = cv2.connectedComponents(change, connectivity=4, ltype=cv2.CV_32S)
+    count, labels = cv2.connectedComponents(change, connectivity=CONNECTIVITY, ltype=cv2.CV_32S)
     edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     whole = np.ones(count, np.bool_)
     for edge in edges:
