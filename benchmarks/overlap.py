@@ -28,10 +28,10 @@ def rows(overlap: float) -> Iterator[Row]:
     for patch in (256, 512):
         for block in (2048, 4096):
             for name, side in SCENES.items():
-                lattice = PatchGrid((side, side), patch, patch_stride(patch, overlap))
-                keys = block_keys("p", lattice.shape, block)
-                computed = sum(len(lattice.touching(block_window(key, lattice.shape, block))) for key in keys)
-                useful = len(lattice.origins(0)) * len(lattice.origins(1))
+                patch_grid = PatchGrid((side, side), patch, patch_stride(patch, overlap))
+                keys = block_keys("p", patch_grid.shape, block)
+                computed = sum(len(patch_grid.touching(block_window(key, patch_grid.shape, block))) for key in keys)
+                useful = len(patch_grid.origins(0)) * len(patch_grid.origins(1))
                 what = f"patches of {patch}, blocks of {block}, {name} ({side})"
                 target = TARGET.get((patch, block, name), "")
                 yield Row(what, str(computed), f"{useful} useful", computed / useful, target)

@@ -93,13 +93,13 @@ class Tile:
 
 def count_tile(patch: int = PATCH, block: int = BLOCK, overlap: float = OVERLAP) -> Tile:
     """Count what prediction lists of a tile."""
-    lattice = PatchGrid((TILE, TILE), patch, patch_stride(patch, overlap))
+    patch_grid = PatchGrid((TILE, TILE), patch, patch_stride(patch, overlap))
     computed = read = requests = 0
-    keys = block_keys("p", lattice.shape, block)
+    keys = block_keys("p", patch_grid.shape, block)
     for key in keys:
-        window = block_window(key, lattice.shape, block)
-        halo = lattice.halo(window)
-        computed += len(lattice.touching(window))
+        window = block_window(key, patch_grid.shape, block)
+        halo = patch_grid.halo(window)
+        computed += len(patch_grid.touching(window))
         read += halo.height * halo.width
         chunks = math.prod(
             count_tiles(stop, CHUNK) - start // CHUNK
@@ -111,7 +111,7 @@ def count_tile(patch: int = PATCH, block: int = BLOCK, overlap: float = OVERLAP)
             for start, stop in ((halo.row, halo.stop_row), (halo.col, halo.stop_col))
         )
         requests += 1 + chunks - own + shards - 1  # its own shard at once, of others the index and single chunks
-    return Tile(len(keys), computed, len(lattice.origins(0)) * len(lattice.origins(1)), read, requests)
+    return Tile(len(keys), computed, len(patch_grid.origins(0)) * len(patch_grid.origins(1)), read, requests)
 
 
 def tiles(area: float) -> float:

@@ -23,7 +23,7 @@ THRESHOLDS = {"one": 0.5, "two": 0.4, "three": 0.6}
 
 def made_probabilities(valid: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     random = np.random.default_rng(3)
-    smooth = cv2.GaussianBlur(random.normal(0, 1, SHAPE), (0, 0), 6)  # whose outlines lie on no lattice
+    smooth = cv2.GaussianBlur(random.normal(0, 1, SHAPE), (0, 0), 6)  # whose outlines lie on no patch grid
     base = 0.5 + 0.25 * smooth / smooth.std()
     found = {}
     for name in THRESHOLDS:

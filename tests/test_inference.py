@@ -46,15 +46,15 @@ def make_scene(seed: int, shape: tuple[int, int]) -> tuple[Floats, Mask]:
     return scene * mask, mask
 
 
-def predict(forward: Forward, batch: int, data: tuple[Floats, Mask], lattice: PatchGrid, window: Window) -> Floats:
+def predict(forward: Forward, batch: int, data: tuple[Floats, Mask], patch_grid: PatchGrid, window: Window) -> Floats:
     """Predict a window from its halo alone."""
-    place = Placement(lattice, window)
+    place = Placement(patch_grid, window)
     rows, cols = place.halo.slices
     return predict_window(forward, batch, data[0][:, rows, cols].copy(), data[1][rows, cols].copy(), place)
 
 
-def whole(lattice: PatchGrid) -> Window:
-    return Window(0, 0, *lattice.shape)
+def whole(patch_grid: PatchGrid) -> Window:
+    return Window(0, 0, *patch_grid.shape)
 
 
 def plain_origins(length: int, patch: int, stride: int) -> list[int]:
@@ -64,24 +64,24 @@ def plain_origins(length: int, patch: int, stride: int) -> list[int]:
     return origins
 
 
-def plain_prediction(forward: Forward, scene: Floats, lattice: PatchGrid) -> NDArray[np.float64]:
+def plain_prediction(forward: Forward, scene: Floats, patch_grid: PatchGrid) -> NDArray[np.float64]:
     """The whole scene by padding it once and adding up every patch in float64."""
-    rows, cols = (plain_origins(length, lattice.patch, lattice.stride) for length in lattice.shape)
-    beyond = [(0, origins[-1] + lattice.patch) for origins in (rows, cols)]
-    padding = [(0, stop - length) for (_, stop), length in zip(beyond, lattice.shape, strict=True)]
+    rows, cols = (plain_origins(length, patch_grid.patch, patch_grid.stride) for length in patch_grid.shape)
+    beyond = [(0, origins[-1] + patch_grid.patch) for origins in (rows, cols)]
+    padding = [(0, stop - length) for (_, stop), length in zip(beyond, patch_grid.shape, strict=True)]
     padded = np.pad(scene, [(0, 0), *[(0, max(0, after)) for _, after in padding]], mode="reflect")
-    weights = blend_weights(lattice.patch, lattice.stride).astype(np.float64)
+    weights = blend_weights(patch_grid.patch, patch_grid.stride).astype(np.float64)
     total, weight = np.zeros(padded.shape[1:]), np.zeros(padded.shape[1:])
     for row in rows:
         for col in cols:
-            part = np.s_[row : row + lattice.patch, col : col + lattice.patch]
+            part = np.s_[row : row + patch_grid.patch, col : col + patch_grid.patch]
             total[part] += weights * forward(padded[None, :, *part])[0]
             weight[part] += weights
-    return (total / weight)[: lattice.shape[0], : lattice.shape[1]]
+    return (total / weight)[: patch_grid.shape[0], : patch_grid.shape[1]]
 
 
 @st.composite
-def lattices(draw: st.DrawFn) -> PatchGrid:
+def patch_grids(draw: st.DrawFn) -> PatchGrid:
     patch = draw(st.sampled_from([8, 16, 17, 32]))
     return PatchGrid(
         (draw(st.integers(1, 90)), draw(st.integers(1, 90))), patch, draw(st.integers((patch + 2) // 3, patch))
@@ -96,29 +96,29 @@ SHAPES = [(50, 70), (33, 65), (9, 7), (1, 50), (50, 1), (1, 1), (16, 16), (17, 2
 def test_a_scene_of_any_size_is_padded_by_reflection_and_blended(
     shape: tuple[int, int], patch: int, stride: int
 ) -> None:
-    lattice = PatchGrid(shape, patch, stride)
+    patch_grid = PatchGrid(shape, patch, stride)
     scene, mask = make_scene(1, shape)
     mask[0, 0] = True
-    result = predict(Fake(), 3, (scene, mask), lattice, whole(lattice))
+    result = predict(Fake(), 3, (scene, mask), patch_grid, whole(patch_grid))
     assert result.shape == shape
     assert result.dtype == np.float32
     assert np.array_equal(np.isnan(result), ~mask)
-    np.testing.assert_allclose(result[mask], plain_prediction(Fake(), scene, lattice)[mask], rtol=1e-5)
+    np.testing.assert_allclose(result[mask], plain_prediction(Fake(), scene, patch_grid)[mask], rtol=1e-5)
 
 
 @given(
-    lattice=lattices(),
+    patch_grid=patch_grids(),
     seed=st.integers(0, 2**32 - 1),
     block=st.integers(1, 80),
     batches=st.tuples(st.integers(1, 5), st.integers(1, 5)),
 )
 def test_blocks_of_any_size_give_the_bits_of_the_whole_scene(
-    lattice: PatchGrid, seed: int, block: int, batches: tuple[int, int]
+    patch_grid: PatchGrid, seed: int, block: int, batches: tuple[int, int]
 ) -> None:
-    data = make_scene(seed, lattice.shape)
-    scene = predict(Fake(), batches[0], data, lattice, whole(lattice))
-    for window in tiles_in(whole(lattice), max(block, 5)):
-        part = predict(Fake(), batches[1], data, lattice, window)
+    data = make_scene(seed, patch_grid.shape)
+    scene = predict(Fake(), batches[0], data, patch_grid, whole(patch_grid))
+    for window in tiles_in(whole(patch_grid), max(block, 5)):
+        part = predict(Fake(), batches[1], data, patch_grid, window)
         assert np.array_equal(part, scene[window.slices], equal_nan=True)
 
 
@@ -155,13 +155,13 @@ def test_a_network_gives_every_block_the_bits_of_the_whole_scene(
     make: Callable[[], nn.Module], tta: str, batch: int
 ) -> None:
     forward = make_forward(make(), Execution(tta, "float32", "cpu", batch))
-    lattice = PatchGrid((75, 91), 32, 24)
-    data = make_scene(7, lattice.shape)
-    scene = predict(forward, batch, data, lattice, whole(lattice))
+    patch_grid = PatchGrid((75, 91), 32, 24)
+    data = make_scene(7, patch_grid.shape)
+    scene = predict(forward, batch, data, patch_grid, whole(patch_grid))
     assert np.nanstd(scene) > 1e-3
     for block in (29, 64):
-        for window in tiles_in(whole(lattice), block):
-            part = predict(forward, batch, data, lattice, window)
+        for window in tiles_in(whole(patch_grid), block):
+            part = predict(forward, batch, data, patch_grid, window)
             assert np.array_equal(part, scene[window.slices], equal_nan=True)
 
 
@@ -171,26 +171,27 @@ def numbered(shape: tuple[int, int]) -> Floats:
     return np.stack([rows * 1000 + cols + 1, np.zeros(shape)]).astype(np.float32)
 
 
-@given(lattice=lattices(), seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 6), data=st.data())
+@given(patch_grid=patch_grids(), seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 6), data=st.data())
 def test_just_the_patches_with_an_observed_pixel_are_run_in_batches_of_one_size(
-    lattice: PatchGrid, seed: int, batch: int, data: st.DataObject
+    patch_grid: PatchGrid, seed: int, batch: int, data: st.DataObject
 ) -> None:
-    row, col = (data.draw(st.integers(0, length - 1)) for length in lattice.shape)
-    window = Window(
-        row, col, data.draw(st.integers(1, lattice.shape[0] - row)), data.draw(st.integers(1, lattice.shape[1] - col))
+    row, col = (data.draw(st.integers(0, length - 1)) for length in patch_grid.shape)
+    height, width = (
+        data.draw(st.integers(1, length - start)) for length, start in zip(patch_grid.shape, (row, col), strict=True)
     )
-    mask = make_scene(seed, lattice.shape)[1]
+    window = Window(row, col, height, width)
+    mask = make_scene(seed, patch_grid.shape)[1]
     inside = np.zeros_like(mask)
     inside[window.slices] = mask[window.slices]
-    side = lattice.patch
+    side = patch_grid.patch
     expected = [
         (row, col)
-        for row in plain_origins(lattice.shape[0], side, lattice.stride)
-        for col in plain_origins(lattice.shape[1], side, lattice.stride)
+        for row in plain_origins(patch_grid.shape[0], side, patch_grid.stride)
+        for col in plain_origins(patch_grid.shape[1], side, patch_grid.stride)
         if inside[row : row + side, col : col + side].any()
     ]
     forward = Fake()
-    predict(forward, batch, (numbered(lattice.shape), mask), lattice, window)
+    predict(forward, batch, (numbered(patch_grid.shape), mask), patch_grid, window)
     assert all(patches.shape == (batch, 2, side, side) for patches in forward.given)
     run = [divmod(int(patch[0, 0, 0]) - 1, 1000) for patches in forward.given for patch in patches if patch.any()]
     assert run == expected
@@ -198,18 +199,18 @@ def test_just_the_patches_with_an_observed_pixel_are_run_in_batches_of_one_size(
 
 
 def test_nothing_observed_runs_nothing() -> None:
-    lattice = PatchGrid((40, 40), 16, 12)
+    patch_grid = PatchGrid((40, 40), 16, 12)
     mask = np.ones((40, 40), np.bool_)
     mask[:20, :20] = False
     forward = Fake()
-    result = predict(forward, 2, (numbered((40, 40)), mask), lattice, Window(0, 0, 20, 20))
+    result = predict(forward, 2, (numbered((40, 40)), mask), patch_grid, Window(0, 0, 20, 20))
     assert np.isnan(result).all()
     assert forward.given == []
 
 
 def test_the_halo_is_all_that_is_read() -> None:
-    lattice = PatchGrid((100, 100), 16, 12)
-    halo = Placement(lattice, Window(50, 40, 10, 10)).halo
+    patch_grid = PatchGrid((100, 100), 16, 12)
+    halo = Placement(patch_grid, Window(50, 40, 10, 10)).halo
     # patches at 36, 48 and 60 hold rows 36 to 75; those at 36 and 48 hold columns 36 to 63
     assert halo == Window(36, 36, 28, 28)
     # the last patches, from 84 on, lie inside; of 97 columns they would hang over by 3, which 93 to 95 fill

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cdpipe.evaluation.audit import SeamScore, count_flips, lattice_lines, score_in_phase, score_lines
+from cdpipe.evaluation.audit import SeamScore, count_flips, grid_lines, score_in_phase, score_lines
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 1, 255]))
 
 
 def blobs(seed: int, shape: tuple[int, int] = (400, 400), size: int = 7) -> NDArray[np.uint8]:
-    """Change with edges in all directions, on no lattice."""
+    """Change with edges in all directions, on no patch grid."""
     random = np.random.default_rng(seed)
     mask = np.zeros(shape, np.uint8)
     rows, cols = np.indices(shape)
@@ -25,7 +25,7 @@ def blobs(seed: int, shape: tuple[int, int] = (400, 400), size: int = 7) -> NDAr
 
 def score(mask: NDArray[np.uint8], places: range) -> SeamScore:
     counts = np.concatenate([count_flips(mask, 0), count_flips(mask, 1)], 1)
-    return score_lines(counts, np.concatenate([lattice_lines(length, places) for length in mask.shape]))
+    return score_lines(counts, np.concatenate([grid_lines(length, places) for length in mask.shape]))
 
 
 @given(masks, st.integers(0, 1))
@@ -39,7 +39,7 @@ def test_every_neighbour_is_counted_once(mask: NDArray[np.uint8], axis: int) -> 
 
 @given(st.integers(1, 40), st.lists(st.integers(-5, 50)))
 def test_a_line_goes_by_the_pixel_after_it(length: int, places: list[int]) -> None:
-    chosen = lattice_lines(length, places)
+    chosen = grid_lines(length, places)
     assert len(chosen) == length - 1
     assert set(np.flatnonzero(chosen) + 1) == {place for place in places if 0 < place < length}
 
@@ -53,7 +53,7 @@ def test_a_mask_without_seams_scores_one(seed: int) -> None:
     assert found.lines == 12
 
 
-def test_a_planted_seam_raises_the_score_and_a_line_off_the_lattice_does_not() -> None:
+def test_a_planted_seam_raises_the_score_and_a_line_off_the_grid_does_not() -> None:
     """The mask turns over beyond a line, as where a patch sees change that its neighbour does not."""
     plain, on, off = blobs(0), blobs(0), blobs(0)
     on[150:250, 128:192] = 1
@@ -73,7 +73,7 @@ def test_what_prefers_odd_lines_hides_no_seam() -> None:
     mask = np.roll(coarse, (1, 1), (0, 1))
     mask[:100, :100] = blobs(0)[:100, :100]
     counts = np.concatenate([count_flips(mask, 0), count_flips(mask, 1)], 1)
-    chosen = np.concatenate([lattice_lines(400, range(0, 400, 16))] * 2)
+    chosen = np.concatenate([grid_lines(400, range(0, 400, 16))] * 2)
     phases = np.concatenate([np.arange(1, 400) % 2] * 2)
     assert score_lines(counts, chosen).interval[1] < 0.9
     low, high = score_in_phase(counts, chosen, phases).interval
@@ -81,7 +81,7 @@ def test_what_prefers_odd_lines_hides_no_seam() -> None:
 
 
 def test_few_lines_say_little() -> None:
-    """One object's edge on the only line of the lattice is no seam yet."""
+    """One object's edge on the only line of the grid is no seam yet."""
     mask = blobs(1, (120, 120))
     found = score(mask, range(0, 120, 100))
     assert found.lines == 2

@@ -111,7 +111,7 @@ def score_in_phase(counts: NDArray[np.int64], chosen: NDArray[np.bool_], phases:
     return sum((score_lines(counts[:, kind], chosen[kind]) for kind in kinds), SeamScore())
 
 
-def lattice_lines(length: int, places: Iterable[int]) -> NDArray[np.bool_]:
+def grid_lines(length: int, places: Iterable[int]) -> NDArray[np.bool_]:
     """Mark lines by the pixel that they lie before.
 
     Args:
@@ -247,10 +247,10 @@ def _score_seams(job: AuditJob) -> Seams:
         [],
     )  # lines of patches and of blocks, along both axes
     for axis, length in enumerate(job.pair.grid.shape):
-        lattices = [PatchGrid(job.pair.grid.shape, patch, stride) for patch, stride in job.patches]
-        edges = [place for each in lattices for origin in each.origins(axis) for place in (origin, origin + each.patch)]
-        kinds[0].append(lattice_lines(length, edges))
-        kinds[1].append(lattice_lines(length, range(0, length, job.pair.block)))
+        patch_grids = [PatchGrid(job.pair.grid.shape, patch, stride) for patch, stride in job.patches]
+        edges = [place for g in patch_grids for origin in g.origins(axis) for place in (origin, origin + g.patch)]
+        kinds[0].append(grid_lines(length, edges))
+        kinds[1].append(grid_lines(length, range(0, length, job.pair.block)))
     patches, blocks = (np.concatenate(lines) for lines in kinds)
     phases = np.concatenate([np.arange(1, length) % PHASES for length in job.pair.grid.shape])
     either = patches | blocks

@@ -155,7 +155,7 @@ def predict_window(
     if not inside.any():
         return np.full(place.window.shape, np.nan, np.float32)
     patches = _predicted_patches(forward, batch, scene, observed, place)
-    patch, stride = place.lattice.patch, place.lattice.stride
+    patch, stride = place.patch_grid.patch, place.patch_grid.stride
     if stride == patch:
         probability = lay(patches, place.window)
     else:
@@ -176,26 +176,26 @@ def predict_window(
 class Placement:
     """A window of a scene and the patch grid that covers it."""
 
-    lattice: PatchGrid
+    patch_grid: PatchGrid
     window: Window
 
     @property
     def halo(self) -> Window:
         """What must be read to predict the window."""
-        return self.lattice.halo(self.window)
+        return self.patch_grid.halo(self.window)
 
 
 def _predicted_patches(
     forward: Forward, batch: int, scene: NDArray[np.float32], observed: NDArray[np.bool_], place: Placement
 ) -> Iterator[Placed]:
-    """Each patch that bears on an observed pixel of the window, with its probabilities, in lattice order."""
-    patch, halo = place.lattice.patch, place.halo
-    origins = [origin for origin in place.lattice.touching(place.window) if _matters(origin, observed, place, halo)]
+    """Each patch that bears on an observed pixel of the window, with its probabilities, in grid order."""
+    patch, halo = place.patch_grid.patch, place.halo
+    origins = [origin for origin in place.patch_grid.touching(place.window) if _matters(origin, observed, place, halo)]
     for first in range(0, len(origins), batch):
         group = origins[first : first + batch]
         stack = np.zeros((batch, len(scene), patch, patch), np.float32)
         for index, (row, col) in enumerate(group):
-            stack[index] = _cut(scene, (row, col), place.lattice, halo)
+            stack[index] = _cut(scene, (row, col), place)
         with timed("model"):
             probabilities = forward(stack)
         counted("patches_run", len(group))
@@ -203,9 +203,10 @@ def _predicted_patches(
             yield row, col, values
 
 
-def _cut(scene: NDArray[np.float32], origin: tuple[int, int], lattice: PatchGrid, halo: Window) -> NDArray[np.float32]:
-    """A patch of a scene that is given on ``halo``, mirrored where it hangs over the edge."""
-    (row, col), patch, (height, width) = origin, lattice.patch, lattice.shape
+def _cut(scene: NDArray[np.float32], origin: tuple[int, int], place: Placement) -> NDArray[np.float32]:
+    """A patch of a scene that is given on the halo, mirrored where it hangs over the scene's edge."""
+    (row, col), patch, halo = origin, place.patch_grid.patch, place.halo
+    height, width = place.patch_grid.shape
     if row + patch <= height and col + patch <= width:
         return scene[:, *Window(row, col, patch, patch).slices_in(halo)]
     rows = reflect_indices(row, patch, height) - halo.row
@@ -214,5 +215,5 @@ def _cut(scene: NDArray[np.float32], origin: tuple[int, int], lattice: PatchGrid
 
 
 def _matters(origin: tuple[int, int], observed: NDArray[np.bool_], place: Placement, halo: Window) -> bool:
-    common = Window(*origin, place.lattice.patch, place.lattice.patch).intersect(place.window)
+    common = Window(*origin, place.patch_grid.patch, place.patch_grid.patch).intersect(place.window)
     return common is not None and bool(observed[common.slices_in(halo)].any())

@@ -1,7 +1,7 @@
 """Outlines of connected components along pixel sides: corners found window by window, then joined to rings.
 
 A corner is where an outline turns. All corners of a component, in whatever order they were found, determine its rings:
-on a line of the pixel lattice they pair up to sides. No coordinate is ever computed but whole pixels.
+on a line of the pixel grid they pair up to sides. No coordinate is ever computed but whole pixels.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ _FLAGS, _COL_BITS = 3, 30
 
 
 def _corner_table() -> NDArray[np.int8]:
-    """Corners at a lattice point, by which of its four pixels (1, 2, 4, 8: row by row) belong to a component.
+    """Corners at a grid point, by which of its four pixels (1, 2, 4, 8: row by row) belong to a component.
 
     Returns:
         (16, 2, 2): up to two corners, each the position of a pixel whose component it is one of (-1: no corner), and
@@ -36,12 +36,12 @@ _TABLE = _corner_table()
 
 
 def find_corners(ids: Numbers, row: int, col: int) -> tuple[Numbers, Numbers]:
-    """The corners of all components around the lattice points between some pixels.
+    """The corners of all components around the grid points between some pixels.
 
     Args:
         ids: (height, width), the component of every pixel, 0 for none. Pixels that share a side must be of components
             that are one in the end.
-        row: Of the lattice point between the first four pixels.
+        row: Of the grid point between the first four pixels.
         col: Likewise.
 
     Returns:
@@ -115,7 +115,7 @@ def densify(points: Numbers, ends: Numbers, step: int) -> tuple[Numbers, Numbers
     """Rings with closing vertices, and further ones on sides that are longer than a step.
 
     Args:
-        points: (vertices, 2) of rings without closing vertex, whose sides follow the lattice.
+        points: (vertices, 2) of rings without closing vertex, whose sides follow the pixel grid.
         ends: Where each ring ends.
         step: Longest side wanted, in pixels.
 

@@ -46,7 +46,7 @@ class Member:
     calibration: Calibration | None = None
     temperature: float = 1.0
 
-    def lattice(self, pair: StoredPair) -> PatchGrid:
+    def patch_grid(self, pair: StoredPair) -> PatchGrid:
         """Where this model's patches lie on a pair."""
         return PatchGrid(pair.grid.shape, self.card.patch, patch_stride(self.card.patch, self.overlap))
 
@@ -121,7 +121,7 @@ def predict_block(
     Returns:
         What was stored: (height, width), NaN where not observed.
     """
-    place = Placement(member.lattice(pair), pair.window(key))
+    place = Placement(member.patch_grid(pair), pair.window(key))
     with timed("read"):
         observed = read_observed(workspace, pair, place.halo)
     if observed[place.window.slices_in(place.halo)].any():

@@ -195,7 +195,7 @@ def pair_scores(
 
 # Temperatures and weights of a run's models, fitted on pairs that no model learned from, and remembered.
 
-PIXELS = 1_000_000  # about as many are weights fitted on, from a lattice over the pairs
+PIXELS = 1_000_000  # about as many are weights fitted on, from a regular grid over the pairs
 
 FittedMembers = dict[str, dict[str, float]]
 

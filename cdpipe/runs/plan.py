@@ -239,6 +239,6 @@ def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
     total = 0.0
     for number, members in blocks:
         pair = job.pairs[number]
-        lattice = job.members[0].lattice(pair)
-        total += members * len(lattice.origins(0)) * len(lattice.origins(1)) / len(pair.blocks())
+        patch_grid = job.members[0].patch_grid(pair)
+        total += members * len(patch_grid.origins(0)) * len(patch_grid.origins(1)) / len(pair.blocks())
     return round(total)
