@@ -45,7 +45,7 @@ def test_what_is_no_command_is_a_mistake_in_configuration(arguments: list[str]) 
 
 def test_help_and_version_need_no_heavy_library() -> None:
     code = (
-        "import sys\nfrom cdpipe.cli import main\n"
+        "import sys\nfrom cdpipe.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: assert not {'torch', 'ray', 'rasterio', 'numpy'} & set(sys.modules)"
     )

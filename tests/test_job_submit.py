@@ -102,7 +102,7 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".gitignore", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, folder)
-    package = folder / "cdpipe" / "__init__.py"
+    package = folder / "cdpipe" / "version.py"
     lines = package.read_text().splitlines()
     package.write_text("\n".join(f'__version__ = "{VERSION}"' if "__version__ =" in line else line for line in lines))
     for name in (".venv/lib/big.so", ".git/objects/pack", "work/store.zarr/c", "data/scene.img", "scene.tif", "w.pth"):

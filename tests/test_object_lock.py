@@ -23,10 +23,10 @@ from cdpipe.workspace.storage import write_json_alone
 ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """
 import sys, time
-from cdpipe.formats import object_lock
+from cdpipe.workspace import lock
 from cdpipe.workspace.bucket import locate
 from cdpipe.workspace.layout import Workspace, locked
-object_lock.RENEWAL, object_lock.LOOK = 0.2, 0.05
+lock.RENEWAL, lock.LOOK = 0.2, 0.05
 with locked(Workspace(locate(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

@@ -233,7 +233,7 @@ def test_a_group_killed_while_it_is_made_is_not_there(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from cdpipe.formats import groups
+from cdpipe.store import groups
 from cdpipe.geo.grid import Grid
 def die(*arguments): os.kill(os.getpid(), signal.SIGKILL)
 setattr(*((Path, "rename", die) if sys.argv[2] == "rename" else (groups, "_write_coordinates", die)))

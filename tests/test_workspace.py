@@ -53,12 +53,12 @@ def test_everything_has_a_place_of_its_own() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from cdpipe.formats import workspace
+from cdpipe.workspace import local
 def die(*arguments, **named): os.kill(os.getpid(), signal.SIGKILL)
 target, moment = Path(sys.argv[1]), sys.argv[2]
-places = {"write": (os, "fsync"), "replace": (Path, "replace"), "sync": (workspace, "sync_folder")}
+places = {"write": (os, "fsync"), "replace": (Path, "replace"), "sync": (local, "sync_folder")}
 setattr(*places[moment], die)
-workspace.write_atomically(target, b"new" * 100_000)
+local.write_atomically(target, b"new" * 100_000)
 """
 
 
