@@ -10,8 +10,8 @@ from rasters import utm_grid, write_raster
 
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.pairs.layouts.folders import find_folders
-from cdpipe.pairs.layouts.found import FoundPair
 from cdpipe.pairs.layouts.patterns import find_patterns
+from cdpipe.pairs.layouts.search import FoundPair
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -12,7 +12,7 @@ from rasters import make_config
 from cdpipe.formats.tables import FORMULA
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.pairs.catalog import read_catalog
-from cdpipe.pairs.layouts.found import FoundPair
+from cdpipe.pairs.layouts.search import FoundPair
 from cdpipe.pairs.layouts.write import format_catalog, make_ids, natural_key, slug
 
 # Few letters, so that names meet; letters of which some have accents, some no Latin form, some two cases.

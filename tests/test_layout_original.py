@@ -9,8 +9,8 @@ import pytest
 from workbooks import write_xls, write_xlsx
 
 from cdpipe.errors import InputError
-from cdpipe.pairs.layouts.found import Found, FoundPair
 from cdpipe.pairs.layouts.original import find_original
+from cdpipe.pairs.layouts.search import FoundPair, FoundPairs
 
 A, B, C, D = "KVI_20180922_SCN3_UN91", "KV1_20190804_SCN2_UN92", "KV3_20170101_SCN1_UN2", "KV3_20200101_SCN1_UN1"
 COMPOSITES = "Images_composit/Images_composit/8_ch"
@@ -33,7 +33,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def by_name(found: Found) -> dict[str, FoundPair]:
+def by_name(found: FoundPairs) -> dict[str, FoundPair]:
     return {pair.name: pair for pair in found.pairs}
 
 

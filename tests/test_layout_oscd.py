@@ -12,8 +12,8 @@ from cdpipe.errors import InputError
 from cdpipe.formats import stack
 from cdpipe.formats.stack import stack_bands
 from cdpipe.geo.grid import Grid
-from cdpipe.pairs.layouts.found import SETTINGS
 from cdpipe.pairs.layouts.oscd import find_oscd
+from cdpipe.pairs.layouts.search import settings
 
 IMAGES, LABELS = (
     "Onera Satellite Change Detection dataset - Images",
@@ -128,9 +128,9 @@ def test_stacking_does_not_depend_on_the_steps(tmp_path: Path, monkeypatch: pyte
     random = np.random.default_rng(0)
     values = {name: random.integers(0, 2**16, GRID.shape, np.uint16) for name in "ab"}
     bands = {name: write_raster(tmp_path / f"{name}.tif", pixels, GRID) for name, pixels in values.items()}
-    stack_bands(bands, tmp_path / "whole.tif", SETTINGS)
+    stack_bands(bands, tmp_path / "whole.tif", settings())
     monkeypatch.setattr(stack, "STEP", 16)
-    stack_bands(bands, tmp_path / "steps.tif", SETTINGS)
+    stack_bands(bands, tmp_path / "steps.tif", settings())
     for name in ("whole", "steps"):
         assert np.array_equal(read(tmp_path / f"{name}.tif"), np.stack(list(values.values())))
         with rasterio.open(tmp_path / f"{name}.tif") as dataset:
@@ -148,5 +148,5 @@ def test_a_stack_that_fails_leaves_nothing(tmp_path: Path) -> None:
         (tmp_path / "d", "no such file"),
     ):
         with pytest.raises(InputError, match=says):
-            stack_bands({"a": good, "b": second}, tmp_path / "out" / "s.tif", SETTINGS)
+            stack_bands({"a": good, "b": second}, tmp_path / "out" / "s.tif", settings())
         assert not list((tmp_path / "out").iterdir())

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from cdpipe.pairs.layouts import LAYOUTS
 from cdpipe.version import __version__
 
 VERBS = {
@@ -20,12 +21,6 @@ VERBS = {
     "pipeline": "ingest, train, predict, evaluate, audit, report",
     "verify": "hash everything stored again; withdraw what is damaged",
     "status": "what is done, what is left, what failed",
-}
-LAYOUTS = {
-    "original": "Images, Images_composit/8_ch, mask, matching table, sample_submission.csv",
-    "folders": "A, B, label, list/{train,val,test}.txt; also train/A and so on (LEVIR-CD, WHU-CD, CDD)",
-    "oscd": "the Onera data set as released: <city>/imgs_1, imgs_2, cm, train.txt, test.txt",
-    "patterns": "any folders, by patterns with a shared {id}",
 }
 EPILOG = "exit codes: 0 done, 1 bug, 2 configuration, 3 input, 4 integrity, 5 done but for the pairs listed, 75 locked"
 
@@ -71,20 +66,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_catalog(parser: argparse.ArgumentParser) -> None:
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
-    for layout, text in LAYOUTS.items():
-        one = layouts.add_parser(layout, help=text, description=text)
+    for layout in LAYOUTS.values():
+        one = layouts.add_parser(layout.name, help=layout.text, description=layout.text)
         one.add_argument("folder", type=_local, metavar="DIR", help="where the files are")
-        if layout == "original":
+        for option in layout.options:
+            kind = _local if option.is_path else str
             one.add_argument(
-                "--match", type=_local, metavar="TABLE", help="which images show one place: .xls, .xlsx, .csv"
+                f"--{option.name}", type=kind, required=option.required, metavar=option.metavar, help=option.text
             )
-            one.add_argument(
-                "--columns", metavar="BEFORE,AFTER", help="the table's columns (default: found by content)"
-            )
-        if layout == "patterns":
-            one.add_argument("--before", required=True, help="first date, relative to DIR, such as A/{id}.tif")
-            one.add_argument("--after", required=True, help="second date")
-            one.add_argument("--label", help="label, where there is one")
         one.add_argument(
             "--out", type=_local, default=Path("pairs.csv"), help="catalog to write (default: %(default)s)"
         )

@@ -15,11 +15,8 @@ from cdpipe.config.schema import Model, Normalisation
 from cdpipe.errors import EXIT_DONE, ConfigError
 from cdpipe.models.foreign import Import, import_weights
 from cdpipe.pairs.catalog import COLUMNS
-from cdpipe.pairs.layouts.folders import find_folders
-from cdpipe.pairs.layouts.found import NO_LABEL, Found
-from cdpipe.pairs.layouts.original import find_original
-from cdpipe.pairs.layouts.oscd import find_oscd
-from cdpipe.pairs.layouts.patterns import find_patterns
+from cdpipe.pairs.layouts import LAYOUTS
+from cdpipe.pairs.layouts.search import NO_LABEL, FoundPairs
 from cdpipe.pairs.layouts.write import format_catalog, format_config
 from cdpipe.workspace.local import write_atomically
 
@@ -90,7 +87,9 @@ def run_catalog(options: argparse.Namespace) -> int:
         raise ConfigError(f"{out} exists already; --force overwrites it, --out names another file")
     if config is not None and config.exists():
         raise ConfigError(f"{config} exists already and is never overwritten; --config names another file")
-    found = _find(options)
+    layout = LAYOUTS[options.layout]
+    told = {option.name: getattr(options, option.name) for option in layout.options}
+    found = layout.search(options.folder, out, **told)
     table = format_catalog(found.pairs, out.parent)
     starter = None if config is None else format_config(found, options.folder.resolve().name, out, config)
     _report(found, options.folder)
@@ -105,26 +104,7 @@ def run_catalog(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _find(options: argparse.Namespace) -> Found:
-    if options.layout == "original":
-        return find_original(options.folder, options.match, _columns(options.columns))
-    if options.layout == "oscd":
-        return find_oscd(options.folder, options.out.with_name(f"{options.out.stem}_bands"))
-    if options.layout == "patterns":
-        return find_patterns(options.folder, options.before, options.after, options.label)
-    return find_folders(options.folder)
-
-
-def _columns(text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
-    first, comma, second = text.partition(",")
-    if not (comma and first.strip() and second.strip()):
-        raise ConfigError(f"--columns: expected the names of two columns as BEFORE,AFTER, got {text!r}")
-    return first, second
-
-
-def _report(found: Found, folder: Path) -> None:
+def _report(found: FoundPairs, folder: Path) -> None:
     splits = Counter(pair.split or "without split" for pair in found.pairs)
     told = ", ".join(f"{count} {split}" for split, count in sorted(splits.items()))
     labelled = sum(pair.label is not None for pair in found.pairs)

@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.pairs.layouts.found import (
-    Found,
+from cdpipe.pairs.layouts.search import (
     FoundPair,
+    FoundPairs,
     Images,
+    Layout,
     Notes,
     index_images,
     name_key,
@@ -29,7 +30,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 DEPTH = 3  # archives nest a folder or two
 
 
-def find_folders(folder: Path) -> Found:
+def find_folders(folder: Path) -> FoundPairs:
     """Find images of the same name in two folders.
 
     Splits come from the folders' own place (train/A, val/A, test/A), else from list/train.txt and its like,
@@ -44,7 +45,7 @@ def find_folders(folder: Path) -> Found:
     if not pairs:
         raise InputError(f"{folder}: expected images of one name in both dates' folders, found none{told(notes)}")
     note_unlabelled(pairs, notes)
-    return Found(tuple(pairs), notes)
+    return FoundPairs(tuple(pairs), notes)
 
 
 def _find_roots(folder: Path) -> list[tuple[Path, str | None]]:
@@ -131,3 +132,14 @@ def _split_by_names(pairs: list[FoundPair]) -> list[FoundPair]:
         for pair, match in zip(pairs, matches, strict=True)
         if match
     ]
+
+
+def _search(folder: Path, _catalog: Path) -> FoundPairs:
+    return find_folders(folder)
+
+
+LAYOUT = Layout(
+    "folders",
+    "A, B, label, list/{train,val,test}.txt; also train/A and so on (LEVIR-CD, WHU-CD, CDD)",
+    _search,
+)

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cdpipe.errors import InputError
-from cdpipe.formats.submission import read_ids
-from cdpipe.formats.tables import Line, read_lines
-from cdpipe.pairs.layouts.found import (
-    Found,
+from cdpipe.errors import ConfigError, InputError
+from cdpipe.pairs.layouts.search import (
     FoundPair,
+    FoundPairs,
+    Layout,
     Notes,
+    Option,
     is_image,
     name_key,
     note,
@@ -25,15 +25,20 @@ from cdpipe.pairs.layouts.found import (
     walk,
 )
 
-# Reads which images show the same place from a table whose columns are not known beforehand.
-
 LEAST_SHARE = 0.5  # of a column's cells that are image names, for a column of image names
+JOINT = "__"  # between the names of both dates
+BANDS = {"red": 1, "green": 2, "blue": 3, "nir": 4}
+NO_VALIDATION = (
+    "No pair has split val, since this layout has no validation pairs: set it for some of the train pairs, "
+    "or train with folds (train.folds)."
+)
+Line = tuple[str, list[str]]  # where a row stands in its table, and its cells
 
 
 def read_matches(
     table: Path, columns: Sequence[str] | None, known: set[str], key: Callable[[str], str]
 ) -> list[tuple[str, str]]:
-    """Read two columns of image names.
+    """Read two columns of image names, of a table whose columns are not known beforehand.
 
     Args:
         table: A table as :func:`cdpipe.formats.tables.read_lines` reads it; it need not have a header.
@@ -48,6 +53,8 @@ def read_matches(
     Raises:
         InputError: If the table cannot be read, or it can't be told which columns are meant.
     """
+    from cdpipe.formats.tables import read_lines
+
     lines = read_lines(table)
     if not lines:
         raise InputError(f"{table}: expected a table of image names, got an empty one")
@@ -82,7 +89,9 @@ def _named(table: Path, header: Sequence[str], columns: Sequence[str]) -> tuple[
     return first, second
 
 
-def _searched(table: Path, lines: Sequence[Line], known: set[str], key: Callable[[str], str]) -> tuple[int, int]:
+def _searched(
+    table: Path, lines: Sequence[tuple[str, list[str]]], known: set[str], key: Callable[[str], str]
+) -> tuple[int, int]:
     """The columns whose cells are names of images, if there are two of them."""
     width = max(len(cells) for _, cells in lines)
     shares = []
@@ -100,14 +109,6 @@ def _searched(table: Path, lines: Sequence[Line], known: set[str], key: Callable
     return found[0], found[1]
 
 
-JOINT = "__"  # between the names of both dates
-BANDS = {"red": 1, "green": 2, "blue": 3, "nir": 4}
-NO_VALIDATION = (
-    "No pair has split val, since this layout has no validation pairs: set it for some of the train pairs, "
-    "or train with folds (train.folds)."
-)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Tree:
     """What lies in the tree, by names as :func:`_key` makes them."""
@@ -119,7 +120,7 @@ class _Tree:
     table: Path | None
 
 
-def find_original(folder: Path, table: Path | None = None, columns: Sequence[str] | None = None) -> Found:
+def find_original(folder: Path, table: Path | None = None, columns: Sequence[str] | None = None) -> FoundPairs:
     """Find the pairs of the original's tree, nested as it may be.
 
     A pair is a composite, or else two images that the table matches. The ids of the sample submission are
@@ -153,7 +154,7 @@ def find_original(folder: Path, table: Path | None = None, columns: Sequence[str
     note_unlabelled((pair for pair in pairs if pair.split != "test"), notes)
     hints = (NO_VALIDATION, *_doubt_order(pairs))
     meaning = {"changed": (1,), "unchanged": (0,)}
-    return Found(tuple(pairs), notes, hints, "kanopus", BANDS, meaning, "original")
+    return FoundPairs(tuple(pairs), notes, hints, "kanopus", BANDS, meaning, "original")
 
 
 def _key(name: str) -> str:
@@ -234,6 +235,8 @@ def _dates_in(name: str) -> Iterator[str]:
 
 
 def _with_splits(pairs: list[FoundPair], submission: Path | None, notes: Notes) -> list[FoundPair]:
+    from cdpipe.formats.submission import read_ids
+
     tests = set[str]()
     if submission is None:
         note(notes, "not found, so that no pair has split test", "sample_submission.csv")
@@ -272,3 +275,25 @@ def _doubt_order(pairs: Iterable[FoundPair]) -> list[str]:
     if not late:
         return []
     return [f"The first date of {len(late)} pair(s) is the later one ({late[0]}): --columns AFTER,BEFORE swaps them."]
+
+
+def _search(folder: Path, _catalog: Path, *, match: Path | None, columns: str | None) -> FoundPairs:
+    return find_original(folder, match, None if columns is None else _two_columns(columns))
+
+
+def _two_columns(text: str) -> tuple[str, str]:
+    first, comma, second = text.partition(",")
+    if not (comma and first.strip() and second.strip()):
+        raise ConfigError(f"--columns: expected the names of two columns as BEFORE,AFTER, got {text!r}")
+    return first, second
+
+
+LAYOUT = Layout(
+    "original",
+    "Images, Images_composit/8_ch, mask, matching table, sample_submission.csv",
+    _search,
+    (
+        Option("match", "which images show one place: .xls, .xlsx, .csv", "TABLE", is_path=True),
+        Option("columns", "the table's columns (default: found by content)", "BEFORE,AFTER"),
+    ),
+)

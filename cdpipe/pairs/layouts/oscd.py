@@ -11,8 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdpipe.errors import InputError
-from cdpipe.formats.stack import stack_bands
-from cdpipe.pairs.layouts.found import SETTINGS, Found, FoundPair, Notes, note, note_unlabelled, told, walk
+from cdpipe.pairs.layouts.search import (
+    FoundPair,
+    FoundPairs,
+    Layout,
+    Notes,
+    note,
+    note_unlabelled,
+    settings,
+    told,
+    walk,
+)
 
 BANDS = {"red": "B04", "green": "B03", "blue": "B02", "nir": "B08"}  # those of 10 m
 DATES = ("before", "after")
@@ -28,7 +37,7 @@ class _City:
     label: Path | None = None
 
 
-def find_oscd(folder: Path, stacks: Path) -> Found:
+def find_oscd(folder: Path, stacks: Path) -> FoundPairs:
     """Find the cities, and stack the four 10 m bands of each date into a GeoTIFF.
 
     Args:
@@ -63,7 +72,7 @@ def find_oscd(folder: Path, stacks: Path) -> Found:
     return _summed_up(pairs, stacks, notes)
 
 
-def _summed_up(pairs: list[FoundPair], stacks: Path, notes: Notes) -> Found:
+def _summed_up(pairs: list[FoundPair], stacks: Path, notes: Notes) -> FoundPairs:
     note(notes, "in neither train.txt nor test.txt", *(pair.name for pair in pairs if pair.split is None))
     note_unlabelled(pairs, notes)
     kinds = sorted({pair.label.suffix for pair in pairs if pair.label}, reverse=True) or [".tif"]
@@ -73,7 +82,7 @@ def _summed_up(pairs: list[FoundPair], stacks: Path, notes: Notes) -> Found:
         "No city has split val: set it for some of the train cities, or train with folds (train.folds).",
     )
     numbers = {role: number for number, role in enumerate(BANDS, 1)}
-    return Found(tuple(pairs), notes, hints, "sentinel2", numbers, {"changed": changed, "unchanged": unchanged})
+    return FoundPairs(tuple(pairs), notes, hints, "sentinel2", numbers, {"changed": changed, "unchanged": unchanged})
 
 
 def _label_of(folder: Path, city: str, files: list[str]) -> Path | None:
@@ -82,6 +91,8 @@ def _label_of(folder: Path, city: str, files: list[str]) -> Path | None:
 
 
 def _pair_of(name: str, city: _City, splits: dict[str, str], stacks: Path, notes: Notes) -> FoundPair | None:
+    from cdpipe.formats.stack import stack_bands
+
     if city.images is None:
         return None
     dates = [[_bands_in(city.images / date) for date in pair] for pair in FOLDERS]
@@ -93,7 +104,7 @@ def _pair_of(name: str, city: _City, splits: dict[str, str], stacks: Path, notes
     try:
         for files, target in zip(bands, targets, strict=True):
             if not target.exists():
-                stack_bands(files, target, SETTINGS)
+                stack_bands(files, target, settings())
     except InputError as error:
         note(notes, "left out, its bands cannot be stacked", f"{name} ({error})")
         return None
@@ -128,3 +139,14 @@ def _dates(path: Path) -> tuple[str | None, str | None]:
 
 def _as_date(match: re.Match[str]) -> str:
     return datetime.date.fromisoformat(f"20{'-'.join(match.groups())}").isoformat()
+
+
+def _search(folder: Path, catalog: Path) -> FoundPairs:
+    return find_oscd(folder, catalog.with_name(f"{catalog.stem}_bands"))
+
+
+LAYOUT = Layout(
+    "oscd",
+    "the Onera data set as released: <city>/imgs_1, imgs_2, cm, train.txt, test.txt",
+    _search,
+)

@@ -4,10 +4,12 @@ import re
 from pathlib import Path, PurePosixPath
 
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.pairs.layouts.found import (
-    Found,
+from cdpipe.pairs.layouts.search import (
+    FoundPairs,
     Images,
+    Layout,
     Notes,
+    Option,
     note_unlabelled,
     of_one_size,
     pair_up,
@@ -19,7 +21,7 @@ from cdpipe.pairs.layouts.found import (
 ID = "{id}"
 
 
-def find_patterns(folder: Path, before: str, after: str, label: str | None) -> Found:
+def find_patterns(folder: Path, before: str, after: str, label: str | None) -> FoundPairs:
     """Find pairs by patterns such as ``A/{id}.tif``, relative to a folder.
 
     ``{id}`` stands for one or more letters, anything but ``/``, and the same ones wherever it occurs; ``*`` for
@@ -43,7 +45,7 @@ def find_patterns(folder: Path, before: str, after: str, label: str | None) -> F
     if not pairs:
         raise InputError(f"{folder}: no {ID} of one date is also one of the other{told(notes)}")
     note_unlabelled(pairs, notes)
-    return Found(tuple(pairs), notes)
+    return FoundPairs(tuple(pairs), notes)
 
 
 def _match(folder: Path, pattern: str, option: str, notes: Notes) -> Images:
@@ -69,3 +71,19 @@ def _as_expression(pattern: str) -> str:
         "(?P<id>[^/]+)" if number == first else known.get(piece, re.escape(piece))
         for number, piece in enumerate(pieces)
     )
+
+
+def _search(folder: Path, _catalog: Path, *, before: str, after: str, label: str | None) -> FoundPairs:
+    return find_patterns(folder, before, after, label)
+
+
+LAYOUT = Layout(
+    "patterns",
+    "any folders, by patterns with a shared {id}",
+    _search,
+    (
+        Option("before", "first date, relative to DIR, such as A/{id}.tif", required=True),
+        Option("after", "second date", required=True),
+        Option("label", "label, where there is one"),
+    ),
+)

@@ -1,4 +1,4 @@
-"""A configuration to start with, for the pairs that a search found."""
+"""Writes what a search found: a catalog of the pairs, and a configuration to start with."""
 
 import contextlib
 import csv
@@ -22,13 +22,17 @@ from cdpipe.formats.tables import FORMULA
 from cdpipe.geo.grid import ID_PATTERN, Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.pairs.catalog import COLUMNS
-from cdpipe.pairs.layouts.found import DRIVERS, SETTINGS, Found, FoundPair
+from cdpipe.pairs.layouts.search import DRIVERS, FoundPair, FoundPairs, settings
+from cdpipe.store.normalisation import RGB
 from cdpipe.workspace.bucket import ObjectPath
-
-# Identifiers for names in any script, and the order that people expect names in.
 
 LONGEST = 128  # letters of an identifier
 HASH_DIGITS = (8, 16, 32, 64)  # eight tell millions of names apart; more are taken where they do not
+PATHS = ("before", "after", "composite", "label")  # columns
+LABELS = 20  # that are looked at for their values, and more if they show no change
+MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling
+DEFAULT_LABEL: Mapping[str, tuple[int, ...]] = {"changed": (1,), "unchanged": (0,)}
+MODELS = {"unetplusplus": {"encoder": "resnext50_32x4d"}, "siamese_seresnext50": {}}
 
 
 def make_ids(names: Iterable[str]) -> dict[str, str]:
@@ -63,11 +67,6 @@ def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
 def _hashed(name: str, digits: int) -> str:
     suffix = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
     return f"{slug(name)[: LONGEST - 1 - digits] or 'pair'}-{suffix}"
-
-
-# Writes the pairs that a search found as a catalog.
-
-PATHS = ("before", "after", "composite", "label")
 
 
 def format_catalog(pairs: Iterable[FoundPair], folder: Path) -> str:
@@ -110,14 +109,7 @@ def _as_row(pair: FoundPair, pair_id: str, folder: Path) -> dict[str, str]:
     return row | {"pair_id": pair_id, "name": "" if known else pair.name}
 
 
-LABELS = 20  # that are looked at for their values, and more if they show no change
-MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling
-RGB = {"red": 1, "green": 2, "blue": 3}
-DEFAULT_LABEL: Mapping[str, tuple[int, ...]] = {"changed": (1,), "unchanged": (0,)}
-MODELS = {"unetplusplus": {"encoder": "resnext50_32x4d"}, "siamese_seresnext50": {}}
-
-
-def format_config(found: Found, name: str, catalog: Path, config: Path) -> str:
+def format_config(found: FoundPairs, name: str, catalog: Path, config: Path) -> str:
     """A configuration in YAML for what was found; headers of a pair and some labels are read.
 
     Args:
@@ -166,26 +158,26 @@ def _as_yaml(values: Mapping[str, Any]) -> str:
     )
 
 
-def _first_raster(found: Found) -> RasterInfo:
+def _first_raster(found: FoundPairs) -> RasterInfo:
     errors = []
     for pair in found.pairs:
         try:
-            return describe_raster(pair.images[0], SETTINGS)
+            return describe_raster(pair.images[0], settings())
         except InputError as error:
             errors.append(str(error))
     raise InputError(f"no raster of the pairs can be opened: {errors[0]}")
 
 
-def _sensors(found: Found, info: RasterInfo) -> tuple[str, dict[str, Any]]:
+def _sensors(found: FoundPairs, info: RasterInfo) -> tuple[str, dict[str, Any]]:
     if found.bands is not None:
         return "What the bands are.", {"sensors": {found.sensor: {"bands": dict(found.bands)}}}
     count = info.count // (1 if found.pairs[0].composite is None else 2)
     comment = f"What the {count} band(s) are: a guess to correct, as red: 3."
-    bands = RGB if count >= len(RGB) else dict.fromkeys(RGB, 1)
+    bands = {role: number if count >= len(RGB) else 1 for number, role in enumerate(RGB, 1)}
     return comment, {"sensors": {found.sensor: {"bands": bands}}}
 
 
-def _label_section(found: Found) -> list[tuple[str, dict[str, Any]]]:
+def _label_section(found: FoundPairs) -> list[tuple[str, dict[str, Any]]]:
     masks = [pair.label for pair in found.pairs if pair.label is not None and not is_vector(pair.label)]
     if not masks:
         return []
@@ -194,7 +186,7 @@ def _label_section(found: Found) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _values(path: Path) -> set[float]:
-    with open_raster(path, SETTINGS) as dataset:
+    with open_raster(path, settings()) as dataset:
         windows = tiles_in(Window(0, 0, dataset.height, dataset.width), 4 * TILE)
         return {float(v) for window in windows for v in np.unique(read_values(dataset, path, [1], window))}
 

@@ -1,23 +1,64 @@
-"""What a layout's search finds, and the steps that all searches share."""
+"""What a layout is, what its search gives, and the steps that all searches share.
 
+The command line lists the layouts for ``--help``: no layout imports anything slow until it searches.
+"""
+
+import functools
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import describe_raster
+
+if TYPE_CHECKING:
+    from cdpipe.config.schema import Input
 
 DRIVERS = MappingProxyType(
     {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
 )
-SETTINGS = Input(drivers=tuple(dict.fromkeys(DRIVERS.values())), pixel_coordinates=True)
 NO_LABEL = "without a label"
 
 Notes = dict[str, list[str]]  # what was left out or is odd: names by the reason
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What a layout's search may be told besides the folder.
+
+    Attributes:
+        name: Of the search's argument and, behind two hyphens, of the command line's.
+        text: What it says.
+        metavar: What stands for its value in the help.
+        is_path: Whether it is a file of this machine.
+        required: Whether the search needs it.
+    """
+
+    name: str
+    text: str
+    metavar: str | None = None
+    is_path: bool = False
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A way in which data sets are laid out in folders.
+
+    Attributes:
+        name: What the command line calls it.
+        text: What lies in such a folder.
+        search: Finds the pairs in a folder, of which a catalog at a path will be written; options go by their names.
+        options: What the search may be told.
+    """
+
+    name: str
+    text: str
+    search: "Callable[..., FoundPairs]"
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +92,7 @@ class FoundPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPairs:
     """What a search found.
 
     Attributes:
@@ -84,6 +125,14 @@ class Images:
 
     where: str
     files: Mapping[str, Path] = field(default_factory=dict)
+
+
+@functools.cache
+def settings() -> "Input":
+    """How images of any layout are opened: any of the formats, lying pixel on pixel where they have no georeference."""
+    from cdpipe.config.schema import Input
+
+    return Input(drivers=tuple(dict.fromkeys(DRIVERS.values())), pixel_coordinates=True)
 
 
 def is_image(path: Path) -> bool:
@@ -170,7 +219,7 @@ def of_one_size(pairs: Iterable[FoundPair], notes: Notes) -> list[FoundPair]:
     """
     kept = []
     for pair in pairs:
-        sizes = [size for path in pair.images if (size := _size(path))]
+        sizes = [size for path in pair.images if (size := _size_without_georeference(path))]
         if len(set(sizes)) > 1:
             note(notes, "left out, dates of different size without georeference", f"{pair.name} ({', '.join(sizes)})")
         else:
@@ -178,11 +227,14 @@ def of_one_size(pairs: Iterable[FoundPair], notes: Notes) -> list[FoundPair]:
     return kept
 
 
-def _size(path: Path) -> str | None:
+def _size_without_georeference(path: Path) -> str | None:
+    """Width and height of an image that holds no georeference; None if it may hold one, or cannot be read."""
+    from cdpipe.formats.gate import describe_raster
+
     if DRIVERS.get(path.suffix.lower(), "GTiff") == "GTiff":
         return None
     try:
-        grid = describe_raster(path, SETTINGS).grid
+        grid = describe_raster(path, settings()).grid
     except InputError:
         return None
     return f"{grid.width} x {grid.height}"
