@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.windows import Window as RasterioWindow
 
+from cdpipe.formats import palette
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.report import drawing, pictures
 from cdpipe.report.pictures import INK, Layout, PairLayers, Sheet, arrange_panels, decimate, draw_pair
@@ -107,11 +108,11 @@ def test_outcomes_have_their_colours_at_their_pixels(tmp_path: Path, monkeypatch
     assert len(layout.panels) == 5
     rows, cols = (1 / 6, 1 / 2, 5 / 6), (1 / 6, 1 / 2, 5 / 6)
     detected = [[tuple(panel_pixel(picture, layout, 4, (row, col))) for col in cols] for row in rows]
-    assert detected[0][1] == drawing.MISS
-    assert detected[1] == [drawing.FALSE_ALARM, drawing.HIT, drawing.UNLABELLED]
-    no_data = {drawing.NO_DATA, drawing.NO_DATA_STRIPE}
+    assert detected[0][1] == palette.MISS
+    assert detected[1] == [palette.FALSE_ALARM, palette.HIT, palette.UNLABELLED]
+    no_data = {palette.NO_DATA, palette.NO_DATA_STRIPE}
     assert set(detected[2]) <= no_data
-    assert tuple(panel_pixel(picture, layout, 2, (0.5, 0.5))) == drawing.LABELLED
+    assert tuple(panel_pixel(picture, layout, 2, (0.5, 0.5))) == palette.LABELLED
     assert tuple(panel_pixel(picture, layout, 2, (0.5, 0.9))) in no_data
     for value, row in ((0, 1 / 6), (0.8, 1 / 2)):
         expected = drawing.probability_colors(np.array([[value]]))[0, 0].tolist()
@@ -135,7 +136,7 @@ def test_without_label_there_are_four_panels(tmp_path: Path, monkeypatch: pytest
     """Change is shown, and nothing is called right or wrong."""
     picture, layout, texts = draw(tmp_path / "pair.png", make_layers(label=None), monkeypatch)
     assert len(layout.panels) == 4
-    assert tuple(panel_pixel(picture, layout, 3, (0.5, 0.5))) == drawing.CHANGED
+    assert tuple(panel_pixel(picture, layout, 3, (0.5, 0.5))) == palette.CHANGED
     assert not {"Label", "Hit", "Missed", "False alarm"} & set(texts)
 
 
@@ -262,5 +263,5 @@ def test_real_pair(tmp_path: Path, shared: Path) -> None:
     )
     draw_pair(tmp_path / "pair.png", layers)
     colors = decode(tmp_path / "pair.png").reshape(-1, 3)
-    hits = (colors == drawing.HIT).all(axis=1).sum()
+    hits = (colors == palette.HIT).all(axis=1).sum()
     assert hits > 1000

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike, NDArray
 
+from cdpipe.formats import palette
 from cdpipe.report import drawing
 
 EVERYWHERE = np.ones((100, 100), np.bool_)
@@ -86,7 +87,7 @@ def test_hatching_covers_the_gap_and_nothing_else() -> None:
     missing[10:30] = True
     hatched = drawing.hatch(image, missing)
     assert (hatched[~missing] == 9).all()
-    assert {tuple(color) for color in hatched[missing]} == {drawing.NO_DATA, drawing.NO_DATA_STRIPE}
+    assert {tuple(color) for color in hatched[missing]} == {palette.NO_DATA, palette.NO_DATA_STRIPE}
     assert (image == 9).all()
 
 
@@ -99,7 +100,7 @@ def test_probability_darkens_evenly() -> None:
     assert (np.diff(brightness) < 1).all()
 
 
-def simulated_lab(color: drawing.Rgb, deficiency: NDArray[np.float64]) -> NDArray[np.float64]:
+def simulated_lab(color: palette.Rgb, deficiency: NDArray[np.float64]) -> NDArray[np.float64]:
     """CIELAB (D65) of a colour as seen with a colour vision deficiency."""
     encoded = np.array(color) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cdpipe.config.load import describe_mistakes, load_config, parse_config, parse_overrides, to_yaml
 from cdpipe.config.original import convert
-from cdpipe.config.presets import PRESETS
+from cdpipe.config.presets import KANOPUS, KANOPUS_BANDS, PRESETS
 from cdpipe.config.schema import Model, Normalisation
 from cdpipe.errors import EXIT_DONE, ConfigError
 from cdpipe.models.foreign import Import, import_weights
@@ -127,7 +127,7 @@ _PLACEHOLDERS = {
     "name": "change",
     "catalog": "pairs.csv",
     "workspace": "./work",
-    "sensors": {"kanopus": {"bands": {"red": 1, "green": 2, "blue": 3, "nir": 4}}},
+    "sensors": {KANOPUS: {"bands": KANOPUS_BANDS}},
 }
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cdpipe.config.presets import NETWORKS, ORIGINAL
+from cdpipe.config.presets import KANOPUS, KANOPUS_BANDS, NETWORKS, ORIGINAL
 from cdpipe.errors import ConfigError
 
 # Where two names are found in a text, the first here is meant: each is no part of a later one.
@@ -13,7 +13,6 @@ _ENCODERS = ("dpn92", "densenet161", "resnext101", "snunet", "seresnext50", "res
 _NAMING = ("model_name", "model", "pretrained", "pretrained_path")
 _CARRIED = ("is_siamese", "in_filters", "img_channels", "activation", "img_size", "batch", "patience", "device")
 _DATA = ("sample_submission_path", "mask_path", "images_path")
-_SENSOR = {"kanopus": {"bands": {"red": 1, "green": 2, "blue": 3, "nir": 4}}}
 
 
 def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -37,7 +36,7 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
         "preset": f"{ORIGINAL}/{network}",
         "catalog": "pairs.csv",
         "workspace": "./work",
-        "sensors": _SENSOR,
+        "sensors": {KANOPUS: {"bands": KANOPUS_BANDS}},
         "label": {"changed": [1], "unchanged": [0]},
     }
     if train:

@@ -3,6 +3,8 @@
 from typing import Any
 
 ORIGINAL = "original"
+KANOPUS = "kanopus"  # the satellites whose images it was made for
+KANOPUS_BANDS = {"red": 1, "green": 2, "blue": 3, "nir": 4}
 
 # What the single-GPU program that cdpipe replaces did, as far as it bears on results.
 _RECIPE: dict[str, Any] = {

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.errors import InputError
-from cdpipe.evaluation.area_sample import CHANGED, MAPPED, STRATA, UNCHANGED, SamplePoint
+from cdpipe.evaluation.area_sample import MAPPED, STRATA, SamplePoint
+from cdpipe.metrics.classes import CHANGED, UNCHANGED
+from cdpipe.metrics.intervals import SIGMAS
 
 # Area and accuracy from a stratified sample of a map, with standard errors (Olofsson et al. 2014).
 
-Z95 = 1.96  # of the normal distribution, as the paper takes it
 LEAST = 75  # points of a rare stratum; the paper recommends 50 to 100
 
 Values = NDArray[np.float64]
@@ -29,7 +30,7 @@ class Estimate:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval."""
-        return self.value - Z95 * self.error, self.value + Z95 * self.error
+        return self.value - SIGMAS * self.error, self.value + SIGMAS * self.error
 
 
 @dataclass(frozen=True, slots=True)

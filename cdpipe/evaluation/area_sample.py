@@ -21,14 +21,14 @@ from cdpipe.errors import InputError, IntegrityError
 from cdpipe.geo.crs import canonical_wkt, pixel_metres, row_areas, transform_points
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import grow
-from cdpipe.metrics.counts import NOT_OBSERVED
+from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import read_sealed, sync_folder, write_sealed
 
 STRATA = ("no change", "change", "near change")
-UNCHANGED, CHANGED, NEAR = range(3)
+NEAR = 2  # of the strata, besides unchanged and changed
 MAPPED = (0, 1, 0)  # the map's class in each stratum
 
 Pixels = list[tuple[int, int, int]]  # stratum, row, column

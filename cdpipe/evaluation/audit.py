@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
-from cdpipe.metrics.counts import NOT_OBSERVED, Sums, threshold_change
+from cdpipe.metrics.classes import NOT_OBSERVED
+from cdpipe.metrics.counts import Sums, threshold_change
+from cdpipe.metrics.intervals import SIGMAS
 from cdpipe.pairs.coregistration import SIDE, Shift, measure_shift
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 
 # Seams of a change mask: whether it flips more often across some lines of a scene than across all others.
-
-SIGMAS = 1.96  # of a normal distribution: 95 % lie within
 
 
 @dataclass(frozen=True, slots=True)

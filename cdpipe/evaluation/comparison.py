@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from cdpipe.evaluation.scores import ENSEMBLE, Results, read_masks
 from cdpipe.evaluation.tables import UNSPLIT
+from cdpipe.formats import palette
 from cdpipe.formats.cog import RasterLayer, write_cog
+from cdpipe.formats.palette import opaque
 from cdpipe.geo.grid import Window
-from cdpipe.metrics.counts import NOT_OBSERVED, Counts, count_changes
+from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
+from cdpipe.metrics.counts import Counts, count_changes
 from cdpipe.metrics.intervals import Values, intervals_over_pairs, pixel_figures
 from cdpipe.pairs.catalog import SPLITS
-from cdpipe.pairs.labels import IGNORE
 from cdpipe.runs.manifest import Manifest, ManifestPair
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
@@ -24,10 +26,19 @@ from cdpipe.workspace.layout import Workspace
 
 NEITHER, BOTH, ONLY_A, ONLY_B = range(4)
 SAME, A_RIGHT, B_RIGHT = range(3)
-BLUE, ORANGE, GREY, RED = (33, 102, 172, 255), (230, 97, 1, 255), (222, 222, 222, 255), (215, 25, 28, 255)
-NOTHING = (0, 0, 0, 0)
-DIFFERENCE_COLORS = {NEITHER: GREY, BOTH: RED, ONLY_A: BLUE, ONLY_B: ORANGE, NOT_OBSERVED: NOTHING}
-RIGHT_COLORS = {SAME: GREY, A_RIGHT: BLUE, B_RIGHT: ORANGE, NOT_OBSERVED: NOTHING}
+DIFFERENCE_COLORS = {
+    NEITHER: opaque(palette.UNCHANGED),
+    BOTH: opaque(palette.CHANGED),
+    ONLY_A: opaque(palette.FIRST_RUN),
+    ONLY_B: opaque(palette.SECOND_RUN),
+    NOT_OBSERVED: palette.TRANSPARENT,
+}
+RIGHT_COLORS = {
+    SAME: opaque(palette.UNCHANGED),
+    A_RIGHT: opaque(palette.FIRST_RUN),
+    B_RIGHT: opaque(palette.SECOND_RUN),
+    NOT_OBSERVED: palette.TRANSPARENT,
+}
 FIGURES = ("iou", "f1")
 
 Bytes = NDArray[np.uint8]

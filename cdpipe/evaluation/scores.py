@@ -10,8 +10,8 @@ from cdpipe.formats.submission import Runs, decode_window
 from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import grow
+from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import (
-    NOT_OBSERVED,
     Counts,
     NearCounts,
     ScoreHistogram,
@@ -22,7 +22,6 @@ from cdpipe.metrics.counts import (
     threshold_change,
 )
 from cdpipe.objects.components import Components, sum_by_component
-from cdpipe.pairs.labels import IGNORE
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import RGB, Recipe
 from cdpipe.store.pair import StoredPair, read_observed, read_scene

@@ -24,20 +24,26 @@ from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; not a Raste
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.errors import IntegrityError
+from cdpipe.formats import palette
+from cdpipe.formats.palette import Rgba
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED, UNCHANGED
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import publish_file, temporary_folder
 from cdpipe.workspace.storage import free_space
 
 Blocks = Callable[[Window], NDArray[Any]]
-Color = tuple[int, int, int, int]
 
 STEP = 2048  # side of the windows in which pixels are asked for, in pixels: a stored block's by default
 
 # A TIFF's palette has no alpha: GDAL makes the nodata entry transparent and every other one opaque.
-CHANGE_COLORS: Mapping[int, Color] = MappingProxyType(
-    {0: (222, 222, 222, 255), 1: (215, 25, 28, 255), 255: (0, 0, 0, 0)}
+CHANGE_COLORS: Mapping[int, Rgba] = MappingProxyType(
+    {
+        UNCHANGED: palette.opaque(palette.UNCHANGED),
+        CHANGED: palette.opaque(palette.CHANGED),
+        NOT_OBSERVED: palette.TRANSPARENT,
+    }
 )
 
 _GDAL = {
@@ -70,7 +76,7 @@ class RasterLayer:
     dtype: Literal["uint8", "float32"]
     nodata: float
     description: str
-    colormap: Mapping[int, Color] | None = None
+    colormap: Mapping[int, Rgba] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

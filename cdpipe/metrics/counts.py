@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.metrics.classes import NOT_OBSERVED
+
 # Counts that add up field by field: over blocks, windows and pairs, in any order.
 
 
@@ -19,9 +21,6 @@ class Sums:
         """The sum of every field."""
         names: tuple[Any, ...] = fields(self)  # type: ignore[arg-type]  # whoever inherits is a data class
         return type(self)(*(getattr(self, each.name) + getattr(other, each.name) for each in names))
-
-
-NOT_OBSERVED = 255
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL = 0.95
+LEVEL = 0.95  # of confidence
+SIGMAS = 1.96  # of a normal distribution, within which that share lies (as Olofsson et al. 2014 round it)
 REPLICATES = 2000
 SEED = 0
 DRAWS_AT_ONCE = 1 << 22  # numbers that are drawn at once, which bounds memory

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
-from cdpipe.objects.morphology import NOT_OBSERVED
+from cdpipe.metrics.classes import NOT_OBSERVED
 
 Ids = NDArray[np.int64]
 

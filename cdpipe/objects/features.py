@@ -17,10 +17,11 @@ from cdpipe.formats.vectors import GEOMETRY, encode
 from cdpipe.geo.crs import pixel_steps, ring_areas
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import grow, tiles_in
+from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.metrics.counts import is_change
 from cdpipe.objects.components import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
 from cdpipe.objects.find import STEP, Objects, find_objects
-from cdpipe.objects.morphology import NOT_OBSERVED, clean_mask, ground_disc
+from cdpipe.objects.morphology import clean_mask, ground_disc
 from cdpipe.objects.outlines import densify
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-NOT_OBSERVED = 255
+from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
+
 SLACK = 1.005  # a projection's metre is not quite the ground's (UTM: 0.1 %), and a radius of 3 pixels is to be 3 pixels
 
 
@@ -44,7 +45,7 @@ def clean_mask(state: NDArray[np.uint8], opening: NDArray[np.uint8], closing: ND
         (height, width); 255 where it was before and nowhere else.
     """
     observed = state != NOT_OBSERVED
-    change = (state == 1).astype(np.uint8)
+    change = (state == CHANGED).astype(np.uint8)
     if opening.size > 1:
         change = _dilate(_erode(change, observed, opening), observed, opening)
     if closing.size > 1:

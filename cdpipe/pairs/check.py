@@ -16,13 +16,14 @@ from cdpipe.formats.polygons import is_vector
 from cdpipe.geo.crs import crs_name, footprint_share, pixel_ratio
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
+from cdpipe.metrics.classes import CHANGED
 from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import Shift, estimate_shift
 from cdpipe.pairs.imagery import read_on_grid
-from cdpipe.pairs.labels import CHANGED, label_values, read_label, undeclared
+from cdpipe.pairs.labels import label_values, read_label, undeclared
 from cdpipe.pairs.splits import catalog_leaks
+from cdpipe.store.normalisation import RGB
 
-RGB = ("red", "green", "blue")
 COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word
 SHIFT_PX, SHIFT_CONFIDENCE = 1.0, 0.1  # measured: confidence 0.13 and more was right, 0.07 and less was not
 

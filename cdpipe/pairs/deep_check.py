@@ -17,6 +17,7 @@ from cdpipe.geo.tilings import tiles_in
 from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, Shift, comparison_windows, measure_shift
 from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.store.normalisation import RGB
 
 # When an image was taken, as far as its file says so: by its name, or by a tag.
 
@@ -72,7 +73,6 @@ def _day(year: str, month: str, day: str) -> datetime.date | None:
         return None
 
 
-VISIBLE = ("red", "green", "blue")
 EVERY = 16  # of the pixels of a window are looked at for levels
 # Of Sentinel-2 products from processing baseline 04.00 (2022-01-25) on: RADIO_ADD_OFFSET is -1000 digital numbers.
 OFFSET, OFFSET_TOLERANCE = 1000, 300
@@ -186,16 +186,16 @@ def _physical(values: NDArray[Any], source: Source) -> NDArray[np.float32]:
 
 
 def _visible_median(pair: Pair, levels: Sequence[NDArray[np.float32]]) -> float | None:
-    if not set(VISIBLE) <= set(pair.roles):
+    if not set(RGB) <= set(pair.roles):
         return None
-    bands = [pair.roles.index(role) for role in VISIBLE]
+    bands = [pair.roles.index(role) for role in RGB]
     return float(np.median([np.median(each[bands].mean(0)) for each in levels]))
 
 
 def _bright_and_white(pair: Pair, values: NDArray[np.float32], median: float | None) -> NDArray[np.bool_]:
     if median is None:
         return np.zeros(values.shape[1:], np.bool_)
-    colours = values[[pair.roles.index(role) for role in VISIBLE]]
+    colours = values[[pair.roles.index(role) for role in RGB]]
     mean = colours.mean(0)
     return np.asarray((mean > BRIGHT * median) & (np.ptp(colours, 0) < WHITE * mean))
 

@@ -12,6 +12,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError, InputError, IntegrityError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import CELL, block_keys, block_window
+from cdpipe.metrics.classes import CHANGED, IGNORE
 from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.plan import PlannedPair
@@ -133,8 +134,8 @@ def _ingest_label(job: IngestJob, key: BlockKey) -> None:
     window = stored_pair.window(key)
     with timed("read"):
         label = read_label(planned.pair.label, planned.grid, window, job.config)
-    counted = np.where(read_observed(workspace, stored_pair, window), label, np.uint8(255))
-    cells = np.stack([_count_cells(counted != 255), _count_cells(counted == 1)])
+    counted = np.where(read_observed(workspace, stored_pair, window), label, np.uint8(IGNORE))
+    cells = np.stack([_count_cells(counted != IGNORE), _count_cells(counted == CHANGED)])
     group = workspace.group("labels", key.pair_id, planned.label_key)
     facts = {"valid": int(cells[0].sum(dtype=np.int64)), "changed": int(cells[1].sum(dtype=np.int64))}
     records = workspace.records("labels", key.pair_id, planned.label_key)

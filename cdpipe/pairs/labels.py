@@ -14,8 +14,8 @@ from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
 from cdpipe.formats.warp import Layer, Pixels, read_layer
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
 
-UNCHANGED, CHANGED, IGNORE = 0, 1, 255
 Bytes = NDArray[np.uint8]
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.metrics.classes import CHANGED, IGNORE
 from cdpipe.metrics.counts import ScoreHistogram, counts_by_threshold, score_histogram
 
 LOGIT_RANGE, LOGIT_BINS = 16.0, 1024  # float32 probabilities near 1 have logits of up to 16.6
@@ -67,8 +68,8 @@ def fit_weights(probabilities: Values, label: NDArray[np.uint8]) -> list[float]:
         Shares that add up to 1, equal where no pixel is left. A model that the others make useless has 0.
     """
     models = probabilities.shape[1]
-    kept = (label != 255) & ~np.isnan(probabilities).any(axis=1)
-    true = np.where(label[kept, None] == 1, probabilities[kept], 1 - probabilities[kept]).astype(np.float64)
+    kept = (label != IGNORE) & ~np.isnan(probabilities).any(axis=1)
+    true = np.where(label[kept, None] == CHANGED, probabilities[kept], 1 - probabilities[kept]).astype(np.float64)
     true = np.maximum(true, 1e-7)  # float32's last bit: certainty that is wrong must not weigh for ever
     shares = np.full(models, 1 / models)
     for _ in range(EM_STEPS if len(true) else 0):

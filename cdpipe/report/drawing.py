@@ -9,22 +9,14 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.formats import palette
+from cdpipe.formats.palette import Rgb
+from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED, UNCHANGED
 from cdpipe.workspace.local import write_atomically
 
-Rgb = tuple[int, int, int]
 Image = NDArray[np.uint8]  # (height, width, 3)
 
-# Found by search: with full colour vision as with none of one cone (protan, deutan, tritan as simulated by
-# Machado et al. 2009), the four differ from each other and from the pale map by 40 or more in CIELAB.
-HIT: Rgb = (5, 119, 63)
-MISS: Rgb = (251, 158, 34)
-FALSE_ALARM: Rgb = (119, 15, 148)
-UNLABELLED: Rgb = (15, 16, 19)
-OUTCOMES: Mapping[int, Rgb] = {1: HIT, 2: MISS, 3: FALSE_ALARM, 4: UNLABELLED}
-
-CHANGED: Rgb = (215, 25, 28)
-LABELLED: Rgb = (0, 84, 166)
-NO_DATA, NO_DATA_STRIPE = (236, 236, 236), (188, 188, 188)
+OUTCOMES: Mapping[int, Rgb] = {1: palette.HIT, 2: palette.MISS, 3: palette.FALSE_ALARM, 4: palette.UNLABELLED}
 
 Limits = tuple[tuple[float, float], ...]  # of each band: what is shown darkest, and brightest
 
@@ -102,11 +94,11 @@ def compare_with_label(change: NDArray[np.uint8], label: NDArray[np.uint8]) -> N
         label: ``(height, width)`` 0, 1, 255 ignore.
     """
     outcome = np.zeros(change.shape, np.uint8)
-    outcome[(change == 1) & (label == 1)] = 1
-    outcome[(change == 0) & (label == 1)] = 2
-    outcome[(change == 1) & (label == 0)] = 3
-    outcome[(change == 1) & (label == 255)] = 4
-    outcome[change == 255] = 255
+    outcome[(change == CHANGED) & (label == CHANGED)] = 1
+    outcome[(change == UNCHANGED) & (label == CHANGED)] = 2
+    outcome[(change == CHANGED) & (label == UNCHANGED)] = 3
+    outcome[(change == CHANGED) & (label == IGNORE)] = 4
+    outcome[change == NOT_OBSERVED] = NOT_OBSERVED
     return outcome
 
 
@@ -130,7 +122,9 @@ def hatch(image: Image, missing: NDArray[np.bool_]) -> Image:
     """Paint grey stripes where there is no data, so that nobody takes it for a value."""
     height, width = missing.shape
     stripe = np.add.outer(np.arange(height), np.arange(width)) % 8 < 2
-    return paint_classes(image, missing.astype(np.uint8) * (1 + stripe), {1: NO_DATA, 2: NO_DATA_STRIPE})
+    return paint_classes(
+        image, missing.astype(np.uint8) * (1 + stripe), {1: palette.NO_DATA, 2: palette.NO_DATA_STRIPE}
+    )
 
 
 # Pictures for web pages: WebP files, the same bytes for the same pixels.

@@ -6,20 +6,20 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cdpipe.report import drawing
+from cdpipe.formats import palette
 from cdpipe.report.content import Report, describe_index, describe_pair
 from cdpipe.workspace.local import write_atomically
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 STYLES, SCRIPTS = ("base.css", "pictures.css"), ("table.js", "viewer.js", "review.js")
 COLORS = {
-    "changed": drawing.CHANGED,
-    "labelled": drawing.LABELLED,
-    "hit": drawing.HIT,
-    "miss": drawing.MISS,
-    "false-alarm": drawing.FALSE_ALARM,
-    "unlabelled": drawing.UNLABELLED,
-    "no-data": drawing.NO_DATA_STRIPE,
+    "changed": palette.CHANGED,
+    "labelled": palette.LABELLED,
+    "hit": palette.HIT,
+    "miss": palette.MISS,
+    "false-alarm": palette.FALSE_ALARM,
+    "unlabelled": palette.UNLABELLED,
+    "no-data": palette.NO_DATA_STRIPE,
 }
 
 

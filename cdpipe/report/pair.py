@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.formats import palette
 from cdpipe.geo.crs import pixel_steps
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.keys import content_key
@@ -126,9 +127,9 @@ def _draw_layers(folder: Path, overview: Overview, limits: tuple[Limits, Limits]
     images = {f"{name}.webp": write_photo(folder / f"{name}.webp", image) for name, image in dates.items()}
     probability = drawing.hatch(drawing.probability_colors(overview.probability), missing)
     images["probability.webp"] = write_photo(folder / "probability.webp", probability)
-    layers = {"change": drawing.layer_over(changed, {1: drawing.CHANGED})}
+    layers = {"change": drawing.layer_over(changed, {1: palette.CHANGED})}
     if overview.labelled is not None:
-        layers["label"] = drawing.layer_over({1: overview.labelled}, {1: drawing.LABELLED})
+        layers["label"] = drawing.layer_over({1: overview.labelled}, {1: palette.LABELLED})
         layers["outcomes"] = drawing.layer_over(overview.outcomes, drawing.OUTCOMES)
     for name, layer in layers.items():
         images[f"{name}.webp"] = write_layer(folder / f"{name}.webp", layer)
@@ -139,7 +140,7 @@ def _draw_layers(folder: Path, overview: Overview, limits: tuple[Limits, Limits]
 
 def _lay(image: Image, shares: dict[int, Any]) -> Image:
     """Imagery with changed cells painted over it."""
-    layer = drawing.layer_over(shares, {1: drawing.CHANGED})
+    layer = drawing.layer_over(shares, {1: palette.CHANGED})
     opacity = layer[..., 3:] / 255
     return np.rint(layer[..., :3] * opacity + image * (1 - opacity)).astype(np.uint8)
 

@@ -13,11 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cdpipe.formats import palette
+from cdpipe.formats.palette import Rgb
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.counts import Counts
 from cdpipe.report import drawing
-from cdpipe.report.drawing import Image, Rgb
+from cdpipe.report.drawing import Image
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -253,9 +255,9 @@ def _make_panels(layers: PairLayers) -> list[Panel]:
     backdrop = drawing.pale_map(after)
     panels: list[Panel] = [(f"Before{dates[0]}", before, ~seen[0]), (f"After{dates[1]}", after, ~seen[1])]
     if layers.label is None:
-        classes, colors = layers.change, {1: drawing.CHANGED}
+        classes, colors = layers.change, {1: palette.CHANGED}
     else:
-        labelled = drawing.paint_classes(backdrop, layers.label, {1: drawing.LABELLED})
+        labelled = drawing.paint_classes(backdrop, layers.label, {1: palette.LABELLED})
         panels.append(("Label", labelled, layers.label == 255))
         classes, colors = drawing.compare_with_label(layers.change, layers.label), dict(drawing.OUTCOMES)
     probability = drawing.probability_colors(layers.probability)
@@ -270,14 +272,14 @@ def _make_panels(layers: PairLayers) -> list[Panel]:
 def _legend_classes(layers: PairLayers) -> list[tuple[str, Rgb | None]]:
     """Names and colours of the classes; None is hatched."""
     if layers.label is None:
-        return [("Detected change", drawing.CHANGED), ("No data", None)]
+        return [("Detected change", palette.CHANGED), ("No data", None)]
     unlabelled = bool(((layers.label == 255) & (layers.change == 1)).any())
     return [
-        ("Labelled change", drawing.LABELLED),
-        ("Hit", drawing.HIT),
-        ("Missed", drawing.MISS),
-        ("False alarm", drawing.FALSE_ALARM),
-        *([("Change without label", drawing.UNLABELLED)] if unlabelled else []),
+        ("Labelled change", palette.LABELLED),
+        ("Hit", palette.HIT),
+        ("Missed", palette.MISS),
+        ("False alarm", palette.FALSE_ALARM),
+        *([("Change without label", palette.UNLABELLED)] if unlabelled else []),
         ("No data", None),
     ]
 

@@ -20,7 +20,7 @@ from cdpipe.formats.polygons import burn_polygons
 from cdpipe.geo.crs import canonical_wkt, transform_points
 from cdpipe.geo.grid import ID_PATTERN, Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
-from cdpipe.pairs.labels import CHANGED, IGNORE, UNCHANGED
+from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace

@@ -13,7 +13,7 @@ from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.formats.submission import Runs, decode_window, encode_strips, read_submission
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CHUNK
-from cdpipe.metrics.counts import NOT_OBSERVED
+from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.pairs.splits import known_splits

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
+from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.runs.styles import change_style, probability_style
 from cdpipe.runs.vectors import VectorJob, vectors_are_written, write_vectors
 from cdpipe.store.arrays import open_layer, read_window
@@ -96,7 +97,7 @@ def write_rasters(job: RasterJob) -> list[Path]:
     folder = job.workspace.run(job.run) / "rasters"
     change = job.workspace.group("changes", job.pair.pair_id, job.change_key)
     probability = RasterLayer("float32", float("nan"), "probability of change", tags=job.tags)
-    mask = RasterLayer("uint8", 255, "change: 0 no, 1 yes, 255 not observed", CHANGE_COLORS, job.tags)
+    mask = RasterLayer("uint8", NOT_OBSERVED, "change: 0 no, 1 yes, 255 not observed", CHANGE_COLORS, job.tags)
     wanted = [
         (folder / f"{job.pair.pair_id}_change.tif", change, "change", mask),
         (folder / f"{job.pair.pair_id}_probability.tif", change, "probability", probability),

@@ -13,6 +13,7 @@ from typing import Any
 
 from cdpipe.geo.crs import crs_name, footprint, pixel_metres
 from cdpipe.keys import content_key
+from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.pairs.catalog import parse_time
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.crash import crash_point
@@ -207,7 +208,7 @@ def _band(stem: str, each: StacPair) -> dict[str, Any]:
         "name": stem,
         "description": "0 unchanged, 1 changed" if mask else "probability of change",
         "data_type": "uint8" if mask else "float32",
-        "nodata": 255 if mask else "nan",
+        "nodata": NOT_OBSERVED if mask else "nan",
         "raster:sampling": "area",
     }
     metres = pixel_metres(each.pair.grid)

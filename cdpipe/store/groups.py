@@ -17,6 +17,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.tilings import CELL, CHUNK, count_tiles
+from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
 from cdpipe.workspace.bucket import ObjectPath, Remembered
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Kind, Workspace
@@ -54,9 +55,9 @@ def pair_layers(roles: Sequence[str], before_dtype: str, after_dtype: str) -> li
     ]
 
 
-LABEL_LAYERS = [Layer("label", "uint8", 255), Layer("cells", "uint16", 0, ("valid", "changed"), CELL)]
+LABEL_LAYERS = [Layer("label", "uint8", IGNORE), Layer("cells", "uint16", 0, ("valid", "changed"), CELL)]
 PROBABILITY_LAYERS = [Layer("probability", "float32", float("nan"))]
-CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", "uint8", 255)]
+CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", "uint8", NOT_OBSERVED)]
 
 # Groups in object storage that this process has found described; nobody takes descriptions away while a run goes on.
 _MADE: Remembered[ObjectPath, bool] = Remembered(60.0)

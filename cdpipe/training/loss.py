@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORE = 255
+from cdpipe.metrics.classes import CHANGED, IGNORE
 
 
 def dice_bce(logits: Tensor, label: Tensor, observed: Tensor | None = None, smooth: float = 1.0) -> Tensor:
@@ -37,7 +37,7 @@ def dice_bce(logits: Tensor, label: Tensor, observed: Tensor | None = None, smoo
     # Chosen before anything is computed: a NaN multiplied by a zero weight would still be NaN.
     kept = torch.where(used, wide, 0.0)
     weight = used.to(wide.dtype)
-    target = (label == 1).to(wide.dtype) * weight
+    target = (label == CHANGED).to(wide.dtype) * weight
     cross_entropy = functional.binary_cross_entropy_with_logits(kept, target, weight, reduction="sum")
     probability = torch.sigmoid(kept) * weight
     overlap = (probability * target).sum()

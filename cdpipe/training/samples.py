@@ -18,7 +18,7 @@ from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
 from cdpipe.keys import content_key
-from cdpipe.pairs.labels import IGNORE
+from cdpipe.metrics.classes import IGNORE
 from cdpipe.store.arrays import open_layer, read_all, read_window
 from cdpipe.store.normalisation import DateScaling, Recipe
 from cdpipe.store.pair import LabelledPair, read_observed, read_scene

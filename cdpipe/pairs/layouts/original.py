@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cdpipe.config.presets import KANOPUS, KANOPUS_BANDS, ORIGINAL
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.pairs.layouts.search import (
     FoundPair,
@@ -27,7 +28,6 @@ from cdpipe.pairs.layouts.search import (
 
 LEAST_SHARE = 0.5  # of a column's cells that are image names, for a column of image names
 JOINT = "__"  # between the names of both dates
-BANDS = {"red": 1, "green": 2, "blue": 3, "nir": 4}
 NO_VALIDATION = (
     "No pair has split val, since this layout has no validation pairs: set it for some of the train pairs, "
     "or train with folds (train.folds)."
@@ -154,7 +154,7 @@ def find_original(folder: Path, table: Path | None = None, columns: Sequence[str
     note_unlabelled((pair for pair in pairs if pair.split != "test"), notes)
     hints = (NO_VALIDATION, *_doubt_order(pairs))
     meaning = {"changed": (1,), "unchanged": (0,)}
-    return FoundPairs(tuple(pairs), notes, hints, "kanopus", BANDS, meaning, "original")
+    return FoundPairs(tuple(pairs), notes, hints, KANOPUS, KANOPUS_BANDS, meaning, ORIGINAL)
 
 
 def _key(name: str) -> str:
