@@ -17,8 +17,9 @@ from stored import Bytes, store_change, store_probability
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
 from cdpipe.formats.vectors import decode
-from cdpipe.geo.crs import canonical_wkt, pixel_steps, row_areas
+from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.ground import pixel_steps, row_areas
 from cdpipe.objects import features
 from cdpipe.objects.features import SCHEMA, ChangeScene, read_state
 from cdpipe.objects.morphology import clean_mask, ground_disc
@@ -107,7 +108,7 @@ def test_attributes_are_what_their_names_say(tmp_path: Path, grid: Grid) -> None
 
 def decode_degrees(table: pa.Table) -> list[Any]:
     """Polygons in degrees."""
-    from cdpipe.formats.vectors import transform_polygons  # noqa: PLC0415
+    from cdpipe.geo.shapes import transform_polygons  # noqa: PLC0415
 
     [batch] = table.combine_chunks().to_batches()
     crs = UTM33 if shapely.bounds(decode(batch))[0][0] > 400 else GEOGRAPHIC

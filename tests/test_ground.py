@@ -10,8 +10,10 @@ from rasterio.crs import CRS
 from rasters import GEOGRAPHIC, UTM33
 
 from cdpipe.errors import InputError
-from cdpipe.geo.crs import grid_box, pixel_steps, ring_areas, transform_xy
+from cdpipe.geo.crs import require_places, transform_by_proj
 from cdpipe.geo.grid import Grid
+from cdpipe.geo.ground import pixel_steps, ring_areas
+from cdpipe.geo.shapes import grid_box
 from cdpipe.objects.outlines import densify
 
 WGS84 = Geod(ellps="WGS84")
@@ -84,7 +86,7 @@ def test_what_lies_beyond_a_crs_is_refused() -> None:
     with pytest.raises(InputError, match="no place on the Earth"):
         pixel_steps(beyond, 50, 50)
     with pytest.raises(InputError, match="choose another CRS"):
-        transform_xy("EPSG:4326", UTM33, np.array([105.0]), np.array([0.0]))
+        require_places(UTM33, transform_by_proj("EPSG:4326", UTM33, np.array([105.0]), np.array([0.0])))
 
 
 def test_the_box_of_a_grid_holds_all_of_it() -> None:

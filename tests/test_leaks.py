@@ -17,9 +17,10 @@ from cdpipe.config.schema import Sensor
 from cdpipe.demo import scenes
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
+from cdpipe.geo.shapes import Near, find_near
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.check import check_catalog
-from cdpipe.pairs.splits import Near, find_leaks, find_near, group_places, refuse_leaks, same_group
+from cdpipe.pairs.splits import find_leaks, group_places, refuse_leaks, same_group
 
 SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
 GEOD = pyproj.Geod(ellps="WGS84")
@@ -73,7 +74,7 @@ def test_many_pairs_are_compared_with_neighbours_alone(monkeypatch: pytest.Monke
         asked.append(outlines)
         return 1e9
 
-    monkeypatch.setattr("cdpipe.pairs.splits._distance", noted)
+    monkeypatch.setattr("cdpipe.geo.shapes._distance", noted)
     find_near({f"{row}-{col}": at(5000 * col, 5000 * row) for row in range(20) for col in range(20)}, 256)
     assert not asked
 

@@ -8,8 +8,8 @@ import pytest
 from rasters import UTM33
 from stored import bright_squares, store_change, store_pair
 
-from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Grid
+from cdpipe.geo.ground import row_areas
 from cdpipe.report.drawing import compare_with_label
 from cdpipe.report.overview import OUTCOMES, colours, read_overview
 from cdpipe.report.pair import _on_ground

@@ -15,7 +15,7 @@ from reports import make_job
 
 from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.geo.crs import transform_points
+from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.labels import read_label
 from cdpipe.report.review import ReviewJob, raster_values, read_review, write_review_label
@@ -28,7 +28,7 @@ def feature(grid: Grid, pair_id: str, verdict: str, square: tuple[int, int, int]
     shape = shapely.Polygon([grid.xy(row + i, col + j) for i, j in ((0, 0), (0, side), (side, side), (side, 0))])
     if grid.crs is not None:
         crs = grid.crs
-        shape = shapely.transform(shape, lambda xy: np.stack(transform_points(crs, GEOGRAPHIC, *xy.T), -1))
+        shape = shapely.transform(shape, lambda xy: np.stack(transform_by_gdal(crs, GEOGRAPHIC, *xy.T), -1))
     properties = {"pair_id": pair_id, "change": f"{row}", "pixels": grid.crs is None, "verdict": verdict}
     geometry = shapely.geometry.mapping(shapely.transform(shape, lambda xy: np.round(xy, 7)))
     return {"type": "Feature", "id": f"{pair_id}/{row}", "geometry": geometry, "properties": properties}

@@ -7,8 +7,8 @@ import pytest
 from rasterio.crs import CRS
 from rasters import GEOGRAPHIC, utm_grid
 
-from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
+from cdpipe.geo.ground import row_areas
 
 AXIS, FLATTENING = 6_378_137.0, 1 / 298.257223563
 

@@ -13,9 +13,10 @@ from stored import Bytes, store_change, store_probability
 
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import ConfigError
-from cdpipe.formats.vectors import SUFFIXES, decode, read_features, transform_polygons
+from cdpipe.formats.vectors import SUFFIXES, decode, read_features
 from cdpipe.geo.crs import WGS84
 from cdpipe.geo.grid import Grid
+from cdpipe.geo.shapes import transform_polygons
 from cdpipe.objects.features import ChangeScene
 from cdpipe.runs.vectors import (
     RunLayer,

@@ -26,8 +26,9 @@ from cdpipe.formats.gate import (
     read_values,
     require_imagery,
 )
-from cdpipe.geo.crs import canonical_wkt, crs_name, footprint_share, pixel_metres, pixel_ratio
+from cdpipe.geo.crs import canonical_wkt, covered_share, crs_name, pixel_ratio
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Transform, Window
+from cdpipe.geo.ground import pixel_metres
 
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)
 SOUTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, 10.0, 4_000_000.0)
@@ -221,9 +222,9 @@ def test_overlap_and_pixel_ratio() -> None:
     right_half = utm_grid(300, 100, (10.0, 0.0, 500_500.0, 0.0, -10.0, 4_001_000.0))
     finer = utm_grid(300, 200, (5.0, 0.0, 500_000.0, 0.0, -10 / 3, 4_000_000.0))
     far = Grid(100, 100, NORTH_UP, CRS.from_epsg(32651).to_wkt())
-    assert footprint_share(grid, grid) == 1
-    assert footprint_share(right_half, grid) == pytest.approx(0.5, abs=0.02)
-    assert footprint_share(far, grid) == 0
+    assert covered_share(grid, grid) == 1
+    assert covered_share(right_half, grid) == pytest.approx(0.5, abs=0.02)
+    assert covered_share(far, grid) == 0
     assert pixel_ratio(finer, grid) == pytest.approx((3, 2))
     assert pixel_ratio(Grid(100, 100, (1e-4, 0, 15, 0, -1e-4, 36.1), GEOGRAPHIC), grid) == pytest.approx(
         (0.9, 1.1), rel=0.02
@@ -232,7 +233,7 @@ def test_overlap_and_pixel_ratio() -> None:
 
 def test_overlap_of_places_that_have_no_image() -> None:
     polar = Grid(100, 100, (1.0, 0.0, 0.0, 0.0, -1.0, 1000.0), GEOGRAPHIC)  # latitudes beyond the pole
-    assert footprint_share(utm_grid(10, 10), polar) == 0
+    assert covered_share(utm_grid(10, 10), polar) == 0
 
 
 def test_odd_files_are_read_or_refused(shared: Path) -> None:

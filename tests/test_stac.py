@@ -14,8 +14,8 @@ from rasters import GEOGRAPHIC, UTM33
 from stored import bright_squares, store_change, store_pair, store_probability
 
 from cdpipe.config.schema import Vectors
-from cdpipe.geo.crs import footprint
 from cdpipe.geo.grid import Grid
+from cdpipe.geo.shapes import footprint
 from cdpipe.objects.features import ChangeScene
 from cdpipe.runs.products import PairProducts, RasterJob, write_products
 from cdpipe.runs.stac import NEVER, StacJob, StacPair, describe_collection, stac_is_written, write_stac

@@ -12,7 +12,7 @@ from rasters import GEOGRAPHIC, utm_grid
 from reports import make_job
 
 from cdpipe.formats.vectors import encode, write_features
-from cdpipe.geo.crs import transform_points
+from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.objects.features import SCHEMA
 from cdpipe.report.changes import CHIP, LINE, TopChange, read_top_changes, write_chip
@@ -57,7 +57,7 @@ def test_objects_are_ranked_by_probability_and_size(tmp_path: Path, suffix: str)
     assert (min(rows), max(rows), min(cols), max(cols)) == pytest.approx((40, 60, 30, 50), abs=2e-3)
     # in pages outlines are in degrees, to a centimetre
     outline = shapely.geometry.shape(tops[0].outline)
-    back = np.stack(transform_points(GEOGRAPHIC, str(grid.crs), *shapely.get_coordinates(outline).T), -1)
+    back = np.stack(transform_by_gdal(GEOGRAPHIC, str(grid.crs), *shapely.get_coordinates(outline).T), -1)
     assert shapely.Polygon(back).symmetric_difference(tops[0].shape).area < 8  # a centimetre of 800 m
 
 

@@ -16,8 +16,9 @@ from rasters import UTM33
 
 from cdpipe.errors import IntegrityError
 from cdpipe.formats import vectors
-from cdpipe.formats.vectors import SUFFIXES, decode, encode, read_features, transform_polygons, write_features
+from cdpipe.formats.vectors import SUFFIXES, decode, encode, read_features, write_features
 from cdpipe.geo.crs import WGS84, known_crs
+from cdpipe.geo.shapes import transform_polygons
 
 SCHEMA = pa.schema(
     [("geometry", pa.binary()), ("id", pa.string()), ("area_m2", pa.float64()), ("day", pa.string()), ("n", pa.int64())]

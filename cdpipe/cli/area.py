@@ -24,7 +24,7 @@ from cdpipe.evaluation.area_sample import (
     share_out,
     write_sample,
 )
-from cdpipe.geo.crs import pixel_metres
+from cdpipe.geo.ground import DEGREE_METRES, pixel_metres
 from cdpipe.runs.pairs import finished_run, run_pairs
 from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.local import write_json
@@ -146,7 +146,7 @@ def run(session: Session) -> None:
     tolerances = {}
     for name, population in populations.items():
         metres = pixel_metres(population.pair.grid)
-        tolerances[name] = max(metres) / 111_195 if degrees and metres else max(population.pair.grid.pixel_size)
+        tolerances[name] = max(metres) / DEGREE_METRES if degrees and metres else max(population.pair.grid.pixel_size)
     found = estimate_area(facts["areas"], points, read_answers(path, points, tolerances))
     if session.dry_run:
         session.say(f"area: {len(points)} labelled points of {len(populations)} pair(s)")

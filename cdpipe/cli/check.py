@@ -10,7 +10,8 @@ from rich.table import Table
 from cdpipe.cli.console import make_console, progress
 from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
-from cdpipe.geo.crs import crs_name, pixel_metres
+from cdpipe.geo.crs import crs_name
+from cdpipe.geo.ground import pixel_metres
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.check import SHIFT_CONFIDENCE, PairReport, check_catalog
 from cdpipe.pairs.deep_check import DeepReport, inspect_pair

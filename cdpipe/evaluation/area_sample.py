@@ -15,11 +15,11 @@ import numpy as np
 import pyogrio.raw
 import shapely
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.geo.crs import canonical_wkt, pixel_metres, row_areas, transform_points
+from cdpipe.geo.crs import WGS84_WKT, transform_by_gdal
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.ground import pixel_metres, row_areas
 from cdpipe.geo.tilings import grow
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.store.arrays import open_layer, read_window
@@ -153,7 +153,6 @@ def _row_areas(pair: StoredPair) -> NDArray[np.float64]:
 
 # A sample of points as a GeoPackage to label in a GIS, and beside it, sealed, what the labeller must not see.
 
-DEGREES = canonical_wkt(CRS.from_epsg(4326))
 ANSWERS = {"0": 0, "1": 1, "unsure": None}
 MOVED = 0.01  # of a pixel: points that lie further off were moved
 
@@ -182,7 +181,7 @@ def place_points(points: Sequence[tuple[str, int, int, int]], grids: dict[str, G
         The points, and their CRS (None: pixel coordinates, rows counted downwards as negative y).
     """
     systems = {grids[pair_id].crs for pair_id, *_ in points}
-    crs = next(iter(systems)) if len(systems) == 1 else DEGREES
+    crs = next(iter(systems)) if len(systems) == 1 else WGS84_WKT
     found = []
     for number, (pair_id, stratum, row, col) in enumerate(points, 1):
         grid = grids[pair_id]
@@ -190,7 +189,7 @@ def place_points(points: Sequence[tuple[str, int, int, int]], grids: dict[str, G
         if grid.crs is None:
             y = -y
         elif crs is not None and grid.crs != crs:
-            xs, ys = transform_points(grid.crs, crs, np.array([x]), np.array([y]))
+            xs, ys = transform_by_gdal(grid.crs, crs, np.array([x]), np.array([y]))
             x, y = float(xs[0]), float(ys[0])
         found.append(SamplePoint(number, pair_id, stratum, row, col, x, y))
     return found, crs

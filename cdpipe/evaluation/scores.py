@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats.submission import Runs, decode_window
-from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Window
+from cdpipe.geo.ground import row_areas
 from cdpipe.geo.tilings import grow
 from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import (

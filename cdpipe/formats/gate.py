@@ -20,8 +20,8 @@ from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_png
 from cdpipe.formats.gdal import error_text, gdal_options, open_gdal, read_pixels
-from cdpipe.geo.crs import canonical_wkt, is_possible
-from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window
+from cdpipe.geo.crs import canonical_wkt
+from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window, is_possible
 from cdpipe.workspace.bucket import ObjectPath
 
 # Keeps to the folders that the configuration allows to read from.

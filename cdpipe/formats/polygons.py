@@ -20,8 +20,9 @@ from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import require_file
 from cdpipe.formats.gdal import local_copy
-from cdpipe.geo.crs import Points, canonical_wkt, transform_points
+from cdpipe.geo.crs import canonical_wkt, transform_by_gdal
 from cdpipe.geo.grid import Grid
+from cdpipe.geo.shapes import transform_shapes
 
 # Keeps GDAL from following what a GeoJSON file says of its coordinate reference system to another place.
 
@@ -130,10 +131,9 @@ def burn_polygons(polygons: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
     Returns:
         (height, width).
     """
-    corners = [grid.xy(row, col) for row in (0, grid.height) for col in (0, grid.width)]
-    (left, bottom), (right, top) = np.min(corners, 0), np.max(corners, 0)
+    x, y = grid.xy(*grid.outline(2))
     x_min, y_min, x_max, y_max = shapely.bounds(polygons).T
-    near = polygons[(x_min <= right) & (x_max >= left) & (y_min <= top) & (y_max >= bottom)]
+    near = polygons[(x_min <= x.max()) & (x_max >= x.min()) & (y_min <= y.max()) & (y_max >= y.min())]
     if not len(near):
         return np.zeros(grid.shape, np.uint8)
     burnt = rasterize(near, grid.shape, transform=Affine(*grid.transform), default_value=1, dtype=np.uint8)
@@ -171,11 +171,9 @@ def _only_layer(path: Path, source: str) -> tuple[str, str]:
 
 def _bounding_box(grid: Grid, crs: str) -> tuple[float, float, float, float] | None:
     """What surrounds the grid in another CRS, with some room; None where that cannot be told."""
-    rows, cols = np.meshgrid(*(np.linspace(0, length, NODES) for length in grid.shape), indexing="ij")
-    a, b, c, d, e, f = grid.transform
-    x, y = (a * cols + b * rows + c).ravel(), (d * cols + e * rows + f).ravel()
+    x, y = (values.ravel() for values in grid.xy(*grid.nodes(NODES)))
     if grid.crs is not None and grid.crs != crs:
-        x, y = transform_points(grid.crs, crs, x, y)
+        x, y = transform_by_gdal(grid.crs, crs, x, y)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
     room_x, room_y = 0.01 * np.ptp(x), 0.01 * np.ptp(y)
@@ -190,11 +188,7 @@ def _bounding_box(grid: Grid, crs: str) -> tuple[float, float, float, float] | N
 def _to_crs(path: Path, shapes: NDArray[Any], of: str, to: str) -> NDArray[Any]:
     if of == to or not len(shapes):
         return shapes
-
-    def project(points: Points) -> Points:
-        return np.stack(transform_points(of, to, points[:, 0], points[:, 1]), -1)
-
-    moved = np.asarray(shapely.transform(shapes, project))
+    moved = np.asarray(transform_shapes(shapes, of, to))
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise InputError(f"{path}: a polygon reaches beyond where the pair's coordinate system is defined")
     return moved

@@ -24,7 +24,8 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 from pyproj import CRS
 
 from cdpipe.errors import IntegrityError
-from cdpipe.geo.crs import WGS84, cut_at_antimeridian, transform_xy, without_leaps
+from cdpipe.geo.crs import WGS84
+from cdpipe.geo.shapes import cut_at_antimeridian, round_degrees, transform_polygons
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.local import publish_file, temporary_folder
 from cdpipe.workspace.storage import file_on_disk, free_space
@@ -35,7 +36,6 @@ GEOMETRY = "geometry"
 
 _EPOCH = "1970-01-01T00:00:00.000Z"
 _READ_BATCH = 5000  # features
-_DECIMALS = 7  # of degrees, a centimetre (RFC 7946, 11.2)
 
 
 def write_features(
@@ -175,18 +175,7 @@ def _write_parquet(
 def _to_wgs84(batch: pa.RecordBatch, crs: str) -> pa.RecordBatch:
     moved = transform_polygons(decode(batch), crs, WGS84)
     whole = np.array([cut_at_antimeridian(each) for each in moved], object)  # RFC 7946, 3.1.9
-    rounded = shapely.orient_polygons(shapely.transform(whole, lambda points: np.round(points, _DECIMALS)))
-    return batch.set_column(batch.schema.get_field_index(GEOMETRY), GEOMETRY, encode(rounded))
-
-
-def transform_polygons(polygons: NDArray[Any], of: str, to: str) -> NDArray[Any]:
-    """Polygons in another CRS, outer rings counter-clockwise there; in degrees they may reach beyond 180.
-
-    Raises:
-        InputError: If part of one has no place in it.
-    """
-    moved = shapely.transform(polygons, lambda points: np.stack(transform_xy(of, to, points[:, 0], points[:, 1]), 1))
-    return np.asarray(shapely.orient_polygons(without_leaps(moved, to)))
+    return batch.set_column(batch.schema.get_field_index(GEOMETRY), GEOMETRY, encode(round_degrees(whole)))
 
 
 def decode(batch: pa.RecordBatch) -> NDArray[Any]:

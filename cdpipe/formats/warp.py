@@ -13,8 +13,8 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from cdpipe.errors import InputError
-from cdpipe.geo.crs import Points, pixel_ratio, project_positions
-from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.crs import pixel_ratio, project_positions
+from cdpipe.geo.grid import Floats, Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
 
 # Within one call GDAL follows a curved transform to 0.125 px only. What it misses shrinks with the square of
@@ -124,7 +124,7 @@ def _source_parts(layer: Layer, grid: Grid, tiles: list[Window], ratio: tuple[fl
     return [_source_part(layer, place.reshape(-1, 2), ratio) for place in places]
 
 
-def _source_part(layer: Layer, places: Points, ratio: tuple[float, float]) -> _Part | None:
+def _source_part(layer: Layer, places: Floats, ratio: tuple[float, float]) -> _Part | None:
     known = places[np.isfinite(places).all(1)]
     if not known.size:
         return None

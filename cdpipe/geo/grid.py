@@ -1,14 +1,30 @@
 """Where pixels are: a scene's grid, windows of pixels on it, and the keys of its blocks."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+import numpy as np
+from numpy.typing import NDArray
 
 Transform = tuple[float, float, float, float, float, float]
+Floats = NDArray[np.float64]
+Coordinate = TypeVar("Coordinate", float, Floats)
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PIXEL_TRANSFORM: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+ABSURD = 1e12  # no place is as many units away, no pixel as large, or as small as one by it
+
+
+def is_possible(place: Transform) -> bool:
+    """Whether a transform can be one of a map: finite, invertible, none of its numbers absurd."""
+    a, b, _, d, e, _ = place
+    if not all(map(math.isfinite, place)) or max(map(abs, place)) > ABSURD:
+        return False
+    sides = math.hypot(a, d), math.hypot(b, e)
+    return min(sides) > 1 / ABSURD and abs(a * e - b * d) > 1e-9 * sides[0] * sides[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +63,49 @@ class Grid:
         a, b, _, d, e, _ = self.transform
         return (a * a + d * d) ** 0.5, (b * b + e * e) ** 0.5
 
-    def xy(self, row: float, col: float) -> tuple[float, float]:
-        """Coordinates of a pixel position (``0, 0`` is the upper left corner of the first pixel)."""
+    def xy(self, row: Coordinate, col: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """Coordinates of pixel positions, one or an array of them.
+
+        Args:
+            row: In pixels; ``0, 0`` is the upper left corner of the first pixel.
+            col: Likewise, of the same shape.
+
+        Returns:
+            x and y in units of the CRS, each of that shape.
+        """
         a, b, c, d, e, f = self.transform
         return a * col + b * row + c, d * col + e * row + f
 
-    def row_col(self, x: float, y: float) -> tuple[float, float]:
-        """Pixel position of a coordinate, the inverse of :meth:`xy`."""
+    def row_col(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """Pixel positions of coordinates, one or an array of them: the inverse of :meth:`xy`."""
         a, b, c, d, e, f = self.transform
         determinant = a * e - b * d
         dx, dy = x - c, y - f
         return (a * dy - d * dx) / determinant, (e * dx - b * dy) / determinant
+
+    def outline(self, points: int) -> tuple[Floats, Floats]:
+        """Points around the grid, from its first corner down, right, up and back; corners once.
+
+        Args:
+            points: How many lie on each side, both of its corners among them.
+
+        Returns:
+            Rows and columns in pixels, each (4 * (points - 1),) float64.
+        """
+        along = np.linspace(0, 1, points)[:-1]
+        first, last = np.zeros_like(along), np.ones_like(along)
+        rows = np.concatenate([along, last, 1 - along, first]) * self.height
+        return rows, np.concatenate([first, along, last, 1 - along]) * self.width
+
+    def nodes(self, points: int) -> tuple[Floats, Floats]:
+        """Points all over the grid, its edges included: rows and columns in pixels, each (points, points) float64."""
+        rows, cols = np.meshgrid(*(np.linspace(0, length, points) for length in self.shape), indexing="ij")
+        return rows, cols
+
+    def middles(self, parts: int) -> tuple[Floats, Floats]:
+        """Middles of equal parts of the grid: rows and columns in pixels, each (parts, parts) float64."""
+        rows, cols = np.meshgrid(*((np.arange(parts) + 0.5) / parts * length for length in self.shape), indexing="ij")
+        return rows, cols
 
     def crop(self, window: "Window") -> "Grid":
         """The grid of a window: same CRS and pixel size, its own origin and size."""

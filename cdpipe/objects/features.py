@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
 from cdpipe.formats.vectors import GEOMETRY, encode
-from cdpipe.geo.crs import pixel_steps, ring_areas
-from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.grid import Floats, Grid, Window
+from cdpipe.geo.ground import pixel_steps, ring_areas
 from cdpipe.geo.tilings import grow, tiles_in
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.metrics.counts import is_change
@@ -168,7 +168,7 @@ def simplify(polygons: NDArray[Any], steps: NDArray[np.float64], tolerance: floa
 
     Args:
         polygons: Of columns and rows.
-        steps: See :func:`cdpipe.geo.crs.pixel_steps`.
+        steps: See :func:`cdpipe.geo.ground.pixel_steps`.
         tolerance: In metres.
     """
     matrix = steps[::-1]  # columns, as x, before rows
@@ -180,11 +180,10 @@ def simplify(polygons: NDArray[Any], steps: NDArray[np.float64], tolerance: floa
 
 def to_map(polygons: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """Polygons of columns and rows in map coordinates, outer rings counter-clockwise."""
-    a, b, c, d, e, f = grid.transform
 
-    def place(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        col, row = points.T
-        return np.stack([a * col + b * row + c, d * col + e * row + f], 1)
+    def place(points: Floats) -> Floats:
+        cols, rows = points.T
+        return np.stack(grid.xy(rows, cols), 1)
 
     return np.asarray(shapely.orient_polygons(shapely.transform(polygons, place)))
 

@@ -13,7 +13,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_raster, grid_or, require_imagery
 from cdpipe.formats.polygons import is_vector
-from cdpipe.geo.crs import crs_name, footprint_share, pixel_ratio
+from cdpipe.geo.crs import covered_share, crs_name, pixel_ratio
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.classes import CHANGED
@@ -183,7 +183,7 @@ def _overlap(before: RasterInfo, after: RasterInfo, least: float, problems: list
             f"{after.path}: {_place(other)}; expected it to lie with the first date, which is {_place(grid)}"
         )
         return None
-    share = footprint_share(other, grid)
+    share = covered_share(other, grid)
     if share < least or share == 0:
         problems.append(
             f"{after.path}: covers {share:.0%} of the first date, expected at least {least:.0%} "
@@ -220,7 +220,7 @@ def _count_label(label: Path, grid: Grid, config: Config) -> tuple[int, int]:
         changed = sum(int((read_label(label, grid, block, config) == CHANGED).sum()) for block in blocks)
         return grid.height * grid.width, changed
     info = describe_raster(label, config.input)
-    if footprint_share(grid_or(info, grid, "'before'"), grid) == 0:
+    if covered_share(grid_or(info, grid, "'before'"), grid) == 0:
         raise InputError(f"{label}: lies outside of the pair; it is {_place(info.grid)}, the pair {_place(grid)}")
     values, meaning = label_values(label, config), config.label
     known = {*meaning.changed, *meaning.unchanged, *meaning.ignore, info.nodata}

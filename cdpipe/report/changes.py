@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from cdpipe.formats.vectors import decode, read_features
-from cdpipe.geo.crs import canonical_wkt, transform_points
+from cdpipe.geo.crs import WGS84_WKT
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.shapes import transform_shapes
 from cdpipe.report import drawing
 from cdpipe.report.drawing import Image, Limits, write_photo
 from cdpipe.report.overview import Read, cell_counts, cell_windows, mean_of, sum_cells
@@ -25,7 +25,6 @@ MAX_CORNERS = 400  # of an outline in the page: finer ones are simplified
 DECIMALS = 7  # of degrees: a centimetre
 LINE = 2  # between a chip's pictures
 NUMBERS = ("area_m2", "pixels", "probability_mean", "probability_max", "agreement")
-WGS84 = canonical_wkt(CRS.from_epsg(4326))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def read_top_changes(path: Path, grid: Grid, count: int = PER_PAIR) -> list[TopC
         shapes = decode(batch)
         for at in np.argsort(-score, kind="stable")[:count]:
             numbers = {name: values[at] for name, values in columns.items()}
-            best.append(_top_change(shapes[at], numbers, float(score[at]), grid, WGS84 if degrees else grid.crs))
+            best.append(_top_change(shapes[at], numbers, float(score[at]), grid, WGS84_WKT if degrees else grid.crs))
         best = sorted(best, key=lambda top: (-top.score, top.id))[:count]
     return best
 
@@ -88,15 +87,11 @@ def _top_change(shape: Any, numbers: dict[str, Any], score: float, grid: Grid, c
     """An object whose shape is in a CRS."""
     flat = _simplify(shape)
     if crs is not None and grid.crs is not None:
-        flat = shapely.transform(_project(flat, crs, WGS84), lambda degrees: np.round(degrees, DECIMALS))
-        shape = shape if crs == grid.crs else _project(shape, crs, grid.crs)
+        flat = shapely.transform(transform_shapes(flat, crs, WGS84_WKT), lambda degrees: np.round(degrees, DECIMALS))
+        shape = shape if crs == grid.crs else transform_shapes(shape, crs, grid.crs)
     else:
         numbers["area_m2"] = None
     return TopChange(**numbers, score=score, outline=shapely.geometry.mapping(flat), shape=shape)
-
-
-def _project(shape: Any, of: str, to: str) -> Any:
-    return shapely.transform(shape, lambda xy: np.stack(transform_points(of, to, xy[:, 0], xy[:, 1]), -1))
 
 
 def _simplify(shape: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.geo.crs import row_areas
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.ground import row_areas
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.report.drawing import compare_with_label
 from cdpipe.store.arrays import open_layer, read_window

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats import palette
-from cdpipe.geo.crs import pixel_steps
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.ground import pixel_steps
 from cdpipe.keys import content_key
 from cdpipe.report import drawing
 from cdpipe.report.changes import read_top_changes, write_chip

@@ -10,15 +10,15 @@ import numpy as np
 import shapely
 import shapely.geometry
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from shapely.errors import ShapelyError
 
 from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.cog import RasterLayer, write_cog
 from cdpipe.formats.polygons import burn_polygons
-from cdpipe.geo.crs import canonical_wkt, transform_points
+from cdpipe.geo.crs import WGS84_WKT
 from cdpipe.geo.grid import ID_PATTERN, Grid, Window
+from cdpipe.geo.shapes import transform_shapes
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
 from cdpipe.store.arrays import open_layer, read_window
@@ -58,9 +58,7 @@ class Verdict:
             raise InputError(f"change {self.change} was reviewed with {known} georeference, the pair has {other}")
         if grid.crs is None:
             return self.shape
-        to = grid.crs
-        wgs84 = canonical_wkt(CRS.from_epsg(4326))
-        moved = shapely.transform(self.shape, lambda xy: np.stack(transform_points(wgs84, to, xy[:, 0], xy[:, 1]), -1))
+        moved = transform_shapes(self.shape, WGS84_WKT, grid.crs)
         if not np.isfinite(shapely.get_coordinates(moved)).all():
             raise InputError(f"change {self.change} reaches beyond where the pair's coordinate system is defined")
         return moved

@@ -11,7 +11,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from cdpipe.geo.crs import crs_name, footprint, pixel_metres
+from cdpipe.geo.crs import crs_name
+from cdpipe.geo.ground import pixel_metres
+from cdpipe.geo.shapes import footprint
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.pairs.catalog import parse_time

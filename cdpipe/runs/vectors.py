@@ -19,10 +19,10 @@ from cdpipe.formats.vectors import (
     decode,
     encode,
     read_features,
-    transform_polygons,
     write_features,
 )
-from cdpipe.geo.crs import WGS84, grid_box, known_crs
+from cdpipe.geo.crs import WGS84, known_crs
+from cdpipe.geo.shapes import grid_box, transform_polygons
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA, ChangeScene, change_features
 from cdpipe.pairs.catalog import parse_time
