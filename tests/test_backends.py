@@ -27,10 +27,10 @@ from cdpipe.keys import content_key
 from cdpipe.models import build_model, input_kind, model_names
 from cdpipe.models.folder import WEIGHTS, ModelCard, read_card, save_model
 from cdpipe.prediction.block import Member, open_forward, probability_key
+from cdpipe.prediction.calibration import WINDOWS, Calibration
 from cdpipe.prediction.in_memory import predict_array
 from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.runs.manifest import ManifestPair
-from cdpipe.training.samples import WINDOWS, Calibration, calibration_windows
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file
 
@@ -84,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, calibration: Calibration) 
         torch.manual_seed(3)
         network = build_model(name, **arguments)
         card = ModelCard(name, name, arguments, RGB, "common", False, PATCH, "")
-        batch = torch.cat([torch.from_numpy(x) for x in calibration_windows(calibration, card.recipe, PATCH)])[:4]
+        batch = torch.cat([torch.from_numpy(x) for x in calibration.windows(card.recipe, PATCH)])[:4]
         wanted = (batch.abs().mean(1, keepdim=True) > batch.abs().mean()).float()
         optimiser = torch.optim.Adam(network.parameters(), 1e-3)
         for _ in range(6):
@@ -93,7 +93,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, calibration: Calibration) 
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         save_model(root / name, card, network.state_dict())
-        patches[name] = next(calibration_windows(other, card.recipe, PATCH))
+        patches[name] = next(other.windows(card.recipe, PATCH))
     return Trained({name: root / name for name in NETWORKS}, calibration, patches)
 
 
@@ -252,7 +252,7 @@ def test_calibration_sees_change_and_the_same_windows_every_time(trained: Traine
     calibration = trained.calibration
     recipe = read_card(trained.folders["siamese_resnet18"]).recipe
     one, other = (
-        np.stack(list(calibration_windows(each, recipe, PATCH)))
+        np.stack(list(each.windows(recipe, PATCH)))
         for each in (calibration, dataclasses.replace(calibration, pairs=calibration.pairs[::-1]))
     )
     assert one.shape == (WINDOWS, 1, 6, PATCH, PATCH)
@@ -261,7 +261,7 @@ def test_calibration_sees_change_and_the_same_windows_every_time(trained: Traine
     assert (brighter > 1).sum() >= WINDOWS / 2
     blank = store_pair(calibration.workspace, "blank", bright_squares((70, 70), 1)[0], np.full((70, 70), 255, np.uint8))
     with pytest.raises(InputError, match="none of which has a labelled pixel"):
-        list(calibration_windows(Calibration(calibration.workspace, (blank,)), recipe, PATCH))
+        list(Calibration(calibration.workspace, (blank,)).windows(recipe, PATCH))
 
 
 def test_int8_is_of_openvino_alone() -> None:

@@ -22,7 +22,7 @@ from cdpipe.store.arrays import open_layer, read_all
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.store.normalisation import Recipe, model_input
 from cdpipe.store.pair import LabelledPair, read_dates, read_observed, read_scene
-from cdpipe.training.samples import augment
+from cdpipe.training.augment import augment_sample
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (700, 900)
@@ -87,7 +87,7 @@ def test_a_sample_turns_as_albumentations_turns_it(seed: int) -> None:
     label = scene[0].astype(np.uint8)
     compose = albumentations.Compose([albumentations.D4(p=1.0)], seed=seed)
     expected = compose(image=scene.transpose(1, 2, 0), mask=label)
-    turned, turned_label = augment(scene, label, seed)
+    turned, turned_label = augment_sample(scene, label, seed)
     assert np.array_equal(turned, expected["image"].transpose(2, 0, 1))
     assert np.array_equal(turned_label, expected["mask"])
 

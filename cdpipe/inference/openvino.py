@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from cdpipe.inference.patches import Execution, Forward
 from cdpipe.inference.torch import forward_of
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, check_weights, load_network
-from cdpipe.training.samples import Calibration, calibration_windows
+from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.local import read_sealed, sweep, write_atomically, write_sealed
 
 # Folds doubling an image into the convolution that follows, which then multiplies less than half as often.
@@ -190,6 +190,17 @@ def _building(folder: Path) -> Iterator[None]:
 GRAPH, WEIGHTS = "engine.xml", "engine.bin"
 
 
+class Calibration(Protocol):
+    """What an int8 network is calibrated on: the same windows wherever it is built."""
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides which pixels the windows hold."""
+
+    def windows(self, recipe: Recipe, patch: int) -> Iterator[NDArray[np.float32]]:
+        """Model inputs, each (1, channel, patch, patch)."""
+
+
 def make_openvino_forward(
     folder: Path, card: ModelCard, execution: Execution, calibration: Calibration | None
 ) -> Forward:
@@ -272,5 +283,5 @@ def _build(folder: Path, card: ModelCard, calibration: Calibration | None) -> Ma
 
 def _quantise(model: Any, card: ModelCard, calibration: Calibration) -> Any:
     nncf = import_module("nncf")
-    windows = list(calibration_windows(calibration, card.recipe, card.patch))
+    windows = list(calibration.windows(card.recipe, card.patch))
     return nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))

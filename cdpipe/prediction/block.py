@@ -11,10 +11,10 @@ from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, load_network
+from cdpipe.prediction.calibration import Calibration
 from cdpipe.store.arrays import write_block
 from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.timing import timed
-from cdpipe.training.samples import Calibration
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import block_record, write_record
@@ -69,7 +69,7 @@ def probability_key(pair_key: str, member: Member) -> str:
     if at_once < run.views:
         parts["views_at_once"] = at_once
     if run.backend == "openvino":
-        parts["folded"] = True  # as openvino_folding.py does: the network's own sums have other last bits
+        parts["folded"] = True  # see `fold_doubling`: the network's own sums have other last bits
     if member.calibration is not None:
         parts["calibration"] = member.calibration.key
     return content_key("probability", parts)

@@ -11,6 +11,7 @@ from cdpipe.objects.features import ChangeScene
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import Member, probability_key
+from cdpipe.prediction.calibration import Calibration
 from cdpipe.prediction.fit import Planned, find_thresholds, fit_members
 from cdpipe.prediction.job import (
     ModelSource,
@@ -27,7 +28,6 @@ from cdpipe.prediction.job import (
 from cdpipe.runs.products import PairProducts, RasterJob
 from cdpipe.runs.vectors import RunLayer, VectorJob, plan_run_layer
 from cdpipe.training.plan import jobs_for, trained_model, training_folds
-from cdpipe.training.samples import Calibration
 from cdpipe.version import __version__
 
 
