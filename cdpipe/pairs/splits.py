@@ -1,4 +1,7 @@
-"""Splits for a catalog that names none: whole places, never two sides of one."""
+"""Splits and folds: which pairs a model learns from and which it is judged on, never two sides of one place.
+
+Pairs that share ground, or lie closer than a patch, are one place, as are those that the catalog puts into one group.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,6 +14,10 @@ from cdpipe.geo.shapes import find_near
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.store.pair import LabelledPair
+
+HELD_OUT = 0.2  # share of the pairs that val and test each get at least
+MIN_PLACES = 3
+SHOWN = 5  # leaks that a message names
 
 
 def group_places(names: Sequence[str], together: Sequence[tuple[str, str]]) -> list[list[str]]:
@@ -35,18 +42,19 @@ def group_places(names: Sequence[str], together: Sequence[tuple[str, str]]) -> l
 def same_group(groups: Mapping[str, str | None]) -> list[tuple[str, str]]:
     """Pairs that the catalog puts into one group: each with the first of its group."""
     first: dict[str, str] = {}
-    found = [(first.setdefault(group, name), name) for name, group in sorted(groups.items()) if group is not None]
-    return [(one, other) for one, other in found if one != other]
+    links = [(first.setdefault(group, name), name) for name, group in sorted(groups.items()) if group is not None]
+    return [(one, other) for one, other in links if one != other]
 
 
-# Splits that leak: pairs to learn from so close to pairs to judge by that a model has seen what it is judged on.
-
-SHOWN = 5
+def place_groups(placed: Sequence[tuple[Pair, Grid]], patch: int) -> list[tuple[str, str]]:
+    """Pairs that must stay on one side: those that touch or are closer than a patch, and those of one group."""
+    near = find_near({pair.pair_id: grid for pair, grid in placed}, patch)
+    return [(each.one, each.other) for each in near] + same_group({pair.pair_id: pair.group for pair, _ in placed})
 
 
 @dataclass(frozen=True, slots=True)
 class Leaks:
-    """What is wrong with a split.
+    """What is wrong with a split: pairs to learn from so near to pairs to judge by that a model has seen these.
 
     Attributes:
         leaks: Each in words: two pairs, and the distance or the group they share.
@@ -65,28 +73,28 @@ def find_leaks(placed: Sequence[tuple[Pair, Grid]], splits: Mapping[str, str], p
         splits: Split of each pair that has one.
         patch: Side of a patch in pixels.
     """
-    here = {pair.pair_id: (pair, grid) for pair, grid in placed if pair.pair_id in splits}
+    of_split = {pair.pair_id: (pair, grid) for pair, grid in placed if pair.pair_id in splits}
 
     def apart(one: str, other: str) -> bool:
         return (splits[one] == "train") != (splits[other] == "train")
 
-    found = [
-        f"{each.one} ({splits[each.one]}) and {each.other} ({splits[each.other]}) "
-        + (f"lie {each.distance:,.0f} m apart" if each.distance else "share ground, 0 m apart")
-        + f"; a patch needs {each.needed:,.0f} m"
-        for each in find_near({name: grid for name, (_, grid) in here.items()}, patch)
-        if apart(each.one, each.other)
+    leaks = [
+        f"{near.one} ({splits[near.one]}) and {near.other} ({splits[near.other]}) "
+        + (f"lie {near.distance:,.0f} m apart" if near.distance else "share ground, 0 m apart")
+        + f"; a patch needs {near.needed:,.0f} m"
+        for near in find_near({name: grid for name, (_, grid) in of_split.items()}, patch)
+        if apart(near.one, near.other)
     ]
     members: dict[str, list[str]] = {}
-    for name, (pair, _) in sorted(here.items()):
+    for name, (pair, _) in sorted(of_split.items()):
         if pair.group is not None:
             members.setdefault(pair.group, []).append(name)
     for group, names in members.items():
         other = next((name for name in names if apart(names[0], name)), None)
         if other is not None:
             sides = f"{names[0]} ({splits[names[0]]}) and {other} ({splits[other]})"
-            found.append(f"{sides} are both of group {group}")
-    return Leaks(tuple(found), tuple(name for name, (_, grid) in sorted(here.items()) if grid.crs is None))
+            leaks.append(f"{sides} are both of group {group}")
+    return Leaks(tuple(leaks), tuple(name for name, (_, grid) in sorted(of_split.items()) if grid.crs is None))
 
 
 def catalog_leaks(placed: Sequence[tuple[Pair, Grid]], config: Config) -> list[str]:
@@ -114,16 +122,6 @@ def refuse_leaks(leaks: Sequence[str]) -> None:
             f"the splits leak, so figures on val and test would flatter the models: {describe_leaks(leaks)}. Move the "
             "pairs to one side in the catalog's column split, or accept it with splits.allow_leak: true"
         )
-
-
-def place_groups(placed: Sequence[tuple[Pair, Grid]], patch: int) -> list[tuple[str, str]]:
-    """Pairs that must stay on one side: those that touch or are closer than a patch, and those of one group."""
-    near = find_near({pair.pair_id: grid for pair, grid in placed}, patch)
-    return [(each.one, each.other) for each in near] + same_group({pair.pair_id: pair.group for pair, _ in placed})
-
-
-HELD_OUT = 0.2  # share of the pairs that val and test each get at least
-MIN_PLACES = 3
 
 
 def split_pairs(planned: Sequence[PlannedPair], buffer: int) -> dict[str, str]:
@@ -171,12 +169,9 @@ def known_splits(planned: Sequence[PlannedPair], buffer: int) -> dict[str, str]:
         return {}
 
 
-# Folds for training: groups of pairs, each left out of one model that then predicts it unseen.
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The pairs that one model learns from and those that its best epoch is chosen by.
+    """The pairs that one model learns from and those that its best epoch is chosen by; a fold predicts the rest unseen.
 
     Attributes:
         fold: Which fold is left out; None where there are no folds.
@@ -215,12 +210,12 @@ def assign_folds(groups: Mapping[str, str], folds: int) -> dict[str, int]:
         )
     order = sorted(members, key=lambda group: (-len(members[group]), hashlib.sha256(group.encode()).hexdigest()))
     filled = [0] * folds
-    found: dict[str, int] = {}
+    fold_of: dict[str, int] = {}
     for group in order:
         fold = filled.index(min(filled))
         filled[fold] += len(members[group])
-        found |= dict.fromkeys(members[group], fold)
-    return found
+        fold_of |= dict.fromkeys(members[group], fold)
+    return fold_of
 
 
 def fold_parts(

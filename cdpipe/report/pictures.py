@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
+from cdpipe.errors import InputError
 from cdpipe.formats import palette
 from cdpipe.formats.palette import Rgb
 from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.ground import pixel_steps
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.counts import Counts
 from cdpipe.report import drawing
@@ -315,16 +317,13 @@ def _metres_per_pixel(grid: Grid | None) -> float | None:
 
     On the ellipsoid and not in units of the CRS: those of the web's Mercator are twice too long in Oslo.
     """
-    crs = None if grid is None or grid.crs is None else pyproj.CRS.from_wkt(grid.crs)
-    if grid is None or crs is None or not crs.is_projected:
+    if grid is None or grid.crs is None or not CRS.from_wkt(grid.crs).is_projected:
         return None
-    row, col = grid.height / 2, grid.width / 2
-    ends = [grid.xy(row, col - 0.5), grid.xy(row, col + 0.5)]
-    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    lon, lat = to_degrees.transform([x for x, _ in ends], [y for _, y in ends])
-    geod = crs.get_geod()
-    length = geod.line_length(lon, lat) if geod else math.nan
-    return length if math.isfinite(length) and length > 0 else None
+    try:
+        _, along = pixel_steps(grid, grid.height / 2, (grid.width - 1) / 2)
+    except InputError:
+        return None
+    return float(np.hypot(*along))
 
 
 def _draw_scale(sheet: Sheet, corner: tuple[int, int], metres: float) -> None:
