@@ -20,7 +20,8 @@ from cdpipe.formats.vectors import read_features
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.objects.features import ChangeScene
-from cdpipe.runs.vectors import VectorJob, write_vectors
+from cdpipe.runs.products import write_product
+from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.arrays import write_block
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.store.pair import StoredPair
@@ -40,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     vectors = Vectors(format=options.format, opening_m=options.opening, simplify_m=options.simplify)
     if options.folder:
-        write_vectors(_job(options.folder, options.size, vectors))
+        write_product(pair_layer_product(_layer(options.folder, options.size, vectors)))
         print(own_peak())
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +52,7 @@ def main() -> None:
         begun = time.perf_counter()
         peak = peak_memory(Path(__file__), *map(str, given))
         seconds = time.perf_counter() - begun
-        path = _job(root, options.size, vectors).path
+        path = _layer(root, options.size, vectors).path
         count = sum(map(len, read_features(path)))
         rows = [
             Row("objects", f"{count:,}", "", None, "100,000"),
@@ -66,11 +67,11 @@ def _pair(size: int) -> StoredPair:
     return StoredPair("p", "0" * 12, grid_of(size), BLOCK, ("red",), ((1.0, 0.0), (1.0, 0.0)), {})
 
 
-def _job(root: Path, size: int, options: Vectors) -> VectorJob:
+def _layer(root: Path, size: int, options: Vectors) -> PairLayer:
     scene = ChangeScene(
         Workspace(root), _pair(size), "change", (("model", 0.5),), options, ("2018-05-01", "2024-05-01")
     )
-    return VectorJob("run", scene, {"threshold": "0.5"})
+    return PairLayer("run", scene, {"threshold": "0.5"})
 
 
 def _store(root: Path, size: int) -> None:

@@ -37,7 +37,7 @@ from cdpipe.pairs.plan import PlannedPair
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.ensemble import plan_ensemble
 from cdpipe.prediction.job import PredictJob, member_shares, plan_work
-from cdpipe.runs.products import PairProducts, RasterJob
+from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
@@ -165,7 +165,7 @@ def plan_predict(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], C
     ensembles = tuple(plan_ensemble(member_shares(job, number), 0.5) for number in range(pairs))
     job = replace(job, ensembles=ensembles)
     rasters = [
-        PairProducts(RasterJob(workspace, "run", pair, each.key, (), {}), None)
+        (raster_product(PairRasters(workspace, "run", pair, each.key, (), {})),)
         for pair, each in zip(stored, ensembles, strict=True)
     ]
 

@@ -18,16 +18,9 @@ from cdpipe.geo.crs import WGS84
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import transform_polygons
 from cdpipe.objects.features import ChangeScene
-from cdpipe.runs.vectors import (
-    RunLayer,
-    VectorJob,
-    keep_best,
-    layer_is_written,
-    plan_run_layer,
-    vectors_are_written,
-    write_run_layer,
-    write_vectors,
-)
+from cdpipe.runs.products import is_written, write_product
+from cdpipe.runs.run_layer import RunLayer, keep_best, plan_run_layer, run_layer_product
+from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import damaged_objects, read_record
@@ -36,9 +29,9 @@ PLACE = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
 YEARS = ("2018-01-01", "2020-01-01")
 
 
-def make_job(
+def make_layer(
     folder: Path, pair_id: str, change: Bytes, level: float, grid: Grid | None = None, **given: Any
-) -> VectorJob:
+) -> PairLayer:
     """A pair whose changed pixels all have one probability, with its layer written."""
     workspace = Workspace(folder)
     grid = grid or Grid(change.shape[0], change.shape[1], PLACE, UTM33)
@@ -48,9 +41,9 @@ def make_job(
     store_probability(workspace, pair, "m", probability)
     dates = given.pop("dates", YEARS)
     scene = ChangeScene(workspace, pair, f"c{level}", (("m", 0.5),), Vectors(**given), dates)
-    job = VectorJob("run", scene, {"threshold": "0.5"})
-    write_vectors(job)
-    return job
+    layer = PairLayer("run", scene, {"threshold": "0.5"})
+    write_product(pair_layer_product(layer))
+    return layer
 
 
 def squares(*corners: tuple[int, int], side: int = 6, shape: tuple[int, int] = (40, 60)) -> Bytes:
@@ -60,16 +53,16 @@ def squares(*corners: tuple[int, int], side: int = 6, shape: tuple[int, int] = (
     return change
 
 
-def plan(*jobs: VectorJob) -> RunLayer:
-    layer = plan_run_layer(list(jobs))
+def plan(*pairs: PairLayer) -> RunLayer:
+    layer = plan_run_layer(list(pairs))
     assert layer is not None
     return layer
 
 
-def write(*jobs: VectorJob) -> list[dict[str, Any]]:
+def write(*pairs: PairLayer) -> list[dict[str, Any]]:
     """Attributes of a layer's features."""
-    layer = plan(*jobs)
-    write_run_layer(layer)
+    layer = plan(*pairs)
+    write_product(run_layer_product(layer))
     return [row for batch in read_features(layer.path) for row in batch.to_pylist()]
 
 
@@ -80,9 +73,9 @@ SUFFIX = pytest.mark.parametrize("format_", SUFFIXES)
 def test_what_several_scenes_show_is_there_once(tmp_path: Path, format_: Any) -> None:
     """The second scene lies 20 pixels further east; one object is seen by both, a pixel further up by the second."""
     east = (10.0, 0.0, 500_200.0, 0.0, -10.0, 4_000_000.0)
-    first = make_job(tmp_path, "a", squares((5, 5), (20, 30)), 0.7, format=format_)
+    first = make_layer(tmp_path, "a", squares((5, 5), (20, 30)), 0.7, format=format_)
     other = squares((19, 10), (30, 30), shape=(40, 60))
-    second = make_job(tmp_path, "b", other, 0.9, Grid(40, 60, east, UTM33), format=format_)
+    second = make_layer(tmp_path, "b", other, 0.9, Grid(40, 60, east, UTM33), format=format_)
     rows = write(first, second)
     assert [(row["id"], row["pairs"]) for row in rows] == [("a_5_5", "a"), ("b_19_10", "a,b"), ("b_30_30", "b")]
     assert [row["pair_id"] for row in rows] == ["a", "b", "b"]
@@ -96,40 +89,40 @@ def test_other_times_are_other_changes(tmp_path: Path) -> None:
         (("2019-12-31", "2022-01-01"), 1),
         ((None, "2022-01-01"), 1),
     ):
-        jobs = make_job(tmp_path, "a", change, 0.7), make_job(tmp_path, "b", change, 0.8, dates=dates)
-        assert len(write(*jobs)) == count
+        pairs = make_layer(tmp_path, "a", change, 0.7), make_layer(tmp_path, "b", change, 0.8, dates=dates)
+        assert len(write(*pairs)) == count
 
 
 @pytest.mark.parametrize(("shift", "count"), [(1, 1), (2, 2), (3, 2)])
 def test_more_than_half_in_common_is_the_same(tmp_path: Path, shift: int, count: int) -> None:
     """Squares of 6 pixels: shifted by one 30 of 42 are common, by two 24 of 48, which is a half and no more."""
-    jobs = make_job(tmp_path, "a", squares((5, 5)), 0.7), make_job(tmp_path, "b", squares((5, 5 + shift)), 0.8)
-    assert len(write(*jobs)) == count
+    pairs = make_layer(tmp_path, "a", squares((5, 5)), 0.7), make_layer(tmp_path, "b", squares((5, 5 + shift)), 0.8)
+    assert len(write(*pairs)) == count
 
 
 @SUFFIX
 def test_pairs_without_change_have_layers_too(tmp_path: Path, format_: Any) -> None:
-    empty = make_job(tmp_path, "empty", squares(), 0.7, format=format_)
+    empty = make_layer(tmp_path, "empty", squares(), 0.7, format=format_)
     assert write(empty) == []
-    other = make_job(tmp_path, "other", squares((5, 5)), 0.7, format=format_)
-    for jobs in ((empty, other), (other, empty), (empty, empty)):
-        assert [row["pair_id"] for row in write(*jobs)] == ["other"] * (other in jobs)
+    other = make_layer(tmp_path, "other", squares((5, 5)), 0.7, format=format_)
+    for pairs in ((empty, other), (other, empty), (empty, empty)):
+        assert [row["pair_id"] for row in write(*pairs)] == ["other"] * (other in pairs)
 
 
 def test_objects_of_one_pair_are_never_the_same(tmp_path: Path) -> None:
     ring = squares((5, 5), side=9)
     ring[6:13, 6:13] = 0
     ring[7:12, 7:12] = 1
-    assert len(write(make_job(tmp_path, "a", ring, 0.7))) == 2
+    assert len(write(make_layer(tmp_path, "a", ring, 0.7))) == 2
 
 
 def test_pairs_of_several_crs_are_brought_to_degrees(tmp_path: Path) -> None:
     change = squares((5, 5), (20, 30))
-    first = make_job(tmp_path, "a", change, 0.7)
+    first = make_layer(tmp_path, "a", change, 0.7)
     box = transform_polygons(np.array([shapely.box(500_000, 3_999_600, 500_600, 4_000_000)]), UTM33, WGS84)
     left, bottom, right, top = shapely.bounds(box)[0]
     grid = Grid(40, 60, ((right - left) / 60, 0.0, left, 0.0, (bottom - top) / 40, top), GEOGRAPHIC)
-    second = make_job(tmp_path, "b", change, 0.9, grid)
+    second = make_layer(tmp_path, "b", change, 0.9, grid)
     rows = write(first, second)
     assert plan(first, second).crs == GEOGRAPHIC
     assert plan(first).crs == UTM33
@@ -137,63 +130,64 @@ def test_pairs_of_several_crs_are_brought_to_degrees(tmp_path: Path) -> None:
 
 
 def test_a_chosen_crs_is_taken_and_an_unknown_one_refused(tmp_path: Path) -> None:
-    job = make_job(tmp_path, "a", squares((5, 5)), 0.7, crs="EPSG:3857")
-    [row] = write(job)
-    [batch] = read_features(job.path)
+    layer = make_layer(tmp_path, "a", squares((5, 5)), 0.7, crs="EPSG:3857")
+    [row] = write(layer)
+    [batch] = read_features(layer.path)
     expected = transform_polygons(decode(batch), UTM33, "EPSG:3857")[0]
     assert shapely.from_wkb(row["geometry"]).equals_exact(expected, 1e-6)
     with pytest.raises(ConfigError, match=r"vectors\.crs: expected auto or a known CRS"):
-        plan(make_job(tmp_path, "a", squares((5, 5)), 0.7, crs="EPSG:999999"))
+        plan(make_layer(tmp_path, "a", squares((5, 5)), 0.7, crs="EPSG:999999"))
 
 
 def test_pairs_without_a_georeference_are_left_out(tmp_path: Path) -> None:
-    bare = make_job(tmp_path, "bare", squares((5, 5)), 0.7, Grid(40, 60))
+    bare = make_layer(tmp_path, "bare", squares((5, 5)), 0.7, Grid(40, 60))
     assert plan_run_layer([bare]) is None
-    assert [row["pair_id"] for row in write(bare, make_job(tmp_path, "a", squares((5, 5)), 0.7))] == ["a"]
+    assert [row["pair_id"] for row in write(bare, make_layer(tmp_path, "a", squares((5, 5)), 0.7))] == ["a"]
 
 
 @SUFFIX
 def test_layers_are_recorded_and_the_same_bytes_each_time(tmp_path: Path, format_: Any) -> None:
-    jobs = [make_job(tmp_path, name, squares((5, 5)), 0.7, format=format_) for name in ("a", "b")]
-    layer = plan(*jobs)
-    assert not layer_is_written(layer)
-    write(*jobs)
-    assert layer_is_written(layer)
-    record = read_record(layer.record)
+    pairs = [make_layer(tmp_path, name, squares((5, 5)), 0.7, format=format_) for name in ("a", "b")]
+    layer = plan(*pairs)
+    product = run_layer_product(layer)
+    assert not is_written(product)
+    write(*pairs)
+    assert is_written(product)
+    record = read_record(product.record)
     assert record is not None
     assert list(record.objects) == [f"runs/run/vectors/change{suffix}" for suffix in (SUFFIXES[format_], ".qml")]
     assert damaged_objects(record, tmp_path) == []
-    before = [path.read_bytes() for path in (layer.path, jobs[0].path)]
-    write_vectors(jobs[0])
-    write(*jobs)
-    assert [path.read_bytes() for path in (layer.path, jobs[0].path)] == before
+    before = [path.read_bytes() for path in (layer.path, pairs[0].path)]
+    write_product(pair_layer_product(pairs[0]))
+    write(*pairs)
+    assert [path.read_bytes() for path in (layer.path, pairs[0].path)] == before
 
 
 def test_another_format_replaces_files_and_records(tmp_path: Path) -> None:
-    first = make_job(tmp_path, "a", squares((5, 5)), 0.7)
+    first = make_layer(tmp_path, "a", squares((5, 5)), 0.7)
     write(first)
-    second = make_job(tmp_path, "a", squares((5, 5)), 0.7, format="geojson")
+    second = make_layer(tmp_path, "a", squares((5, 5)), 0.7, format="geojson")
     write(second)
     names = {path.name for path in first.path.parent.iterdir()}
     assert names == {"a_change.geojson", "a_change.qml", "change.geojson", "change.qml"}
-    assert (vectors_are_written(first), vectors_are_written(second)) == (False, True)
-    assert (layer_is_written(plan(first)), layer_is_written(plan(second))) == (False, True)
+    assert (is_written(pair_layer_product(first)), is_written(pair_layer_product(second))) == (False, True)
+    assert tuple(is_written(run_layer_product(plan(layer))) for layer in (first, second)) == (False, True)
 
 
 def test_every_ingredient_makes_another_key(tmp_path: Path) -> None:
     change = squares((5, 5))
-    jobs = [
-        make_job(tmp_path, "a", change, 0.7),
-        make_job(tmp_path, "a", change, 0.8),
-        make_job(tmp_path, "a", change, 0.7, dates=(None, None)),
-        make_job(tmp_path, "a", change, 0.7, min_area_m2=1),
-        make_job(tmp_path, "a", change, 0.7, opening_m=1),
-        make_job(tmp_path, "a", change, 0.7, format="geojson"),
+    layers = [
+        make_layer(tmp_path, "a", change, 0.7),
+        make_layer(tmp_path, "a", change, 0.8),
+        make_layer(tmp_path, "a", change, 0.7, dates=(None, None)),
+        make_layer(tmp_path, "a", change, 0.7, min_area_m2=1),
+        make_layer(tmp_path, "a", change, 0.7, opening_m=1),
+        make_layer(tmp_path, "a", change, 0.7, format="geojson"),
     ]
-    assert len({job.key for job in jobs}) == len({plan(job).key for job in jobs}) == len(jobs)
-    other = make_job(tmp_path, "a", change, 0.7, crs="EPSG:3857")
-    assert other.key == jobs[0].key
-    assert plan(other).key != plan(jobs[0]).key
+    assert len({layer.key for layer in layers}) == len({plan(layer).key for layer in layers}) == len(layers)
+    other = make_layer(tmp_path, "a", change, 0.7, crs="EPSG:3857")
+    assert other.key == layers[0].key
+    assert plan(other).key != plan(layers[0]).key
 
 
 @given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)).filter(lambda edge: edge[0] < edge[1])))

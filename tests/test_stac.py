@@ -17,9 +17,11 @@ from cdpipe.config.schema import Vectors
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import footprint
 from cdpipe.objects.features import ChangeScene
-from cdpipe.runs.products import PairProducts, RasterJob, write_products
-from cdpipe.runs.stac import NEVER, StacJob, StacPair, describe_collection, stac_is_written, write_stac
-from cdpipe.runs.vectors import VectorJob, plan_run_layer, write_run_layer
+from cdpipe.runs.products import ensure_written, is_written, recorded, write_product
+from cdpipe.runs.rasters import PairRasters, raster_product
+from cdpipe.runs.run_layer import plan_run_layer, run_layer_product
+from cdpipe.runs.stac import NEVER, StacCatalog, StacPair, describe_collection, stac_product
+from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import damaged_objects, read_record
@@ -28,20 +30,21 @@ SHAPE = (40, 60)
 BARE = StoredPair("bare", "0" * 12, Grid(*SHAPE), 512, ("red",), ((1.0, 0.0), (1.0, 0.0)), {})
 
 
-def publish(workspace: Workspace, pair: StoredPair, dates: tuple[str | None, str | None]) -> tuple[VectorJob, StacPair]:
+def publish(workspace: Workspace, pair: StoredPair, dates: tuple[str | None, str | None]) -> tuple[PairLayer, StacPair]:
     """A pair's products, and what the catalog is to tell of it."""
     probability = np.random.default_rng(0).random(SHAPE, np.float32)
     store_change(workspace, pair, "change", probability, (probability >= 0.5).astype(np.uint8))
     store_probability(workspace, pair, "m", probability)
-    rasters = RasterJob(workspace, "run", pair, "change", (), {})
-    vectors = VectorJob("run", ChangeScene(workspace, pair, "change", (("m", 0.5),), Vectors(), dates), {})
-    write_products(PairProducts(rasters, vectors))
-    records = [read_record(record) for record in (rasters.record, vectors.record)]
-    files = {name: sha for record in records if record for name, sha in record.objects.items()}
-    return vectors, StacPair(pair, "change", dates, {"2018.tif": ["ab"], "2024.tif": ["cd"]}, files)
+    layer = PairLayer("run", ChangeScene(workspace, pair, "change", (("m", 0.5),), Vectors(), dates), {})
+    rasters = raster_product(PairRasters(workspace, "run", pair, "change", (), {}))
+    vectors = pair_layer_product(layer)
+    for product in (rasters, vectors):
+        ensure_written(product)
+    files = recorded(rasters) | recorded(vectors)
+    return layer, StacPair(pair, "change", dates, {"2018.tif": ["ab"], "2024.tif": ["cd"]}, files)
 
 
-def make_job(folder: Path) -> StacJob:
+def make_catalog(folder: Path) -> StacCatalog:
     """Two pairs, one of them without georeference and dates, and the layer of the run."""
     workspace = Workspace(folder)
     placed = store_pair(workspace, "a", *bright_squares(SHAPE, 0)).pair
@@ -49,26 +52,27 @@ def make_job(folder: Path) -> StacJob:
     _, second = publish(workspace, BARE, (None, None))
     layer = plan_run_layer([vectors])
     assert layer is not None
-    write_run_layer(layer)
-    record = read_record(layer.record)
-    assert record is not None
+    product = run_layer_product(layer)
+    ensure_written(product)
+    assert recorded(product)
     facts: dict[str, Any] = {"models": [{"name": "net", "key": "k", "weight": 1.0}], "threshold": 0.5}
-    return StacJob(workspace, "run", (first, second), record.objects, "1.2.3", facts)
+    return StacCatalog(workspace, "run", (first, second), recorded(product), "1.2.3", facts)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> StacJob:
-    made = make_job(tmp_path)
-    assert not stac_is_written(made)
-    write_stac(made)
-    assert stac_is_written(made)
+def catalog(tmp_path: Path) -> StacCatalog:
+    made = make_catalog(tmp_path)
+    product = stac_product(made)
+    assert not is_written(product)
+    ensure_written(product)
+    assert is_written(product)
     return made
 
 
-def test_collection_and_items_are_valid(job: StacJob) -> None:
+def test_collection_and_items_are_valid(catalog: StacCatalog) -> None:
     """Core schemas of STAC 1.1; those of extensions are on the network only."""
     validator = JsonSchemaSTACValidator()
-    paths = {path: json.loads(path.read_text()) for path in job.folder.rglob("*.json")}
+    paths = {path: json.loads(path.read_text()) for path in catalog.folder.rglob("*.json")}
     assert len(paths) == 3
     for path, values in paths.items():
         kind = pystac.STACObjectType.COLLECTION if path.name == "collection.json" else pystac.STACObjectType.ITEM
@@ -78,8 +82,8 @@ def test_collection_and_items_are_valid(job: StacJob) -> None:
         validator.validate_core(broken, kind, "1.1.0")
 
 
-def test_pystac_walks_it_and_every_link_leads_somewhere(job: StacJob) -> None:
-    collection = pystac.Collection.from_file(str(job.folder / "collection.json"))
+def test_pystac_walks_it_and_every_link_leads_somewhere(catalog: StacCatalog) -> None:
+    collection = pystac.Collection.from_file(str(catalog.folder / "collection.json"))
     items = list(collection.get_items())
     assert [item.id for item in items] == ["a", "bare"]
     things: list[pystac.Collection | pystac.Item] = [collection, *items]
@@ -97,16 +101,16 @@ def test_pystac_walks_it_and_every_link_leads_somewhere(job: StacJob) -> None:
         [[170.0, 0.0, -170.0, 1.0], [5.0, -9.0, 6.0, 0.0]],
         [("2018-01-01T00:00:00Z", "2020-01-01T00:00:00Z")],
     )
-    extent = describe_collection(job, boxes, spans)["extent"]
+    extent = describe_collection(catalog, boxes, spans)["extent"]
     assert extent == {"spatial": {"bbox": [[-180, -9.0, 180, 1.0]]}, "temporal": {"interval": [list(spans[0])]}}
 
 
-def test_an_item_says_where_when_and_how(job: StacJob) -> None:
-    item, bare = pystac.Collection.from_file(str(job.folder / "collection.json")).get_items()
+def test_an_item_says_where_when_and_how(catalog: StacCatalog) -> None:
+    item, bare = pystac.Collection.from_file(str(catalog.folder / "collection.json")).get_items()
     projection = ProjectionExtension.ext(item)
     assert projection.code == "EPSG:32633"
     assert projection.shape == list(SHAPE)
-    assert projection.transform == list(job.pairs[0].pair.grid.transform)
+    assert projection.transform == list(catalog.pairs[0].pair.grid.transform)
     assert item.bbox is not None
     assert shapely.geometry.shape(item.geometry).bounds == pytest.approx(item.bbox)
     assert item.properties["start_datetime"] == "2018-05-01T00:00:00Z"
@@ -116,28 +120,31 @@ def test_an_item_says_where_when_and_how(job: StacJob) -> None:
     assert item.properties["cdpipe:sources"] == {"2018.tif": ["ab"], "2024.tif": ["cd"]}
     assert item.assets["change"].extra_fields["bands"][0]["nodata"] == 255
     checksum = item.assets["objects"].extra_fields["file:checksum"]
-    assert checksum == "1220" + job.pairs[0].files["runs/run/vectors/a_change.gpkg"]
+    assert checksum == "1220" + catalog.pairs[0].files["runs/run/vectors/a_change.gpkg"]
     assert (bare.geometry, bare.bbox) == (None, None)
     assert (bare.properties["start_datetime"], bare.properties["end_datetime"]) == NEVER
     assert not bare.properties["cdpipe:dates_known"]
-    text = "".join(path.read_text() for path in job.folder.rglob("*.json"))
-    assert str(job.workspace.root) not in text  # links are relative, sources known by name
+    text = "".join(path.read_text() for path in catalog.folder.rglob("*.json"))
+    assert str(catalog.workspace.root) not in text  # links are relative, sources known by name
 
 
-def test_the_catalog_is_recorded_and_forgets_pairs_that_left(job: StacJob) -> None:
-    record = read_record(job.record)
+def test_the_catalog_is_recorded_and_forgets_pairs_that_left(catalog: StacCatalog) -> None:
+    record = read_record(stac_product(catalog).record)
     assert record is not None
-    assert damaged_objects(record, job.workspace.root) == []
+    assert damaged_objects(record, catalog.workspace.root) == []
     assert len(record.objects) == 3
-    before = {path: path.read_bytes() for path in job.folder.rglob("*.json")}
-    write_stac(job)
-    assert {path: path.read_bytes() for path in job.folder.rglob("*.json")} == before
-    fewer = StacJob(job.workspace, job.run, job.pairs[:1], job.files, job.software, job.facts)
-    assert not stac_is_written(fewer)
-    write_stac(fewer)
-    assert {path.name for path in job.folder.rglob("*.json")} == {"collection.json", "a.json"}
-    assert stac_is_written(fewer)
-    assert not stac_is_written(job)
+    before = {path: path.read_bytes() for path in catalog.folder.rglob("*.json")}
+    write_product(stac_product(catalog))
+    assert {path: path.read_bytes() for path in catalog.folder.rglob("*.json")} == before
+    fewer = StacCatalog(
+        catalog.workspace, catalog.run, catalog.pairs[:1], catalog.files, catalog.software, catalog.facts
+    )
+    product = stac_product(fewer)
+    assert not is_written(product)
+    write_product(product)
+    assert {path.name for path in catalog.folder.rglob("*.json")} == {"collection.json", "a.json"}
+    assert is_written(product)
+    assert not is_written(stac_product(catalog))
 
 
 def test_a_footprint_is_cut_at_the_antimeridian() -> None:

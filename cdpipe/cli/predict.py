@@ -30,9 +30,7 @@ from cdpipe.runs.plan import (
     prefer_stored,
     run_layer,
 )
-from cdpipe.runs.products import PairProducts, products_are_written
-from cdpipe.runs.stac import stac_is_written, write_stac
-from cdpipe.runs.vectors import RunLayer, layer_is_written, write_run_layer
+from cdpipe.runs.products import Product, ensure_written, is_written
 from cdpipe.timing import add
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import locked
@@ -69,12 +67,11 @@ def run(session: Session) -> None:
         if not published:
             raise InputError("no pair could be predicted: " + "; ".join(session.failures.values()))
         layer = run_layer(published)
-        if layer is not None and not layer_is_written(layer):
-            write_run_layer(layer)
+        if layer is not None:
+            ensure_written(layer)
         manifest = describe_run(session, plan, published, layer)
         stac = plan_stac(session, plan, manifest)
-        if not stac_is_written(stac):
-            write_stac(stac)
+        ensure_written(stac)
         manifest = with_stac(manifest, stac)
         crash_point("manifest-unwritten")
         write_manifest(session.run_folder, manifest)
@@ -104,8 +101,8 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
         if (
             is_stored(plan.job, everything)
             and all(results_are_finished(plan.job, number) for number in everything)
-            and all(map(products_are_written, plan.products))
-            and ((layer := run_layer(dict(enumerate(plan.products)))) is None or layer_is_written(layer))
+            and all(is_written(each) for products in plan.products for each in products)
+            and ((layer := run_layer(dict(enumerate(plan.products)))) is None or is_written(layer))
             and _as_it_would_be(session, plan, layer) == manifest
         ):
             with logged(session, "predict", {"blocks": 0, "patches": 0}):
@@ -113,24 +110,24 @@ def find_finished(session: Session, planned: Planned, sources: list[ModelSource]
     return None
 
 
-def _as_it_would_be(session: Session, plan: Plan, layer: RunLayer | None) -> Manifest | None:
+def _as_it_would_be(session: Session, plan: Plan, layer: Product | None) -> Manifest | None:
     """The manifest of a plan of which all is published, None where its catalog is not written."""
     manifest = describe_run(session, plan, dict(enumerate(plan.products)), layer)
     stac = plan_stac(session, plan, manifest)
-    return with_stac(manifest, stac) if stac_is_written(stac) else None
+    return with_stac(manifest, stac) if is_written(stac) else None
 
 
-def _predict(session: Session, plan: Plan) -> dict[int, PairProducts]:
+def _predict(session: Session, plan: Plan) -> dict[int, tuple[Product, ...]]:
     """Run the models; the products of every pair that was published."""
     from cdpipe.cluster.predict import plan_actors, predict_and_publish
 
     job, products = plan.job, plan.products
     work = plan_work(job, range(len(job.pairs)))
     # products alone are made where a run goes back to a threshold that it had before
-    if work or not all(map(products_are_written, products)):
+    if work or not all(is_written(product) for of_pair in products for product in of_pair):
         manifest_path(session.run_folder).unlink(missing_ok=True)
     spent: dict[str, float] = {}
-    published: dict[int, PairProducts] = {}
+    published: dict[int, tuple[Product, ...]] = {}
     patches = count_patches(job, [(item.pair, len(item.members)) for item in work])
     facts = {"blocks": len(work), "patches": patches}
     workers = plan_actors(session.config.resources.workers)

@@ -41,7 +41,7 @@ from cdpipe.prediction.job import (
     remembered_batches,
     with_batches,
 )
-from cdpipe.runs.products import PairProducts, products_are_written, write_products
+from cdpipe.runs.products import Product, ensure_written, is_written
 from cdpipe.timing import take
 from cdpipe.workspace.clients import add_requests, take_requests
 from cdpipe.workspace.crash import crash_point
@@ -263,7 +263,7 @@ def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int, do: D
         yield Event(result.pair, block=True, failure=result.error, details=result.details, spent=result.spent)
 
 
-def publish_pair(task: tuple[PredictJob, PairProducts]) -> None:
+def publish_pair(task: tuple[PredictJob, tuple[Product, ...]]) -> None:
     """Declare a pair's results finished and make its products.
 
     Args:
@@ -271,16 +271,17 @@ def publish_pair(task: tuple[PredictJob, PairProducts]) -> None:
     """
     job, products = task
     finish_results(job, 0)
-    write_products(products)
+    for product in products:
+        ensure_written(product)
 
 
 def predict_and_publish(
     job: PredictJob,
     work: Sequence[BlockWork],
     workers: int,
-    products: Sequence[PairProducts],
+    products: Sequence[tuple[Product, ...]],
     do: DoBlock = do_block,
-    publish: Callable[[tuple[PredictJob, PairProducts]], None] = publish_pair,
+    publish: Callable[[tuple[PredictJob, tuple[Product, ...]]], None] = publish_pair,
 ) -> Iterator[Event]:
     """Predict missing blocks and publish every pair that is complete.
 
@@ -314,8 +315,8 @@ def predict_and_publish(
     yield from _collect(background, wait=True)
 
 
-def _publish(job: PredictJob, number: int, products: PairProducts, background: Background) -> Iterator[Event]:
-    if products_are_written(products):
+def _publish(job: PredictJob, number: int, products: tuple[Product, ...], background: Background) -> Iterator[Event]:
+    if all(map(is_written, products)):
         finish_results(job, number)
         yield Event(number, published=True)
     else:

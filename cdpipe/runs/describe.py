@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from cdpipe.cli.session import Session
 from cdpipe.prediction.block import Member
@@ -10,15 +9,13 @@ from cdpipe.prediction.fit import Planned
 from cdpipe.prediction.job import PredictJob, Thresholds
 from cdpipe.runs.manifest import Manifest, ManifestPair
 from cdpipe.runs.plan import Plan
-from cdpipe.runs.products import PairProducts
-from cdpipe.runs.stac import StacJob, StacPair
-from cdpipe.runs.vectors import RunLayer
+from cdpipe.runs.products import Product, recorded
+from cdpipe.runs.stac import StacCatalog, StacPair, stac_product
 from cdpipe.version import __version__
-from cdpipe.workspace.records import read_record
 
 
 def describe_run(
-    session: Session, plan: Plan, published: Mapping[int, PairProducts], layer: RunLayer | None
+    session: Session, plan: Plan, published: Mapping[int, tuple[Product, ...]], layer: Product | None
 ) -> Manifest:
     """The manifest of a run.
 
@@ -38,12 +35,12 @@ def describe_run(
             _describe_pair(plan.job, number, plan.planned, plan.splits, products)
             for number, products in sorted(published.items())
         ],
-        vectors={} if layer is None else _recorded(layer.record),
+        vectors={} if layer is None else recorded(layer),
         failed=dict(session.failures),
     )
 
 
-def plan_stac(session: Session, plan: Plan, manifest: Manifest) -> StacJob:
+def plan_stac(session: Session, plan: Plan, manifest: Manifest) -> Product:
     """The catalog of the run that a manifest lists."""
     rows = {item.pair.pair_id: (item, stored) for item, stored in plan.planned}
     pairs = []
@@ -53,12 +50,13 @@ def plan_stac(session: Session, plan: Plan, manifest: Manifest) -> StacJob:
         pairs.append(StacPair(stored, listed.change, dates, item.sources, listed.rasters | listed.vectors))
     models = [{"name": model["name"], "key": model["key"], "weight": model["weight"]} for model in manifest.models]
     facts = {"models": models, "ensemble": manifest.ensemble, "threshold": manifest.threshold}
-    return StacJob(session.workspace, manifest.name, tuple(pairs), manifest.vectors, __version__, facts)
+    catalog = StacCatalog(session.workspace, manifest.name, tuple(pairs), manifest.vectors, __version__, facts)
+    return stac_product(catalog)
 
 
-def with_stac(manifest: Manifest, job: StacJob) -> Manifest:
+def with_stac(manifest: Manifest, catalog: Product) -> Manifest:
     """The manifest with the catalog as it is recorded."""
-    return replace(manifest, stac=_recorded(job.record))
+    return replace(manifest, stac=recorded(catalog))
 
 
 def _describe_models(session: Session, members: tuple[Member, ...], thresholds: Thresholds) -> list[dict[str, object]]:
@@ -78,9 +76,10 @@ def _describe_models(session: Session, members: tuple[Member, ...], thresholds: 
 
 
 def _describe_pair(
-    job: PredictJob, number: int, planned: Planned, splits: dict[str, str], products: PairProducts
+    job: PredictJob, number: int, planned: Planned, splits: dict[str, str], products: tuple[Product, ...]
 ) -> ManifestPair:
     item, pair = planned[number]
+    files = {product.kind: recorded(product) for product in products}
     return ManifestPair(
         pair_id=pair.pair_id,
         split=splits.get(pair.pair_id),
@@ -88,12 +87,6 @@ def _describe_pair(
         label=item.label_key,
         probabilities=job.layers(number),
         change=job.ensembles[number].key,
-        rasters=_recorded(products.rasters.record),
-        vectors={} if products.vectors is None else _recorded(products.vectors.record),
+        rasters=files["rasters"],
+        vectors=files.get("vectors", {}),
     )
-
-
-def _recorded(path: Path) -> dict[str, str]:
-    """What a record speaks of, with hashes."""
-    record = read_record(path)
-    return record.objects if record else {}

@@ -25,8 +25,10 @@ from cdpipe.prediction.job import (
     remembered_batches,
     with_batches,
 )
-from cdpipe.runs.products import PairProducts, RasterJob
-from cdpipe.runs.vectors import RunLayer, VectorJob, plan_run_layer
+from cdpipe.runs.products import Product
+from cdpipe.runs.rasters import PairRasters, raster_product
+from cdpipe.runs.run_layer import plan_run_layer, run_layer_product
+from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.training.plan import jobs_for, trained_model, training_folds
 from cdpipe.version import __version__
 
@@ -47,7 +49,7 @@ class Plan:
     planned: Planned
     splits: dict[str, str]
     thresholds: Thresholds
-    products: list[PairProducts]
+    products: list[tuple[Product, ...]]
 
 
 def plan_run(
@@ -206,7 +208,7 @@ def make_plan(session: Session, planned: Planned, sources: list[ModelSource], me
 
 def _plan_products(
     session: Session, job: PredictJob, number: int, planned: Planned, thresholds: Thresholds
-) -> PairProducts:
+) -> tuple[Product, ...]:
     config, pair, change = session.config, job.pairs[number], job.ensembles[number].key
     tags = {
         "software": f"cdpipe {__version__}",
@@ -214,19 +216,21 @@ def _plan_products(
         "threshold": f"{thresholds.ensemble:g}",
     }
     wanted = tuple(job.layers(number).items()) if config.predict.model_rasters else ()
-    rasters = RasterJob(session.workspace, config.name, pair, change, wanted, tags)
+    rasters = raster_product(PairRasters(session.workspace, config.name, pair, change, wanted, tags))
     if config.vectors.format == "none":
-        return PairProducts(rasters, None)
+        return (rasters,)
     members = tuple((probability_key(pair.key, each), thresholds.models[each.name]) for each in job.members_of(number))
     row = planned[number][0].pair
     dates = row.before_date, row.after_date
     scene = ChangeScene(session.workspace, pair, change, members, config.vectors, dates)
-    return PairProducts(rasters, VectorJob(config.name, scene, tags))
+    return rasters, pair_layer_product(PairLayer(config.name, scene, tags))
 
 
-def run_layer(published: Mapping[int, PairProducts]) -> RunLayer | None:
+def run_layer(published: Mapping[int, tuple[Product, ...]]) -> Product | None:
     """The layer of change objects of all pairs that are published, None where they have none."""
-    return plan_run_layer([each.vectors for _, each in sorted(published.items()) if each.vectors is not None])
+    specs = [product.spec for _, products in sorted(published.items()) for product in products]
+    layer = plan_run_layer([spec for spec in specs if isinstance(spec, PairLayer)])
+    return None if layer is None else run_layer_product(layer)
 
 
 def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:

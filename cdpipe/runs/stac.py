@@ -17,11 +17,11 @@ from cdpipe.geo.shapes import footprint
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.pairs.catalog import parse_time
+from cdpipe.runs.products import Product
 from cdpipe.store.pair import StoredPair
-from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_json
-from cdpipe.workspace.records import GROUP_RECORD, hash_stored, read_record, withdraw_records, write_record
+from cdpipe.workspace.records import hash_stored
 
 VERSION = "1.1.0"
 EXTENSIONS = [
@@ -62,7 +62,7 @@ class StacPair:
 
 
 @dataclass(frozen=True, slots=True)
-class StacJob:
+class StacCatalog:
     """The catalog of a run.
 
     Attributes:
@@ -85,42 +85,66 @@ class StacJob:
     def key(self) -> str:
         """Content key of the catalog."""
         pairs = [
-            [each.pair.pair_id, each.pair.key, each.change_key, list(each.dates), each.sources, each.files]
-            for each in self.pairs
+            [entry.pair.pair_id, entry.pair.key, entry.change_key, list(entry.dates), entry.sources, entry.files]
+            for entry in self.pairs
         ]
         parts = {"run": self.run, "pairs": pairs, "files": self.files, "software": self.software, "facts": self.facts}
         return content_key("stac", parts)
-
-    @property
-    def record(self) -> Path:
-        """File of the record that says the catalog is written."""
-        return self.workspace.records("catalogs", self.run, self.key) / GROUP_RECORD
 
     @property
     def folder(self) -> Path:
         """The catalog's folder."""
         return self.workspace.run(self.run) / "stac"
 
-    def item_path(self, each: StacPair) -> Path:
+    @property
+    def path(self) -> Path:
+        """File of the Collection."""
+        return self.folder / "collection.json"
+
+    def item_path(self, entry: StacPair) -> Path:
         """File of a pair's Item."""
-        return self.folder / "items" / f"{each.pair.pair_id}.json"
+        return self.folder / "items" / f"{entry.pair.pair_id}.json"
 
 
-def describe_item(job: StacJob, each: StacPair) -> dict[str, Any]:
+def stac_product(catalog: StacCatalog) -> Product:
+    """A run's catalog as a product; what it links to must be written before."""
+    return Product(catalog.workspace, "catalogs", catalog.run, catalog.key, (catalog.path,), catalog, write_stac)
+
+
+def write_stac(catalog: StacCatalog) -> dict[Path, str]:
+    """Write a run's Items and its Collection; Items of pairs that are no more in the run go.
+
+    Returns:
+        Every file with its SHA-256.
+    """
+    paths = [catalog.path, *map(catalog.item_path, catalog.pairs)]
+    for old in set((catalog.folder / "items").glob("*.json")) - set(paths):
+        old.unlink()
+    boxes, spans = [], []
+    for entry in catalog.pairs:
+        item = describe_item(catalog, entry)
+        write_json(catalog.item_path(entry), item)
+        boxes += [item["bbox"]] if "bbox" in item else []
+        spans.append((item["properties"]["start_datetime"], item["properties"]["end_datetime"]))
+    write_json(catalog.path, describe_collection(catalog, boxes, spans))
+    return hash_stored(paths)
+
+
+def describe_item(catalog: StacCatalog, entry: StacPair) -> dict[str, Any]:
     """A pair's Item; without a georeference it has no geometry, as the specification has it."""
-    path, grid = job.item_path(each), each.pair.grid
-    start, end = each.dates
+    path, grid = catalog.item_path(entry), entry.pair.grid
+    start, end = entry.dates
     properties: dict[str, Any] = {
         "datetime": None,
         "start_datetime": NEVER[0] if start is None else _utc(start),
         "end_datetime": NEVER[1] if end is None else _utc(end),
         "proj:shape": list(grid.shape),
-        "processing:software": {"cdpipe": job.software},
-        "processing:lineage": _lineage(job, each),
-        "cdpipe:pair": each.pair.pair_id,
-        "cdpipe:dates_known": None not in each.dates,
-        "cdpipe:sources": each.sources,
-        **{f"cdpipe:{name}": value for name, value in job.facts.items()},
+        "processing:software": {"cdpipe": catalog.software},
+        "processing:lineage": _lineage(catalog, entry),
+        "cdpipe:pair": entry.pair.pair_id,
+        "cdpipe:dates_known": None not in entry.dates,
+        "cdpipe:sources": entry.sources,
+        **{f"cdpipe:{name}": value for name, value in catalog.facts.items()},
     }
     place: dict[str, Any] = {"geometry": None}
     if grid.crs is not None:
@@ -132,61 +156,62 @@ def describe_item(job: StacJob, each: StacPair) -> dict[str, Any]:
         }
         geometry, box = footprint(grid)
         place = {"geometry": geometry, "bbox": box}
-    assets = dict(_assets(path, each.files, job.workspace.root, each))
-    store = job.workspace.group("changes", each.pair.pair_id, each.change_key)
+    assets = dict(_assets(path, entry.files, catalog.workspace.root, entry))
+    store = catalog.workspace.group("changes", entry.pair.pair_id, entry.change_key)
     assets["zarr"] = {"href": _relative(store, path), "type": "application/vnd+zarr", "roles": ["data"]}
     assets["zarr"]["title"] = "probability and change as a Zarr v3 group"
-    collection = _relative(job.folder / "collection.json", path)
+    collection = _relative(catalog.path, path)
     return {
         "type": "Feature",
         "stac_version": VERSION,
         "stac_extensions": EXTENSIONS,
-        "id": each.pair.pair_id,
+        "id": entry.pair.pair_id,
         **place,
         "properties": properties,
         "links": [
             {"rel": rel, "href": collection, "type": "application/json"} for rel in ("root", "parent", "collection")
         ],
         "assets": assets,
-        "collection": job.run,
+        "collection": catalog.run,
     }
 
 
-def describe_collection(job: StacJob, boxes: list[list[float]], spans: list[tuple[str, str]]) -> dict[str, Any]:
+def describe_collection(catalog: StacCatalog, boxes: list[list[float]], spans: list[tuple[str, str]]) -> dict[str, Any]:
     """The run's Collection."""
-    path = job.folder / "collection.json"
+    path = catalog.path
     around = [f(box[n] for box in boxes) for n, f in enumerate((min, min, max, max))] if boxes else [-180, -90, 180, 90]
     if any(west > east for west, _, east, _ in boxes):  # across the antimeridian
         around = [-180, around[1], 180, around[3]]
     known = [moment for span in spans for moment in span if moment not in NEVER]
     complete = len(known) == 2 * len(spans)
     interval = [min(known), max(known)] if known and complete else [None, None]
+    facts = {**catalog.facts, "version": catalog.software}
     children = [
-        {"rel": "item", "href": _relative(job.item_path(each), path), "type": "application/geo+json"}
-        for each in job.pairs
+        {"rel": "item", "href": _relative(catalog.item_path(entry), path), "type": "application/geo+json"}
+        for entry in catalog.pairs
     ]
     return {
         "type": "Collection",
         "stac_version": VERSION,
         "stac_extensions": [EXTENSIONS[2]],
-        "id": job.run,
-        "title": job.run,
-        "description": f"Change between two dates in {len(job.pairs)} pair(s) of scenes, found by cdpipe.",
+        "id": catalog.run,
+        "title": catalog.run,
+        "description": f"Change between two dates in {len(catalog.pairs)} pair(s) of scenes, found by cdpipe.",
         "license": "other",
         "extent": {"spatial": {"bbox": [around]}, "temporal": {"interval": [interval]}},
-        "summaries": {f"cdpipe:{name}": [value] for name, value in {**job.facts, "version": job.software}.items()},
+        "summaries": {f"cdpipe:{name}": [value] for name, value in facts.items()},
         "links": [{"rel": "root", "href": "./collection.json", "type": "application/json"}, *children],
-        "assets": dict(_assets(path, job.files, job.workspace.root, None)),
+        "assets": dict(_assets(path, catalog.files, catalog.workspace.root, None)),
     }
 
 
 def _assets(
-    path: Path, files: dict[str, str], root: Path, each: StacPair | None
+    path: Path, files: dict[str, str], root: Path, entry: StacPair | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """An asset for every file; rasters are named by what comes after the pair's id."""
     for name, sha in sorted(files.items()):
         file = root / name
-        stem = file.stem if each is None else file.stem.removeprefix(f"{each.pair.pair_id}_")
+        stem = file.stem if entry is None else file.stem.removeprefix(f"{entry.pair.pair_id}_")
         asset = {
             "href": _relative(file, path),
             "type": _MEDIA[file.suffix],
@@ -194,8 +219,8 @@ def _assets(
             "file:size": file.stat().st_size,
             "file:checksum": _MULTIHASH + sha,
         }
-        if file.suffix == ".tif" and each is not None:
-            asset |= {"title": f"{stem} raster", "bands": [_band(stem, each)]}
+        if file.suffix == ".tif" and entry is not None:
+            asset |= {"title": f"{stem} raster", "bands": [_band(stem, entry)]}
         elif file.suffix == ".qml":
             asset["title"] = "QGIS style"
         else:
@@ -204,7 +229,7 @@ def _assets(
         yield f"{key}_style" if file.suffix == ".qml" else key, asset
 
 
-def _band(stem: str, each: StacPair) -> dict[str, Any]:
+def _band(stem: str, entry: StacPair) -> dict[str, Any]:
     mask = stem == "change"
     band: dict[str, Any] = {
         "name": stem,
@@ -213,13 +238,13 @@ def _band(stem: str, each: StacPair) -> dict[str, Any]:
         "nodata": NOT_OBSERVED if mask else "nan",
         "raster:sampling": "area",
     }
-    metres = pixel_metres(each.pair.grid)
+    metres = pixel_metres(entry.pair.grid)
     return band if metres is None else {**band, "raster:spatial_resolution": round(sum(metres) / 2, 3)}
 
 
-def _lineage(job: StacJob, each: StacPair) -> str:
-    models = ", ".join(str(model["name"]) for model in job.facts["models"])
-    return f"change, seen by {models} in {', '.join(sorted(each.sources))}"
+def _lineage(catalog: StacCatalog, entry: StacPair) -> str:
+    models = ", ".join(str(model["name"]) for model in catalog.facts["models"])
+    return f"change, seen by {models} in {', '.join(sorted(entry.sources))}"
 
 
 def _utc(date: str) -> str:
@@ -231,30 +256,3 @@ def _relative(file: Path, beside: Path) -> str:
     """A link from one file to another."""
     link = Path(os.path.relpath(str(file), str(beside.parent))).as_posix()
     return link if link.startswith(".") else f"./{link}"
-
-
-# A run's STAC catalog as files, recorded as its other products are.
-
-
-def stac_is_written(job: StacJob) -> bool:
-    """Whether the catalog is there; ``verify`` also looks inside."""
-    record = read_record(job.record)
-    return record is not None and all((job.workspace.root / name).is_file() for name in record.objects)
-
-
-def write_stac(job: StacJob) -> None:
-    """Write a run's Items and its Collection, then record them; those of pairs that are no more in the run go."""
-    collection = job.folder / "collection.json"
-    paths = [collection, *(job.item_path(each) for each in job.pairs)]
-    withdraw_records(job.record, job.workspace.root, [collection])
-    for old in set((job.folder / "items").glob("*.json")) - set(paths):
-        old.unlink()
-    boxes, spans = [], []
-    for each in job.pairs:
-        item = describe_item(job, each)
-        write_json(job.item_path(each), item)
-        boxes += [item["bbox"]] if "bbox" in item else []
-        spans.append((item["properties"]["start_datetime"], item["properties"]["end_datetime"]))
-    write_json(collection, describe_collection(job, boxes, spans))
-    crash_point("stac-unrecorded")
-    write_record(job.record, job.workspace.root, hash_stored(paths))
