@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, block_window
-from cdpipe.objects.components import Components, sum_by_component
+from cdpipe.objects.components import Components, join_pieces, sum_by_component
 
 Mask = NDArray[np.bool_]
 
@@ -79,3 +79,15 @@ def test_blocks_out_of_order_are_refused() -> None:
     components.add(Window(0, 0, 10, 10), np.zeros((10, 10), bool))
     with pytest.raises(ValueError, match="row by row"):
         components.add(Window(10, 0, 10, 10), np.zeros((10, 10), bool)[:, :3])
+
+
+@given(st.integers(1, 30), st.data())
+def test_the_smallest_number_of_a_component_stands_for_it(count: int, data: st.DataObject) -> None:
+    numbers = st.integers(0, count - 1)
+    parts = data.draw(st.lists(st.lists(st.tuples(numbers, numbers), max_size=8), max_size=4))
+    touching = [np.array(part, np.int64).reshape(-1, 2) for part in parts]
+    expected = list(range(count))
+    for _ in range(count):  # the smaller number spreads, until nothing changes
+        for one, other in (both for part in parts for both in part):
+            expected[one] = expected[other] = min(expected[one], expected[other])
+    assert join_pieces(count, touching).tolist() == expected

@@ -1,14 +1,17 @@
 """Connected components of a scene that is seen block by block: those that cross a border become one.
 
-Only the edges of the latest blocks are kept, and one number for each component of a block; a union-find structure
-(Tarjan 1975) joins the numbers of parts that touch.
+Only the edges of the latest blocks are kept, and which numbers touch across them: a graph, whose connected components
+are the scene's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.classes import NOT_OBSERVED
@@ -27,7 +30,8 @@ class Components:
 
     def __init__(self, width: int) -> None:
         """Begin a scene of so many columns."""
-        self._parents = [0]
+        self._count = 1  # of the numbers given so far; 0 is outside the mask
+        self._touching: list[Ids] = []
         self._above: Ids = np.zeros(width, np.int64)  # of the lowest row so far
         self._stops: Ids = np.zeros(width, np.int64)  # first row of each column that has not come yet
         self._left: Ids = np.zeros(0, np.int64)  # of the last column of the block before
@@ -56,9 +60,8 @@ class Components:
         if window.col == 0:
             self._left = np.zeros(window.height, np.int64)
         count, own = cv2.connectedComponents(mask.astype(np.uint8), connectivity=CONNECTIVITY, ltype=cv2.CV_32S)
-        first = len(self._parents)
-        ids = np.where(own > 0, own.astype(np.int64) + (first - 1), 0)
-        self._parents.extend(range(first, first + count - 1))
+        ids = np.where(own > 0, own.astype(np.int64) + (self._count - 1), 0)
+        self._count += count - 1
         self._join(ids[0], self._above[cols])
         self._join(ids[:, 0], self._left)
         self._above[cols] = ids[-1]
@@ -68,37 +71,30 @@ class Components:
         return ids
 
     def roots(self) -> Ids:
-        """For every number the one that stands for its component: the smallest of it; 0 for 0."""
-        return flatten(self._parents)
+        """(numbers,): for every number the one that stands for its component, the smallest of it; 0 for 0."""
+        return join_pieces(self._count, self._touching)
 
     def _join(self, edge: Ids, beyond: Ids) -> None:
-        """Join what touches across a border."""
+        """Note what touches across a border."""
         both = (edge > 0) & (beyond > 0)
-        for a, b in np.unique(np.stack([edge[both], beyond[both]]), axis=1).T.tolist():
-            unite(self._parents, a, b)
+        self._touching.append(np.unique(np.stack([edge[both], beyond[both]], 1), axis=0))
 
 
-def unite(parents: list[int], a: int, b: int) -> None:
-    """Note that two numbers are one component; each number's parent is itself at first."""
-    low, high = sorted((_find(parents, a), _find(parents, b)))
-    parents[high] = low
+def join_pieces(count: int, touching: Sequence[Ids]) -> Ids:
+    """Join pieces that touch into components.
 
+    Args:
+        count: Number of pieces, which are numbered from 0.
+        touching: Each (pairs, 2): numbers of pieces that touch.
 
-def flatten(parents: list[int]) -> Ids:
-    """For every number the smallest of its component."""
-    roots = np.array(parents, np.int64)
-    while True:
-        further = roots[roots]
-        if (further == roots).all():
-            return roots
-        roots = further
-
-
-def _find(parents: list[int], number: int) -> int:
-    while parents[number] != number:
-        parents[number] = parents[parents[number]]
-        number = parents[number]
-    return number
+    Returns:
+        (count,): for every piece the smallest number of its component.
+    """
+    one, other = np.concatenate([np.zeros((0, 2), np.int64), *touching]).T
+    graph = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(count, count))
+    _, component = connected_components(graph, directed=False)
+    smallest = np.unique(component, return_index=True)[1]  # where each component occurs first
+    return np.asarray(smallest[component], np.int64)
 
 
 def sum_by_component(roots: Ids, parts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import count_tiles, tiles_in
-from cdpipe.objects.components import Pieces, find_pieces, flatten, merge_figures, unite
+from cdpipe.objects.components import Pieces, find_pieces, join_pieces, merge_figures
 from cdpipe.objects.outlines import find_corners, trace_rings
 
 Numbers = NDArray[np.int64]
@@ -148,11 +148,7 @@ def _resolve_seams(survey: _Survey) -> None:
     if not survey.count:
         return
     first, figures = np.concatenate(survey.first), np.concatenate(survey.figures)
-    parents = list(range(survey.count))
-    for touching in survey.touching:
-        for one, other in touching.tolist():
-            unite(parents, one, other)
-    roots = flatten(parents)
+    roots = join_pieces(survey.count, survey.touching)
     first, figures = merge_figures(roots, first, figures)
     whole = np.flatnonzero(roots == np.arange(survey.count))
     survey.spill("objects", first[whole], figures[whole])
