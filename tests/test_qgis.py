@@ -1,23 +1,29 @@
 """QGIS styles: well-formed, with the parts that QGIS looks for. QGIS itself is not run."""
 
 from pathlib import Path
+from typing import Literal
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
 from cdpipe.formats.cog import CHANGE_COLORS
-from cdpipe.runs.styles import PROBABILITY_COLORS, change_style, objects_style, probability_style
+from cdpipe.runs.styles import write_style
+
+Kind = Literal["change", "probability", "objects"]
 
 
-def parse(style: bytes) -> Element:
+def parse(folder: Path, kind: Kind) -> Element:
+    path = write_style(folder / "p_change.tif", kind)
+    assert path.name == "p_change.qml"
+    style = path.read_bytes()
     assert style.startswith(b"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n")
     root = fromstring(style)  # noqa: S314 (our own)
     assert root.tag == "qgis"
     return root
 
 
-def test_a_change_mask_has_its_own_colours() -> None:
-    renderer = parse(change_style(CHANGE_COLORS)).find("pipe/rasterrenderer")
+def test_a_change_mask_has_its_own_colours(tmp_path: Path) -> None:
+    renderer = parse(tmp_path, "change").find("pipe/rasterrenderer")
     assert renderer is not None
     assert (renderer.get("type"), renderer.get("band")) == ("paletted", "1")
     entries = renderer.findall("colorPalette/paletteEntry")
@@ -28,18 +34,18 @@ def test_a_change_mask_has_its_own_colours() -> None:
     assert [entry.get("alpha") for entry in entries] == ["0", "255"]
 
 
-def test_a_probability_runs_from_nought_to_one() -> None:
-    renderer = parse(probability_style()).find("pipe/rasterrenderer")
+def test_a_probability_runs_from_nought_to_one(tmp_path: Path) -> None:
+    renderer = parse(tmp_path, "probability").find("pipe/rasterrenderer")
     assert renderer is not None
     assert renderer.get("type") == "singlebandpseudocolor"
     items = renderer.findall("rastershader/colorrampshader/item")
-    values = [float(str(item.get("value"))) for item in items]
-    assert values == sorted(PROBABILITY_COLORS) == [0, 0.25, 0.5, 0.75, 1]
-    assert [int(str(item.get("alpha"))) for item in items] == [color[3] for color in PROBABILITY_COLORS.values()]
+    assert [float(str(item.get("value"))) for item in items] == [0, 0.25, 0.5, 0.75, 1]
+    assert [item.get("alpha") for item in items] == ["0", "120", "200", "255", "255"]  # unlikely: see-through
+    assert [item.get("color") for item in items] == ["#ffffb2", "#fecc5c", "#fd8d3c", "#f03b20", "#bd0026"]
 
 
-def test_every_class_of_objects_has_a_symbol() -> None:
-    renderer = parse(objects_style()).find("renderer-v2")
+def test_every_class_of_objects_has_a_symbol(tmp_path: Path) -> None:
+    renderer = parse(tmp_path, "objects").find("renderer-v2")
     assert renderer is not None
     assert (renderer.get("type"), renderer.get("attr")) == ("graduatedSymbol", "probability_mean")
     ranges, symbols = renderer.findall("ranges/range"), renderer.findall("symbols/symbol")
@@ -53,8 +59,7 @@ def test_every_class_of_objects_has_a_symbol() -> None:
         assert {"color", "outline_color", "outline_width", "style"} <= names
 
 
-@pytest.mark.parametrize("style", [change_style(CHANGE_COLORS), probability_style(), objects_style()])
-def test_styles_are_read_as_files(tmp_path: Path, style: bytes) -> None:
-    path = tmp_path / "x.qml"
-    path.write_bytes(style)
-    assert parse(path.read_bytes()).get("styleCategories") == "Symbology"
+@pytest.mark.parametrize("kind", ["change", "probability", "objects"])
+def test_styles_say_that_they_are_of_symbols_alone(tmp_path: Path, kind: Kind) -> None:
+    """Of a user's layer nothing else is touched: no name, no scale, no attribute form."""
+    assert parse(tmp_path, kind).get("styleCategories") == "Symbology"

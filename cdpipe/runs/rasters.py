@@ -12,11 +12,10 @@ from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.runs.products import Product
-from cdpipe.runs.styles import change_style, probability_style
+from cdpipe.runs.styles import style_path, write_style
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import write_atomically
 from cdpipe.workspace.records import hash_stored
 
 
@@ -63,7 +62,7 @@ class PairRasters:
 
 def raster_product(rasters: PairRasters) -> Product:
     """A pair's rasters as a product, with a QGIS style beside each."""
-    replaces = (*rasters.paths, *map(_style_path, rasters.paths))
+    replaces = (*rasters.paths, *map(style_path, rasters.paths))
     return Product(rasters.workspace, "rasters", rasters.pair.pair_id, rasters.key, replaces, rasters, write_rasters)
 
 
@@ -86,12 +85,8 @@ def write_rasters(rasters: PairRasters) -> dict[Path, str]:
     hashes = {}
     for path, (group, name, band) in zip(rasters.paths, arrays, strict=True):
         hashes[path] = write_cog(path, _reader(group, name), pair.grid, band)
-        write_atomically(_style_path(path), change_style(CHANGE_COLORS) if band is mask else probability_style())
-    return hashes | hash_stored(map(_style_path, rasters.paths))
-
-
-def _style_path(path: Path) -> Path:
-    return path.with_suffix(".qml")
+        write_style(path, "change" if band is mask else "probability")
+    return hashes | hash_stored(map(style_path, rasters.paths))
 
 
 def _reader(group: Path, name: str) -> Callable[[Window], NDArray[Any]]:

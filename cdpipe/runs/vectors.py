@@ -11,8 +11,8 @@ from cdpipe.formats.vectors import SUFFIXES, write_features
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA, ChangeScene, change_features
 from cdpipe.runs.products import Product
-from cdpipe.runs.styles import objects_style
-from cdpipe.workspace.local import temporary_folder, write_atomically
+from cdpipe.runs.styles import write_style
+from cdpipe.workspace.local import temporary_folder
 from cdpipe.workspace.records import hash_stored
 
 
@@ -108,6 +108,4 @@ def write_layer(
         if other != path:
             other.unlink(missing_ok=True)
     digest = write_features(path, features, schema, crs, tags)
-    style = path.with_suffix(".qml")
-    write_atomically(style, objects_style())
-    return {path: digest} | hash_stored([style])
+    return {path: digest} | hash_stored([write_style(path, "objects")])
