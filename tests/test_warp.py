@@ -19,7 +19,7 @@ from rasterio.warp import reproject, transform
 from rasters import GEOGRAPHIC, NORTH_UP, make_config, source_of, utm_grid, write_raster
 
 from cdpipe.errors import InputError
-from cdpipe.formats.warp import Layer, Pixels, read_layer
+from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.pairs.imagery import has_data, read_on_grid
@@ -36,14 +36,14 @@ TARGETS = {
 SOURCE = utm_grid(800, 900)
 
 
-def layer_of(values: NDArray[Any], grid: Grid, missing: NDArray[np.bool_] | None = None) -> Layer:
-    """A layer whose pixels are in memory."""
+def raster_of(values: NDArray[Any], grid: Grid, missing: NDArray[np.bool_] | None = None) -> WarpSource:
+    """A raster whose pixels are in memory."""
     present = np.ones(grid.shape, np.bool_) if missing is None else ~missing
 
     def read(part: Window) -> Pixels:
         return values[:, *part.slices].copy(), present[part.slices].copy()
 
-    return Layer("test", grid, len(values), values.dtype, read)
+    return WarpSource("test", grid, len(values), values.dtype, read)
 
 
 def whole(grid: Grid) -> Window:
@@ -62,7 +62,7 @@ def noise() -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
 @cache
 def whole_scene(target: str, resampling: str) -> Pixels:
     values, missing = noise()
-    return read_layer(layer_of(values, SOURCE, missing), TARGETS[target], whole(TARGETS[target]), resampling)
+    return read_warped(raster_of(values, SOURCE, missing), TARGETS[target], whole(TARGETS[target]), resampling)
 
 
 @st.composite
@@ -80,7 +80,7 @@ def windows(draw: st.DrawFn, grid: Grid) -> Window:
 def test_no_pixel_depends_on_the_window(target: str, resampling: str, data: st.DataObject) -> None:
     window = data.draw(windows(TARGETS[target]))
     values, missing = noise()
-    got, present = read_layer(layer_of(values, SOURCE, missing), TARGETS[target], window, resampling)
+    got, present = read_warped(raster_of(values, SOURCE, missing), TARGETS[target], window, resampling)
     expected, expected_present = whole_scene(target, resampling)
     assert np.array_equal(got, expected[:, *window.slices])
     assert np.array_equal(present, expected_present[window.slices])
@@ -93,7 +93,7 @@ def test_no_pixel_depends_on_the_size_of_a_block(target: str, block: int) -> Non
     expected, expected_present = whole_scene(target, "bilinear")
     assert 0.1 < expected_present.mean() < 0.999
     for window in tiles_in(whole(TARGETS[target]), block):
-        got, present = read_layer(layer_of(values, SOURCE, missing), TARGETS[target], window, "bilinear")
+        got, present = read_warped(raster_of(values, SOURCE, missing), TARGETS[target], window, "bilinear")
         assert np.array_equal(got, expected[:, *window.slices])
         assert np.array_equal(present, expected_present[window.slices])
 
@@ -123,7 +123,7 @@ def test_a_ramp_has_its_analytic_value_everywhere(source: str, target: str) -> N
     grid = utm_grid(800, 900, SOURCES[source])
     rows, cols = np.mgrid[: grid.height, : grid.width]
     ramp = np.stack([rows * 7 + 1000, cols * 10 + 1000]).astype(np.uint16)
-    got, present = read_layer(layer_of(ramp, grid), TARGETS[target], whole(TARGETS[target]), "bilinear")
+    got, present = read_warped(raster_of(ramp, grid), TARGETS[target], whole(TARGETS[target]), "bilinear")
     at_rows, at_cols = exact_places(grid, TARGETS[target])
     # within half a pixel of the edge the nearest pixels lie to one side only
     inside = (at_rows > 0) & (at_rows < grid.height - 1) & (at_cols > 0) & (at_cols < grid.width - 1)
@@ -157,7 +157,7 @@ def test_missing_pixels_have_no_part_in_their_neighbours(dtype: str) -> None:
     source, target = utm_grid(60, 70), utm_grid(50, 55, (10.0, 0.0, 500_023.0, 0.0, -10.0, 3_999_934.0))
     values = random.integers(1, 100, (2, 60, 70)).astype(dtype)
     missing = random.random((60, 70)) < 0.3
-    got, present = read_layer(layer_of(values, source, missing), target, whole(target), "bilinear")
+    got, present = read_warped(raster_of(values, source, missing), target, whole(target), "bilinear")
     total, weights = np.zeros((2, 50, 55)), np.zeros((50, 55))
     at_rows, at_cols = exact_places(source, target)
     for row in (np.floor(at_rows), np.floor(at_rows) + 1):
@@ -180,7 +180,7 @@ def test_close_to_gdals_warp_of_the_whole_scene(target: str) -> None:
     smooth = np.mean([np.roll(blocks, (i, j), (1, 2)) for i in range(6) for j in range(6)], 0)
     values = smooth.astype(np.uint16)
     grid = TARGETS[target]
-    got, present = read_layer(layer_of(values, SOURCE), grid, whole(grid), "bilinear")
+    got, present = read_warped(raster_of(values, SOURCE), grid, whole(grid), "bilinear")
     expected = np.zeros((1, *grid.shape), np.uint16)
     reproject(
         values,
@@ -202,7 +202,7 @@ def test_a_finer_source_is_averaged_not_sampled() -> None:
     random = np.random.default_rng(4)
     source, target = utm_grid(800, 800), utm_grid(80, 80, (100.0, 0.0, 500_000.0, 0.0, -100.0, 4_000_000.0))
     values = random.normal(1000, 100, (1, 800, 800)).astype(np.float32)
-    got, _ = read_layer(layer_of(values, source), target, whole(target), "bilinear")
+    got, _ = read_warped(raster_of(values, source), target, whole(target), "bilinear")
     means = values.reshape(80, 10, 80, 10).mean((1, 3))
     assert got.std() < 15  # single pixels: 100; means of 10 x 10: 10
     assert np.corrcoef(got.ravel(), means.ravel())[0, 1] > 0.75
@@ -211,15 +211,15 @@ def test_a_finer_source_is_averaged_not_sampled() -> None:
 
 def test_pixels_far_finer_than_the_grids_are_refused() -> None:
     source = utm_grid(20_000, 20_000, (0.25, 0.0, 500_000.0, 0.0, -0.25, 4_000_000.0))
-    layer = Layer("b.tif", source, 1, np.uint8, lambda _: pytest.fail("nothing may be read"))
+    raster = WarpSource("b.tif", source, 1, np.uint8, lambda _: pytest.fail("nothing may be read"))
     with pytest.raises(InputError, match=r"b\.tif: .* of its pixels lie on one tile .*: resample it first"):
-        read_layer(layer, utm_grid(500, 500), Window(0, 0, 500, 500), "bilinear")
+        read_warped(raster, utm_grid(500, 500), Window(0, 0, 500, 500), "bilinear")
 
 
 def test_what_does_not_meet_the_grid_is_missing_and_not_read() -> None:
-    layer = Layer("b.tif", utm_grid(100, 100), 2, np.int16, lambda _: pytest.fail("nothing may be read"))
+    raster = WarpSource("b.tif", utm_grid(100, 100), 2, np.int16, lambda _: pytest.fail("nothing may be read"))
     far = Grid(300, 300, NORTH_UP, CRS.from_epsg(32651).to_wkt())
-    values, present = read_layer(layer, far, Window(10, 10, 280, 280), "bilinear")
+    values, present = read_warped(raster, far, Window(10, 10, 280, 280), "bilinear")
     assert values.shape == (2, 280, 280)
     assert values.dtype == np.int16
     assert not values.any()
@@ -240,7 +240,7 @@ def test_what_does_not_meet_the_grid_is_missing_and_not_read() -> None:
 )
 def test_what_cannot_be_placed_is_refused(source: Grid, grid: Grid, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
-        read_layer(layer_of(np.zeros((1, 10, 12)), source), grid, Window(0, 0, 5, 5), "bilinear")
+        read_warped(raster_of(np.zeros((1, 10, 12)), source), grid, Window(0, 0, 5, 5), "bilinear")
 
 
 # From here on with files.

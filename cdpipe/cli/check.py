@@ -13,7 +13,8 @@ from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.geo.crs import crs_name
 from cdpipe.geo.ground import pixel_metres
 from cdpipe.pairs.catalog import read_catalog
-from cdpipe.pairs.check import SHIFT_CONFIDENCE, PairReport, check_catalog
+from cdpipe.pairs.check import PairReport, check_catalog
+from cdpipe.pairs.coregistration import CONFIDENT
 from cdpipe.pairs.deep_check import DeepReport, inspect_pair
 
 # The part of ``cdpipe check --deep`` that reads all pairs, each in a Ray task, and shows what they are like.
@@ -126,7 +127,7 @@ def _row(report: PairReport) -> list[str]:
     before, after, shift = report.before, report.after, report.shift
     infos = [info for info in (before, after) if info is not None]
     changed = None if not report.labelled else (report.changed or 0) / report.labelled
-    doubt = "" if shift is None or shift.confidence > SHIFT_CONFIDENCE else "?"
+    doubt = "" if shift is None or shift.confidence > CONFIDENT else "?"
     return [
         report.pair.pair_id,
         report.pair.split or "-",

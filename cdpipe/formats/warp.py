@@ -32,7 +32,7 @@ Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class WarpSource:
     """A raster to bring onto a grid.
 
     Attributes:
@@ -58,53 +58,53 @@ class _Part:
     inside: bool
 
 
-def read_layer(layer: Layer, grid: Grid, window: Window, resampling: str) -> Pixels:
-    """Read the pixels of a window of a grid, resampled if the layer's own pixels are others.
+def read_warped(source: WarpSource, grid: Grid, window: Window, resampling: str) -> Pixels:
+    """Read the pixels of a window of a grid, resampled if the raster's own pixels are others.
 
     Resampling happens in whole tiles that are anchored at the grid's origin. The nearest source pixel
     decides whether there is data; pixels without data have no part in the interpolation of others.
 
     Args:
-        layer: The raster.
+        source: The raster.
         grid: The grid to bring it onto.
         window: Pixels of ``grid``.
-        resampling: "nearest", "bilinear" or "cubic"; the last two average where the layer is finer.
+        resampling: "nearest", "bilinear" or "cubic"; the last two average where the raster is finer.
 
     Returns:
-        Values (band, height, width) in the layer's type, 0 where there is no data; and (height, width),
+        Values (band, height, width) in the raster's type, 0 where there is no data; and (height, width),
         True where there is data.
 
     Raises:
-        InputError: If the layer cannot be brought onto the grid.
+        InputError: If the raster cannot be brought onto the grid.
     """
-    if layer.grid.same_pixels(grid):
-        values, present = layer.read(window)
+    if source.grid.same_pixels(grid):
+        values, present = source.read(window)
         values[:, ~present] = 0
         return values, present
-    plain = layer.grid.crs is None
-    if plain != (grid.crs is None) or (plain and layer.grid.shape != grid.shape):
-        raise InputError(_misfit(layer, grid))
-    values = np.zeros((layer.count, *window.shape), layer.dtype)
+    plain = source.grid.crs is None
+    if plain != (grid.crs is None) or (plain and source.grid.shape != grid.shape):
+        raise InputError(_misfit(source, grid))
+    values = np.zeros((source.count, *window.shape), source.dtype)
     present = np.zeros(window.shape, np.bool_)
-    ratio = pixel_ratio(layer.grid, grid)
-    large = layer.grid.crs == grid.crs and max(ratio) <= FINE_RATIO
+    ratio = pixel_ratio(source.grid, grid)
+    large = source.grid.crs == grid.crs and max(ratio) <= FINE_RATIO
     tiles = _whole_tiles(window, TILE if large else CURVED_TILE)
-    for tile, part in zip(tiles, _source_parts(layer, grid, tiles, ratio), strict=True):
+    for tile, part in zip(tiles, _source_parts(source, grid, tiles, ratio), strict=True):
         common = tile.intersect(window)
         if part is None or common is None:
             continue
-        tile_values, tile_present = _warp_tile(layer, part, grid.crop(tile), resampling, ratio)
+        tile_values, tile_present = _warp_tile(source, part, grid.crop(tile), resampling, ratio)
         to, of = common.slices_in(window), common.slices_in(tile)
         values[:, *to], present[to] = tile_values[:, *of], tile_present[of]
     return values, present
 
 
-def _misfit(layer: Layer, grid: Grid) -> str:
-    if layer.grid.crs is None and grid.crs is None:
-        got, expected = (f"{each.width} x {each.height} px" for each in (layer.grid, grid))
-        return f"{layer.name}: {got} without georeference; expected {expected}, the size of the pair's grid"
-    without, other = ("it", "the pair's grid") if layer.grid.crs is None else ("the pair's grid", "it")
-    return f"{layer.name}: {without} has no georeference but {other} has; expected both or neither"
+def _misfit(source: WarpSource, grid: Grid) -> str:
+    if source.grid.crs is None and grid.crs is None:
+        got, expected = (f"{own.width} x {own.height} px" for own in (source.grid, grid))
+        return f"{source.name}: {got} without georeference; expected {expected}, the size of the pair's grid"
+    without, other = ("it", "the pair's grid") if source.grid.crs is None else ("the pair's grid", "it")
+    return f"{source.name}: {without} has no georeference but {other} has; expected both or neither"
 
 
 def _whole_tiles(window: Window, side: int) -> list[Window]:
@@ -113,18 +113,20 @@ def _whole_tiles(window: Window, side: int) -> list[Window]:
     return [Window(row, col, side, side) for row, col in corners]
 
 
-def _source_parts(layer: Layer, grid: Grid, tiles: list[Window], ratio: tuple[float, float]) -> list[_Part | None]:
-    """What each tile needs of the layer, None where it needs nothing."""
+def _source_parts(
+    source: WarpSource, grid: Grid, tiles: list[Window], ratio: tuple[float, float]
+) -> list[_Part | None]:
+    """What each tile needs of the source, None where it needs nothing."""
     steps = np.linspace(0, tiles[0].height, NODES)
     origins = np.array([[tile.row, tile.col] for tile in tiles], np.float64)
     rows, cols = np.broadcast_arrays(
         origins[:, 0, None, None] + steps[:, None], origins[:, 1, None, None] + steps[None, :]
     )
-    places = np.stack(project_positions(grid, layer.grid, rows, cols), -1)
-    return [_source_part(layer, place.reshape(-1, 2), ratio) for place in places]
+    places = np.stack(project_positions(grid, source.grid, rows, cols), -1)
+    return [_source_part(source, place.reshape(-1, 2), ratio) for place in places]
 
 
-def _source_part(layer: Layer, places: Floats, ratio: tuple[float, float]) -> _Part | None:
+def _source_part(source: WarpSource, places: Floats, ratio: tuple[float, float]) -> _Part | None:
     known = places[np.isfinite(places).all(1)]
     if not known.size:
         return None
@@ -132,27 +134,27 @@ def _source_part(layer: Layer, places: Floats, ratio: tuple[float, float]) -> _P
     margins = 2 + np.ceil(2 * np.fmax(1, ratio))
     starts, stops = np.floor(known.min(0)) - margins, np.ceil(known.max(0)) + margins
     top, left = np.fmax(starts, 0)
-    bottom, right = np.fmin(stops, layer.grid.shape)
+    bottom, right = np.fmin(stops, source.grid.shape)
     if top >= bottom or left >= right:
         return None
     window = Window(int(top), int(left), int(bottom - top), int(right - left))
     if window.height * window.width > MAX_SOURCE_PIXELS:
         raise InputError(
-            f"{layer.name}: {window.width} x {window.height} of its pixels lie on one tile of the pair's "
+            f"{source.name}: {window.width} x {window.height} of its pixels lie on one tile of the pair's "
             "grid; expected pixels of a similar size: resample it first"
         )
-    inside = len(known) == len(places) and (starts >= 0).all() and (stops <= layer.grid.shape).all()
+    inside = len(known) == len(places) and (starts >= 0).all() and (stops <= source.grid.shape).all()
     return _Part(window, bool(inside))
 
 
-def _warp_tile(layer: Layer, part: _Part, target: Grid, resampling: str, ratio: tuple[float, float]) -> Pixels:
-    values, present = layer.read(part.window)
-    warped = np.zeros((layer.count, *target.shape), layer.dtype)
+def _warp_tile(source: WarpSource, part: _Part, target: Grid, resampling: str, ratio: tuple[float, float]) -> Pixels:
+    values, present = source.read(part.window)
+    warped = np.zeros((source.count, *target.shape), source.dtype)
     warped_present = np.zeros(target.shape, np.uint8)
     whole = bool(present.all())
     if not present.any():
         return warped, warped_present == 1
-    grids = layer.grid.crop(part.window), target
+    grids = source.grid.crop(part.window), target
     if whole and part.inside:
         warped_present[:] = 1
     else:

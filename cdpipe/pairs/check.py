@@ -18,14 +18,13 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.classes import CHANGED
 from cdpipe.pairs.catalog import Pair, Source, parse_time
-from cdpipe.pairs.coregistration import Shift, estimate_shift
+from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
 from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.pairs.labels import label_values, read_label, undeclared
 from cdpipe.pairs.splits import catalog_leaks
 from cdpipe.store.normalisation import RGB
 
 COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word
-SHIFT_PX, SHIFT_CONFIDENCE = 1.0, 0.1  # measured: confidence 0.13 and more was right, 0.07 and less was not
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def check_catalog(
             reports.append(report)
             advance()
     problems, warnings = _judge_training(reports)
-    problems += catalog_leaks([(each.pair, each.before.grid) for each in reports if each.before], config)
+    problems += catalog_leaks([(report.pair, report.before.grid) for report in reports if report.before], config)
     return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
 
 
@@ -207,7 +206,7 @@ def _coarse(before: RasterInfo, after: RasterInfo) -> list[str]:
 
 
 def _shift_doubt(pair: Pair, shift: Shift | None) -> list[str]:
-    if shift is None or shift.length <= SHIFT_PX or shift.confidence <= SHIFT_CONFIDENCE:
+    if shift is None or shift.length <= NOTICEABLE_PX or shift.confidence <= CONFIDENT:
         return []
     offset = f"{shift.rows:+.1f} rows and {shift.cols:+.1f} columns, confidence {shift.confidence:.2f}"
     return [f"{pair.after.path}: seems to lie off the first date ({offset}); misplaced edges look like change"]

@@ -1,4 +1,4 @@
-"""Decides whether a pair's second date is moved onto the first, and by how much: only where that is sure."""
+"""How far a pair's second date lies off the first, and whether it is moved onto it: only where that is sure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,20 +12,28 @@ from cdpipe.config.schema import Config
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import spread_tiles
 from cdpipe.pairs.catalog import Pair
-from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.pairs.imagery import read_dates
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import read_json, write_json
-
-# Estimates how far the second date of a pair lies off the first.
 
 SIDE = 512  # of a window, in pixels
 MIN_SIDE = 32  # below which there is too little to compare
 MIN_OBSERVED = 0.9  # share of a window; the outline of gaps would be taken for structure
 CONFIDENT = 0.1  # measured: a confidence of 0.13 and more was right, of 0.07 and less was not
 NEAR_PX = 0.5  # within which a window agrees with the others
+NOTICEABLE_PX = 1.0  # off by more is worth a word, where it is not corrected
+SIDES = (SIDE, SIDE // 2, SIDE // 4)  # of windows, in pixels: the first of which there are enough
+ENOUGH_WINDOWS, MOST_WINDOWS = 9, 25
+LEAST_WINDOWS = 4  # that a correction may rest on
+LEAST_PX = 0.2  # resampling blurs: a smaller shift is not worth that
+MOST_PX = 3.0  # what lies further off is a mistake in the georeference, for a person to look at
+LEAST_AGREEING = 0.6  # share of the windows that must be within half a pixel of the others
+MOST_SPREAD = 0.25  # px
+MOST_LEFT = 0.5  # share of the shift that may be left when it is measured again
+DIGITS = 2  # hundredths of a pixel: less is chance
 
 Grey = NDArray[np.float64]
-# both dates of a window, each (band, height, width), and (height, width) where both are observed
+# Reads a window: both dates, each (band, height, width), and (height, width) where both are observed.
 Read = Callable[[Window], tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]]
 
 
@@ -69,13 +77,7 @@ def estimate_shift(pair: Pair, grid: Grid, config: Config) -> Shift | None:
     Raises:
         InputError: If a file cannot be read there.
     """
-
-    def read(window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-        before, seen_before = read_on_grid(pair.before, pair.before_valid, grid, window, config)
-        after, seen_after = read_on_grid(pair.after, pair.after_valid, grid, window, config)
-        return before, after, seen_before & seen_after
-
-    return measure_shift(read, sample_windows(grid.shape))
+    return measure_shift(_reader(pair, grid, config), sample_windows(grid.shape))
 
 
 def measure_shift(read: Read, windows: Sequence[Window]) -> Shift | None:
@@ -88,25 +90,25 @@ def measure_shift(read: Read, windows: Sequence[Window]) -> Shift | None:
     Returns:
         The shift, or None where no window is observed well enough at both dates.
     """
-    found = []
+    shifts = []
     for window in windows:
         if min(window.shape) < MIN_SIDE:
             continue
         before, after, observed = read(window)
         if observed.mean() >= MIN_OBSERVED:
-            found.append(correlate(_grey(before, observed), _grey(after, observed)))
-    return _judge(np.array(found)) if found else None
+            shifts.append(correlate(_grey(before, observed), _grey(after, observed)))
+    return _judge(np.array(shifts)) if shifts else None
 
 
-def _judge(found: NDArray[np.float64]) -> Shift:
-    """The shift that windows (rows, columns, confidence) speak for."""
-    sure = found[:, 2] > CONFIDENT
-    telling = found[sure] if sure.any() else found
+def _judge(shifts: NDArray[np.float64]) -> Shift:
+    """The shift that windows speak for: (windows, 3) of rows, columns and confidence."""
+    sure = shifts[:, 2] > CONFIDENT
+    telling = shifts[sure] if sure.any() else shifts
     rows, cols = np.median(telling[:, :2], 0).tolist()
-    away = np.hypot(found[:, 0] - rows, found[:, 1] - cols)
+    away = np.hypot(shifts[:, 0] - rows, shifts[:, 1] - cols)
     spread = float(np.median(away[sure] if sure.any() else away))
     agreeing = float((sure & (away <= NEAR_PX)).mean())
-    return Shift(rows, cols, float(np.median(found[:, 2])), spread, agreeing, len(found))
+    return Shift(rows, cols, float(np.median(shifts[:, 2])), spread, agreeing, len(shifts))
 
 
 def sample_windows(shape: tuple[int, int]) -> list[Window]:
@@ -123,6 +125,10 @@ def correlate(before: Grey, after: Grey) -> tuple[float, float, float]:
 
     The refinement is that of Hrazdíra et al. (2020): on Sentinel-2 pairs that were moved by known parts of a pixel
     it was within 0.06 px, where the centroid of the peak was up to 0.4 px off.
+
+    Args:
+        before: (height, width).
+        after: Likewise.
 
     Returns:
         Rows and columns that ``after`` lies off, and the peak's share of the correlation.
@@ -142,9 +148,6 @@ def _grey(values: NDArray[Any], observed: NDArray[np.bool_]) -> Grey:
     stretched = ((grey - low) / max(high - low, 1e-9)).clip(0, 1)
     stretched[~observed] = stretched[observed].mean()
     return np.asarray(stretched - stretched.mean())
-
-
-# Corrections of pairs whose dates do not lie on each other, found once and remembered by content.
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,21 +187,10 @@ def known_corrections(workspace: Workspace) -> dict[str, Correction]:
     return {key: Correction(**value) for key, value in values}
 
 
-def remember_corrections(workspace: Workspace, found: Mapping[str, Correction]) -> None:
+def remember_corrections(workspace: Workspace, decided: Mapping[str, Correction]) -> None:
     """Add to the corrections that are known."""
-    known = {**known_corrections(workspace), **found}
-    write_json(workspace.corrections, {key: each.to_json() for key, each in known.items()})
-
-
-SIDES = (SIDE, SIDE // 2, SIDE // 4)  # of windows, in pixels: the first of which there are enough
-ENOUGH_WINDOWS, MOST_WINDOWS = 9, 25
-LEAST_WINDOWS = 4  # that a correction may rest on
-LEAST_PX = 0.2  # resampling blurs: a smaller shift is not worth that
-MOST_PX = 3.0  # what lies further off is a mistake in the georeference, for a person to look at
-LEAST_AGREEING = 0.6  # share of the windows that must be within half a pixel of the others
-MOST_SPREAD = 0.25  # px
-MOST_LEFT = 0.5  # share of the shift that may be left when it is measured again
-DIGITS = 2  # hundredths of a pixel: less is chance
+    known = {**known_corrections(workspace), **decided}
+    write_json(workspace.corrections, {key: correction.to_json() for key, correction in known.items()})
 
 
 def find_correction(pair: Pair, grid: Grid, config: Config) -> Correction:
@@ -270,8 +262,7 @@ def comparison_windows(shape: tuple[int, int]) -> list[Window]:
 
 def _reader(pair: Pair, grid: Grid, config: Config, shift: tuple[float, float] = (0.0, 0.0)) -> Read:
     def read(window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-        before, seen_before = read_on_grid(pair.before, pair.before_valid, grid, window, config)
-        after, seen_after = read_on_grid(pair.after, pair.after_valid, grid, window, config, shift)
+        (before, seen_before), (after, seen_after) = read_dates(pair, grid, window, config, shift)
         return before, after, seen_before & seen_after
 
     return read

@@ -15,17 +15,24 @@ from cdpipe.formats.gate import open_raster
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.pairs.catalog import Pair, Source, parse_time
-from cdpipe.pairs.coregistration import CONFIDENT, Shift, comparison_windows, measure_shift
-from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, comparison_windows, measure_shift
+from cdpipe.pairs.imagery import read_dates
 from cdpipe.store.normalisation import RGB
-
-# When an image was taken, as far as its file says so: by its name, or by a tag.
 
 # Sentinel-2 products and granules have the time of sensing after an underscore: S2A_MSIL1C_20170816T102021_...
 SENTINEL_NAME = re.compile(r"(?:^|_)(20\d{2})(\d{2})(\d{2})T\d{6}(?:_|\.|$)")
 DATE = re.compile(r"(\d{4})[-:/]?(\d{2})[-:/]?(\d{2})")
 TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE", "DATE_ACQUIRED")
 WRITTEN = "TIFFTAG_DATETIME"  # by many programs: when the file was made
+
+EVERY = 16  # of the pixels of a window are looked at for levels
+# Of Sentinel-2 products from processing baseline 04.00 (2022-01-25) on: RADIO_ADD_OFFSET is -1000 digital numbers.
+OFFSET, OFFSET_TOLERANCE = 1000, 300
+DARK = 1  # percentile: dark ground and shadows, which change less than anything else
+# "Bright and white at one date alone": clouds are, but so are fresh snow and new roofs.
+BRIGHT, WHITE = 2.5, 0.25  # times the median brightness of both dates; spread of the colours over their mean
+CLOUDY, SATURATED = 0.005, 0.001  # shares that are worth a word
+MOST_DAYS = 1  # between a file's date and the catalog's: time zones
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +78,6 @@ def _day(year: str, month: str, day: str) -> datetime.date | None:
         return datetime.date(int(year), int(month), int(day))
     except ValueError:
         return None
-
-
-EVERY = 16  # of the pixels of a window are looked at for levels
-# Of Sentinel-2 products from processing baseline 04.00 (2022-01-25) on: RADIO_ADD_OFFSET is -1000 digital numbers.
-OFFSET, OFFSET_TOLERANCE = 1000, 300
-DARK = 1  # percentile: dark ground and shadows, which change less than anything else
-# "Bright and white at one date alone": clouds are, but so are fresh snow and new roofs.
-BRIGHT, WHITE = 2.5, 0.25  # times the median brightness of both dates; spread of the colours over their mean
-CLOUDY, SATURATED = 0.005, 0.001  # shares that are worth a word
-SHIFT_PX = 1.0
-MOST_DAYS = 1  # between a file's date and the catalog's: time zones
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ def inspect_pair(pair: Pair, grid: Grid, config: Config) -> DeepReport:
     samples: tuple[list[NDArray[Any]], list[NDArray[Any]]] = [], []
 
     def read(window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-        (before, seen_before), (after, seen_after) = _read(pair, grid, window, config)
+        (before, seen_before), (after, seen_after) = read_dates(pair, grid, window, config)
         observed = seen_before & seen_after
         for sample, values in zip(samples, (before, after), strict=True):
             sample.append(values[:, observed][:, ::EVERY])
@@ -157,27 +153,18 @@ def inspect_pair(pair: Pair, grid: Grid, config: Config) -> DeepReport:
         medians = _visible_median(pair, levels)
     tallies = _Tally(), _Tally()
     for window in tiles_in(Window(0, 0, *grid.shape), config.align.block):
-        read_dates = _read(pair, grid, window, config)
+        both = read_dates(pair, grid, window, config)
         bright = [
             _bright_and_white(pair, _physical(values, source), medians) & seen
-            for source, (values, seen) in zip((pair.before, pair.after), read_dates, strict=True)
+            for source, (values, seen) in zip((pair.before, pair.after), both, strict=True)
         ]
-        for tally, own, (values, seen) in zip(tallies, (0, 1), read_dates, strict=True):
+        for tally, own, (values, seen) in zip(tallies, (0, 1), both, strict=True):
             # what is bright and white at both dates is a roof or a beach: clouds move on
             _count(tally, values, seen, bright[own] & ~bright[1 - own])
     dates = [_levels(tally, grid, medians is not None) for tally in tallies]
     for source, date in zip((pair.before, pair.after), dates, strict=True):
         warnings += _doubt_levels(source, date)
     return DeepReport(shift, (dates[0], dates[1]), tuple(warnings))
-
-
-def _read(
-    pair: Pair, grid: Grid, window: Window, config: Config
-) -> tuple[tuple[NDArray[Any], NDArray[np.bool_]], tuple[NDArray[Any], NDArray[np.bool_]]]:
-    return (
-        read_on_grid(pair.before, pair.before_valid, grid, window, config),
-        read_on_grid(pair.after, pair.after_valid, grid, window, config),
-    )
 
 
 def _physical(values: NDArray[Any], source: Source) -> NDArray[np.float32]:
@@ -241,7 +228,7 @@ def _doubt_levels(source: Source, date: DateLevels) -> list[str]:
 def _doubt_shift(pair: Pair, shift: Shift | None, config: Config) -> list[str]:
     if config.align.coregister == "auto" or shift is None:
         return []
-    if shift.length <= SHIFT_PX or shift.confidence <= CONFIDENT:
+    if shift.length <= NOTICEABLE_PX or shift.confidence <= CONFIDENT:
         return []
     off = f"{shift.rows:+.2f} rows and {shift.cols:+.2f} columns, {shift.agreeing:.0%} of {shift.windows} windows agree"
     return [f"{pair.after.path}: lies off the first date ({off}); align.coregister: auto corrects small shifts"]

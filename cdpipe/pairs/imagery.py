@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_dataset, grid_or, open_raster, read_values, require_imagery
-from cdpipe.formats.warp import Layer, Pixels, read_layer
+from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.pairs.catalog import Source
+from cdpipe.pairs.catalog import Pair, Source
 
 
 def read_on_grid(
@@ -21,7 +21,7 @@ def read_on_grid(
     window: Window,
     config: Config,
     shift: tuple[float, float] = (0.0, 0.0),
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+) -> Pixels:
     """Read a window of one date on the pair's grid.
 
     A pixel is observed if none of the needed bands has nodata there (the sensor's value if it names one for
@@ -54,12 +54,22 @@ def read_on_grid(
             values = read_values(dataset, source.path, bands, part)
             return values, has_data(values, nodata)
 
-        layer = Layer(str(source.path), info.grid, len(bands), info.dtype, read)
-        values, observed = read_layer(layer, target, window, config.align.resampling)
+        raster = WarpSource(str(source.path), info.grid, len(bands), info.dtype, read)
+        values, observed = read_warped(raster, target, window, config.align.resampling)
     if valid is not None:
         own_grid = info.grid if info.grid.crs is not None else grid
         observed &= _read_usable(valid, source.sensor.unusable, own_grid, (target, window), config.input)
     return values, observed
+
+
+def read_dates(
+    pair: Pair, grid: Grid, window: Window, config: Config, shift: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Pixels, Pixels]:
+    """Read a window of both dates, see :func:`read_on_grid`; ``shift`` is the second one's."""
+    return (
+        read_on_grid(pair.before, pair.before_valid, grid, window, config),
+        read_on_grid(pair.after, pair.after_valid, grid, window, config, shift),
+    )
 
 
 def nodata_values(source: Source, tags: list[float | None]) -> list[float | None]:
@@ -105,6 +115,6 @@ def _read_usable(
             values = read_values(dataset, path, [1], part)
             return (~np.isin(values, unusable)).astype(np.uint8), np.isfinite(values[0])
 
-        layer = Layer(str(path), grid_or(info, own_grid, "its date's raster"), 1, np.uint8, read)
-        usable, _ = read_layer(layer, *where, "nearest")  # 0 where it has no data
+        raster = WarpSource(str(path), grid_or(info, own_grid, "its date's raster"), 1, np.uint8, read)
+        usable, _ = read_warped(raster, *where, "nearest")  # 0 where it has no data
     return np.asarray(usable[0] == 1)

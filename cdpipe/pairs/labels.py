@@ -11,7 +11,7 @@ from cdpipe.config.schema import Config, Input, Label
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_dataset, grid_or, open_raster, read_values
 from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
-from cdpipe.formats.warp import Layer, Pixels, read_layer
+from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
@@ -48,8 +48,8 @@ def read_label(label: Path, grid: Grid, window: Window, config: Config) -> Bytes
             mapped = map_label(read_values(dataset, label, [1], part), config.label, nodata, label)
             return mapped, mapped[0] != IGNORE
 
-        layer = Layer(str(label), grid_or(info, grid, "'before'"), 1, np.uint8, read)
-        values, present = read_layer(layer, grid, window, "nearest")
+        raster = WarpSource(str(label), grid_or(info, grid, "'before'"), 1, np.uint8, read)
+        values, present = read_warped(raster, grid, window, "nearest")
     return np.where(present, values[0], np.uint8(IGNORE))
 
 
