@@ -26,7 +26,7 @@ from made_project import make_project, run
 
 from cdpipe.inference.patches import Execution
 from cdpipe.inference.torch import make_forward
-from cdpipe.models import build_model, input_kind
+from cdpipe.models.networks import build_model, input_kind
 from cdpipe.prediction.job import choose_batch
 from cdpipe.training.loss import dice_bce
 

@@ -13,8 +13,8 @@ import torch
 import yaml
 from rasterio.transform import from_origin
 
-from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, save_model
+from cdpipe.models.networks import build_model
 
 ROLES = ("red", "green", "blue")
 SMALL = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}  # a network that is soon done

@@ -77,8 +77,8 @@ def _predict(root: Path, size: int, *, identity: bool) -> None:
 
     from cdpipe.inference.patches import Execution  # noqa: PLC0415
     from cdpipe.inference.torch import make_forward  # noqa: PLC0415
-    from cdpipe.models import build_model  # noqa: PLC0415
     from cdpipe.models.folder import ModelCard  # noqa: PLC0415
+    from cdpipe.models.networks import build_model  # noqa: PLC0415
     from cdpipe.prediction.block import Member, predict_block, probability_key  # noqa: PLC0415
     from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble  # noqa: PLC0415
     from cdpipe.prediction.job import PredictJob, create_result_groups  # noqa: PLC0415

@@ -19,8 +19,8 @@ from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
 from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.geo.grid import Window
-from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
+from cdpipe.models.networks import build_model
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.job import ModelSource, plan_members

@@ -16,7 +16,7 @@ import torch
 from stored_scenes import ROLES, store_scene
 from timing import Row, show
 
-from cdpipe.models import build_model, input_kind
+from cdpipe.models.networks import build_model, input_kind
 from cdpipe.store.normalisation import Recipe
 from cdpipe.training import loop
 from cdpipe.training.loss import dice_bce

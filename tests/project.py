@@ -18,8 +18,8 @@ from rasters import utm_grid, write_raster
 
 from cdpipe.cli.main import main
 from cdpipe.geo.grid import Grid
-from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, save_model
+from cdpipe.models.networks import build_model
 from cdpipe.runs.manifest import Manifest, read_manifest
 
 UNETPLUSPLUS = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}

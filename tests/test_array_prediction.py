@@ -17,8 +17,8 @@ import cdpipe
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.inference.patches import Execution
-from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, read_card, save_model
+from cdpipe.models.networks import build_model
 from cdpipe.prediction.block import Member, load_forward, predict_block, probability_key
 from cdpipe.prediction.in_memory import predict_array
 from cdpipe.store.arrays import open_layer, read_window

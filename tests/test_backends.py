@@ -24,8 +24,9 @@ from cdpipe.inference.backends import check_backend
 from cdpipe.inference.openvino import SEAL, cache_folder, cached_engine, engine_key
 from cdpipe.inference.patches import Execution
 from cdpipe.keys import content_key
-from cdpipe.models import build_model, input_kind, model_names
+from cdpipe.models import networks
 from cdpipe.models.folder import WEIGHTS, ModelCard, read_card, save_model
+from cdpipe.models.networks import build_model, input_kind
 from cdpipe.prediction.block import Member, open_forward, probability_key
 from cdpipe.prediction.calibration import WINDOWS, Calibration
 from cdpipe.prediction.in_memory import predict_array
@@ -316,7 +317,7 @@ def make_model(folder: Path, name: str) -> ModelCard:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", [name for name in model_names() if name not in ("dpt", "pan")])
+@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name not in ("dpt", "pan")])
 def test_every_network_becomes_an_engine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDPIPE_CACHE", str(tmp_path / "cache"))  # gone with the test: these are large
     card = make_model(tmp_path / name, name)

@@ -10,7 +10,7 @@ from cdpipe.config.load import load_config
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.models import required_bands
+from cdpipe.models.networks import required_bands
 from cdpipe.training.plan import architecture_of
 
 LEAST = """\

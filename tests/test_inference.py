@@ -15,7 +15,7 @@ from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, tiles_in
 from cdpipe.inference.patches import Execution, Forward, Placement, blend_weights, predict_window
 from cdpipe.inference.torch import make_forward
-from cdpipe.models import build_model
+from cdpipe.models.networks import build_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

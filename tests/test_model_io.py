@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.models import build_model
 from cdpipe.models import folder as model_io
 from cdpipe.models.folder import CARD, WEIGHTS, ModelCard, load_network, read_card, save_model
+from cdpipe.models.networks import build_model
 from cdpipe.workspace.local import hash_file
 
 ARGUMENTS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": (16, 8, 8)}

@@ -17,8 +17,8 @@ from stored import RGB, TINY_NET, TINY_TRAIN, bright_squares, store_pair, train_
 
 from cdpipe.config.schema import Train
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.models import build_model
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
+from cdpipe.models.networks import build_model
 from cdpipe.store.pair import LabelledPair
 from cdpipe.training.job import TrainJob
 from cdpipe.training.loop import BEST, HISTORY, train_model, write_checkpoint

@@ -1,5 +1,7 @@
 """The networks by name: what they take, give and refuse."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -8,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cdpipe.errors import InputError
-from cdpipe.models import build_model, input_kind, model_names, required_bands
-from cdpipe.models.names import DECODER_NAMES
-from cdpipe.models.networks import DECODERS
+from cdpipe.models.networks import NETWORKS, build_model, input_kind, required_bands
 
+DECODERS = [name for name, network in NETWORKS.items() if "difference" in network.inputs]
 SMALL: dict[str, dict[str, Any]] = {
     "unetplusplus": {"encoder": "resnet18", "decoder_channels": (16, 8, 8, 8, 4)},
     "siamese_resnet18": {"decoder_channels": (8, 8, 12, 16)},
@@ -52,10 +53,18 @@ def test_every_decoder_may_read_the_bands_of_both_dates(name: str) -> None:
         assert model(torch.randn(1, 8, 128, 128)).shape == (1, 1, 128, 128)
 
 
-def test_every_network_has_one_name() -> None:
-    assert len(set(model_names())) == len(model_names())
-    assert DECODERS.keys() == set(DECODER_NAMES)
-    assert {"siamese_seresnext50", "siamese_resnext101", "siamese_densenet161", "siamese_dpn92"} < set(model_names())
+def test_every_network_of_the_library_is_there_and_those_that_were_published() -> None:
+    assert set(DECODERS) == smp.MODEL_ARCHITECTURES_MAPPING.keys()
+    assert {"siamese_seresnext50", "siamese_resnext101", "siamese_densenet161", "siamese_dpn92"} < NETWORKS.keys()
+
+
+def test_what_is_known_of_networks_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom cdpipe.models.networks import NETWORKS, input_kind, required_bands\n"
+        "for name in NETWORKS: input_kind(name), required_bands(name)\n"
+        "assert not {'torch', 'segmentation_models_pytorch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unetplusplus_is_the_library_s_own() -> None:

@@ -16,8 +16,9 @@ from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid
 from cdpipe.inference.patches import Execution, Placement, predict_window
 from cdpipe.inference.torch import make_forward
-from cdpipe.models import build_model, load_published
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
+from cdpipe.models.foreign import load_published
+from cdpipe.models.networks import build_model
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import load_pair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
@@ -60,7 +61,7 @@ def ingested(shared: Path, local_ray: None, tmp_path_factory: pytest.TempPathFac
     folder, reference = tmp_path_factory.mktemp("parity"), shared / "reference"
     unetplusplus, siamese = (build_model(architecture) for architecture in NETWORKS.values())
     unetplusplus.load_state_dict(filled(unetplusplus.state_dict(), reference))
-    load_published(siamese, filled(published_shapes(reference), reference))
+    load_published("siamese_seresnext50", siamese, filled(published_shapes(reference), reference))
     for (name, architecture), network in zip(NETWORKS.items(), (unetplusplus, siamese), strict=True):
         card = ModelCard(name, architecture, {}, ("red", "green", "blue"), "per_date", True, PATCH, "")
         save_model(folder / name, card, network.state_dict())

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cdpipe.models import build_model, load_published, model_names
+from cdpipe.models.foreign import load_published
+from cdpipe.models.networks import NETWORKS, build_model
 
-SIAMESE = [name for name in model_names() if name.startswith("siamese_")]
+SMALL = "siamese_resnet18"
+SIAMESE = [name for name in NETWORKS if name.startswith("siamese_")]
 # Each layer of an encoder and its place in the published `encoder_stages`.
 PUBLISHED_ENCODER = {
     "SENetEncoder": {"layer0.": "0.", "layer1.": "1.1.", "layer2.": "2.", "layer3.": "3.", "layer4.": "4."},
@@ -52,7 +54,7 @@ PUBLISHED_ENCODER = {
 
 def small() -> nn.Module:
     torch.manual_seed(1)
-    return build_model("siamese_resnet18", decoder_channels=(8, 8, 12, 16)).eval()
+    return build_model(SMALL, decoder_channels=(8, 8, 12, 16)).eval()
 
 
 def published(model: nn.Module) -> dict[str, Tensor]:
@@ -115,7 +117,7 @@ def test_siamese_computes_what_was_published() -> None:
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_published_weights_arrive_where_they_belong(prefix: str) -> None:
     weights, model = other_weights(), small()
-    assert load_published(model, {prefix + key: value for key, value in weights.items()}) == ()
+    assert load_published(SMALL, model, {prefix + key: value for key, value in weights.items()}) == ()
     loaded = published(model)
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[key], value) for key, value in weights.items())
@@ -128,14 +130,14 @@ def test_every_siamese_network_knows_its_published_names(name: str) -> None:
         weights = published(model)
     weights["final.0.weight"] = torch.empty(5, *weights["final.0.weight"].shape[1:], device="meta")
     weights["final.0.bias"] = torch.empty(5, device="meta")
-    assert load_published(model, weights) == ("final.weight", "final.bias")
+    assert load_published(name, model, weights) == ("final.weight", "final.bias")
 
 
 def test_a_last_layer_of_more_classes_leaves_the_fresh_one() -> None:
     weights, model = other_weights(), small()
     weights["final.0.weight"], weights["final.0.bias"] = torch.ones(5, 4, 1, 1), torch.ones(5)
     fresh = model.get_parameter("final.weight").detach().clone()
-    assert load_published(model, weights) == ("final.weight", "final.bias")
+    assert load_published(SMALL, model, weights) == ("final.weight", "final.bias")
     assert torch.equal(model.get_parameter("final.weight"), fresh)
     loaded = model.state_dict()
     assert torch.equal(loaded["encoder.layer4.1.bn2.running_var"], weights["encoder_stages.4.1.bn2.running_var"])
@@ -160,13 +162,13 @@ def test_weights_that_do_not_fit_change_nothing(change: dict[str, Tensor | None]
     model = small()
     untouched = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=message):
-        load_published(model, weights)
+        load_published(SMALL, model, weights)
     assert all(torch.equal(value, untouched[key]) for key, value in model.state_dict().items())
 
 
 def test_many_misfits_are_cut_short() -> None:
     with pytest.raises(ValueError, match=r"missing: [^;]*, \.\.\.$") as raised:
-        load_published(small(), {})
+        load_published(SMALL, small(), {})
     assert len(str(raised.value)) < 300
 
 
@@ -175,14 +177,14 @@ def test_a_network_s_own_names_are_understood(name: str) -> None:
     options: dict[str, Any] = {"channels": 16} if name == "snunet" else {}
     options |= {"encoder": "resnet18"} if name == "unetplusplus" else {}
     given, model = (build_model(name, **options) for _ in range(2))
-    assert load_published(model, {f"module.{key}": value for key, value in given.state_dict().items()}) == ()
+    assert load_published(name, model, {f"module.{key}": value for key, value in given.state_dict().items()}) == ()
     loaded = model.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in given.state_dict().items())
     last = {"unetplusplus": "segmentation_head.0", "siamese_resnet18": "final", "snunet": "conv_final"}[name]
     weights = given.state_dict()
     for part in ("weight", "bias"):
         weights[f"{last}.{part}"] = weights[f"{last}.{part}"].repeat_interleave(2, 0)
-    assert load_published(model, weights) == (f"{last}.weight", f"{last}.bias")
+    assert load_published(name, model, weights) == (f"{last}.weight", f"{last}.bias")
 
 
 def reference_weights(reference: Path, network: str, classes: int) -> dict[str, Tensor]:
@@ -207,11 +209,11 @@ def reference_weights(reference: Path, network: str, classes: int) -> dict[str, 
 def test_published_networks_give_the_reference_s_outputs(network: str, shared: Path) -> None:
     reference = shared / "reference"
     model = build_model(f"siamese_{network}").eval()
-    assert load_published(model, reference_weights(reference, network, classes=5)) == (
+    assert load_published(f"siamese_{network}", model, reference_weights(reference, network, classes=5)) == (
         "final.weight",
         "final.bias",
     )
-    assert load_published(model, reference_weights(reference, network, classes=1)) == ()
+    assert load_published(f"siamese_{network}", model, reference_weights(reference, network, classes=1)) == ()
     with np.load(reference / "outputs" / f"{network}_64.npz") as arrays, torch.no_grad():
         probability = torch.sigmoid(model(torch.from_numpy(arrays["x"]))).numpy()
         np.testing.assert_allclose(probability, arrays["y"], rtol=0, atol=1e-5)

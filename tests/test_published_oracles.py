@@ -8,7 +8,8 @@ from test_published import published
 from torch import Tensor
 from torch.nn import functional
 
-from cdpipe.models import build_model, load_published
+from cdpipe.models.foreign import load_published
+from cdpipe.models.networks import build_model
 
 Weights = Mapping[str, Tensor]
 DPN_STAGES = {1: (1, 3, 256), 2: (0, 4, 512), 3: (0, 20, 1024), 4: (0, 3, 2048)}  # first block, blocks, residual width
@@ -114,7 +115,7 @@ def test_our_network_computes_what_the_paper_says(name: str, oracle: object, siz
             value.uniform_(-0.1, 0.1)
         elif key.endswith("running_var"):
             value.uniform_(0.5, 1.5)
-    load_published(model, weights)
+    load_published(name, model, weights)
     x = torch.randn(1, 6, size, size)
     with torch.no_grad():
         expected, found = torch.sigmoid(oracle(weights, x)), torch.sigmoid(model(x))

@@ -23,7 +23,7 @@ from cdpipe.config.schema import Train
 from cdpipe.errors import CdpipeError
 from cdpipe.evaluation.scores import BASELINE_RECIPE
 from cdpipe.metrics.counts import score_histogram
-from cdpipe.models import build_model
+from cdpipe.models.networks import build_model
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import LabelledPair
 from cdpipe.training.job import TrainJob

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.keys import content_key
-from cdpipe.models import input_kind
+from cdpipe.models.networks import build_model, input_kind
 from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.crash import crash_point
@@ -27,7 +27,7 @@ class ModelCard:
 
     Attributes:
         name: The user's name for it.
-        architecture: Name in :func:`cdpipe.models.build_model`.
+        architecture: Name in :func:`cdpipe.models.networks.build_model`.
         arguments: Keyword arguments of the network's constructor.
         roles: Bands it reads, in order.
         statistics: Pixels that normalisation counts: ``common`` or ``per_date``.
@@ -145,8 +145,6 @@ def load_network(folder: Path, card: ModelCard) -> "nn.Module":
     """
     import safetensors.torch
     import torch
-
-    from cdpipe.models import build_model
 
     try:
         # what would be fetched is overwritten right away

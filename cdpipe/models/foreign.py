@@ -1,8 +1,8 @@
-"""Reads weights that others saved, without running any code that their file may hold."""
+"""Weights that others saved: read without running any code that their file may hold, and loaded whole or not at all."""
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ import safetensors.torch
 import torch
 from numpy._core import multiarray
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from cdpipe.config.schema import Model, Normalisation
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.models import build_model, load_published, required_bands
 from cdpipe.models.folder import CARD, ModelCard, save_model
+from cdpipe.models.networks import build_model, find_network, required_bands
+from cdpipe.models.published import Rules
 
+_LAST_LAYERS = ("final.", "conv_final.", "segmentation_head.0.")
 # Scores beside the weights are often NumPy numbers, which the safe reader knows only if it is told of them.
 _NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((multiarray.scalar, f"numpy.{package}.multiarray.scalar") for package in ("core", "_core")),
@@ -31,7 +34,7 @@ Run this where the file was made, with the packages it was made with, and give c
     torch.save(network.state_dict(), {converted!r})"""
 
 
-def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Read a state dict, and the numbers that lie beside it such as epoch and scores.
 
     Args:
@@ -67,12 +70,12 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, float]]
     return _split(path, found)
 
 
-def _split(path: Path, found: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def _split(path: Path, found: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
     beside: dict[str, float] = {}
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         beside = {str(key): float(value) for key, value in found.items() if isinstance(value, int | float | np.number)}
         found = found["state_dict"]
-    if not isinstance(found, dict) or not found or not all(isinstance(each, torch.Tensor) for each in found.values()):
+    if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
         raise InputError(f"{path}: expected a state dict (names to tensors), alone or under the key state_dict")
     broken = [str(key) for key, value in found.items() if not torch.isfinite(value).all()]
     if broken:
@@ -80,7 +83,68 @@ def _split(path: Path, found: Any) -> tuple[dict[str, torch.Tensor], dict[str, f
     return {str(key): value for key, value in found.items()}, beside
 
 
-# Foreign weights become a model folder that training starts from or prediction uses.
+def load_published(name: str, model: nn.Module, state_dict: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Load published weights into a network; it stays as it was unless every entry fits.
+
+    Args:
+        name: The network's.
+        model: What ``build_model`` made of it.
+        state_dict: With or without a leading ``module.``; for a Siamese network under the published names or its
+            own, for others under the network's own. A last layer of one class is loaded; one of more classes is
+            left out, and the model's own, fresh one stays.
+
+    Returns:
+        The model's keys that kept their values: empty, or the last layer's two.
+
+    Raises:
+        ValueError: naming what is left over, missing or of another shape.
+    """
+    expected = model.state_dict()
+    plain = [key.removeprefix("module.") for key in state_dict]
+    rules = () if set(plain) <= expected.keys() else find_network(name).published
+    names = [_our_key(key, rules) for key in plain] if rules else plain
+    given = dict(zip(names, state_dict.values(), strict=True))
+    if len(given) < len(state_dict):
+        raise ValueError("some entries are given twice, with and without a leading `module.`")
+    kept = tuple(key for key in expected if key.startswith(_LAST_LAYERS) and _other_classes(given, expected, key))
+    _check_fit(given, expected, kept)
+    model.load_state_dict(given | {key: expected[key] for key in kept})
+    return kept
+
+
+def _our_key(key: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        renamed, hits = re.subn(pattern, replacement, key)
+        if hits:
+            return renamed
+    return f"{key} (unknown name)"
+
+
+def _other_classes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], key: str) -> bool:
+    """Whether a last layer differs from the model's in the number of classes and in nothing else."""
+    if key not in given:
+        return False
+    theirs, ours = given[key].shape, expected[key].shape
+    return theirs[0:1] != ours[0:1] and theirs[1:] == ours[1:]
+
+
+def _check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], kept: tuple[str, ...]) -> None:
+    problems = {
+        "left over": [key for key in given if key not in expected],
+        "missing": [key for key in expected if key not in given],
+        "of another shape": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in given and key not in kept and given[key].shape != value.shape
+        ],
+    }
+    listed = [f"{len(keys)} {problem}: {_first(keys)}" for problem, keys in problems.items() if keys]
+    if listed:
+        raise ValueError(f"not this network's {len(expected)} weights: " + "; ".join(listed))
+
+
+def _first(keys: Sequence[str], number: int = 4) -> str:
+    return ", ".join(keys[:number]) + (", ..." if len(keys) > number else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +170,7 @@ def import_weights(
     Args:
         path: See :func:`cdpipe.models.foreign.read_weights`.
         folder: The model folder to write, which also gives the model its name.
-        architecture: Name in :func:`cdpipe.models.build_model`.
+        architecture: Name in :func:`cdpipe.models.networks.build_model`.
         model: Its options.
         settings: Normalisation and patch that the weights were trained with.
 
@@ -123,7 +187,7 @@ def import_weights(
         raise ConfigError(f"--model {architecture}: {error}") from None
     state, beside = read_weights(path)
     try:
-        fresh = load_published(network, state)
+        fresh = load_published(architecture, network, state)
     except ValueError as error:
         raise InputError(f"{path}: does not fit {architecture}: {error}") from None
     normalisation, patch = settings

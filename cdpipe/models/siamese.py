@@ -4,9 +4,13 @@ Sources: github.com/selimsef/xview2_solution (network), arxiv.org/abs/1808.08127
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
+
+from cdpipe.models.decoders import with_encoder
 
 CHANNELS_PER_DATE = 3
 SIZE_DIVISOR = 32
@@ -166,3 +170,29 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+# By encoder; the others yield what the published networks take.
+_FEATURES = {"densenet161": densenet_features, "dpn92": dpn_features}
+
+
+def build_siamese(
+    encoder: str, decoder_channels: Sequence[int], *, encoder_weights: str | None = None, scse: bool = True
+) -> SiameseUnet:
+    """Build the network on an encoder of segmentation-models-pytorch.
+
+    Args:
+        encoder: The library's name.
+        decoder_channels: Four channel counts, from shallow to deep.
+        encoder_weights: The library's name of weights to fetch; fresh ones without.
+        scse: Whether the decoder has gates, see :class:`ConcatScse`.
+
+    Raises:
+        ValueError: For channels, an encoder or a kind of weights that does not exist.
+        InputError: If encoder weights can be neither found nor fetched.
+    """
+    build = partial(smp.encoders.get_encoder, encoder, weights=encoder_weights)
+    body = with_encoder(build, encoder, encoder_weights)
+    channels = smp.encoders.encoders[encoder]["params"]["out_channels"][1:]
+    features = _FEATURES.get(encoder, encoder_features)
+    return SiameseUnet(body, channels, decoder_channels, scse=scse, features=features)

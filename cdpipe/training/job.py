@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdpipe.config.schema import Normalisation, Train
 from cdpipe.inference.patches import Execution
-from cdpipe.models import input_kind, required_bands
+from cdpipe.models.networks import input_kind, required_bands
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
@@ -25,7 +25,7 @@ class TrainJob:
         model: The model's name in the configuration.
         fold: Which of the folds it never sees; None where there are none.
         key: Key of the trained model, made by :func:`cdpipe.training.plan.plan_training`.
-        architecture: Name in :func:`cdpipe.models.build_model`.
+        architecture: Name in :func:`cdpipe.models.networks.build_model`.
         arguments: Its arguments.
         init_from: Model folder to start from, or None.
         frozen_epochs: Epochs in which the encoder keeps its weights.

@@ -22,8 +22,8 @@ from cdpipe.geo.tilings import PatchGrid
 from cdpipe.inference.patches import Forward, Placement, predict_window
 from cdpipe.inference.torch import make_forward
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_threshold, score_histogram
-from cdpipe.models import build_model
 from cdpipe.models.folder import load_network, read_card
+from cdpipe.models.networks import build_model
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import LabelledPair, read_observed, read_scene
 from cdpipe.training.job import TrainJob, Worker, execution

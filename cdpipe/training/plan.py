@@ -11,8 +11,8 @@ from cdpipe.cli.session import Session
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
-from cdpipe.models import input_kind, model_names, required_bands
 from cdpipe.models.folder import CARD, ModelCard, read_card, save_model
+from cdpipe.models.networks import NETWORKS, build_model, input_kind, required_bands
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.pairs.splits import (
     Leaks,
@@ -49,7 +49,7 @@ def architecture_of(name: str, model: Model) -> str:
     except ValueError as error:
         raise ConfigError(
             f"train.models.{name}: {error}; name the model after its architecture or give architecture: "
-            f"{', '.join(model_names())}"
+            f"{', '.join(NETWORKS)}"
         ) from None
     return architecture
 
@@ -147,8 +147,6 @@ def check_buildable(job: TrainJob) -> None:
         ConfigError: If the job's network cannot be built.
     """
     import torch
-
-    from cdpipe.models import build_model
 
     options = {key: value for key, value in job.arguments.items() if key != "encoder_weights"}
     bands = required_bands(job.architecture, options)

@@ -1,0 +1,71 @@
+"""Encoder-decoder networks of segmentation-models-pytorch, on the grey difference or on the bands of both dates."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import segmentation_models_pytorch as smp
+from huggingface_hub.constants import HF_HUB_CACHE
+from torch import nn
+
+from cdpipe.errors import InputError
+from cdpipe.store.normalisation import RGB, InputKind
+
+_CLASSES: dict[str, type[nn.Module]] = smp.MODEL_ARCHITECTURES_MAPPING
+# What cdpipe decides itself: one logit per pixel, channels by the input.
+_OURS = ("self", "encoder_name", "in_channels", "classes", "activation", "aux_params", "kwargs")
+
+
+def decoder_options(name: str) -> tuple[str, ...]:
+    """The options that :func:`build_decoder` accepts for a network."""
+    own = inspect.signature(_CLASSES[name].__init__).parameters
+    return ("encoder", "input", "bands", *(option for option in own if option not in _OURS))
+
+
+def build_decoder(
+    name: str,
+    *,
+    encoder: str = "resnext50_32x4d",
+    input: InputKind = "difference",  # noqa: A002 (the word that configurations use)
+    bands: Sequence[str] = RGB,
+    encoder_weights: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a network by the library's name for it; other options go to the library's constructor.
+
+    Raises:
+        ValueError: For an input, encoder or kind of weights that does not exist.
+        InputError: If encoder weights can be neither found nor fetched.
+    """
+    if input not in ("difference", "stacked"):
+        raise ValueError(f"expected input difference or stacked, got {input!r}")
+    if input == "difference" and tuple(bands) != RGB:
+        raise ValueError(f"bands: the grey difference is made of {', '.join(RGB)}; other bands need input: stacked")
+    options |= {"in_channels": 1 if input == "difference" else 2 * len(bands), "encoder_weights": encoder_weights}
+    return with_encoder(partial(_CLASSES[name], encoder, classes=1, **options), encoder, encoder_weights)
+
+
+def with_encoder(build: Callable[[], nn.Module], encoder: str, weights: str | None) -> nn.Module:
+    """Run what fetches an encoder and its weights, and say what to do where that fails."""
+    known = smp.encoders.encoders
+    # The library wraps any timm encoder behind the prefix tu-, and checks those names itself.
+    if encoder not in known and not encoder.startswith("tu-"):
+        close = get_close_matches(encoder, known) or sorted(known)
+        raise ValueError(f"no encoder named {encoder!r}; did you mean {', '.join(close)}?")
+    settings = known.get(encoder, {}).get("pretrained_settings", {})
+    if encoder in known and weights is not None and weights not in settings:
+        raise ValueError(f"{encoder} has no weights {weights!r}; there are {', '.join(settings) or 'none'}")
+    try:
+        return build()
+    except OSError as error:
+        source = settings.get(weights, {})
+        repository, revision = source.get("repo_id", f"of {encoder}"), source.get("revision", "main")
+        raise InputError(
+            f"expected the {weights} weights of encoder {encoder} on the Hugging Face hub or in its cache,"
+            f" {HF_HUB_CACHE}, and could not get them: {error}\n"
+            "Either start from random weights (encoder_weights: null), or run"
+            f" `hf download {repository} --revision {revision}` on a machine with a connection"
+            " and copy its cache here."
+        ) from error
