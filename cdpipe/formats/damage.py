@@ -1,7 +1,8 @@
-"""Checks the deflate streams of a GeoTIFF, since GDAL reads past their checksums.
+"""Finds the damage that GDAL reads past without a word: in deflate streams, lists of blocks and PNGs that are cut off.
 
-A damaged stream that yields more bytes than its block holds is not noticed: libtiff stops where the block ends, before
+A deflate stream that yields more bytes than its block holds is not noticed: libtiff stops where the block ends, before
 the Adler-32 checksum (RFC 1950), and what lies in the block's last pixels may be left over from anything in memory.
+Blocks beyond a TIFF's list that is too short are taken for sparse, and the missing rest of a PNG reads as zeros.
 """
 
 import math
@@ -24,6 +25,16 @@ from cdpipe.workspace.storage import read_parts
 
 STRIP = 64  # rows that are encoded at a time: a core's cache holds them, and few calls are made
 STEP = 2**20  # bytes to inflate at a time: a stream may hold a thousand times its own length
+
+# Tags of a TIFF's directory.
+WIDTH, HEIGHT, SAMPLES, ROWS_PER_STRIP, PLANAR, TILE_WIDTH, TILE_HEIGHT = 256, 257, 277, 278, 284, 322, 323
+STRIP_OFFSETS, TILE_OFFSETS = 273, 324
+SEPARATE = 2  # value of PLANAR: every band has blocks of its own
+BIG = 43  # version in the header of a BigTIFF; a classic one has 42
+NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a single number
+
+PNG_SIGNATURE = 8  # bytes
+PNG_STEP = 2**20  # bytes read at a time
 
 Block = tuple[int, int]  # row and column among the blocks
 
@@ -112,22 +123,13 @@ def _is_whole(dataset: Any, part: list[int], block: Block, data: bytes) -> bool:
     stream, size = zlib.decompressobj(), 0
     try:
         while not stream.eof and size <= height * row_bytes:
-            found = len(stream.decompress(data, STEP))
-            if not found and not stream.eof:
+            inflated = len(stream.decompress(data, STEP))
+            if not inflated and not stream.eof:
                 return False
-            size, data = size + found, stream.unconsumed_tail
+            size, data = size + inflated, stream.unconsumed_tail
     except zlib.error:
         return False
     return stream.eof and rows * row_bytes <= size <= height * row_bytes
-
-
-# Checks that a TIFF lists all of its blocks: libtiff takes those beyond a list that is too short for sparse.
-
-WIDTH, HEIGHT, SAMPLES, ROWS_PER_STRIP, PLANAR, TILE_WIDTH, TILE_HEIGHT = 256, 257, 277, 278, 284, 322, 323
-STRIP_OFFSETS, TILE_OFFSETS = 273, 324
-SEPARATE = 2  # value of PLANAR: every band has blocks of its own
-BIG = 43  # version in the header of a BigTIFF; a classic one has 42
-NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a single number
 
 
 def verify_block_table(dataset: Any, path: Path) -> None:
@@ -181,12 +183,6 @@ def _entries(path: Path, directory: int) -> Iterator[tuple[int, int, int, int]]:
         yield tag, kind, values, struct.unpack_from(form, data)[0] if struct.calcsize(form) <= len(data) else 0
 
 
-# Checks that a PNG is whole: GDAL reads the missing rest of one that was cut off as zeros, without a word.
-
-SIGNATURE = 8  # bytes
-PNG_STEP = 2**20
-
-
 def verify_png(dataset: Any, path: Path) -> None:
     """Compare every chunk of a PNG with its checksum, up to the one that ends it (PNG specification, section 5).
 
@@ -198,23 +194,23 @@ def verify_png(dataset: Any, path: Path) -> None:
     if dataset.driver != "PNG":
         return
     with path.open("rb", buffering=PNG_STEP) as file:
-        file.seek(SIGNATURE)
+        file.seek(PNG_SIGNATURE)
         kind = b""
         while kind != b"IEND":
             start = file.tell()
             length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
-            found, expected = _checksum(file, kind, length), file.read(4)
+            checksum, expected = _checksum(file, kind, length), file.read(4)
             if len(expected) < 4:
                 raise InputError(f"{path}: not readable as a raster: the file is cut off after {start} bytes")
-            if found != int.from_bytes(expected, "big"):
+            if checksum != int.from_bytes(expected, "big"):
                 raise InputError(f"{path}: not readable as a raster: damaged at byte {start}")
 
 
 def _checksum(file: BinaryIO, kind: bytes, length: int) -> int:
-    found = zlib.crc32(kind)
+    checksum = zlib.crc32(kind)
     while length > 0:
         data = file.read(min(length, PNG_STEP))
         if not data:
             break
-        found, length = zlib.crc32(data, found), length - len(data)
-    return found
+        checksum, length = zlib.crc32(data, checksum), length - len(data)
+    return checksum

@@ -1,4 +1,7 @@
-"""The gate that every raster of the user passes: what is opened, what it says of itself, its pixels."""
+"""The gate that every raster of the user passes: what is opened, what it says of itself, its pixels.
+
+Only files in the folders that the configuration allows are read, and no more of them than can be handled.
+"""
 
 import math
 import warnings
@@ -24,7 +27,15 @@ from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window, is_possible
 from cdpipe.workspace.bucket import ObjectPath
 
-# Keeps to the folders that the configuration allows to read from.
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
+MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
+MAX_BLOCK_BYTES = 512 * 2**20  # one pixel costs a whole block; tiled files have blocks of a few MiB
+# Deflate packs 1032 : 1 at best. A file that declares more is empty or a trap, harmless while small.
+MAX_RATIO, HARMLESS_BYTES = 1032, 64 * 2**30
+
+# What a missing georeference means is decided here, by the configuration, and told as an error.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 def require_file(path: Path, settings: Input, what: str) -> None:
@@ -51,17 +62,6 @@ def require_file(path: Path, settings: Input, what: str) -> None:
 
 def _unusable(path: Path, error: Exception) -> InputError:
     return InputError(f"{str(path)!a}: expected the name of a file in UTF-8: {error}")
-
-
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
-MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
-MAX_BLOCK_BYTES = 512 * 2**20  # one pixel costs a whole block; tiled files have blocks of a few MiB
-# Deflate packs 1032 : 1 at best. A file that declares more is empty or a trap, harmless while small.
-MAX_RATIO, HARMLESS_BYTES = 1032, 64 * 2**30
-
-# What a missing georeference means is decided here, by the configuration, and told as an error.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Reads polygons from a vector file, brought to a grid's coordinates."""
+"""Reads polygons from a vector file, brought to a grid's coordinates.
+
+GDAL is kept from what a file of JSON or XML could lead it to: other files, and coordinate systems on the network.
+"""
 
 import io
 import mmap
@@ -24,7 +27,13 @@ from cdpipe.geo.crs import canonical_wkt, transform_by_gdal
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import transform_shapes
 
-# Keeps GDAL from following what a GeoJSON file says of its coordinate reference system to another place.
+# How a file of each kind begins, and what makes GDAL read it as that kind and no other: some kinds of JSON
+# and XML lead GDAL on to other files.
+BEGINNINGS = {".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\x03fgb"}
+PREFIXES = {".gpkg": "GPKG:", ".geojson": "GeoJSON:", ".json": "GeoJSON:"}
+VECTOR_SUFFIXES = tuple(sorted({*BEGINNINGS, *PREFIXES}))
+
+NODES = 33  # points along a side of a grid by which its place in the file's coordinates is told
 
 # A member "crs" as GDAL may understand it, at any depth: in any case, with escaped letters, in single quotes.
 _MEMBER = re.compile(rb"""["'](?:[cC]|\\u00[46]3)(?:[rR]|\\u00[57]2)(?:[sS]|\\u00[57]3)(?:["']|\\u0000|\0)""")
@@ -71,15 +80,6 @@ def _require_known(path: Path, named: re.Match[bytes] | None) -> None:
     )
 
 
-# How a file of each kind begins, and what makes GDAL read it as that kind and no other: some kinds of JSON
-# and XML lead GDAL on to other files.
-BEGINNINGS = {".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\x03fgb"}
-PREFIXES = {".gpkg": "GPKG:", ".geojson": "GeoJSON:", ".json": "GeoJSON:"}
-VECTOR_SUFFIXES = tuple(sorted({*BEGINNINGS, *PREFIXES}))
-
-NODES = 33  # points along a side of a grid by which its place in the file's coordinates is told
-
-
 def companions(path: Path) -> list[Path]:
     """The files beside a shapefile that decide where its outlines lie; none for other formats."""
     return [path.with_suffix(suffix) for suffix in (".shx", ".prj")] if path.suffix.lower() == ".shp" else []
@@ -99,7 +99,7 @@ def read_polygons(path: Path, grid: Grid, settings: Input) -> NDArray[Any]:
         settings: Where files may lie.
 
     Returns:
-        One axis of Shapely polygons and multipolygons, in the coordinates of ``grid``.
+        (polygons,) of Shapely polygons and multipolygons, in the coordinates of ``grid``.
 
     Raises:
         InputError: If the file is missing or damaged, has several layers, no CRS or not only polygons.
@@ -125,7 +125,7 @@ def burn_polygons(polygons: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
     """1 where a pixel's centre lies in a polygon, else 0.
 
     Args:
-        polygons: One axis of Shapely polygons in the grid's coordinates.
+        polygons: (polygons,) of Shapely, in the grid's coordinates.
         grid: The pixels.
 
     Returns:

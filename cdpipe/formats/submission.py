@@ -1,4 +1,8 @@
-"""Submissions: a CSV table ``Id,mask`` with a change mask of each pair as run-length text."""
+"""Submissions: a CSV table ``Id,mask`` with a change mask of each pair as run-length text.
+
+Runs are counted from 1 down the columns: ``start length start length ...``. Masks are encoded strip by strip and
+decoded window by window, so that no scene need lie in memory.
+"""
 
 import contextlib
 import csv
@@ -18,11 +22,11 @@ from cdpipe.formats.tables import SURPLUS, Row, read_table
 from cdpipe.geo.grid import Window
 from cdpipe.workspace.local import write_atomically
 
-# Run-length encoding of change masks, strip by strip out and window by window back.
+Runs = NDArray[np.int64]  # (runs, 2): first pixel, counted from 1 down the columns, and length
 
-Runs = NDArray[np.int64]
-
+ID, MASK = COLUMNS = ("Id", "mask")
 _NUMBER = re.compile(r"[0-9]{1,18}")  # up to 18 digits fit into 64 bits
+_UNKNOWN = "no pair of the catalog has this name"
 
 
 def encode_strips(strips: Iterable[NDArray[np.bool_]]) -> Runs:
@@ -31,17 +35,20 @@ def encode_strips(strips: Iterable[NDArray[np.bool_]]) -> Runs:
     Args:
         strips: Each (height, some columns), True where changed.
 
+    Returns:
+        (runs, 2), ascending and apart from each other.
+
     Raises:
         ValueError: If the strips differ in height.
     """
-    found, begin, height = [np.empty((0, 2), np.int64)], 0, 0
+    runs, begin, height = [np.empty((0, 2), np.int64)], 0, 0
     for strip in strips:
         height = height or strip.shape[0]
         if strip.shape[0] != height:
             raise ValueError(f"expected strips of {height} rows, got one of {strip.shape[0]}")
-        found.append(_runs_of(strip.T.ravel(), begin))
+        runs.append(_runs_of(strip.T.ravel(), begin))
         begin += strip.size
-    return _merge(np.concatenate(found))
+    return _merge(np.concatenate(runs))
 
 
 def _runs_of(pixels: NDArray[np.bool_], begin: int) -> Runs:
@@ -101,6 +108,9 @@ def parse_runs(text: str, shape: tuple[int, int] | None = None) -> Runs:
         text: Numbers with blanks between them; nothing for a mask without change.
         shape: Rows and columns of the mask; None where they are not known, and runs may end anywhere.
 
+    Returns:
+        (runs, 2).
+
     Raises:
         ValueError: Naming a run that is not two whole numbers from 1 on, begins before the end of the one before
             it, or ends beyond the mask.
@@ -131,10 +141,6 @@ def _refuse_runs(wrong: NDArray[np.bool_], runs: Runs, expected: str, why: str =
 
 def _short(word: str) -> str:
     return repr(word if len(word) <= 30 else f"{word[:30]}...")
-
-
-_UNKNOWN = "no pair of the catalog has this name"
-ID, MASK = COLUMNS = ("Id", "mask")
 
 
 def read_ids(path: Path) -> list[str]:
@@ -181,9 +187,9 @@ def _read_arrays(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -> di
     try:
         with np.load(path, allow_pickle=False) as arrays:
             for name in arrays.files:
-                found = _array_mistake(arrays[name], shapes[name]) if name in shapes else _UNKNOWN
-                if found:
-                    mistakes.append(f"id {name}: {found}")
+                mistake = _array_mistake(arrays[name], shapes[name]) if name in shapes else _UNKNOWN
+                if mistake:
+                    mistakes.append(f"id {name}: {mistake}")
                 else:
                     masks[name] = encode_strips([arrays[name] != 0])
     except (OSError, ValueError, zipfile.BadZipFile) as error:

@@ -179,12 +179,12 @@ def _to_wgs84(batch: pa.RecordBatch, crs: str) -> pa.RecordBatch:
 
 
 def decode(batch: pa.RecordBatch) -> NDArray[Any]:
-    """Polygons of a batch."""
+    """Polygons of a batch: (features,) of Shapely."""
     return np.asarray(shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False)))
 
 
 def encode(polygons: NDArray[Any]) -> pa.Array:
-    """A column of polygons."""
+    """A column of (features,) Shapely polygons, as little-endian WKB."""
     return pa.array(shapely.to_wkb(polygons, byte_order=1), pa.binary())
 
 

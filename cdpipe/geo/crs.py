@@ -97,7 +97,7 @@ def transform_by_proj(of: str, to: str, x: Floats, y: Floats) -> tuple[Floats, F
 
 
 def require_places(crs: str, xy: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    """What :func:`transform_by_proj` returned, if all of it has a place in the CRS.
+    """What :func:`transform_by_proj` returned, x and y each (points,), if all of it has a place in the CRS.
 
     Raises:
         InputError: If some has none.

@@ -65,7 +65,18 @@ def read_on_grid(
 def read_dates(
     pair: Pair, grid: Grid, window: Window, config: Config, shift: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[Pixels, Pixels]:
-    """Read a window of both dates, see :func:`read_on_grid`; ``shift`` is the second one's."""
+    """Read a window of both dates: of each what :func:`read_on_grid` returns.
+
+    Args:
+        pair: The pair.
+        grid: Its grid.
+        window: Pixels of ``grid``.
+        config: Its sections ``input`` and ``align``.
+        shift: Rows and columns of ``grid`` that the second date lies off.
+
+    Raises:
+        InputError: If a file is missing, damaged or does not fit.
+    """
     return (
         read_on_grid(pair.before, pair.before_valid, grid, window, config),
         read_on_grid(pair.after, pair.after_valid, grid, window, config, shift),

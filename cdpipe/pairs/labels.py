@@ -54,7 +54,7 @@ def read_label(label: Path, grid: Grid, window: Window, config: Config) -> Bytes
 
 
 def map_label(values: NDArray[Any], meaning: Label, nodata: float | None, label: Path) -> Bytes:
-    """Map a label's raw values to 0, 1 and 255; see :func:`read_label`.
+    """Map a label's raw values, of any shape, to 0, 1 and 255 of that shape; see :func:`read_label`.
 
     Raises:
         InputError: Naming the values that have no meaning.
