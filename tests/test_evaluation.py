@@ -57,9 +57,9 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
 
 def plain_counts(change: NDArray[np.bool_], label: Bytes, observed: NDArray[np.bool_]) -> Counts:
     counts = {
-        (said, true): int((observed & (change == said) & (label == true)).sum())
-        for said in (True, False)
-        for true in (0, 1)
+        (predicted, reference): int((observed & (change == predicted) & (label == reference)).sum())
+        for predicted in (True, False)
+        for reference in (0, 1)
     }
     return Counts(tp=counts[True, 1], fp=counts[True, 0], fn=counts[False, 1], tn=counts[False, 0])
 
@@ -112,17 +112,17 @@ def objects_of(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
 
 def test_objects_are_those_of_the_whole_scene(cases: list[Case]) -> None:
     case = cases[0]
-    true, said = (case.label == 1) & case.observed, case.change == 1
-    labelled, predicted = objects_of(true), objects_of(said)
+    reference, predicted = (case.label == 1) & case.observed, case.change == 1
+    labelled_objects, predicted_objects = objects_of(reference), objects_of(predicted)
     expected = ObjectCounts(
-        len(labelled),
-        sum((each & said).any() for each in labelled),
-        len(predicted),
-        sum((case.label[each] == 0).all() for each in predicted),
+        len(labelled_objects),
+        sum((pixels & predicted).any() for pixels in labelled_objects),
+        len(predicted_objects),
+        sum((case.label[pixels] == 0).all() for pixels in predicted_objects),
     )
     found = case.scores().objects[ENSEMBLE]
     assert found == expected
-    assert 0 < found.hit < found.labelled
+    assert 0 < found.hit < found.reference
     assert 0 < found.false < found.predicted
 
 
@@ -136,9 +136,10 @@ def test_probabilities_and_judged_area_are_those_of_the_whole_scene(cases: list[
 
 def test_borders_are_forgiven_alike_in_every_block(cases: list[Case]) -> None:
     case = cases[0]
-    said, true = (case.change == 1) & (case.label != 255), (case.label == 1) & case.observed
-    near_true, near_said = (ndimage.distance_transform_edt(~mask) <= 2 for mask in (true, said))
-    expected = NearCounts(*(int(mask.sum()) for mask in (said, said & near_true, true, true & near_said)))
+    predicted, reference = (case.change == 1) & (case.label != 255), (case.label == 1) & case.observed
+    near_reference, near_predicted = (ndimage.distance_transform_edt(~mask) <= 2 for mask in (reference, predicted))
+    masks = (predicted, predicted & near_reference, reference, reference & near_predicted)
+    expected = NearCounts(*(int(mask.sum()) for mask in masks))
     assert case.scores().near[ENSEMBLE] == expected
 
 

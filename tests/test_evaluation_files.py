@@ -12,7 +12,7 @@ import pytest
 from stored import bright_squares, store_change, store_pair
 
 from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores
-from cdpipe.evaluation.tables import SHOWN_FIGURES, Evaluation, evaluate_run, pooled, write_tables
+from cdpipe.evaluation.tables import PIXEL_FIGURES, Evaluation, evaluate_run, pooled, write_tables
 from cdpipe.metrics.counts import Counts, ScoreHistogram, score_histogram
 from cdpipe.report.pictures import PairLayers, PictureJob, draw_pair, draw_picture
 from cdpipe.workspace.layout import Workspace
@@ -105,7 +105,7 @@ def test_curves_and_calibration_are_written_pooled(tmp_path: Path, evaluation: E
 def test_pooled_figures_are_those_of_the_split(rows: list[Row]) -> None:
     assert pooled(rows, "test") == {"net": 7 / 18, ENSEMBLE: 7 / 11, BASELINE: 1.0}
     assert pooled(rows, "train") == {}
-    assert set(SHOWN_FIGURES) <= rows[0].keys()
+    assert set(PIXEL_FIGURES) <= rows[0].keys()
 
 
 def test_the_same_figures_give_the_same_bytes(tmp_path: Path, evaluation: Evaluation) -> None:

@@ -16,19 +16,21 @@ from cdpipe.metrics.reliability import BINS, reliability, threshold_curve
 def test_near_counts_are_those_of_distances_whatever_the_block(seed: int, tolerance: int, block: int) -> None:
     random = np.random.default_rng(seed)
     shape = (int(random.integers(1, 40)), int(random.integers(1, 40)))
-    said, true = (random.random(shape) < 0.05 for _ in range(2))
+    predicted, reference = (random.random(shape) < 0.05 for _ in range(2))
     found = NearCounts()
     for key in block_keys("p", shape, block):
         window = block_window(key, shape, block)
         halo = grow(window, tolerance, shape)
-        found += count_near(said[halo.slices], true[halo.slices], window.slices_in(halo), tolerance)
+        found += count_near(predicted[halo.slices], reference[halo.slices], window.slices_in(halo), tolerance)
 
     def near(mask: np.ndarray, other: np.ndarray) -> int:
         if not other.any():
             return 0
         return int((ndimage.distance_transform_edt(~other)[mask] <= tolerance).sum())
 
-    assert found == NearCounts(int(said.sum()), near(said, true), int(true.sum()), near(true, said))
+    assert found == NearCounts(
+        int(predicted.sum()), near(predicted, reference), int(reference.sum()), near(reference, predicted)
+    )
 
 
 def test_a_window_grows_to_the_edges_of_the_scene() -> None:

@@ -13,9 +13,10 @@ from cdpipe.evaluation.area_sample import MAPPED, STRATA, SamplePoint
 from cdpipe.metrics.classes import CHANGED, UNCHANGED
 from cdpipe.metrics.intervals import SIGMAS
 
-# Area and accuracy from a stratified sample of a map, with standard errors (Olofsson et al. 2014).
-
+# After Olofsson et al. 2014, whose equations the docstrings name.
 LEAST = 75  # points of a rare stratum; the paper recommends 50 to 100
+TOO_FEW = 2  # points of a stratum, below which its variance is unknown
+FEW = 30  # below which an interval of the normal distribution is doubtful
 
 Values = NDArray[np.float64]
 
@@ -38,7 +39,7 @@ class SampleEstimates:
     """What a sample says of a map.
 
     Attributes:
-        shares: True share of each class in the area (eqs 8 and 9; standard errors eq. 10).
+        shares: Share of each class in the area, by the reference (eqs 8 and 9; standard errors eq. 10).
         users: User's accuracy of each class: how much of what is mapped as such is (eqs 2 and 6).
         producers: Producer's accuracy: how much of what is such is mapped so (eqs 3 and 7).
         overall: Overall accuracy (eqs 1 and 5).
@@ -54,9 +55,9 @@ def estimate(weights: Values, counts: NDArray[np.int64], classes: NDArray[np.int
     """Estimate shares and accuracies.
 
     Args:
-        weights: Share of each stratum in the area (stratum,), which add up to 1.
-        counts: Points of the sample by stratum and true class (stratum, class).
-        classes: Which class the map has in each stratum (stratum,).
+        weights: (stratum,), share of each stratum in the area, which add up to 1.
+        counts: (stratum, class), points of the sample by stratum and class of the reference.
+        classes: (stratum,), which class the map has in each stratum.
 
     Raises:
         ValueError: If a stratum with area has fewer than two points: its variance cannot be told.
@@ -66,28 +67,28 @@ def estimate(weights: Values, counts: NDArray[np.int64], classes: NDArray[np.int
     if (counts.sum(axis=1)[weights > 0] < 2).any():
         raise ValueError(f"expected at least 2 points in every stratum, got {counts.sum(axis=1).tolist()}")
     names = range(counts.shape[1])
-    mapped = (classes[:, None] == np.arange(len(names))).astype(np.float64)  # (stratum, class)
+    agrees = (classes[:, None] == np.arange(len(names))).astype(np.float64)  # (stratum, class)
     everything = np.ones(counts.shape)
 
     def ratio(of: Values, among: Values) -> Estimate:
         return _ratio(weights, counts.astype(np.float64), of, among)
 
-    def true(name: int) -> Values:
+    def reference(name: int) -> Values:
         return np.asarray(everything * (np.arange(len(names)) == name))
 
-    def said(name: int) -> Values:
-        return np.asarray(everything * mapped[:, [name]])
+    def mapped(name: int) -> Values:
+        return np.asarray(everything * agrees[:, [name]])
 
     return SampleEstimates(
-        shares=tuple(ratio(true(name), everything) for name in names),
-        users=tuple(ratio(true(name) * said(name), said(name)) for name in names),
-        producers=tuple(ratio(true(name) * said(name), true(name)) for name in names),
-        overall=ratio(mapped, everything),
+        shares=tuple(ratio(reference(name), everything) for name in names),
+        users=tuple(ratio(reference(name) * mapped(name), mapped(name)) for name in names),
+        producers=tuple(ratio(reference(name) * mapped(name), reference(name)) for name in names),
+        overall=ratio(agrees, everything),
     )
 
 
 def _ratio(weights: Values, counts: Values, of: Values, among: Values) -> Estimate:
-    """Ratio of the stratified means of two quantities, given for units by stratum and true class."""
+    """Ratio of the stratified means of two quantities, given for units by stratum and class of the reference."""
     sizes = np.maximum(counts.sum(axis=1), 2)
     shares = counts / sizes[:, None]
     total = float(weights @ (shares * among).sum(axis=1))
@@ -104,9 +105,9 @@ def points_needed(weights: Values, users: Values, standard_error: float) -> int:
     """Size of a sample for a wanted standard error of overall accuracy (eq. 13, for large populations).
 
     Args:
-        weights: Share of each stratum in the area.
-        users: User's accuracies that are expected.
-        standard_error: What is wanted.
+        weights: (stratum,), share of each stratum in the area.
+        users: (stratum,), user's accuracies that are expected.
+        standard_error: What is wanted, as a share.
     """
     return ceil((float(weights @ np.sqrt(users * (1 - users))) / standard_error) ** 2)
 
@@ -115,6 +116,10 @@ def allocate(weights: Values, points: int) -> list[int]:
     """Share points out: rare strata get :data:`LEAST` each, the others the rest by their area (section 5.1.2 there).
 
     A stratum without area gets none; small samples are shared out evenly.
+
+    Args:
+        weights: (stratum,), share of each stratum in the area.
+        points: Of the whole sample.
     """
     others, given = weights > 0, np.zeros(len(weights), np.int64)
     least = min(LEAST, points // max(1, int(others.sum())))
@@ -134,17 +139,13 @@ def allocate(weights: Values, points: int) -> list[int]:
     return [int(number) for number in given]
 
 
-TOO_FEW = 2  # points of a stratum, below which its variance is unknown
-FEW = 30  # below which an interval of the normal distribution is doubtful
-
-
 def estimate_area(
     areas: Sequence[float], points: Sequence[SamplePoint], answers: Mapping[int, int | None]
 ) -> dict[str, Any]:
     """Estimate the changed area of all that was sampled.
 
     Args:
-        areas: Area of each stratum.
+        areas: Area of each stratum, in square metres, or in pixels without a georeference.
         points: The sample.
         answers: Of every point: 0, 1, or None for unsure, which is left out.
 
@@ -168,8 +169,8 @@ def estimate_area(
             f"stratum {', '.join(few)}: expected at least {TOO_FEW} points labelled 0 or 1, without which there is no "
             "interval; label those marked unsure, or draw a larger sample with --points"
         )
-    found = estimate(np.array(areas) / total, counts, np.array(MAPPED))
-    changed = found.shares[1]
+    estimates = estimate(np.array(areas) / total, counts, np.array(MAPPED))
+    changed = estimates.shares[1]
     unsure = sum(answer is None for answer in answers.values())
     warnings = [
         f"{name}: only {int(row.sum())} points; the interval is rough"
@@ -181,11 +182,11 @@ def estimate_area(
     return {
         "area": _described(Estimate(changed.value * total, changed.error * total), total),
         "share": _described(changed),
-        "users": _described(found.users[1]),
-        "producers": _described(found.producers[1]),
-        "users_unchanged": _described(found.users[0]),
-        "producers_unchanged": _described(found.producers[0]),
-        "overall": _described(found.overall),
+        "users": _described(estimates.users[1]),
+        "producers": _described(estimates.producers[1]),
+        "users_unchanged": _described(estimates.users[0]),
+        "producers_unchanged": _described(estimates.producers[0]),
+        "overall": _described(estimates.overall),
         "mapped_area": float(areas[CHANGED]),
         "sampled_area": total,
         "counts": {
@@ -198,6 +199,6 @@ def estimate_area(
     }
 
 
-def _described(found: Estimate, most: float = 1.0) -> dict[str, float]:
-    low, high = found.interval
-    return {"value": found.value, "error": found.error, "low": max(0.0, low), "high": min(most, high)}
+def _described(estimated: Estimate, most: float = 1.0) -> dict[str, float]:
+    low, high = estimated.interval
+    return {"value": estimated.value, "error": estimated.error, "low": max(0.0, low), "high": min(most, high)}

@@ -30,6 +30,8 @@ from cdpipe.workspace.local import read_sealed, sync_folder, write_sealed
 STRATA = ("no change", "change", "near change")
 NEAR = 2  # of the strata, besides unchanged and changed
 MAPPED = (0, 1, 0)  # the map's class in each stratum
+ANSWERS = {"0": 0, "1": 1, "unsure": None}
+MOVED = 0.01  # of a pixel: points that lie further off were moved
 
 Pixels = list[tuple[int, int, int]]  # stratum, row, column
 
@@ -74,8 +76,8 @@ def measure_strata(population: Population) -> StrataSizes:
 def share_out(sizes: list[StrataSizes], stratum: int, points: int, seed: int) -> list[int]:
     """How many points of a stratum each pair gets: drawn in proportion to area, never more than it has pixels."""
     random = np.random.default_rng([seed, stratum])
-    capacity = np.array([each.pixels[stratum] for each in sizes])
-    areas = np.array([each.areas[stratum] for each in sizes])
+    capacity = np.array([of_pair.pixels[stratum] for of_pair in sizes])
+    areas = np.array([of_pair.areas[stratum] for of_pair in sizes])
     given = np.zeros(len(sizes), np.int64)
     wanted = min(points, int(capacity.sum()))
     while (missing := wanted - int(given.sum())) > 0:
@@ -94,13 +96,13 @@ def draw_pixels(population: Population, points: tuple[int, ...], seed: tuple[int
         seed: Of the sample, and the pair's position in it.
     """
     counts, areas = _count_rows(population), _row_areas(population.pair)
-    found: Pixels = []
+    drawn: Pixels = []
     for stratum, wanted in enumerate(points):
         random = np.random.default_rng([*seed, stratum])
         for row, place in _draw_places(random, counts[stratum], areas, wanted):
             strata = _read_strata(population, Window(row, 0, 1, population.pair.grid.width))[0]
-            found.append((stratum, row, int(np.flatnonzero(strata == stratum)[place])))
-    return found
+            drawn.append((stratum, row, int(np.flatnonzero(strata == stratum)[place])))
+    return drawn
 
 
 def _draw_places(
@@ -113,11 +115,11 @@ def _draw_places(
         rows = np.searchsorted(ends, ranks, side="right")
         return sorted(zip(rows.tolist(), (ranks - ends[rows] + counts[rows]).tolist(), strict=True))
     reach = np.cumsum(counts * areas)
-    found: dict[tuple[int, int], None] = {}
-    while len(found) < wanted:
+    drawn: dict[tuple[int, int], None] = {}  # a set that keeps its order
+    while len(drawn) < wanted:
         row = int(np.searchsorted(reach, random.random() * reach[-1], side="right"))
-        found[row, int(random.integers(counts[row]))] = None
-    return sorted(found)
+        drawn[row, int(random.integers(counts[row]))] = None
+    return sorted(drawn)
 
 
 def _count_rows(population: Population) -> NDArray[np.int64]:
@@ -153,9 +155,6 @@ def _row_areas(pair: StoredPair) -> NDArray[np.float64]:
 
 # A sample of points as a GeoPackage to label in a GIS, and beside it, sealed, what the labeller must not see.
 
-ANSWERS = {"0": 0, "1": 1, "unsure": None}
-MOVED = 0.01  # of a pixel: points that lie further off were moved
-
 
 @dataclass(frozen=True, slots=True)
 class SamplePoint:
@@ -182,7 +181,7 @@ def place_points(points: Sequence[tuple[str, int, int, int]], grids: dict[str, G
     """
     systems = {grids[pair_id].crs for pair_id, *_ in points}
     crs = next(iter(systems)) if len(systems) == 1 else WGS84_WKT
-    found = []
+    placed = []
     for number, (pair_id, stratum, row, col) in enumerate(points, 1):
         grid = grids[pair_id]
         x, y = grid.xy(row + 0.5, col + 0.5)
@@ -191,8 +190,8 @@ def place_points(points: Sequence[tuple[str, int, int, int]], grids: dict[str, G
         elif crs is not None and grid.crs != crs:
             xs, ys = transform_by_gdal(grid.crs, crs, np.array([x]), np.array([y]))
             x, y = float(xs[0]), float(ys[0])
-        found.append(SamplePoint(number, pair_id, stratum, row, col, x, y))
-    return found, crs
+        placed.append(SamplePoint(number, pair_id, stratum, row, col, x, y))
+    return placed, crs
 
 
 def facts_path(path: Path) -> Path:
@@ -247,7 +246,7 @@ def read_facts(path: Path) -> tuple[dict[str, Any], list[SamplePoint]]:
     facts = read_sealed(path)
     if facts is None:
         raise IntegrityError(f"{path}: is not what cdpipe sample wrote; draw and label another sample")
-    return facts, [SamplePoint(*each) for each in facts["points"]]
+    return facts, [SamplePoint(*values) for values in facts["points"]]
 
 
 def read_answers(path: Path, points: Sequence[SamplePoint], tolerances: dict[str, float]) -> dict[int, int | None]:
@@ -266,11 +265,11 @@ def read_answers(path: Path, points: Sequence[SamplePoint], tolerances: dict[str
     except Exception as error:  # noqa: BLE001 (pyogrio's errors share no class, and all mean this)
         raise InputError(f"{path}: expected the GeoPackage of cdpipe sample with its layer sample: {error}") from None
     where = shapely.from_wkb(shapes)
-    found = {int(n): (place, answer) for n, place, answer in zip(values[0], where, values[1], strict=True)}
+    labelled = {int(n): (place, answer) for n, place, answer in zip(values[0], where, values[1], strict=True)}
     missing, moved, empty, wrong = [], [], [], []
     answers: dict[int, int | None] = {}
     for point in points:
-        place, answer = found.get(point.number, (None, None))
+        place, answer = labelled.get(point.number, (None, None))
         text = "" if answer is None or answer != answer else str(answer).strip().lower().removesuffix(".0")  # noqa: PLR0124 (NaN)
         if place is None:
             missing.append(point.number)

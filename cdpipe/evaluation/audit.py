@@ -1,6 +1,6 @@
 """Audits of a pair's stored results that need no label: seams, disagreement of models, shift between the dates."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,19 +10,21 @@ from numpy.typing import NDArray
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.metrics.classes import NOT_OBSERVED
-from cdpipe.metrics.counts import Sums, threshold_change
+from cdpipe.metrics.counts import add_fields, threshold_change
 from cdpipe.metrics.intervals import SIGMAS
 from cdpipe.pairs.coregistration import SIDE, Shift, measure_shift
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 
-# Seams of a change mask: whether it flips more often across some lines of a scene than across all others.
+SHIFT_WINDOWS = 25
+PHASES = 2  # lines that are compared with each other: even or odd ones
+STEPS = 2**24  # of a probability: differences are summed as whole numbers, so that nothing depends on blocks
 
 
 @dataclass(frozen=True, slots=True)
-class SeamScore(Sums):
-    """How often change flips across chosen lines, against what the other lines of the same scenes let expect.
+class SeamScore:
+    """Seams of a change mask: how often it flips across chosen lines, against what all others let expect.
 
     Scores of several scenes add up with ``+``: each scene is compared with itself alone.
 
@@ -39,6 +41,8 @@ class SeamScore(Sums):
     flips: int = 0
     expected: float = 0.0
     variance: float = 0.0
+
+    __add__ = add_fields
 
     @property
     def score(self) -> float:
@@ -70,7 +74,7 @@ def count_flips(mask: NDArray[np.uint8], axis: int) -> NDArray[np.int64]:
     first, second = (mask[:-1], mask[1:]) if axis == 0 else (mask[:, :-1], mask[:, 1:])
     both = (first != NOT_OBSERVED) & (second != NOT_OBSERVED)
     flips = both & (first != second)
-    return np.stack([each.sum(1 - axis, dtype=np.int64) for each in (both, flips)])
+    return np.stack([pixels.sum(1 - axis, dtype=np.int64) for pixels in (both, flips)])
 
 
 def score_lines(counts: NDArray[np.int64], chosen: NDArray[np.bool_]) -> SeamScore:
@@ -103,8 +107,8 @@ def score_in_phase(counts: NDArray[np.int64], chosen: NDArray[np.bool_], phases:
     ones (measured: by up to a half), on which no edge of a patch may lie.
 
     Args:
-        counts: See :func:`score_lines`.
-        chosen: Likewise.
+        counts: (2, lines), see :func:`score_lines`.
+        chosen: (lines,), likewise.
         phases: (lines,), the phase of every line.
     """
     kinds = (phases == phase for phase in np.unique(phases))
@@ -119,16 +123,11 @@ def grid_lines(length: int, places: Iterable[int]) -> NDArray[np.bool_]:
         places: Pixels, of which those that are no line of the scene are left out.
 
     Returns:
-        (length - 1,), in the order of :func:`count_flips`.
+        (length - 1,), True for the marked ones, in the order of :func:`count_flips`.
     """
     chosen = np.zeros(length + 1, np.bool_)
     chosen[[place for place in places if 0 <= place <= length]] = True
     return chosen[1:length]
-
-
-SHIFT_WINDOWS = 25
-PHASES = 2  # lines that are compared with each other: even or odd ones
-STEPS = 2**24  # of a probability: differences are summed as whole numbers, so that nothing depends on blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +159,7 @@ class Seams:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference(Sums):
+class Difference:
     """How far two probabilities of the same pixels are apart; those of disjoint pixels add up with ``+``.
 
     Attributes:
@@ -172,6 +171,8 @@ class Difference(Sums):
     pixels: int = 0
     flips: int = 0
     steps: int = 0
+
+    __add__ = add_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +224,9 @@ def measure_difference(
     """Compare two probabilities and the change that is made of each.
 
     Args:
-        probabilities: Each (height, width).
+        probabilities: Each (height, width), 0 to 1 where counted.
         masks: Each (height, width): 0 or 1 where counted.
-        counted: (height, width), which pixels to compare.
+        counted: (height, width), True for the pixels to compare.
     """
     apart = np.abs(probabilities[0][counted].astype(np.float64) - probabilities[1][counted])
     return Difference(
@@ -242,17 +243,11 @@ def _read_members(job: AuditJob, window: Window) -> dict[str, NDArray[np.float32
 
 def _score_seams(job: AuditJob) -> Seams:
     counts = _count_lines(job)
-    kinds: tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]] = (
-        [],
-        [],
-    )  # lines of patches and of blocks, along both axes
-    for axis, length in enumerate(job.pair.grid.shape):
-        patch_grids = [PatchGrid(job.pair.grid.shape, patch, stride) for patch, stride in job.patches]
-        edges = [place for g in patch_grids for origin in g.origins(axis) for place in (origin, origin + g.patch)]
-        kinds[0].append(grid_lines(length, edges))
-        kinds[1].append(grid_lines(length, range(0, length, job.pair.block)))
-    patches, blocks = (np.concatenate(lines) for lines in kinds)
-    phases = np.concatenate([np.arange(1, length) % PHASES for length in job.pair.grid.shape])
+    shape = job.pair.grid.shape
+    patch_grids = [PatchGrid(shape, patch, stride) for patch, stride in job.patches]
+    patches = np.concatenate([grid_lines(length, _patch_edges(patch_grids, axis)) for axis, length in enumerate(shape)])
+    blocks = np.concatenate([grid_lines(length, range(0, length, job.pair.block)) for length in shape])
+    phases = np.concatenate([np.arange(1, length) % PHASES for length in shape])
     either = patches | blocks
 
     def score(chosen: NDArray[np.bool_]) -> SeamScore:
@@ -260,6 +255,13 @@ def _score_seams(job: AuditJob) -> Seams:
         return score_in_phase(counts[:, used], chosen[used], phases[used])
 
     return Seams(score(patches), score(blocks), score(either))
+
+
+def _patch_edges(patch_grids: Iterable[PatchGrid], axis: int) -> Iterator[int]:
+    """First pixel of every patch along an axis, and the one after its last."""
+    for patch_grid in patch_grids:
+        for origin in patch_grid.origins(axis):
+            yield from (origin, origin + patch_grid.patch)
 
 
 def _count_lines(job: AuditJob) -> NDArray[np.int64]:

@@ -15,27 +15,27 @@ PROBED = ("swap", "identity", "identity_shifted")
 Audit = dict[str, Any]  # of one pair, by the audit's name; None for one that says nothing of this pair
 
 
-def describe_stored(found: StoredAudit) -> Audit:
+def describe_stored(audit: StoredAudit) -> Audit:
     """What :func:`cdpipe.evaluation.audit.audit_stored` found, as it stands in ``audits.json``."""
-    seams = found.seams
-    total = sum(found.between.values(), Difference())
+    seams = audit.seams
+    total = sum(audit.between.values(), Difference())
     return {
         "seam": {**_seam(seams.both), "patches": _seam(seams.patches), "blocks": _seam(seams.blocks)},
         "disagreement": {
-            **_difference(Difference(found.pixels, found.split)),
+            **_difference(Difference(audit.pixels, audit.split)),
             "mean_difference": _difference(total)["mean_difference"],
             "between": [
-                {"first": first, "second": second, **_difference(each)}
-                for (first, second), each in found.between.items()
+                {"first": first, "second": second, **_difference(difference)}
+                for (first, second), difference in audit.between.items()
             ],
         }
-        if found.between
+        if audit.between
         else None,
-        "shift": None if found.shift is None else _shift(found.shift),
+        "shift": None if audit.shift is None else _shift(audit.shift),
     }
 
 
-def describe_probes(found: Mapping[str, Probe], patches: int) -> Audit:
+def describe_probes(probes: Mapping[str, Probe], patches: int) -> Audit:
     """What :func:`cdpipe.evaluation.probes.probe_models` found on some patches: the ensemble's, and each model's."""
 
     def describe(probe: Probe) -> Audit:
@@ -45,12 +45,12 @@ def describe_probes(found: Mapping[str, Probe], patches: int) -> Audit:
             "identity_shifted": _alarms(probe.identity_shifted),
         }
 
-    layers = {layer: describe(probe) for layer, probe in found.items()}
+    layers = {layer: describe(probe) for layer, probe in probes.items()}
     return {
         name: {
             "patches": patches,
             **layers[ENSEMBLE][name],
-            "models": {layer: each[name] for layer, each in layers.items() if layer != ENSEMBLE},
+            "models": {layer: audit[name] for layer, audit in layers.items() if layer != ENSEMBLE},
         }
         for name in PROBED
     }
@@ -65,13 +65,13 @@ def pool_audits(audits: Mapping[str, Audit]) -> Audit:
     Returns:
         An audit without figures of single models; ``shift`` says how far pairs are off in the middle and at most.
     """
-    seams = [each["seam"] for each in audits.values()]
+    seams = [audit["seam"] for audit in audits.values()]
     both = {name: _pool_seams([seam[name] for seam in seams]) for name in ("patches", "blocks")}
-    shifts = {pair_id: each["shift"]["length"] for pair_id, each in audits.items() if each["shift"]}
+    shifts = {pair_id: audit["shift"]["length"] for pair_id, audit in audits.items() if audit["shift"]}
     furthest = max(shifts, key=lambda pair_id: (shifts[pair_id], pair_id), default=None)
     return {
         "seam": {**_pool_seams(seams), **both},
-        "disagreement": _pool_shares([each["disagreement"] for each in audits.values()]),
+        "disagreement": _pool_shares([audit["disagreement"] for audit in audits.values()]),
         "shift": {
             "pairs": len(shifts),
             "median_length": float(np.median(list(shifts.values()))),
@@ -80,15 +80,15 @@ def pool_audits(audits: Mapping[str, Audit]) -> Audit:
         }
         if furthest
         else None,
-        **{name: _pool_shares([each.get(name) for each in audits.values()]) for name in PROBED},
+        **{name: _pool_shares([audit.get(name) for audit in audits.values()]) for name in PROBED},
     }
 
 
 def table_rows(audits: Mapping[str, Audit], pooled: Audit) -> list[list[str]]:
     """Cells of the table: pair, seam, disagreement, shift, swap and both identities; the last row is of all pairs."""
     rows = [
-        [pair_id, *_cells(each, "-" if each["shift"] is None else f"{each['shift']['length']:.2f}")]
-        for pair_id, each in audits.items()
+        [pair_id, *_cells(audit, "-" if audit["shift"] is None else f"{audit['shift']['length']:.2f}")]
+        for pair_id, audit in audits.items()
     ]
     median = "-" if pooled["shift"] is None else f"{pooled['shift']['median_length']:.2f} (median)"
     return [*rows, [f"all {len(audits)}", *_cells(pooled, median)]]
@@ -138,15 +138,15 @@ def _alarms(alarms: Alarms) -> Audit:
     return {"pixels": alarms.pixels, "flips": alarms.flips, "share": share}
 
 
-def _pool_shares(found: Iterable[Audit | None]) -> Audit | None:
+def _pool_shares(shares: Iterable[Audit | None]) -> Audit | None:
     """Counts of several pairs together; differences weigh as many pixels as they were taken of."""
-    some = [each for each in found if each is not None and each["pixels"]]
+    some = [share for share in shares if share is not None and share["pixels"]]
     if not some:
         return None
-    total = Alarms(sum(each["pixels"] for each in some), sum(each["flips"] for each in some))
+    total = Alarms(sum(share["pixels"] for share in some), sum(share["flips"] for share in some))
     pooled = _alarms(total)
     if "mean_difference" in some[0]:
-        weighted = math.fsum(each["mean_difference"] * each["pixels"] for each in some)
+        weighted = math.fsum(share["mean_difference"] * share["pixels"] for share in some)
         pooled["mean_difference"] = weighted / total.pixels
     return {**pooled, "pairs": len(some)}
 

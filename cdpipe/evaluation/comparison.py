@@ -39,7 +39,7 @@ RIGHT_COLORS = {
     B_RIGHT: opaque(palette.SECOND_RUN),
     NOT_OBSERVED: palette.TRANSPARENT,
 }
-FIGURES = ("iou", "f1")
+COMPARED = ("iou", "f1")  # figures of both runs and their difference
 
 Bytes = NDArray[np.uint8]
 
@@ -86,19 +86,19 @@ class Shared:
 
 def shared_pairs(first: Manifest, second: Manifest) -> Shared:
     """The pairs that two runs can be compared on: the same imagery and the same label."""
-    found = Shared()
+    shared = Shared()
     ours, theirs = ({pair.pair_id: pair for pair in run.pairs} for run in (first, second))
     for pair_id in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(pair_id), theirs.get(pair_id)
         if one is None or other is None:
-            found.left_out[pair_id] = f"only in run {'A' if other is None else 'B'}"
+            shared.left_out[pair_id] = f"only in run {'A' if other is None else 'B'}"
         elif one.pair != other.pair:
-            found.left_out[pair_id] = "its imagery is not the same"
+            shared.left_out[pair_id] = "its imagery is not the same"
         elif one.label != other.label:
-            found.left_out[pair_id] = "its label is not the same"
+            shared.left_out[pair_id] = "its label is not the same"
         else:
-            found.pairs.append((one, other))
-    return found
+            shared.pairs.append((one, other))
+    return shared
 
 
 def compare_pair(job: ComparedPair) -> PairDifference:
@@ -152,11 +152,12 @@ def _difference(job: ComparedPair, window: Window) -> Bytes:
 def _right(job: ComparedPair, window: Window) -> Bytes:
     first, second = _changes(job, window)
     label = _read_label(job, window)
-    found = np.where(first == second, np.uint8(SAME), np.where(first == label, np.uint8(A_RIGHT), np.uint8(B_RIGHT)))
-    return np.where((first == NOT_OBSERVED) | (label > 1), np.uint8(NOT_OBSERVED), found)
+    right = np.where(first == label, np.uint8(A_RIGHT), np.uint8(B_RIGHT))
+    judged = np.where(first == second, np.uint8(SAME), right)
+    return np.where((first == NOT_OBSERVED) | (label > 1), np.uint8(NOT_OBSERVED), judged)
 
 
-def tabulate_differences(found: dict[str, PairDifference], splits: dict[str, str]) -> list[dict[str, Any]]:
+def tabulate_differences(differences: dict[str, PairDifference], splits: dict[str, str]) -> list[dict[str, Any]]:
     """Rows of pairs, those that differ most first, then pooled rows of each split with intervals.
 
     Returns:
@@ -164,25 +165,25 @@ def tabulate_differences(found: dict[str, PairDifference], splits: dict[str, str
         of labelled pairs, else None, ``iou_a``, ``iou_b``, ``iou_difference`` (B minus A), the same of F1, and in
         pooled rows of at least two pairs ``iou_difference_low`` and ``_high``, a paired bootstrap over pairs.
     """
-    single = [_row(splits[pair_id], pair_id, [each]) for pair_id, each in found.items()]
+    single = [_difference_row(splits[pair_id], pair_id, [pair]) for pair_id, pair in differences.items()]
     single.sort(key=lambda row: (-abs(row["iou_difference"] or 0.0), -row["only_a"] - row["only_b"], row["pair_id"]))
     pooled = []
     for split in (*SPLITS, UNSPLIT):
-        chosen = [each for pair_id, each in sorted(found.items()) if splits[pair_id] == split]
+        chosen = [pair for pair_id, pair in sorted(differences.items()) if splits[pair_id] == split]
         if chosen:
-            pooled.append(_row(split, None, chosen))
+            pooled.append(_difference_row(split, None, chosen))
     return single + pooled
 
 
-def _row(split: str, pair_id: str | None, found: Sequence[PairDifference]) -> dict[str, Any]:
-    pixels = np.array([each.pixels for each in found]).sum(axis=0).tolist()
-    row: dict[str, Any] = {"split": split, "pair_id": pair_id, "pairs": len(found)}
+def _difference_row(split: str, pair_id: str | None, differences: Sequence[PairDifference]) -> dict[str, Any]:
+    pixels = np.array([pair.pixels for pair in differences]).sum(axis=0).tolist()
+    row: dict[str, Any] = {"split": split, "pair_id": pair_id, "pairs": len(differences)}
     row |= dict(zip(("neither", "both", "only_a", "only_b"), pixels, strict=True))
-    scores = [each.scores for each in found if each.scores is not None]
+    scores = [pair.scores for pair in differences if pair.scores is not None]
     values = np.array([[(c.tp, c.fp, c.fn, c.tn) for c in both] for both in scores], np.float64).reshape(-1, 8)
     figures = {name: float(value) for name, value in _paired(values.sum(axis=0)).items()} if scores else {}
     bounds = intervals_over_pairs(values, _paired) if scores and pair_id is None else {}
-    for name in (f"{figure}_{what}" for figure in FIGURES for what in ("a", "b", "difference")):
+    for name in (f"{figure}_{what}" for figure in COMPARED for what in ("a", "b", "difference")):
         row[name] = None if np.isnan(figures.get(name, np.nan)) else figures[name]
         if name.endswith("difference"):
             row[f"{name}_low"], row[f"{name}_high"] = bounds.get(name) or (None, None)
@@ -192,10 +193,11 @@ def _row(split: str, pair_id: str | None, found: Sequence[PairDifference]) -> di
 def _paired(sums: Values) -> dict[str, Values]:
     """Figures of both runs, and B's minus A's, from (..., 8) counts: the same pairs are drawn for both."""
     first, second = pixel_figures(sums[..., :4]), pixel_figures(sums[..., 4:])
-    found: dict[str, Values] = {}
-    for name in FIGURES:
-        found |= {f"{name}_a": first[name], f"{name}_b": second[name], f"{name}_difference": second[name] - first[name]}
-    return found
+    figures: dict[str, Values] = {}
+    for name in COMPARED:
+        difference = second[name] - first[name]
+        figures |= {f"{name}_a": first[name], f"{name}_b": second[name], f"{name}_difference": difference}
+    return figures
 
 
 # How far the change masks of a pair agree with each other: submissions, and the run's own change.
@@ -212,12 +214,12 @@ def compare_masks(workspace: Workspace, results: Results) -> Agreement:
     pair = results.pair
     names = [name for name, _ in results.submissions]
     own = [] if results.change_key is None else [ENSEMBLE]
-    found = {both: Counts() for both in combinations([*names, *own], 2)}
-    for key in pair.blocks() if found else []:
+    agreement = {both: Counts() for both in combinations([*names, *own], 2)}
+    for key in pair.blocks() if agreement else []:
         layers = _counted(workspace, results, pair.window(key))
-        for first, second in found:
-            found[first, second] += count_changes(layers[first], layers[second])
-    return found
+        for first, second in agreement:
+            agreement[first, second] += count_changes(layers[first], layers[second])
+    return agreement
 
 
 def _counted(workspace: Workspace, results: Results, window: Window) -> dict[str, NDArray[np.uint8]]:
@@ -230,11 +232,11 @@ def _counted(workspace: Workspace, results: Results, window: Window) -> dict[str
     return {name: np.where(ignored, np.uint8(NOT_OBSERVED), mask) for name, mask in masks.items()}
 
 
-def tabulate_agreement(found: Mapping[str, Agreement]) -> list[dict[str, Any]]:
+def tabulate_agreement(agreements: Mapping[str, Agreement]) -> list[dict[str, Any]]:
     """Rows of two masks each: those of every pair, then pooled over the pairs that have both.
 
     Args:
-        found: By pair.
+        agreements: By pair.
 
     Returns:
         Rows with pair_id (None where pooled), pairs (how many), first, second, iou (NaN where neither mask has
@@ -242,11 +244,11 @@ def tabulate_agreement(found: Mapping[str, Agreement]) -> list[dict[str, Any]]:
     """
     rows = [
         _agreement_row(pair_id, both, [counts])
-        for pair_id, agreement in found.items()
+        for pair_id, agreement in agreements.items()
         for both, counts in agreement.items()
     ]
-    compared = dict.fromkeys(both for agreement in found.values() for both in agreement)
-    pooled = {both: [agreement[both] for agreement in found.values() if both in agreement] for both in compared}
+    compared = dict.fromkeys(both for agreement in agreements.values() for both in agreement)
+    pooled = {both: [agreement[both] for agreement in agreements.values() if both in agreement] for both in compared}
     return rows + [_agreement_row(None, both, counts) for both, counts in pooled.items()]
 
 

@@ -12,7 +12,7 @@ from cdpipe.evaluation.scores import ENSEMBLE
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.inference.patches import Forward, Placement, predict_window
-from cdpipe.metrics.counts import Sums, threshold_change
+from cdpipe.metrics.counts import add_fields, threshold_change
 from cdpipe.prediction.block import Member, load_forward, probability_key
 from cdpipe.prediction.ensemble import Ensemble, combine, ensemble_threshold
 from cdpipe.store.normalisation import DateScaling, model_input
@@ -46,15 +46,17 @@ class ProbeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Alarms(Sums):
+class Alarms:
     """Change seen where nothing changed: pixels looked at, and those of them that are change; adds up with ``+``."""
 
     pixels: int = 0
     flips: int = 0
 
+    __add__ = add_fields
+
 
 @dataclass(frozen=True, slots=True)
-class Probe(Sums):
+class Probe:
     """What one layer, a model or the ensemble, says of the same windows in other guises; adds up with ``+``.
 
     Attributes:
@@ -66,6 +68,8 @@ class Probe(Sums):
     swap: Difference = field(default_factory=Difference)
     identity: Alarms = field(default_factory=Alarms)
     identity_shifted: Alarms = field(default_factory=Alarms)
+
+    __add__ = add_fields
 
 
 def choose_windows(pair: StoredPair, members: Sequence[Member], most: int) -> list[Window]:
@@ -143,11 +147,12 @@ def move_half_a_pixel(
     """Move an image half a pixel up and left: each pixel becomes the mean of itself and of three neighbours.
 
     Args:
-        values: (band, height, width).
-        observed: (height, width).
+        values: (band, height, width), any dtype.
+        observed: (height, width), True where observed.
 
     Returns:
-        The moved image, whose last row and column are means of fewer; and where all that goes into a mean is observed.
+        (band, height, width), the moved image, whose last row and column are means of fewer; and (height, width), where
+        all that goes into a mean is observed.
     """
     padded = np.pad(values.astype(np.float32), ((0, 0), (0, 1), (0, 1)), mode="edge")
     seen = np.pad(observed, (0, 1), mode="edge")

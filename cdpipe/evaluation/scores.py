@@ -15,7 +15,7 @@ from cdpipe.metrics.counts import (
     Counts,
     NearCounts,
     ScoreHistogram,
-    Sums,
+    add_fields,
     count_changes,
     count_near,
     score_histogram,
@@ -27,27 +27,35 @@ from cdpipe.store.normalisation import RGB, Recipe
 from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.workspace.layout import Workspace
 
-# Objects of change that were found, missed or made up: connected components across blocks, against the label.
-
 Mask = NDArray[np.bool_]
+
+ENSEMBLE = "ensemble"
+BASELINE = "grey difference"
+TOLERANCE = 2  # pixels by which a border may be off, by default
+BASELINE_RECIPE = Recipe("difference", RGB, "common", together=False)
+BASELINE_RANGE, BASELINE_BINS = 10.0, 1000  # of |difference| in standard deviations
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectCounts(Sums):
-    """Objects of a layer; counts of different pairs add up with ``+``.
+class ObjectCounts:
+    """Objects of change: connected components across blocks, of a result and of the label that is its reference.
+
+    Counts of different pairs add up with ``+``.
 
     Attributes:
-        labelled: Objects of the label, as far as they were observed.
+        reference: Objects of the label, as far as they were observed.
         hit: Those of them with a pixel that was predicted to have changed.
         predicted: Predicted objects.
         false: Those of them all of whose pixels are labelled unchanged; one that reaches into ignored pixels is not
             judged.
     """
 
-    labelled: int = 0
+    reference: int = 0
     hit: int = 0
     predicted: int = 0
     false: int = 0
+
+    __add__ = add_fields
 
 
 class ObjectTally:
@@ -58,28 +66,35 @@ class ObjectTally:
         self._width = width
         self._label = Components(width)
         self._layers: dict[str, Components] = {}
-        # by layer, for each number of a component: pixels of a labelled object that are hit, and pixels of a
+        # by layer, for each number of a component: pixels of an object of the label that are hit, and pixels of a
         # predicted one that are not labelled unchanged
         self._hits: dict[str, list[NDArray[np.int64]]] = {}
         self._excused: dict[str, list[NDArray[np.int64]]] = {}
 
     def add(self, window: Window, label: NDArray[np.uint8], observed: Mask, layers: Mapping[str, Mask]) -> None:
-        """Count a block: its label (0, 1, 255), what was observed, and where each layer sees change."""
-        true = self._label.add(window, (label == 1) & observed)
-        for name, said in layers.items():
-            self._hits.setdefault(name, []).append(_count(true, said))
-            predicted = self._layers.setdefault(name, Components(self._width)).add(window, said)
+        """Count a block.
+
+        Args:
+            window: Where it lies.
+            label: (height, width): 0 unchanged, 1 changed, 255 ignore.
+            observed: (height, width), True where both dates are observed.
+            layers: Where each layer predicts change, each (height, width).
+        """
+        reference = self._label.add(window, (label == 1) & observed)
+        for name, change in layers.items():
+            self._hits.setdefault(name, []).append(_count(reference, change))
+            predicted = self._layers.setdefault(name, Components(self._width)).add(window, change)
             self._excused.setdefault(name, []).append(_count(predicted, label != 0))
 
     def counts(self) -> dict[str, ObjectCounts]:
         """Counts of every layer."""
         roots = self._label.roots()
-        found = {}
+        counts = {}
         for name, components in self._layers.items():
             hits = sum_by_component(roots, _joined(self._hits[name]))
             excused = sum_by_component(components.roots(), _joined(self._excused[name]))
-            found[name] = ObjectCounts(len(hits), int((hits > 0).sum()), len(excused), int((excused == 0).sum()))
-        return found
+            counts[name] = ObjectCounts(len(hits), int((hits > 0).sum()), len(excused), int((excused == 0).sum()))
+        return counts
 
 
 def _count(ids: NDArray[np.int64], mask: Mask) -> NDArray[np.int64]:
@@ -94,13 +109,6 @@ def _count(ids: NDArray[np.int64], mask: Mask) -> NDArray[np.int64]:
 
 def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), *parts])  # number 0 is outside
-
-
-ENSEMBLE = "ensemble"
-BASELINE = "grey difference"
-TOLERANCE = 2  # pixels by which a border may be off, by default
-BASELINE_RECIPE = Recipe("difference", RGB, "common", together=False)
-BASELINE_RANGE, BASELINE_BINS = 10.0, 1000  # of |difference| in standard deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +178,8 @@ def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
         changes, scores = _layers(workspace, results, halo)
         for name, change in changes.items():
             counts[name] = counts.get(name, Counts()) + count_changes(change[inner], own_label)
-            said, true = (change == 1) & (label != IGNORE), (label == 1) & (change != NOT_OBSERVED)
-            near[name] = near.get(name, NearCounts()) + count_near(said, true, inner, results.tolerance)
+            predicted, reference = (change == 1) & (label != IGNORE), (label == 1) & (change != NOT_OBSERVED)
+            near[name] = near.get(name, NearCounts()) + count_near(predicted, reference, inner, results.tolerance)
         for name, probability in scores.items():
             own = score_histogram(probability[inner], own_label)
             probabilities[name] = probabilities[name] + own if name in probabilities else own
@@ -201,7 +209,11 @@ def _layers(
 
 
 def read_masks(workspace: Workspace, results: Results, window: Window) -> dict[str, NDArray[np.uint8]]:
-    """The run's change and every submission of a pair in a window: 0, 1, and 255 where not observed."""
+    """The run's change and every submission of a pair in a window.
+
+    Returns:
+        By name, each (height, width): 0 unchanged, 1 changed, 255 not observed.
+    """
     pair = results.pair
     masks: dict[str, NDArray[np.uint8]] = {}
     if results.change_key is not None:

@@ -37,8 +37,6 @@ from cdpipe.metrics.reliability import reliability, threshold_curve
 from cdpipe.pairs.catalog import SPLITS
 from cdpipe.workspace.local import write_atomically, write_json
 
-# Rows, curves and reliability of an evaluation: of every pair, and pooled over each split, with intervals.
-
 UNSPLIT = "unsplit"  # the split of labelled pairs that have none
 COUNTS = ("tp", "fp", "fn", "tn")
 COLUMNS = (
@@ -46,11 +44,13 @@ COLUMNS = (
     *("near_said", "near_said_near", "near_true", "near_true_near"),
     *("objects", "objects_hit", "objects_predicted", "objects_false", "area_km2"),
 )
-FIGURES = (
-    *("iou", "f1", "precision", "recall", "kappa"),
-    *("near_precision", "near_recall", "near_f1", "detection_rate", "false_per_km2"),
-)
+PIXEL_FIGURES = ("iou", "f1", "precision", "recall", "kappa")
+FIGURES = (*PIXEL_FIGURES, "near_precision", "near_recall", "near_f1", "detection_rate", "false_per_km2")
+POOLED_FIGURES = ("near_f1", "detection_rate", "false_per_km2")  # which the readable table has of pooled rows alone
+INTERVALS = "percentile bootstrap over pairs"
 CURVE_STEP = 10  # of the thresholds, every so many stand in evaluation.json
+
+Curve = Mapping[str, NDArray[np.float64]]
 
 
 def tabulate(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -67,8 +67,8 @@ def tabulate(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> lis
         Rows as :mod:`cdpipe.evaluation.tables` describes them.
     """
     rows = []
-    for pair_id, found in scores.items():
-        rows += _rows(splits[pair_id], pair_id, [found])
+    for pair_id, of_pair in scores.items():
+        rows += _rows(splits[pair_id], pair_id, [of_pair])
     for split, chosen in _by_split(scores, splits):
         rows += _rows(split, None, chosen)
     return rows
@@ -84,11 +84,11 @@ def curves(
 
 def calibrations(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> list[dict[str, Any]]:
     """Split, layer, ece and bins of every layer with probabilities, pooled; see :func:`reliability`."""
-    found = []
+    errors = []
     for split, layer, histogram in _histograms(scores, splits):
         bins, error = reliability(histogram)
-        found.append({"split": split, "layer": layer, "ece": error, "bins": bins})
-    return found
+        errors.append({"split": split, "layer": layer, "ece": error, "bins": bins})
+    return errors
 
 
 def _by_split(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> Iterator[tuple[str, list[PairScores]]]:
@@ -103,8 +103,8 @@ def _histograms(
     scores: Mapping[str, PairScores], splits: Mapping[str, str]
 ) -> Iterator[tuple[str, str, ScoreHistogram]]:
     for split, chosen in _by_split(scores, splits):
-        for layer in dict.fromkeys(layer for found in chosen for layer in found.probabilities):
-            first, *others = [found.probabilities[layer] for found in chosen if layer in found.probabilities]
+        for layer in dict.fromkeys(layer for pair in chosen for layer in pair.probabilities):
+            first, *others = [pair.probabilities[layer] for pair in chosen if layer in pair.probabilities]
             yield split, layer, sum(others, first)
 
 
@@ -112,11 +112,11 @@ def _rows(split: str, pair_id: str | None, scores: Sequence[PairScores]) -> list
     """Rows of all layers, each summed over those of the pairs that have it."""
     place: dict[str, Any] = {"split": split, "pair_id": pair_id}
     rows = []
-    for layer in dict.fromkeys(layer for found in scores for layer in found.counts):
-        values = np.array([_values(found, layer) for found in scores if layer in found.counts], np.float64)
+    for layer in dict.fromkeys(layer for pair in scores for layer in pair.counts):
+        values = np.array([_values(pair, layer) for pair in scores if layer in pair.counts], np.float64)
         head = {**place, "pairs": len(values), "layer": layer, "threshold": None}
         rows.append(head | _figures(values, pooled=pair_id is None))
-    baseline = sum((found.baseline for found in scores[1:]), scores[0].baseline)
+    baseline = sum((pair.baseline for pair in scores[1:]), scores[0].baseline)
     offers = zip(baseline.thresholds, counts_by_threshold(baseline), strict=True)
     threshold, best = max(offers, key=lambda offer: offer[1].iou if offer[1].iou == offer[1].iou else -1.0)
     counts = [best.tp, best.fp, best.fn, best.tn, *[np.nan] * (len(COLUMNS) - 4)]
@@ -124,22 +124,29 @@ def _rows(split: str, pair_id: str | None, scores: Sequence[PairScores]) -> list
     return [*rows, head | _figures(np.array([counts], np.float64), pooled=False)]
 
 
-def _values(found: PairScores, layer: str) -> list[float]:
+def _values(scores: PairScores, layer: str) -> list[float]:
     """What figures are made of, in the order of :data:`COLUMNS`."""
-    counts = found.counts.get(layer, Counts())
-    near, objects = found.near.get(layer, NearCounts()), found.objects.get(layer, ObjectCounts())
+    counts = scores.counts.get(layer, Counts())
+    near, objects = scores.near.get(layer, NearCounts()), scores.objects.get(layer, ObjectCounts())
     return [
         *(counts.tp, counts.fp, counts.fn, counts.tn),
-        *(near.said, near.said_near, near.true, near.true_near),
-        *(objects.labelled, objects.hit, objects.predicted, objects.false, found.area_km2),
+        *(near.predicted, near.predicted_near, near.reference, near.reference_near),
+        *(objects.reference, objects.hit, objects.predicted, objects.false, scores.area_km2),
     ]
 
 
 def all_figures(sums: Values) -> dict[str, Values]:
-    """All of :data:`FIGURES` from sums (..., column) of :data:`COLUMNS`; NaN where nothing was there to be judged."""
-    said, said_near, true, true_near = np.moveaxis(sums[..., 4:8], -1, 0)
+    """All of :data:`FIGURES`.
+
+    Args:
+        sums: (..., column) of :data:`COLUMNS`; areas in square kilometres.
+
+    Returns:
+        Each (...) float64, NaN where nothing was there to be judged.
+    """
+    predicted, predicted_near, reference, reference_near = np.moveaxis(sums[..., 4:8], -1, 0)
     objects, hit, _, false, area_km2 = np.moveaxis(sums[..., 8:], -1, 0)
-    precision, recall = share(said_near, said), share(true_near, true)
+    precision, recall = share(predicted_near, predicted), share(reference_near, reference)
     with np.errstate(invalid="ignore"):
         return {
             **pixel_figures(sums[..., :4]),
@@ -169,7 +176,7 @@ def _figures(values: Values, *, pooled: bool) -> dict[str, Any]:
     elif len(values) < 2:
         no_interval = "1 pair: an interval over pairs needs at least 2"
     bounds = {
-        f"{name}_{end}": None if (found := intervals.get(name)) is None else found[place]
+        f"{name}_{end}": None if (interval := intervals.get(name)) is None else interval[place]
         for name in FIGURES
         for place, end in enumerate(("low", "high"))
     }
@@ -181,13 +188,6 @@ def _whole(value: float) -> float | int | None:
     if np.isnan(value):
         return None
     return int(value) if value == int(value) else value
-
-
-SHOWN_FIGURES = ("iou", "f1", "precision", "recall", "kappa")
-OTHER_FIGURES = ("near_f1", "detection_rate", "false_per_km2")
-INTERVALS = "percentile bootstrap over pairs"
-
-Curve = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +280,13 @@ def _markdown(evaluation: Evaluation) -> str:
     rows = evaluation.rows
     head = ["split", "pair", "layer", "IoU", "F1", "precision", "recall", "kappa"]
     body = [
-        [row["split"], row["pair_id"] or "all", _layer(row), *(with_interval(row, name) for name in SHOWN_FIGURES)]
+        [row["split"], row["pair_id"] or "all", _layer(row), *(with_interval(row, name) for name in PIXEL_FIGURES)]
         for row in rows
     ]
-    errors = {(each["split"], each["layer"]): each["ece"] for each in evaluation.calibrations}
+    errors = {(row["split"], row["layer"]): row["ece"] for row in evaluation.calibrations}
     more = [
         [
-            *(row["split"], row["layer"], *(with_interval(row, name) for name in OTHER_FIGURES)),
+            *(row["split"], row["layer"], *(with_interval(row, name) for name in POOLED_FIGURES)),
             _number(errors.get((row["split"], row["layer"]))),
         ]
         for row in rows

@@ -1,7 +1,7 @@
 """Scores of a change map: integer counts that add up over blocks and pairs, and what follows from them."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -9,26 +9,29 @@ from numpy.typing import NDArray
 
 from cdpipe.metrics.classes import NOT_OBSERVED
 
-# Counts that add up field by field: over blocks, windows and pairs, in any order.
+Sums = TypeVar("Sums")
 
 
-class Sums:
-    """A base for data classes all of whose fields add up, and so do they."""
-
-    __slots__ = ()
-
-    def __add__(self, other: Self) -> Self:
-        """The sum of every field."""
-        names: tuple[Any, ...] = fields(self)  # type: ignore[arg-type]  # whoever inherits is a data class
-        return type(self)(*(getattr(self, each.name) + getattr(other, each.name) for each in names))
+def add_fields(one: Sums, other: Sums) -> Sums:
+    """Add two data classes field by field: the ``+`` of those that count over blocks, windows and pairs."""
+    names: tuple[Any, ...] = fields(one)  # type: ignore[arg-type]  # a data class, says the docstring
+    return type(one)(*(getattr(one, field.name) + getattr(other, field.name) for field in names))
 
 
 @dataclass(frozen=True)
-class Counts(Sums):
-    """Pixels by what was predicted and what is true; counts of disjoint pixels add up with ``+``.
+class Counts:
+    """Pixels by prediction and reference; counts of disjoint pixels add up with ``+``.
 
     A score whose denominator is zero is NaN: nothing was there to be judged.
+
+    Attributes:
+        tp: Predicted changed, and changed in the reference.
+        fp: Predicted changed, unchanged in the reference.
+        fn: Predicted unchanged, changed in the reference.
+        tn: Predicted unchanged, and unchanged in the reference.
     """
+
+    __add__ = add_fields
 
     tp: int = 0
     fp: int = 0
@@ -47,12 +50,12 @@ class Counts(Sums):
 
     @property
     def precision(self) -> float:
-        """Share of the predicted changes that are true, tp / (tp + fp)."""
+        """Share of the predicted change that the reference has, tp / (tp + fp)."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> float:
-        """Share of the true changes that were predicted, tp / (tp + fn)."""
+        """Share of the reference's change that was predicted, tp / (tp + fn)."""
         return _ratio(self.tp, self.tp + self.fn)
 
     @property
@@ -89,15 +92,30 @@ class ScoreHistogram:
 
 
 def is_change(score: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
-    """Return where a score is a change: score >= threshold, the threshold taken in float32; NaN never is.
+    """Where a score is a change: score >= threshold, the threshold taken in float32; NaN never is.
 
     In float32, because stored probabilities are: 0.4 stored reaches a threshold of 0.4.
+
+    Args:
+        score: (...), any shape.
+        threshold: In the score's unit.
+
+    Returns:
+        (...), of the same shape.
     """
     return score >= np.float32(threshold)
 
 
 def threshold_change(probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """Change mask of a probability: 1 at or above the threshold, 0 below, 255 where not observed."""
+    """Change mask of a probability.
+
+    Args:
+        probability: (...), any shape, 0 to 1; NaN where not observed.
+        threshold: See :func:`is_change`.
+
+    Returns:
+        (...), of the same shape: 1 at or above the threshold, 0 below, 255 where not observed.
+    """
     change = is_change(probability, threshold).view(np.uint8)
     unknown = np.isnan(probability)
     if unknown.any():
@@ -109,12 +127,12 @@ def count_scores(score: NDArray[np.floating], label: NDArray[np.uint8], threshol
     """Count a probability (or another score) against a label.
 
     Args:
-        score: any shape; NaN where not observed, which is left out.
-        label: of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
-        threshold: see ``is_change``.
+        score: (...), any shape; NaN where not observed, which is left out.
+        label: (...), of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
+        threshold: See :func:`is_change`.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
     """
     _check_shapes(score, label)
     return _count(is_change(score, threshold), label, ~np.isnan(score))
@@ -124,11 +142,11 @@ def count_changes(change: NDArray[np.uint8], label: NDArray[np.uint8]) -> Counts
     """Count a change mask against a label.
 
     Args:
-        change: any shape; 0 unchanged, 1 changed, 255 not observed, which is left out.
-        label: of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
+        change: (...), any shape; 0 unchanged, 1 changed, 255 not observed, which is left out.
+        label: (...), of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
     """
     _check_shapes(change, label)
     return _count(change == 1, label, change != NOT_OBSERVED)
@@ -144,14 +162,14 @@ def score_histogram(
     """Count scores by the thresholds they reach, of ``bins + 1`` spread evenly over ``low`` to ``high``.
 
     Args:
-        score: any shape; NaN where not observed, which is left out. What lies outside the range counts too.
-        label: of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
-        low: the lowest threshold.
-        high: the highest.
-        bins: steps between them.
+        score: (...), any shape; NaN where not observed, which is left out. What lies outside the range counts too.
+        label: (...), of the same shape; 0 unchanged, 1 changed, 255 ignore, which is left out.
+        low: The lowest threshold.
+        high: The highest.
+        bins: Steps between them.
 
     Raises:
-        ValueError: if the shapes differ or the thresholds do not rise.
+        ValueError: If the shapes differ or the thresholds do not rise.
     """
     _check_shapes(score, label)
     if not (bins >= 1 and np.isfinite(low) and np.isfinite(high) and low < high):
@@ -181,7 +199,7 @@ def _count_reached(scores: NDArray[np.floating], edges: NDArray[np.float32]) -> 
 
 
 def counts_by_threshold(histogram: ScoreHistogram) -> tuple[Counts, ...]:
-    """Return, for each of the histogram's thresholds, what ``count_scores`` gives on the same pixels."""
+    """For each of the histogram's thresholds, what :func:`count_scores` gives on the same pixels."""
     tp, fp = sum(histogram.changed), sum(histogram.unchanged)
     fn = tn = 0
     counts = []
@@ -194,12 +212,12 @@ def counts_by_threshold(histogram: ScoreHistogram) -> tuple[Counts, ...]:
 
 
 def best_threshold(histogram: ScoreHistogram) -> tuple[float, float]:
-    """Return the threshold with the highest F1, and that F1; of several equal ones, the middle one.
+    """The threshold with the highest F1, and that F1; of several equal ones, the middle one.
 
     The middle one, because scores of other pairs are then least likely to cross it.
 
     Raises:
-        ValueError: if there is no changed pixel, so that no threshold is better than another.
+        ValueError: If there is no changed pixel, so that no threshold is better than another.
     """
     if not sum(histogram.changed):
         raise ValueError("expected at least one changed pixel to choose a threshold by, got none")
@@ -232,40 +250,43 @@ def _describe(histogram: ScoreHistogram) -> str:
     return f"{len(histogram.changed) - 2} bins from {histogram.low} to {histogram.high}"
 
 
-# Scores that forgive a border that is a pixel or two off.
-
-
 @dataclass(frozen=True, slots=True)
-class NearCounts(Sums):
-    """Pixels of change, and how many of them have their counterpart nearby; counts of disjoint pixels add up.
+class NearCounts:
+    """Scores that forgive a border that is a pixel or two off: pixels of change, and those with a counterpart nearby.
+
+    Counts of disjoint pixels add up with ``+``.
 
     Attributes:
-        said: Pixels predicted to have changed.
-        said_near: Those of them with a truly changed pixel within the tolerance.
-        true: Pixels that have changed.
-        true_near: Those of them with a predicted pixel within the tolerance.
+        predicted: Pixels predicted to have changed.
+        predicted_near: Those of them with a changed pixel of the reference within the tolerance.
+        reference: Pixels that have changed in the reference.
+        reference_near: Those of them with a predicted pixel within the tolerance.
     """
 
-    said: int = 0
-    said_near: int = 0
-    true: int = 0
-    true_near: int = 0
+    predicted: int = 0
+    predicted_near: int = 0
+    reference: int = 0
+    reference_near: int = 0
+
+    __add__ = add_fields
 
 
 def count_near(
-    said: NDArray[np.bool_], true: NDArray[np.bool_], inner: tuple[slice, slice], tolerance: int
+    predicted: NDArray[np.bool_], reference: NDArray[np.bool_], inner: tuple[slice, slice], tolerance: int
 ) -> NearCounts:
     """Count the pixels of a block whose counterpart lies at most so many pixels away (Euclidean, pixel centres).
 
     Args:
-        said: Predicted change of the block and of as many pixels around it as the tolerance has, inside the scene.
-        true: True change there.
+        predicted: (height, width), predicted change of the block and of as many pixels around it as the tolerance has,
+            inside the scene.
+        reference: (height, width), change of the reference there.
         inner: The block in these.
         tolerance: In pixels; 0 gives the plain counts.
     """
-    near_true, near_said = (_dilate(mask, tolerance)[inner] for mask in (true, said))
-    said, true = said[inner], true[inner]
-    return NearCounts(*(int(np.count_nonzero(mask)) for mask in (said, said & near_true, true, true & near_said)))
+    near_reference, near_predicted = (_dilate(mask, tolerance)[inner] for mask in (reference, predicted))
+    predicted, reference = predicted[inner], reference[inner]
+    masks = (predicted, predicted & near_reference, reference, reference & near_predicted)
+    return NearCounts(*(int(np.count_nonzero(mask)) for mask in masks))
 
 
 def _dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

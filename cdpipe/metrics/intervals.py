@@ -35,13 +35,13 @@ def intervals_over_pairs(values: Values, figures: Figures, seed: int = SEED) -> 
     if len(values) < 2:
         return dict.fromkeys(figures(np.zeros((1, values.shape[1]))))
     drawn = [figures(sums) for sums in _draws(values, seed)]
-    found: dict[str, Interval | None] = {}
+    intervals: dict[str, Interval | None] = {}
     for name in drawn[0]:
-        each = np.concatenate([part[name] for part in drawn])
-        defined = each[~np.isnan(each)]
+        values_drawn = np.concatenate([part[name] for part in drawn])
+        defined = values_drawn[~np.isnan(values_drawn)]
         low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if defined.size else (0.0, 0.0)
-        found[name] = (float(low), float(high)) if defined.size else None
-    return found
+        intervals[name] = (float(low), float(high)) if defined.size else None
+    return intervals
 
 
 def _draws(values: Values, seed: int) -> Iterator[Values]:
@@ -56,7 +56,14 @@ def _draws(values: Values, seed: int) -> Iterator[Values]:
 
 
 def pixel_figures(counts: Values) -> dict[str, Values]:
-    """IoU, F1, precision, recall and kappa of (..., 4) counts tp, fp, fn, tn; see :mod:`cdpipe.metrics.counts`."""
+    """IoU, F1, precision, recall and kappa of counts; see :class:`cdpipe.metrics.counts.Counts`.
+
+    Args:
+        counts: (..., 4): tp, fp, fn, tn.
+
+    Returns:
+        Each (...) float64, NaN where it is undefined.
+    """
     tp, fp, fn, tn = np.moveaxis(counts, -1, 0)
     return {
         "iou": share(tp, tp + fp + fn),
@@ -68,5 +75,5 @@ def pixel_figures(counts: Values) -> dict[str, Values]:
 
 
 def share(part: Values, whole: Values) -> Values:
-    """Quotients, NaN where there is nothing to divide by."""
+    """Quotients of two arrays of one shape, NaN where there is nothing to divide by."""
     return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole != 0))

@@ -15,19 +15,21 @@ def threshold_curve(histogram: ScoreHistogram) -> dict[str, NDArray[np.float64]]
     """Scores at every threshold of a histogram.
 
     Returns:
-        threshold, iou, f1, precision, recall, kappa, and said: the share of pixels said to have changed; (threshold,).
+        threshold, iou, f1, precision, recall, kappa, and said: the share of pixels predicted to have changed; each
+        (threshold,) float64, undefined scores NaN.
     """
     counts = np.array([(c.tp, c.fp, c.fn, c.tn) for c in counts_by_threshold(histogram)], np.float64)
     total = max(1.0, float(counts[0].sum()))
-    said = (counts[:, 0] + counts[:, 1]) / total
-    return {"threshold": np.array(histogram.thresholds), **pixel_figures(counts), "said": said}
+    predicted = (counts[:, 0] + counts[:, 1]) / total
+    return {"threshold": np.array(histogram.thresholds), **pixel_figures(counts), "said": predicted}
 
 
 def reliability(histogram: ScoreHistogram, bins: int = BINS) -> tuple[list[dict[str, Any]], float]:
-    """How often change is true where a probability says so many per cent (Guo et al. 2017, eqs 2, 3 and 5).
+    """How often pixels have changed where a probability says so many per cent (Guo et al. 2017, eqs 2, 3 and 5).
 
     For the class "change", as its probability is what is handed on: a bin's confidence is its mean probability, its
-    accuracy the share of truly changed pixels. A pixel's probability is taken for the middle of its histogram bin.
+    accuracy the share of its pixels that have changed. A pixel's probability is taken for the middle of its histogram
+    bin.
 
     Args:
         histogram: Of probabilities, over thresholds from 0 to 1.
@@ -43,17 +45,17 @@ def reliability(histogram: ScoreHistogram, bins: int = BINS) -> tuple[list[dict[
     middle = np.clip((np.arange(fine + 2) - 0.5) / fine, 0.0, 1.0)
     place = np.minimum((middle * bins).astype(np.int64), bins - 1)
     pixels = np.bincount(place, changed + unchanged, bins)
-    true = np.bincount(place, changed, bins)
-    said = np.bincount(place, (changed + unchanged) * middle, bins)
+    reference = np.bincount(place, changed, bins)
+    predicted = np.bincount(place, (changed + unchanged) * middle, bins)
     table = [
         {
             "low": number / bins,
             "high": (number + 1) / bins,
             "pixels": int(pixels[number]),
-            "probability": said[number] / pixels[number] if pixels[number] else None,
-            "changed": true[number] / pixels[number] if pixels[number] else None,
+            "probability": predicted[number] / pixels[number] if pixels[number] else None,
+            "changed": reference[number] / pixels[number] if pixels[number] else None,
         }
         for number in range(bins)
     ]
     total = float(pixels.sum())
-    return table, float(np.abs(said - true).sum() / total) if total else float("nan")
+    return table, float(np.abs(predicted - reference).sum() / total) if total else float("nan")
