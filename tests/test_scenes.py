@@ -20,7 +20,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.gate import (
     MAX_BANDS,
     describe_raster,
-    grid_or,
+    grid_of,
     open_raster,
     raster_errors,
     read_values,
@@ -178,13 +178,13 @@ def test_errors_of_programmers_are_not_the_users(tmp_path: Path) -> None:
 def test_rasters_without_georeference_lie_on_the_grid_of_their_size(tmp_path: Path) -> None:
     grid = utm_grid(5, 7)
     info = describe_raster(write_raster(tmp_path / "m.tif", PIXELS[0]), Input())
-    assert grid_or(info, grid, "'before'") == grid
+    assert grid_of(info, grid, "'before'") == grid
     with pytest.raises(InputError, match=r"7 x 5 px without georeference; expected 8 x 6 px, the size of 'before'"):
-        grid_or(info, utm_grid(6, 8), "'before'")
+        grid_of(info, utm_grid(6, 8), "'before'")
     placed = describe_raster(write_raster(tmp_path / "n.tif", PIXELS[0], utm_grid(5, 7, SOUTH_UP)), Input())
-    assert grid_or(placed, grid, "'before'") == placed.grid
+    assert grid_of(placed, grid, "'before'") == placed.grid
     with pytest.raises(InputError, match="has a georeference, but 'before' has none"):
-        grid_or(placed, Grid(5, 7), "'before'")
+        grid_of(placed, Grid(5, 7), "'before'")
 
 
 def test_one_crs_has_one_text(tmp_path: Path) -> None:

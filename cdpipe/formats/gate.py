@@ -183,7 +183,7 @@ def require_imagery(info: RasterInfo, settings: Input) -> RasterInfo:
     return info
 
 
-def grid_or(info: RasterInfo, default: Grid, what: str) -> Grid:
+def grid_of(info: RasterInfo, default: Grid, what: str) -> Grid:
     """The raster's own grid; without georeference it lies on ``default`` if it has that size.
 
     Args:

@@ -174,7 +174,7 @@ def _write_parquet(
 
 def _to_wgs84(batch: pa.RecordBatch, crs: str) -> pa.RecordBatch:
     moved = transform_polygons(decode(batch), crs, WGS84)
-    whole = np.array([cut_at_antimeridian(each) for each in moved], object)  # RFC 7946, 3.1.9
+    whole = np.array([cut_at_antimeridian(polygon) for polygon in moved], object)  # RFC 7946, 3.1.9
     return batch.set_column(batch.schema.get_field_index(GEOMETRY), GEOMETRY, encode(round_degrees(whole)))
 
 

@@ -64,13 +64,13 @@ def cut_at_antimeridian(polygon: Any) -> Any:
         return polygon
     parts = []
     for turn in (-360, 0, 360):
-        part = shapely.intersection(polygon, shapely.box(turn - 180, -90, turn + 180, 90))
-        parts += [shapely.transform(each, lambda points, turn=turn: points - (turn, 0)) for each in _polygons(part)]
+        strip = shapely.intersection(polygon, shapely.box(turn - 180, -90, turn + 180, 90))
+        parts += [shapely.transform(part, lambda points, turn=turn: points - (turn, 0)) for part in _polygons(strip)]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 def _polygons(shape: Any) -> list[Any]:
-    return [each for each in shapely.get_parts(shape) if each.geom_type == "Polygon" and each.area]
+    return [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon" and part.area]
 
 
 def round_degrees(shapes: Any) -> Any:
@@ -90,9 +90,9 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     lon = lon[0] + (lon - lon[0] + 180) % 360 - 180  # without a leap
     outline = shapely.Polygon(np.stack([lon, lat], 1))
     low, bottom, high, top = outline.bounds
-    wrapped = [(each + 180) % 360 - 180 if low < -180 or high > 180 else each for each in (low, high)]
+    west, east = ((lon + 180) % 360 - 180 if low < -180 or high > 180 else lon for lon in (low, high))
     geometry = json.loads(shapely.to_geojson(round_degrees(cut_at_antimeridian(outline))))
-    return geometry, [round(each, DEGREE_DECIMALS) for each in (wrapped[0], bottom, wrapped[1], top)]
+    return geometry, [round(degrees, DEGREE_DECIMALS) for degrees in (west, bottom, east, top)]
 
 
 def grid_box(grid: Grid, crs: str) -> tuple[float, float, float, float]:
@@ -132,12 +132,12 @@ def find_near(grids: Mapping[str, Grid], patch: int) -> list[Near]:
     outlines = {name: np.stack(_outline(grid), 1) for name, grid in sorted(grids.items()) if grid.crs is not None}
     outlines = {name: outline for name, outline in outlines.items() if np.isfinite(outline).all()}
     needed = {name: patch * max(pixel_metres(grids[name]) or (0.0, 0.0)) for name in outlines}
-    found = []
+    near = []
     for one, other in _candidates(outlines, max(needed.values(), default=0.0)):
         distance = _distance(outlines[one], outlines[other])
         if distance == 0 or distance < max(needed[one], needed[other]):
-            found.append(Near(one, other, distance, max(needed[one], needed[other])))
-    return found
+            near.append(Near(one, other, distance, max(needed[one], needed[other])))
+    return near
 
 
 def _candidates(outlines: Mapping[str, Floats], margin: float) -> Iterator[tuple[str, str]]:

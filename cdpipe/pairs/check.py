@@ -11,7 +11,7 @@ import numpy as np
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import RasterInfo, describe_raster, grid_or, require_imagery
+from cdpipe.formats.gate import RasterInfo, describe_raster, grid_of, require_imagery
 from cdpipe.formats.polygons import is_vector
 from cdpipe.geo.crs import covered_share, crs_name, pixel_ratio
 from cdpipe.geo.grid import Grid, Window
@@ -106,9 +106,9 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
         with _collected(problems):
             labelled = _count_label(pair.label, before.grid, config)
     if before is not None and after is not None:
-        found = len(problems)
+        known = len(problems)
         overlap = _overlap(before, after, config.align.min_overlap, problems)
-        if len(problems) == found:  # only then do pixels of both dates meet
+        if len(problems) == known:  # only then do pixels of both dates meet
             warnings += _coarse(before, after)
             if config.align.coregister != "off":
                 with _collected(problems):
@@ -219,7 +219,7 @@ def _count_label(label: Path, grid: Grid, config: Config) -> tuple[int, int]:
         changed = sum(int((read_label(label, grid, block, config) == CHANGED).sum()) for block in blocks)
         return grid.height * grid.width, changed
     info = describe_raster(label, config.input)
-    if covered_share(grid_or(info, grid, "'before'"), grid) == 0:
+    if covered_share(grid_of(info, grid, "'before'"), grid) == 0:
         raise InputError(f"{label}: lies outside of the pair; it is {_place(info.grid)}, the pair {_place(grid)}")
     values, meaning = label_values(label, config), config.label
     known = {*meaning.changed, *meaning.unchanged, *meaning.ignore, info.nodata}

@@ -254,10 +254,11 @@ def _decide(shift: Shift | None, moved: tuple[float, float], reason: str) -> Cor
 
 def comparison_windows(shape: tuple[int, int]) -> list[Window]:
     """Windows all over a scene: large ones where there is room for enough of them."""
-    found = (spread_tiles(shape, side, MOST_WINDOWS) for side in SIDES)
-    return next(
-        (windows for windows in found if len(windows) >= ENOUGH_WINDOWS), spread_tiles(shape, SIDES[-1], MOST_WINDOWS)
-    )
+    for side in SIDES:
+        windows = spread_tiles(shape, side, MOST_WINDOWS)
+        if len(windows) >= ENOUGH_WINDOWS:
+            break
+    return windows
 
 
 def _reader(pair: Pair, grid: Grid, config: Config, shift: tuple[float, float] = (0.0, 0.0)) -> Read:

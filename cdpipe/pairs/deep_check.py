@@ -66,8 +66,8 @@ def file_date(path: Path, settings: Input) -> FileDate | None:
     with open_raster(path, settings) as dataset:
         tags = {**dataset.tags(ns="IMAGERY"), **dataset.tags()}
     for tag in (*TAGS, WRITTEN):
-        found = DATE.match(tags.get(tag, ""))
-        day = found and _day(*found.groups())
+        dated = DATE.match(tags.get(tag, ""))
+        day = dated and _day(*dated.groups())
         if day:
             return FileDate(day, tag)
     return None
@@ -148,7 +148,7 @@ def inspect_pair(pair: Pair, grid: Grid, config: Config) -> DeepReport:
     ]
     warnings = [*_doubt_dates(pair, config), *_doubt_shift(pair, shift, config)]
     medians = None
-    if all(each.size for each in levels):
+    if all(date.size for date in levels):
         warnings += _doubt_offset(pair, (levels[0], levels[1]))
         medians = _visible_median(pair, levels)
     tallies = _Tally(), _Tally()
@@ -176,7 +176,7 @@ def _visible_median(pair: Pair, levels: Sequence[NDArray[np.float32]]) -> float 
     if not set(RGB) <= set(pair.roles):
         return None
     bands = [pair.roles.index(role) for role in RGB]
-    return float(np.median([np.median(each[bands].mean(0)) for each in levels]))
+    return float(np.median([np.median(date[bands].mean(0)) for date in levels]))
 
 
 def _bright_and_white(pair: Pair, values: NDArray[np.float32], median: float | None) -> NDArray[np.bool_]:
@@ -194,12 +194,12 @@ def _count(tally: _Tally, values: NDArray[Any], seen: NDArray[np.bool_], cloud_l
     tally.observed += pixels.shape[1]
     tally.cloud_like += int(cloud_like.sum())
     tops = pixels.max(1)
-    found = (pixels == tops[:, None]).sum(1)
+    at_top = (pixels == tops[:, None]).sum(1)
     if tally.tops is None or tally.at_top is None:
-        tally.tops, tally.at_top = tops, found
+        tally.tops, tally.at_top = tops, at_top
         return
     higher = np.maximum(tally.tops, tops)
-    tally.at_top = tally.at_top * (tally.tops == higher) + found * (tops == higher)
+    tally.at_top = tally.at_top * (tally.tops == higher) + at_top * (tops == higher)
     tally.tops = higher
 
 
@@ -236,16 +236,16 @@ def _doubt_shift(pair: Pair, shift: Shift | None, config: Config) -> list[str]:
 
 def _doubt_offset(pair: Pair, levels: tuple[NDArray[np.float32], NDArray[np.float32]]) -> list[str]:
     """Whether one date has Sentinel-2's offset and the other not: dark ground is about 1000 higher in all bands."""
-    before, after = (np.percentile(each, DARK, axis=1) for each in levels)
+    before, after = (np.percentile(date, DARK, axis=1) for date in levels)
     jumps = after - before
     if (np.abs(np.abs(jumps) - OFFSET) > OFFSET_TOLERANCE).any() or len({*np.sign(jumps)}) > 1:
         return []
     source, darkest = (pair.after, after.min()) if jumps[0] > 0 else (pair.before, before.min())
     if darkest < OFFSET - OFFSET_TOLERANCE:
         return []
-    found = ", ".join(f"{role} {jump:+.0f}" for role, jump in zip(pair.roles, jumps, strict=True))
+    listed = ", ".join(f"{role} {jump:+.0f}" for role, jump in zip(pair.roles, jumps, strict=True))
     offset = -OFFSET * source.sensor.scale
-    higher = f"its dark pixels are higher than the other date's by about {OFFSET} in every band ({found})"
+    higher = f"its dark pixels are higher than the other date's by about {OFFSET} in every band ({listed})"
     todo = f"give this date a sensor of its own with offset: {offset:g}"
     return [f"{source.path}: {higher}, as in Sentinel-2 products since 2022-01-25; {todo}"]
 

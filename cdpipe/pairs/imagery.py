@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import describe_dataset, grid_or, open_raster, read_values, require_imagery
+from cdpipe.formats.gate import describe_dataset, grid_of, open_raster, read_values, require_imagery
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.catalog import Pair, Source
@@ -126,6 +126,6 @@ def _read_usable(
             values = read_values(dataset, path, [1], part)
             return (~np.isin(values, unusable)).astype(np.uint8), np.isfinite(values[0])
 
-        raster = WarpSource(str(path), grid_or(info, own_grid, "its date's raster"), 1, np.uint8, read)
+        raster = WarpSource(str(path), grid_of(info, own_grid, "its date's raster"), 1, np.uint8, read)
         usable, _ = read_warped(raster, *where, "nearest")  # 0 where it has no data
     return np.asarray(usable[0] == 1)

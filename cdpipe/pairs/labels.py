@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config, Input, Label
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import RasterInfo, describe_dataset, grid_or, open_raster, read_values
+from cdpipe.formats.gate import RasterInfo, describe_dataset, grid_of, open_raster, read_values
 from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
@@ -48,7 +48,7 @@ def read_label(label: Path, grid: Grid, window: Window, config: Config) -> Bytes
             mapped = map_label(read_values(dataset, label, [1], part), config.label, nodata, label)
             return mapped, mapped[0] != IGNORE
 
-        raster = WarpSource(str(label), grid_or(info, grid, "'before'"), 1, np.uint8, read)
+        raster = WarpSource(str(label), grid_of(info, grid, "'before'"), 1, np.uint8, read)
         values, present = read_warped(raster, grid, window, "nearest")
     return np.where(present, values[0], np.uint8(IGNORE))
 
@@ -88,8 +88,8 @@ def label_values(label: Path, config: Config) -> dict[float, int]:
         info = _one_band(label, dataset)
         for part in tiles_in(Window(0, 0, *info.grid.shape), 4 * TILE):
             values = read_values(dataset, label, [1], part)
-            found, times = np.unique(values[np.isfinite(values)], return_counts=True)
-            counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+            distinct, times = np.unique(values[np.isfinite(values)], return_counts=True)
+            counts.update(dict(zip(distinct.tolist(), times.tolist(), strict=True)))
     return dict(counts)
 
 
