@@ -14,7 +14,7 @@ from stored import bright_squares, store_change, store_pair
 from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores
 from cdpipe.evaluation.tables import PIXEL_FIGURES, Evaluation, evaluate_run, pooled, write_tables
 from cdpipe.metrics.counts import Counts, ScoreHistogram, score_histogram
-from cdpipe.report.pictures import PairLayers, PictureJob, draw_pair, draw_picture
+from cdpipe.report.pictures import PairRasters, PictureJob, draw_pair, draw_picture
 from cdpipe.workspace.layout import Workspace
 
 Row = dict[str, Any]
@@ -138,7 +138,7 @@ def test_a_picture_shows_what_is_stored(tmp_path: Path, labelled: bool) -> None:
         counts=Counts(6, 2, 4, 88) if labelled else None,
     )
     draw_picture(job)
-    expected = PairLayers(
+    expected = PairRasters(
         pair_id="p",
         before=dates[0][:, ::2, ::2],
         after=dates[1][:, ::2, ::2],

@@ -11,8 +11,8 @@ from stored import bright_squares, store_change, store_pair
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.ground import row_areas
 from cdpipe.report.drawing import compare_with_label
-from cdpipe.report.overview import OUTCOMES, colours, read_overview
-from cdpipe.report.pair import _on_ground
+from cdpipe.report.pair import OUTCOMES, _on_ground, read_overview
+from cdpipe.report.scene import shown_bands
 from cdpipe.workspace.layout import Workspace
 
 SHAPE = (530, 610)
@@ -59,8 +59,8 @@ def test_an_overview_is_of_the_whole_scene_whatever_its_blocks(tmp_path: Path) -
 
 
 def test_without_colours_the_first_band_is_shown() -> None:
-    assert colours(("nir", "blue", "green", "red")) == [3, 2, 1]
-    assert colours(("nir", "red")) == [0]
+    assert shown_bands(("nir", "blue", "green", "red")) == [3, 2, 1]
+    assert shown_bands(("nir", "red")) == [0]
 
 
 @pytest.mark.parametrize("turn", [0, 45, 90, 200])

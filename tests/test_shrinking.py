@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdpipe.report import overview
-from cdpipe.report.overview import cell_counts, cell_side, cell_windows, mean_of, sum_cells
+from cdpipe.report import scene as report_scene
+from cdpipe.report.scene import cell_counts, cell_side, cell_windows, mean_of, sum_cells
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 20), st.integers(1, 40))
@@ -17,7 +17,7 @@ def test_sums_of_windows_are_those_of_the_whole(height: int, width: int, cell: i
     for row in range(height):
         for col in range(width):
             whole[:, row // cell, col // cell] += scene[:, row, col]
-    with mock.patch.object(overview, "STEP", step):
+    with mock.patch.object(report_scene, "STEP", step):
         found = np.full(whole.shape, np.nan)
         for window, place in cell_windows((height, width), cell):
             found[..., *place] = sum_cells(scene[..., *window.slices], cell)

@@ -15,7 +15,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.shapes import transform_shapes
 from cdpipe.report import drawing
 from cdpipe.report.drawing import Image, Limits, write_photo
-from cdpipe.report.overview import Read, cell_counts, cell_windows, mean_of, sum_cells
+from cdpipe.report.scene import Read, mean_of, shrink
 
 PER_PAIR = 12  # objects of a pair that get a chip
 CHIP = 160  # side of one of a chip's three pictures, in pixels
@@ -121,9 +121,9 @@ def write_chip(path: Path, top: TopChange, grid: Grid, read: dict[str, Read], li
     row = _within(round((top_row + bottom - side) / 2), side, grid.height)
     col = _within(round((left + right - side) / 2), side, grid.width)
     pictures = [
-        *(_picture(_cells(read[date], (row, col, side), grid, cell), limit) for date, limit in
+        *(_picture(_mean_cells(read[date], (row, col, side), grid, cell), limit) for date, limit in
           zip(("before", "after"), limits, strict=True)),
-        _picture(_cells(read["probability"], (row, col, side), grid, cell), None),
+        _picture(_mean_cells(read["probability"], (row, col, side), grid, cell), None),
     ]  # fmt: skip
     for picture in pictures:
         _outline(picture, top.shape, grid, (row, col, side))
@@ -136,26 +136,25 @@ def _within(start: int, side: int, length: int) -> int:
     return min(max(start, 0), length - side) if side <= length else (length - side) // 2
 
 
-def _cells(read: Read, square: tuple[int, int, int], grid: Grid, cell: int) -> NDArray[np.float64]:
-    """Means of cells of a square that may reach beyond the scene, NaN where nothing is known; ``(band, n, n)``."""
+def _mean_cells(read: Read, square: tuple[int, int, int], grid: Grid, cell: int) -> NDArray[np.float64]:
+    """Means over cells of a square that may reach beyond the scene, NaN where nothing is known; ``(band, n, n)``."""
     row, col, side = square
-    means: list[tuple[tuple[slice, slice], NDArray[np.float64]]] = []
-    for part, place in cell_windows((side, side), cell):  # an object may be as large as the scene
+
+    def read_part(part: Window) -> dict[str, NDArray[Any]]:
         top, left = row + part.row, col + part.col
         rows = slice(max(-top, 0), min(grid.height - top, part.height))
         cols = slice(max(-left, 0), min(grid.width - left, part.width))
         if rows.start >= rows.stop or cols.start >= cols.stop:
-            continue
+            return {}
         inside = Window(top + rows.start, left + cols.start, rows.stop - rows.start, cols.stop - cols.start)
         pixels = np.atleast_3d(read(inside).astype(np.float64).T).T
-        whole = np.full((len(pixels), *part.shape), np.nan)
-        whole[:, rows, cols] = pixels
-        seen = np.isfinite(whole)
-        means.append((place, mean_of(sum_cells(np.where(seen, whole, 0), cell), sum_cells(seen, cell))))
-    cells = np.full((len(means[0][1]), *cell_counts((side, side), cell)), np.nan)
-    for place, mean in means:
-        cells[..., *place] = mean
-    return cells
+        known = np.full((len(pixels), *part.shape), np.nan)
+        known[:, rows, cols] = pixels
+        observed = np.isfinite(known)
+        return {"sum": np.where(observed, known, 0), "observed": observed}
+
+    sums = shrink(read_part, (side, side), cell)  # an object may be as large as the scene
+    return mean_of(sums["sum"], sums["observed"])
 
 
 def _picture(cells: NDArray[np.float64], limits: Limits | None) -> Image:

@@ -1,5 +1,6 @@
-"""Pixels to colours: stretched imagery, classes, probabilities, and what detection got right and wrong."""
+"""Pixels to colours, and colours to files: stretched imagery, classes, probabilities, right and wrong detections."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from cdpipe.workspace.local import write_atomically
 Image = NDArray[np.uint8]  # (height, width, 3)
 
 OUTCOMES: Mapping[int, Rgb] = {1: palette.HIT, 2: palette.MISS, 3: palette.FALSE_ALARM, 4: palette.UNLABELLED}
+
+LOSSLESS = 101  # what OpenCV takes any quality over 100 for
 
 Limits = tuple[tuple[float, float], ...]  # of each band: what is shown darkest, and brightest
 
@@ -53,21 +56,27 @@ def stretch_between(bands: NDArray[Any], limits: Limits) -> Image:
 
 
 def pale_map(image: Image) -> Image:
-    """Turn imagery into a bright grey map on which classes stand out."""
+    """Turn imagery ``(height, width, 3)`` into a bright grey map on which classes stand out."""
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.repeat((205 + grey * (45 / 255)).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def paint_classes(image: Image, classes: NDArray[np.uint8], colors: Mapping[int, Rgb]) -> Image:
-    """Paint the pixels of some classes over a copy of an image."""
+    """Paint the pixels of some classes over a copy of an image.
+
+    Args:
+        image: ``(height, width, 3)`` red, green, blue.
+        classes: ``(height, width)``.
+        colors: By class; the others stay as they are.
+    """
     painted = image.copy()
     for value, color in colors.items():
         painted[classes == value] = color
     return painted
 
 
-def layer_over(shares: Mapping[int, NDArray[np.floating[Any]]], colors: Mapping[int, Rgb]) -> NDArray[np.uint8]:
-    """Classes as a layer to lay over imagery: see-through where none is, denser the more of a cell it covers.
+def lay_over(shares: Mapping[int, NDArray[np.floating[Any]]], colors: Mapping[int, Rgb]) -> NDArray[np.uint8]:
+    """Classes as an overlay for imagery: see-through where none is, denser the more of a cell it covers.
 
     A class that covers any of a cell shows at a third of full strength at least, or small objects would vanish.
 
@@ -78,12 +87,16 @@ def layer_over(shares: Mapping[int, NDArray[np.floating[Any]]], colors: Mapping[
     Returns:
         ``(height, width, 4)`` red, green, blue, opacity; of each cell's largest class.
     """
-    classes = list(shares)
-    stack = np.stack([shares[each] for each in classes])
-    most = stack.argmax(0)
+    stack = np.stack(list(shares.values()))
     opacity = np.where(stack.max(0) > 0, 85 + 170 * stack.max(0), 0)
-    table = np.array([colors[each] for each in classes], np.uint8)
-    return np.dstack([table[most], np.rint(opacity).astype(np.uint8)])
+    table = np.array([colors[value] for value in shares], np.uint8)
+    return np.dstack([table[stack.argmax(0)], np.rint(opacity).astype(np.uint8)])
+
+
+def blend(image: Image, overlay: NDArray[np.uint8]) -> Image:
+    """An image ``(height, width, 3)`` with an overlay ``(height, width, 4)`` on it, see :func:`lay_over`."""
+    opacity = overlay[..., 3:] / 255
+    return np.rint(overlay[..., :3] * opacity + image * (1 - opacity)).astype(np.uint8)
 
 
 def compare_with_label(change: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -103,7 +116,11 @@ def compare_with_label(change: NDArray[np.uint8], label: NDArray[np.uint8]) -> N
 
 
 def probability_colors(probability: NDArray[np.floating[Any]]) -> Image:
-    """Colours of probabilities, 0 bright to 1 dark, evenly perceived also without colour vision."""
+    """Colours of probabilities, 0 bright to 1 dark, evenly perceived also without colour vision.
+
+    Args:
+        probability: ``(height, width)``, 0 to 1; NaN is shown as 0.
+    """
     table = mpl.colormaps["magma_r"](np.arange(256), bytes=True)[:, :3]
     colors: Image = table[np.rint(np.nan_to_num(probability).clip(0, 1) * 255).astype(np.uint8)]
     return colors
@@ -119,7 +136,12 @@ def resize_nearest(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
 
 
 def hatch(image: Image, missing: NDArray[np.bool_]) -> Image:
-    """Paint grey stripes where there is no data, so that nobody takes it for a value."""
+    """Paint grey stripes where there is no data, so that nobody takes it for a value.
+
+    Args:
+        image: ``(height, width, 3)`` red, green, blue.
+        missing: ``(height, width)``.
+    """
     height, width = missing.shape
     stripe = np.add.outer(np.arange(height), np.arange(width)) % 8 < 2
     return paint_classes(
@@ -127,17 +149,19 @@ def hatch(image: Image, missing: NDArray[np.bool_]) -> Image:
     )
 
 
-# Pictures for web pages: WebP files, the same bytes for the same pixels.
-
-LOSSLESS = 101  # what OpenCV takes any quality over 100 for
+def round_length(most: float) -> tuple[float, str]:
+    """The longest round length of at most so many metres, for a scale; in metres and as it is written."""
+    power = 10 ** math.floor(math.log10(most))
+    length = max(step * power for step in (1, 2, 5) if step * power <= most)
+    return length, f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
 
 
 def write_photo(path: Path, image: NDArray[np.uint8], quality: int = 78) -> int:
-    """Write ``(height, width, 3)`` red, green, blue as lossy WebP; returns its size in bytes."""
+    """Write ``(height, width, 3)`` red, green, blue as lossy WebP, equal pixels as equal bytes; returns its size."""
     return _write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
 
 
-def write_layer(path: Path, image: NDArray[np.uint8]) -> int:
+def write_overlay(path: Path, image: NDArray[np.uint8]) -> int:
     """Write ``(height, width, 4)`` red, green, blue, opacity as lossless WebP; returns its size in bytes."""
     return _write(path, cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), LOSSLESS)
 

@@ -1,6 +1,7 @@
-"""What the report shows of one pair: its pictures as files, its figures and best changes as facts."""
+"""What the report shows of one pair: read once into cells, drawn as files, its figures and best changes as facts."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,23 @@ from numpy.typing import NDArray
 
 from cdpipe.formats import palette
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.geo.ground import pixel_steps
+from cdpipe.geo.ground import pixel_steps, row_areas
 from cdpipe.keys import content_key
+from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.report import drawing
 from cdpipe.report.changes import read_top_changes, write_chip
-from cdpipe.report.drawing import Image, Limits, write_layer, write_photo
-from cdpipe.report.overview import Overview, Read, colours, read_overview
-from cdpipe.store.arrays import open_layer, read_window
-from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
+from cdpipe.report.drawing import Image, Limits, write_overlay, write_photo
+from cdpipe.report.scene import Cells, Read, cell_side, mean_of, open_scene, shrink
+from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, DATES, StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import hash_file, read_sealed, write_sealed
 
 THUMB = 176  # longest side of a thumbnail, in pixels
 FACTS = "facts.json"
+MAX_SIDE = 1280  # of a page's pictures, in cells
+COUNTED = ("observed", "changed")  # in the figures
+OUTCOMES = {1: "hit", 2: "missed", 3: "false_alarm", 4: "unlabelled"}
+BITS = tuple(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +75,13 @@ def make_pair(job: PairJob) -> dict[str, Any]:
     path.unlink(missing_ok=True)
     overview = read_overview(job.workspace, job.pair, job.change_key, job.label_key)
     limits = _limits(overview)
-    images = _draw_layers(job.folder, overview, limits)
+    images = _draw_images(job.folder, overview, limits)
     objects = []
     if job.objects is not None:
-        read = _readers(job)
+        scene = _observed_scene(job)
         for top in read_top_changes(job.objects, job.pair.grid):
             name = f"change-{top.id}.webp"
-            images[name] = write_chip(job.folder / name, top, job.pair.grid, read, limits)
+            images[name] = write_chip(job.folder / name, top, job.pair.grid, scene, limits)
             objects.append({**top.to_json(), "chip": name})
     for other in job.folder.glob("*.webp"):
         if other.name not in images:
@@ -94,6 +99,104 @@ def make_pair(job: PairJob) -> dict[str, Any]:
     }
     write_sealed(path, facts)
     return facts
+
+
+@dataclass(slots=True)
+class Overview:
+    """A pair in square cells of ``cell`` pixels.
+
+    Attributes:
+        cell: Side of a cell in pixels.
+        dates: (band, rows, cols) of both dates, means of observed pixels, NaN where none is.
+        probability: Mean of the ensemble's, NaN where none is.
+        observed: Share of the cell's pixels observed at both dates.
+        changed: Share of these that changed.
+        outcomes: Share of the cell that is a hit, a miss, ..., by the numbers of ``OUTCOMES``; empty without label.
+        labelled: Share of the cell that is labelled as changed; None without label.
+        figures: Pixels and square metres (None where not known) observed and changed, and pixels of each outcome.
+    """
+
+    cell: int
+    dates: tuple[Cells, Cells]
+    probability: Cells
+    observed: Cells
+    changed: Cells
+    outcomes: dict[int, Cells] = field(default_factory=dict)
+    labelled: Cells | None = None
+    figures: dict[str, float | None] = field(default_factory=dict)
+
+
+def read_overview(
+    workspace: Workspace, pair: StoredPair, change_key: str, label_key: str | None, max_side: int = MAX_SIDE
+) -> Overview:
+    """Read a whole pair once, a window after the other, into cells.
+
+    Neither blocks nor their order bear on the result, and memory does not grow with the scene.
+
+    Args:
+        workspace: Where the pair lies.
+        pair: The pair.
+        change_key: Key of its change.
+        label_key: Key of its label, None without one.
+        max_side: Largest number of rows and columns of cells.
+
+    Raises:
+        IntegrityError: If what is stored is damaged.
+    """
+    scene = open_scene(workspace, pair, change_key, label_key)
+    cell = cell_side(pair.grid.shape, max_side)
+    sums, rows = _sum_scene(scene, pair.grid, cell)
+    pixels = sums.pop("pixels")
+    return Overview(
+        cell,
+        (mean_of(sums["before"], sums["seen_before"]), mean_of(sums["after"], sums["seen_after"])),
+        mean_of(sums["probability"], sums["observed"]),
+        sums["observed"] / pixels,
+        np.nan_to_num(mean_of(sums["changed"], sums["observed"])),
+        {number: sums[name] / pixels for number, name in OUTCOMES.items() if name in sums},
+        sums["labelled"] / pixels if "labelled" in sums else None,
+        _count(rows, pair.grid) | {name: float(sums[name].sum()) for name in OUTCOMES.values() if name in sums},
+    )
+
+
+def _sum_scene(scene: Mapping[str, Read], grid: Grid, cell: int) -> tuple[dict[str, Cells], dict[str, Cells]]:
+    """Sums of whatever is counted over each cell, and of what is in the figures over each row of pixels."""
+    rows = {name: np.zeros(grid.height) for name in COUNTED}
+
+    def read(window: Window) -> dict[str, NDArray[Any]]:
+        summands = _summands(scene, window)
+        for name, counts in rows.items():
+            counts[window.slices[0]] += summands[name].sum(axis=1)
+        return summands
+
+    return shrink(read, grid.shape, cell), rows
+
+
+def _count(rows: dict[str, Cells], grid: Grid) -> dict[str, float | None]:
+    """Pixels and ground observed and changed."""
+    areas = None if grid.crs is None else row_areas(grid)
+    metres = {f"{name}_m2": None if areas is None else float(counts @ areas) for name, counts in rows.items()}
+    return {**{f"{name}_px": float(counts.sum()) for name, counts in rows.items()}, **metres}
+
+
+def _summands(scene: Mapping[str, Read], window: Window) -> dict[str, NDArray[Any]]:
+    """What is summed of a window: values where they count and 0 elsewhere, or True where something is so."""
+    valid, change = scene["valid"](window), scene["change"](window)
+    probability = scene["probability"](window)
+    summands: dict[str, NDArray[Any]] = {
+        "pixels": np.ones(window.shape, np.bool_),
+        "observed": change != NOT_OBSERVED,
+        "changed": change == CHANGED,
+        "probability": np.where(change != NOT_OBSERVED, np.nan_to_num(probability), 0),
+    }
+    for date, bit in BITS:
+        seen = valid & bit > 0
+        summands |= {date: np.where(seen, np.nan_to_num(scene[date](window)), 0), f"seen_{date}": seen}
+    if "label" in scene:
+        label = scene["label"](window)
+        outcome = drawing.compare_with_label(change, label)
+        summands |= {name: outcome == number for number, name in OUTCOMES.items()} | {"labelled": label == CHANGED}
+    return summands
 
 
 def _on_ground(grid: Grid) -> dict[str, float | None]:
@@ -115,34 +218,27 @@ def _unseen(cells: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(cells).any(axis=0))
 
 
-def _draw_layers(folder: Path, overview: Overview, limits: tuple[Limits, Limits]) -> dict[str, int]:
-    """Write every layer; sizes in bytes by file name."""
+def _draw_images(folder: Path, overview: Overview, limits: tuple[Limits, Limits]) -> dict[str, int]:
+    """Write every picture; sizes in bytes by file name."""
     missing = overview.observed == 0
     dates = {
         name: drawing.hatch(drawing.stretch_between(date, limit), _unseen(date))
         for name, date, limit in zip(("before", "after"), overview.dates, limits, strict=True)
     }
-    changed = {1: overview.changed}
-    thumb = drawing.hatch(_lay(drawing.pale_map(dates["after"]), changed), missing)
+    changed = drawing.lay_over({CHANGED: overview.changed}, {CHANGED: palette.CHANGED})
+    thumb = drawing.hatch(drawing.blend(drawing.pale_map(dates["after"]), changed), missing)
     images = {f"{name}.webp": write_photo(folder / f"{name}.webp", image) for name, image in dates.items()}
     probability = drawing.hatch(drawing.probability_colors(overview.probability), missing)
     images["probability.webp"] = write_photo(folder / "probability.webp", probability)
-    layers = {"change": drawing.layer_over(changed, {1: palette.CHANGED})}
+    overlays = {"change": changed}
     if overview.labelled is not None:
-        layers["label"] = drawing.layer_over({1: overview.labelled}, {1: palette.LABELLED})
-        layers["outcomes"] = drawing.layer_over(overview.outcomes, drawing.OUTCOMES)
-    for name, layer in layers.items():
-        images[f"{name}.webp"] = write_layer(folder / f"{name}.webp", layer)
+        overlays["label"] = drawing.lay_over({CHANGED: overview.labelled}, {CHANGED: palette.LABELLED})
+        overlays["outcomes"] = drawing.lay_over(overview.outcomes, drawing.OUTCOMES)
+    for name, overlay in overlays.items():
+        images[f"{name}.webp"] = write_overlay(folder / f"{name}.webp", overlay)
     for name, image in (("thumb", thumb), ("thumb-before", dates["before"]), ("thumb-after", dates["after"])):
         images[f"{name}.webp"] = write_photo(folder / f"{name}.webp", _thumbnail(image), 70)
     return images
-
-
-def _lay(image: Image, shares: dict[int, Any]) -> Image:
-    """Imagery with changed cells painted over it."""
-    layer = drawing.layer_over(shares, {1: palette.CHANGED})
-    opacity = layer[..., 3:] / 255
-    return np.rint(layer[..., :3] * opacity + image * (1 - opacity)).astype(np.uint8)
 
 
 def _thumbnail(image: Image) -> Image:
@@ -152,21 +248,11 @@ def _thumbnail(image: Image) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST))
 
 
-def _readers(job: PairJob) -> dict[str, Read]:
-    """Pixels of both dates as colours, and of the probability, NaN where not observed."""
-    stored = job.workspace.group("pairs", job.pair.pair_id, job.pair.key)
-    change = job.workspace.group("changes", job.pair.pair_id, job.change_key)
+def _observed_scene(job: PairJob) -> dict[str, Read]:
+    """Pixels of both dates and of the probability, NaN where not observed."""
+    scene = open_scene(job.workspace, job.pair, job.change_key, None)
 
-    def date(name: str, bit: np.uint8) -> Read:
-        def read(window: Window) -> NDArray[Any]:
-            seen = read_window(open_layer(stored, "valid"), window) & bit > 0
-            bands = read_window(open_layer(stored, name), window)[colours(job.pair.roles)]
-            return np.where(seen, bands.astype(np.float64), np.nan)
+    def observed(date: str, bit: np.uint8) -> Read:
+        return lambda window: np.where(scene["valid"](window) & bit > 0, scene[date](window).astype(np.float64), np.nan)
 
-        return read
-
-    return {
-        "before": date("before", BEFORE_BIT),
-        "after": date("after", AFTER_BIT),
-        "probability": lambda window: read_window(open_layer(change, "probability"), window),
-    }
+    return {"probability": scene["probability"]} | {date: observed(date, bit) for date, bit in BITS}

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,16 @@ from rasterio.crs import CRS
 from cdpipe.errors import InputError
 from cdpipe.formats import palette
 from cdpipe.formats.palette import Rgb
-from cdpipe.geo.grid import Grid, Window
+from cdpipe.geo.grid import Grid
 from cdpipe.geo.ground import pixel_steps
-from cdpipe.geo.tilings import tiles_in
+from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import Counts
 from cdpipe.report import drawing
 from cdpipe.report.drawing import Image
-from cdpipe.store.arrays import open_layer, read_window
-from cdpipe.store.pair import StoredPair
+from cdpipe.report.scene import decimate, open_scene
+from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.local import write_atomically
-
-# Where the panels, captions and legend of a pair's picture go, and the sheet that takes them.
 
 # All lengths are in pixels of the picture.
 MAX_WIDTH, MAX_HEIGHT = 1600, 1200
@@ -35,9 +33,14 @@ MARGIN, GAP, HEADER, CAPTION = 24, 20, 56, 30
 LEGEND_WIDTH = 230
 MIN_CELL_WIDTH = 200  # or captions of narrow panels would run into each other
 
+ROW, SWATCH, BAR = 27, (15, 24), (14, LEGEND_WIDTH - 20)  # of the legend
+SECTION = 70  # height of the legend's colour bar and of its scale
+
 TEXT, TITLE, SMALL = 15, 24, 13
 DPI = 100
 INK, FAINT = (31, 35, 40), (107, 114, 128)
+
+Panel = tuple[str, Image, NDArray[np.bool_]]  # caption, colours, where there is no data
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def arrange_panels(shape: tuple[int, int], panels: int, legend_height: int) -> L
     than wide (or wider than long) can make the picture exceed 1600 or 1200 pixels, by its captions.
 
     Args:
-        shape: Height and width of the layers.
+        shape: Height and width of the rasters.
         panels: How many panels there are.
         legend_height: Height that the legend needs.
     """
@@ -146,17 +149,8 @@ class Sheet:
         return stream.getvalue()
 
 
-STEP = 2048  # side of the windows in which a scene is read, in pixels
-
-# Lengths in pixels of the picture.
-ROW, SWATCH, BAR = 27, (15, 24), (14, LEGEND_WIDTH - 20)
-SECTION = 70  # height of the legend's colour bar and of its scale
-
-Panel = tuple[str, Image, NDArray[np.bool_]]  # caption, colours, where there is no data
-
-
 @dataclass(frozen=True, slots=True)
-class PairLayers:
+class PairRasters:
     """What a picture shows of a pair; all arrays have one height and width.
 
     Attributes:
@@ -188,48 +182,26 @@ class PairLayers:
     grid: Grid | None = None
 
     def __post_init__(self) -> None:
-        """Refuse layers that are not of one place."""
-        layers = (self.before, self.after, self.valid, self.probability, self.change, self.label)
-        shapes = {layer.shape[-2:] for layer in layers if layer is not None}
+        """Refuse rasters that are not of one place."""
+        rasters = (self.before, self.after, self.valid, self.probability, self.change, self.label)
+        shapes = {raster.shape[-2:] for raster in rasters if raster is not None}
         if len(shapes) != 1:
             raise ValueError(f"{self.pair_id}: expected layers of one height and width, got {sorted(shapes)}")
 
 
-def decimate(read: Callable[[Window], NDArray[Any]], shape: tuple[int, int], max_side: int = 1024) -> NDArray[Any]:
-    """Keep every k-th pixel of a scene of any size, so that neither side is longer than ``max_side``.
-
-    Reads one window of 2048 pixels after the other; equals ``scene[..., ::k, ::k]`` of the whole scene.
-
-    Args:
-        read: Returns the ``(..., height, width)`` pixels of a window.
-        shape: Rows and columns of the scene.
-        max_side: Longest side of the result.
-    """
-    every = math.ceil(max(shape) / max_side)
-    kept: NDArray[Any] = np.empty(0)
-    for window in tiles_in(Window(0, 0, *shape), STEP):
-        skip_rows, skip_cols = -window.row % every, -window.col % every
-        part = read(window)[..., skip_rows::every, skip_cols::every]
-        if kept.size == 0:
-            kept = np.empty((*part.shape[:-2], *(math.ceil(side / every) for side in shape)), part.dtype)
-        row, col = (window.row + skip_rows) // every, (window.col + skip_cols) // every
-        kept[..., row : row + part.shape[-2], col : col + part.shape[-1]] = part
-    return kept
-
-
-def draw_pair(path: Path, layers: PairLayers) -> None:
-    """Draw a pair as a PNG about 1600 pixels wide; the same layers give the same bytes.
+def draw_pair(path: Path, rasters: PairRasters) -> None:
+    """Draw a pair as a PNG about 1600 pixels wide; the same rasters give the same bytes.
 
     Args:
         path: The file to write, at once or not at all.
-        layers: What to show, decimated already (:func:`decimate`).
+        rasters: What to show, decimated already (:func:`decimate`).
     """
-    panels, classes = _make_panels(layers), _legend_classes(layers)
-    metres = _metres_per_pixel(layers.grid)
+    panels, classes = _make_panels(rasters), _legend_classes(rasters)
+    metres = _metres_per_pixel(rasters.grid)
     legend_height = ROW * len(classes) + SECTION * (2 if metres else 1)
-    layout = arrange_panels(layers.change.shape, len(panels), legend_height)
+    layout = arrange_panels(rasters.change.shape, len(panels), legend_height)
     sheet = Sheet(layout.size)
-    _draw_header(sheet, layers)
+    _draw_header(sheet, rasters)
     for (top, left), (caption, colors, missing) in zip(layout.panels, panels, strict=True):
         sheet.write((top - 10, left), caption)
         shown = drawing.resize_nearest(colors, layout.image)
@@ -240,42 +212,42 @@ def draw_pair(path: Path, layers: PairLayers) -> None:
         sheet.paint((top, left), drawing.hatch(swatch, np.full(SWATCH, color is None)))
         sheet.write((top + SWATCH[0] - 2, left + SWATCH[1] + 10), name)
         top += ROW
-    _draw_color_bar(sheet, (top, left), layers.threshold)
-    if metres and layers.grid:
-        _draw_scale(sheet, (top + SECTION, left), metres * layers.grid.width / layout.image[1])
+    _draw_color_bar(sheet, (top, left), rasters.threshold)
+    if metres and rasters.grid:
+        _draw_scale(sheet, (top + SECTION, left), metres * rasters.grid.width / layout.image[1])
     write_atomically(path, sheet.to_png())
 
 
-def _make_panels(layers: PairLayers) -> list[Panel]:
+def _make_panels(rasters: PairRasters) -> list[Panel]:
     """The images of a picture in the order in which they are read."""
-    dates = [f" · {date}" for date in layers.dates or ()] or ["", ""]
-    seen = [layers.valid & bit > 0 for bit in (1, 2)]
+    dates = [f" · {date}" for date in rasters.dates or ()] or ["", ""]
+    seen = [rasters.valid & bit > 0 for bit in (BEFORE_BIT, AFTER_BIT)]
     before, after = (
         drawing.stretch_bands(bands, observed)
-        for bands, observed in zip((layers.before, layers.after), seen, strict=True)
+        for bands, observed in zip((rasters.before, rasters.after), seen, strict=True)
     )
     backdrop = drawing.pale_map(after)
     panels: list[Panel] = [(f"Before{dates[0]}", before, ~seen[0]), (f"After{dates[1]}", after, ~seen[1])]
-    if layers.label is None:
-        classes, colors = layers.change, {1: palette.CHANGED}
+    if rasters.label is None:
+        classes, colors = rasters.change, {CHANGED: palette.CHANGED}
     else:
-        labelled = drawing.paint_classes(backdrop, layers.label, {1: palette.LABELLED})
-        panels.append(("Label", labelled, layers.label == 255))
-        classes, colors = drawing.compare_with_label(layers.change, layers.label), dict(drawing.OUTCOMES)
-    probability = drawing.probability_colors(layers.probability)
+        labelled = drawing.paint_classes(backdrop, rasters.label, {CHANGED: palette.LABELLED})
+        panels.append(("Label", labelled, rasters.label == IGNORE))
+        classes, colors = drawing.compare_with_label(rasters.change, rasters.label), dict(drawing.OUTCOMES)
+    probability = drawing.probability_colors(rasters.probability)
     changed = drawing.paint_classes(backdrop, classes, colors)
     return [
         *panels,
-        ("Probability of change", probability, np.isnan(layers.probability)),
-        ("Detected change", changed, layers.change == 255),
+        ("Probability of change", probability, np.isnan(rasters.probability)),
+        ("Detected change", changed, rasters.change == NOT_OBSERVED),
     ]
 
 
-def _legend_classes(layers: PairLayers) -> list[tuple[str, Rgb | None]]:
+def _legend_classes(rasters: PairRasters) -> list[tuple[str, Rgb | None]]:
     """Names and colours of the classes; None is hatched."""
-    if layers.label is None:
+    if rasters.label is None:
         return [("Detected change", palette.CHANGED), ("No data", None)]
-    unlabelled = bool(((layers.label == 255) & (layers.change == 1)).any())
+    unlabelled = bool(((rasters.label == IGNORE) & (rasters.change == CHANGED)).any())
     return [
         ("Labelled change", palette.LABELLED),
         ("Hit", palette.HIT),
@@ -286,13 +258,13 @@ def _legend_classes(layers: PairLayers) -> list[tuple[str, Rgb | None]]:
     ]
 
 
-def _draw_header(sheet: Sheet, layers: PairLayers) -> None:
+def _draw_header(sheet: Sheet, rasters: PairRasters) -> None:
     """The pair's name on the left, its figures on the right."""
-    figures = [("IoU", layers.iou), ("F1", layers.f1)]
+    figures = [("IoU", rasters.iou), ("F1", rasters.f1)]
     text = "   ".join(f"{name} {value:.3f}" for name, value in figures if value is not None and math.isfinite(value))
     width = sheet.pixels.shape[1] - 2 * MARGIN
     room = width - 0.65 * TITLE * len(text)
-    sheet.write((42, MARGIN), layers.pair_id, min(TITLE, room / (0.65 * len(layers.pair_id))))
+    sheet.write((42, MARGIN), rasters.pair_id, min(TITLE, room / (0.65 * len(rasters.pair_id))))
     sheet.write((42, MARGIN + width), text, TITLE, "right")
 
 
@@ -328,12 +300,9 @@ def _metres_per_pixel(grid: Grid | None) -> float | None:
 
 def _draw_scale(sheet: Sheet, corner: tuple[int, int], metres: float) -> None:
     """A bar of a round length, at most as long as the colour bar; ``metres`` per pixel of the picture."""
-    longest = metres * BAR[1]
-    power = 10 ** math.floor(math.log10(longest))
-    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
+    length, name = drawing.round_length(metres * BAR[1])
     pixels = max(1, round(length / metres))
     top, left = corner[0] + 30, corner[1]
-    name = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     sheet.write((top - 8, left), name)
     for offset, height, width in ((0, 3, pixels), (0, 9, 2), (pixels - 2, 9, 2)):
         sheet.paint((top + 9 - height, left + offset), np.full((height, width, 3), INK, np.uint8))
@@ -367,29 +336,15 @@ class PictureJob:
 def draw_picture(job: PictureJob) -> None:
     """Draw a pair's picture from what is stored, every k-th pixel of it."""
     pair = job.pair
-    stored = job.workspace.group("pairs", pair.pair_id, pair.key)
-    change = job.workspace.group("changes", pair.pair_id, job.change_key)
-    colour = [pair.roles.index(role) for role in ("red", "green", "blue")]
-
-    def layer(group: Path, name: str) -> Any:
-        array = open_layer(group, name)
-        return decimate(lambda window: read_window(array, window), pair.grid.shape)
-
-    label = None
-    if job.label_key is not None:
-        label = layer(job.workspace.group("labels", pair.pair_id, job.label_key), "label")
-    layers = PairLayers(
+    scene = open_scene(job.workspace, pair, job.change_key, job.label_key)
+    shown = {name: decimate(read, pair.grid.shape) for name, read in scene.items()}
+    rasters = PairRasters(
         pair_id=pair.pair_id,
-        before=layer(stored, "before")[colour],
-        after=layer(stored, "after")[colour],
-        valid=layer(stored, "valid"),
-        probability=layer(change, "probability"),
-        change=layer(change, "change"),
-        label=label,
+        **shown,
         dates=job.dates,
         threshold=job.threshold,
         iou=job.counts.iou if job.counts else None,
         f1=job.counts.f1 if job.counts else None,
         grid=pair.grid,
     )
-    draw_pair(job.path, layers)
+    draw_pair(job.path, rasters)
