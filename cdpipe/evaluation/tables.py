@@ -77,7 +77,11 @@ def tabulate(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> lis
 def curves(
     scores: Mapping[str, PairScores], splits: Mapping[str, str]
 ) -> Iterator[tuple[str, str, dict[str, NDArray[np.float64]]]]:
-    """Split, layer and :func:`threshold_curve`, pooled over the split's pairs, of every layer with probabilities."""
+    """Threshold curves of every layer with probabilities, pooled over each split's pairs.
+
+    Yields:
+        Split, layer, and figures by name as :func:`threshold_curve` gives them, each (threshold,) float64.
+    """
     for split, layer, histogram in _histograms(scores, splits):
         yield split, layer, threshold_curve(histogram)
 

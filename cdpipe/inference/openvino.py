@@ -27,7 +27,7 @@ from cdpipe.models.folder import ModelCard, check_weights, load_network
 from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.local import read_sealed, sweep, write_atomically, write_sealed
 
-# Folds doubling an image into the convolution that follows, which then multiplies less than half as often.
+GRAPH, WEIGHTS, SEAL = "engine.xml", "engine.bin", "engine.json"
 
 # row k: which of a kernel's three taps meet in tap k of the transposed one, along one axis
 MEETING = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float64)
@@ -36,10 +36,10 @@ DOUBLED = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformatio
 
 
 def fold_doubling(model: Any) -> int:
-    """Replace every 3 x 3 convolution of doubled features; the model is changed.
+    """Fold doubling an image into the 3 x 3 convolution that follows, which then multiplies less than half as often.
 
     Args:
-        model: An ``openvino.Model`` of static shapes.
+        model: An ``openvino.Model`` of static shapes, which is changed.
 
     Returns:
         How many convolutions were replaced.
@@ -114,13 +114,11 @@ def _folded(convolution: Any) -> Any:
     return reduce(op.add, results)
 
 
-# Engines, networks as a runtime wants them, kept by content: built once a machine, and deleted at will.
-
-SEAL = "engine.json"
-
-
 def cache_folder() -> Path:
-    """``CDPIPE_CACHE``, or else ``cdpipe`` in the user's cache folder; not in the workspace, which nodes may share."""
+    """Where engines are kept by content, built once a machine, and deleted at will.
+
+    ``CDPIPE_CACHE``, or else ``cdpipe`` in the user's cache folder; not in the workspace, which nodes may share.
+    """
     own = os.environ.get("CDPIPE_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own) if own else Path(base) / "cdpipe"
@@ -140,14 +138,14 @@ def cached_engine(key: str, build: Callable[[], Mapping[str, bytes]]) -> dict[st
         Their contents by name, just as they were built.
     """
     folder = cache_folder() / key
-    found = _read(folder)
-    if found is None:
+    files = _read(folder)
+    if files is None:
         with _building(folder):
-            found = _read(folder)  # another process may have built it while this one waited
-            if found is None:
-                found = dict(build())
-                _keep(folder, found)
-    return found
+            files = _read(folder)  # another process may have built it while this one waited
+            if files is None:
+                files = dict(build())
+                _keep(folder, files)
+    return files
 
 
 def _read(folder: Path) -> dict[str, bytes] | None:
@@ -185,9 +183,6 @@ def _building(folder: Path) -> Iterator[None]:
             stream = held.enter_context(folder.with_name(f"{folder.name}.lock").open("a"))
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-GRAPH, WEIGHTS = "engine.xml", "engine.bin"
 
 
 class Calibration(Protocol):
@@ -234,11 +229,11 @@ def make_openvino_forward(
 
     def logits(views: Tensor) -> Tensor:
         # one by one: a view's activations fit the caches, and a batch of them is no faster
-        found = torch.empty(len(views), 1, *views.shape[-2:])
+        answers = torch.empty(len(views), 1, *views.shape[-2:])
         for index, view in enumerate(views):
             request.infer([view[None].numpy()], share_inputs=True)
-            found[index] = torch.from_numpy(request.get_output_tensor(0).data[0])
-        return found
+            answers[index] = torch.from_numpy(request.get_output_tensor(0).data[0])
+        return answers
 
     return forward_of(logits, execution)
 

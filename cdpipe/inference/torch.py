@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from cdpipe.inference.patches import Execution, Forward
 
-# Test-time augmentation: a patch is predicted in several views, and the results are averaged.
-
 
 def d4_views(x: Tensor) -> Tensor:
-    """Return the eight views of each square patch under the dihedral group D4.
+    """The eight views of each square patch under the dihedral group D4, for test-time augmentation.
 
     Args:
         x: (N, C, S, S).
@@ -23,7 +21,7 @@ def d4_views(x: Tensor) -> Tensor:
         counter-clockwise, then the same of the patch mirrored left to right.
 
     Raises:
-        ValueError: if ``x`` is not a batch of square patches.
+        ValueError: If ``x`` is not a batch of square patches.
     """
     _check_square(x)
     return torch.stack([_view(x, index) for index in range(8)], dim=1).flatten(0, 1)
@@ -42,7 +40,7 @@ def d4_mean(y: Tensor) -> Tensor:
         (N, C, S, S) in float32, or float64 if ``y`` is.
 
     Raises:
-        ValueError: if ``y`` is not a batch of square patches, eight views each.
+        ValueError: If ``y`` is not a batch of square patches, eight views each.
     """
     _check_square(y)
     if len(y) % 8:

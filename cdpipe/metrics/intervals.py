@@ -75,5 +75,5 @@ def pixel_figures(counts: Values) -> dict[str, Values]:
 
 
 def share(part: Values, whole: Values) -> Values:
-    """Quotients of two arrays of one shape, NaN where there is nothing to divide by."""
+    """Quotients of (...) and (...), NaN where there is nothing to divide by."""
     return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole != 0))

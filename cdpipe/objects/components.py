@@ -16,9 +16,14 @@ from scipy.sparse.csgraph import connected_components
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.classes import NOT_OBSERVED
 
-Ids = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 CONNECTIVITY = 4  # pixels of an object share sides, where it is published and where it is scored
+
+# Columns of figures. Sums of whole numbers are the same in any order, which those of floats are not.
+PIXELS, PROBABILITY, VOTES, SIDES, UNSEEN, MAXIMUM = range(6)
+SUMS = slice(PIXELS, MAXIMUM)  # the last one is a maximum
+UNIT = 1 << 30  # what a probability of 1 counts; sums of 2^23 pixels are still exact in float64
 
 
 class Components:
@@ -31,13 +36,13 @@ class Components:
     def __init__(self, width: int) -> None:
         """Begin a scene of so many columns."""
         self._count = 1  # of the numbers given so far; 0 is outside the mask
-        self._touching: list[Ids] = []
-        self._above: Ids = np.zeros(width, np.int64)  # of the lowest row so far
-        self._stops: Ids = np.zeros(width, np.int64)  # first row of each column that has not come yet
-        self._left: Ids = np.zeros(0, np.int64)  # of the last column of the block before
+        self._touching: list[Numbers] = []
+        self._above: Numbers = np.zeros(width, np.int64)  # of the lowest row so far
+        self._stops: Numbers = np.zeros(width, np.int64)  # first row of each column that has not come yet
+        self._left: Numbers = np.zeros(0, np.int64)  # of the last column of the block before
         self._next_col = 0
 
-    def add(self, window: Window, mask: NDArray[np.bool_]) -> Ids:
+    def add(self, window: Window, mask: NDArray[np.bool_]) -> Numbers:
         """Number the components of the next block.
 
         Args:
@@ -70,17 +75,17 @@ class Components:
         self._next_col = window.stop_col % len(self._stops)
         return ids
 
-    def roots(self) -> Ids:
+    def roots(self) -> Numbers:
         """(numbers,): for every number the one that stands for its component, the smallest of it; 0 for 0."""
         return join_pieces(self._count, self._touching)
 
-    def _join(self, edge: Ids, beyond: Ids) -> None:
+    def _join(self, edge: Numbers, beyond: Numbers) -> None:
         """Note what touches across a border."""
         both = (edge > 0) & (beyond > 0)
         self._touching.append(np.unique(np.stack([edge[both], beyond[both]], 1), axis=0))
 
 
-def join_pieces(count: int, touching: Sequence[Ids]) -> Ids:
+def join_pieces(count: int, touching: Sequence[Numbers]) -> Numbers:
     """Join pieces that touch into components.
 
     Args:
@@ -97,34 +102,24 @@ def join_pieces(count: int, touching: Sequence[Ids]) -> Ids:
     return np.asarray(smallest[component], np.int64)
 
 
-def sum_by_component(roots: Ids, parts: NDArray[np.int64]) -> NDArray[np.int64]:
+def sum_by_component(roots: Numbers, parts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sums over whole components.
 
     Args:
-        roots: See :meth:`Components.roots`.
-        parts: For every number, such as its pixels; the element of number 0 is left out.
+        roots: (numbers,), see :meth:`Components.roots`.
+        parts: (numbers,), for every number, such as its pixels; the element of number 0 is left out.
 
     Returns:
-        One value for each component, ordered by its smallest number.
+        (components,), ordered by their smallest numbers.
     """
     sums = np.zeros(len(roots), np.int64)
     np.add.at(sums, roots, parts)
     return sums[np.unique(roots)][1:]
 
 
-# Pieces of connected components within a window, and what is measured of them in numbers that add up.
-
-Numbers = NDArray[np.int64]
-
-# Columns of figures. Sums of whole numbers are the same in any order, which those of floats are not.
-PIXELS, PROBABILITY, VOTES, SIDES, UNSEEN, MAXIMUM = range(6)
-SUMS = slice(PIXELS, MAXIMUM)  # the last one is a maximum
-UNIT = 1 << 30  # what a probability of 1 counts; sums of 2^23 pixels are still exact in float64
-
-
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """The pieces of components that lie in a window.
+    """The pieces of components that lie in a window, and what is measured of them in numbers that add up.
 
     Attributes:
         labels: (height, width) int32; 0 for none, else the number of the piece.
@@ -146,9 +141,10 @@ def find_pieces(
     """Label what is 1 in a window, and measure it.
 
     Args:
-        state: (height + 2, width + 2) of 0, 1 and 255: the window with a border of one pixel.
+        state: (height + 2, width + 2) of 0 unchanged, 1 changed, 255 not observed: the window with a border of one
+            pixel.
         probability: (height, width) in 0 to 1.
-        votes: (height, width) how many models see change.
+        votes: (height, width), how many models predict change.
         window: Where it lies.
         width: Of the scene, in pixels.
     """
@@ -185,12 +181,12 @@ def merge_figures(roots: Numbers, first: Numbers, figures: Numbers) -> tuple[Num
     """First pixel and figures of what pieces make up together.
 
     Args:
-        roots: (pieces,) the piece that stands for each one's component, the first of it.
-        first: (pieces,).
-        figures: (pieces, 6).
+        roots: (pieces,), the piece that stands for each one's component, the first of it.
+        first: (pieces,), see :class:`Pieces`.
+        figures: (pieces, 6), likewise.
 
     Returns:
-        Both in the order of the pieces; only those at ``roots`` are of whole components.
+        (pieces,) and (pieces, 6) in the order of the pieces; only those at ``roots`` are of whole components.
     """
     all_first, total = first.copy(), figures.copy()
     rest = np.flatnonzero(roots != np.arange(len(roots)))

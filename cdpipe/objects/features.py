@@ -96,10 +96,10 @@ def change_features(scene: ChangeScene, folder: Path, step: int = STEP) -> Itera
 
 
 def read_state(scene: ChangeScene, window: Window) -> NDArray[np.uint8]:
-    """0, 1, 255 of a window with a border of one pixel, opened and closed; 255 outside the scene.
+    """Change of a window with a border of one pixel, opened and closed.
 
     Returns:
-        (height + 2, width + 2).
+        (height + 2, width + 2) of 0 unchanged, 1 changed, 255 not observed or outside the scene.
     """
     shape = scene.pair.grid.shape
     framed = grow(window, 1, shape)
@@ -167,9 +167,12 @@ def simplify(polygons: NDArray[Any], steps: NDArray[np.float64], tolerance: floa
     as coverages are simplified: where objects touch, they go on touching. Those that are left are pixel corners.
 
     Args:
-        polygons: Of columns and rows.
-        steps: See :func:`cdpipe.geo.ground.pixel_steps`.
+        polygons: (objects,) of columns and rows.
+        steps: (2, 2) metres, see :func:`cdpipe.geo.ground.pixel_steps`.
         tolerance: In metres.
+
+    Returns:
+        (objects,) of columns and rows.
     """
     matrix = steps[::-1]  # columns, as x, before rows
     ground = shapely.transform(polygons, lambda points: points @ matrix)
@@ -179,7 +182,15 @@ def simplify(polygons: NDArray[Any], steps: NDArray[np.float64], tolerance: floa
 
 
 def to_map(polygons: NDArray[Any], grid: Grid) -> NDArray[Any]:
-    """Polygons of columns and rows in map coordinates, outer rings counter-clockwise."""
+    """Place polygons on the map, outer rings counter-clockwise.
+
+    Args:
+        polygons: (objects,) of columns and rows.
+        grid: Their scene's.
+
+    Returns:
+        (objects,) in units of the grid's CRS.
+    """
 
     def place(points: Floats) -> Floats:
         cols, rows = points.T

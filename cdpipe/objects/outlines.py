@@ -45,15 +45,15 @@ def find_corners(ids: Numbers, row: int, col: int) -> tuple[Numbers, Numbers]:
         col: Likewise.
 
     Returns:
-        The component of each corner, and what :func:`trace_rings` needs of it.
+        (corners,) the component of each corner, and (corners,) its place and kind as :func:`trace_rings` reads them.
     """
     inside = (ids != 0).astype(np.uint8)
     pattern = inside[:-1, :-1] | inside[:-1, 1:] << 1 | inside[1:, :-1] << 2 | inside[1:, 1:] << 3
     rows, cols = np.nonzero(_TABLE[:, 0, 0][pattern] >= 0)
-    found = _TABLE[pattern[rows, cols]]
+    entries = _TABLE[pattern[rows, cols]]
     owners, corners = [], []
     for number in (0, 1):
-        pixel, flags = found[:, number].T
+        pixel, flags = entries[:, number].T
         there = pixel >= 0
         r, c, p = rows[there], cols[there], pixel[there]
         owners.append(ids[r + (p >> 1), c + (p & 1)])
@@ -73,8 +73,9 @@ def trace_rings(owners: Numbers, corners: Numbers) -> tuple[Numbers, Numbers, Nu
         corners: (corners,) see :func:`find_corners`.
 
     Returns:
-        (corners, 2) row and column of the rings' vertices, one ring after the other, by component, outer ring first,
-        then by first vertex, which is the upper left one; where each ring ends in them; and its component.
+        (vertices, 2) row and column of the rings' vertices, one ring after the other, by component, outer ring first,
+        then by first vertex, which is the upper left one; (rings,) where each ring ends in them; and (rings,) its
+        component.
     """
     order = np.lexsort((corners, owners))
     owners, corners = owners[order], corners[order]
@@ -115,12 +116,12 @@ def densify(points: Numbers, ends: Numbers, step: int) -> tuple[Numbers, Numbers
     """Rings with closing vertices, and further ones on sides that are longer than a step.
 
     Args:
-        points: (vertices, 2) of rings without closing vertex, whose sides follow the pixel grid.
-        ends: Where each ring ends.
+        points: (vertices, 2) of rings without closing vertex, whose sides follow the pixel grid; in pixels.
+        ends: (rings,) where each ring ends.
         step: Longest side wanted, in pixels.
 
     Returns:
-        (vertices, 2) and ends of the rings, each with its first vertex again at its end.
+        (vertices, 2) and (rings,) ends, each ring with its first vertex again at its end.
     """
     following = np.arange(1, len(points) + 1)
     starts = np.concatenate([[0], ends[:-1]])

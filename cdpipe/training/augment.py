@@ -70,13 +70,14 @@ def augment_sample(
     """Move the pixels of both dates and of the label alike: by default one of the eight symmetries of the square.
 
     Args:
-        scene: (channel, side, side), the channels of both dates.
-        label: (side, side).
+        scene: (channel, side, side), the channels of both dates, normalised.
+        label: (side, side): 0 unchanged, 1 changed, 255 ignore.
         seed: Decides what is drawn; equal seeds move alike.
         pipeline: Geometric transforms of an ``image`` and its ``mask``.
 
     Returns:
-        Copies of both, also where nothing was moved: the caller may write into them.
+        (channel, side, side) and (side, side): copies, also where nothing was moved, so that the caller may write into
+        them.
     """
     moved = pipeline.apply(seed, image=np.moveaxis(scene, 0, -1), mask=label)
     return np.array(np.moveaxis(moved["image"], -1, 0), order="C"), np.array(moved["mask"], order="C")

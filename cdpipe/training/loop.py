@@ -30,16 +30,22 @@ from cdpipe.training.job import TrainJob, Worker, execution
 from cdpipe.training.loss import dice_bce
 from cdpipe.training.samples import Sampler, draw_sample, index_cells
 
-# Whole pairs through a network in training, window by window, reduced to summed counts.
-
-BINS = 1000
+BINS = 1000  # of the validation pairs' probabilities
 HALF = BINS // 2  # position of the threshold 0.5
+CHECKPOINT = "state.pt"
+BEST = "best.pt"
+HISTORY = "history.json"
+ASK_EVERY = 4  # steps after which workers ask each other whether one of them must leave
+
+# scenes (N, channel, patch, patch) and labels (N, 1, patch, patch); or one of each without their first axis
+Batch = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
 def validate(job: TrainJob, worker: Worker, forward: Forward) -> ScoreHistogram:
     """Probabilities of all validation pairs against their labels, every pixel once, summed over workers.
 
-    Patches do not overlap and are not augmented: that ranks epochs as well, at a fraction of the cost.
+    Pairs go through the network window by window and leave counts alone; no scene is held as a whole. Patches do not
+    overlap and are not augmented: that ranks epochs as well, at a fraction of the cost.
     """
     blocks = [(item, key) for item in job.val for key in item.pair.blocks()]
     total = ScoreHistogram(0.0, 1.0, (0,) * (BINS + 2), (0,) * (BINS + 2))
@@ -65,13 +71,6 @@ def _sum_over_workers(histogram: ScoreHistogram, worker: Worker) -> ScoreHistogr
     torch.distributed.all_reduce(counts)
     changed, unchanged = (tuple(row) for row in counts.tolist())
     return ScoreHistogram(histogram.low, histogram.high, changed, unchanged)
-
-
-CHECKPOINT = "state.pt"
-BEST = "best.pt"
-HISTORY = "history.json"
-Batch = tuple[NDArray[np.float32], NDArray[np.uint8]]  # scenes and labels; or one of each
-ASK_EVERY = 4  # steps after which workers ask each other whether one of them must leave
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from cdpipe.metrics.classes import CHANGED, IGNORE
 
 
 def dice_bce(logits: Tensor, label: Tensor, observed: Tensor | None = None, smooth: float = 1.0) -> Tensor:
-    """Return the sum of the Dice loss and the mean binary cross-entropy of a batch.
+    """The sum of the Dice loss and the mean binary cross-entropy of a batch.
 
     Both are taken over all pixels of the batch together. Dice is that of Milletari et al.
     (arxiv.org/abs/1606.04797) with plain instead of squared sums. Pixels that are ignored or not observed
@@ -19,13 +19,13 @@ def dice_bce(logits: Tensor, label: Tensor, observed: Tensor | None = None, smoo
         logits: (N, 1, H, W), any floating point type; computed in float32 or wider.
         label: (N, 1, H, W), 0 unchanged, 1 changed, 255 ignore.
         observed: (N, 1, H, W), true or non-zero where both dates were observed; None for everywhere.
-        smooth: added to both parts of the Dice fraction, in pixels; keeps it defined without any change.
+        smooth: Added to both parts of the Dice fraction, in pixels; keeps it defined without any change.
 
     Returns:
-        A scalar of at least 0, of which Dice is at most 1.
+        A scalar (), of at least 0, of which Dice is at most 1.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
     """
     shapes = {tuple(array.shape) for array in (logits, label, observed) if array is not None}
     if len(shapes) > 1:

@@ -25,7 +25,7 @@ class CellPool:
 
     Attributes:
         pair: For each pair that has any, its position in the list of pairs.
-        cells: For each of those, the flat positions of its cells.
+        cells: For each of those (cells,), the flat positions of its cells.
     """
 
     pair: tuple[int, ...]
@@ -56,7 +56,7 @@ def index_cells(workspace: Workspace, pairs: tuple[LabelledPair, ...]) -> tuple[
 
 
 def _pool(cells: list[NDArray[np.int64]]) -> CellPool:
-    chosen = [index for index, each in enumerate(cells) if len(each)]
+    chosen = [index for index, places in enumerate(cells) if len(places)]
     return CellPool(tuple(chosen), tuple(cells[index] for index in chosen))
 
 
@@ -94,7 +94,8 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     """The sample that (seed, epoch, index) determines.
 
     Returns:
-        Model input (channel, patch, patch) and label (patch, patch), 255 where it must not count.
+        Model input (channel, patch, patch), normalised, 0 where not observed; and label (patch, patch): 0 unchanged,
+        1 changed, 255 where it must not count.
     """
     rng = np.random.default_rng([sampler.seed, epoch, index])
     number, row, col = draw_window(sampler, rng)
