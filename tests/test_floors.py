@@ -119,6 +119,20 @@ def undeclared(modules: dict[str, ast.Module], declared: set[str]) -> list[str]:
     return sorted(n for n in foreign if not declared & {normalised(d) for d in known.get(n, [])})
 
 
+def eager_extras(modules: dict[str, ast.Module], extras: set[str]) -> list[str]:
+    """Modules that cannot be imported without an extra, because of what stands at their own top or beneath."""
+    tops = {name: ast.Module(list(statements(tree.body)), []) for name, tree in modules.items()}
+    needing = {name for name, tree in tops.items() if any(top(n) in extras for n in imported_names(tree))}
+    while more := {name for name in tops if imported_modules(tops, name) & needing} - needing:
+        needing |= more
+    return sorted(needing)
+
+
+def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """What runs when a module is imported: functions are left out."""
+    return (node for node in body if not isinstance(node, ast.FunctionDef))
+
+
 def top(name: str) -> str:
     """First part of a dotted name."""
     return name.partition(".")[0]
@@ -152,6 +166,12 @@ def test_what_is_imported_is_declared() -> None:
     extras = [each for name, lines in project["optional-dependencies"].items() if name not in UNUSED for each in lines]
     declared = {normalised(re.split(r"[\[<>=]", line)[0]) for line in [*project["dependencies"], *extras]}
     assert undeclared(read_modules(ROOT / "cdpipe", ROOT / "jobs"), declared) == []
+
+
+def test_extras_are_imported_only_where_they_were_asked_for() -> None:
+    """``mlflow`` where models are logged with it; the others by ``import_module``, within functions."""
+    extras = {"boto3", "mlflow", "nncf", "obstore", "openvino"}
+    assert eager_extras(read_modules(ROOT / "cdpipe"), extras) == ["cdpipe.training.tracking"]
 
 
 def tree_of(folder: Path, **sources: str) -> dict[str, ast.Module]:
@@ -208,6 +228,17 @@ def test_a_broken_rule_is_found(
     names: str,
 ) -> None:
     assert names in "\n".join(check(tree_of(tmp_path, **sources)))
+
+
+def test_an_extra_that_nobody_asked_for_is_found(tmp_path: Path) -> None:
+    modules = tree_of(
+        tmp_path,
+        store__a="from mlflow import x\n",
+        store__b="def f():\n    import mlflow\n",
+        runs__c="from cdpipe.store.a import y\n",
+        cli__d="def f():\n    import cdpipe.runs.c\n",
+    )
+    assert eager_extras(modules, {"mlflow"}) == ["cdpipe.runs.c", "cdpipe.store.a"]
 
 
 def test_an_undeclared_package_is_found(tmp_path: Path) -> None:

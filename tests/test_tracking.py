@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from project import Project, call, succeed
 
 from cdpipe.errors import EXIT_DONE
-from cdpipe.training.logs import KEY
+from cdpipe.training.tracking import KEY
 
 
 def test_a_trained_model_is_logged_once(branch: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def _track(session: Session, jobs: list[TrainJob]) -> None:
     if address is None:
         return
     _check_tracking(session)
-    from cdpipe.training.logs import log_model
+    from cdpipe.training.tracking import log_model
 
     for job in jobs:
         card = trained_model(job)

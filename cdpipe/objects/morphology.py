@@ -37,7 +37,8 @@ def clean_mask(state: NDArray[np.uint8], opening: NDArray[np.uint8], closing: ND
     idempotent, opening only takes away and closing only adds.
 
     Args:
-        state: (height, width) of 0 unchanged, 1 changed, 255 not observed. A pixel depends on those within twice the sum of both discs' radii.
+        state: (height, width) of 0 unchanged, 1 changed, 255 not observed. A pixel depends on those within twice the
+            sum of both discs' radii.
         opening: (odd, odd), see :func:`ground_disc`.
         closing: (odd, odd), likewise.
 
