@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
-from rasterio.warp import reproject, transform
+from rasterio.warp import reproject
 
 from cdpipe.demo import render
 from cdpipe.demo.changes import Changes, change_land
 from cdpipe.demo.place import lay_out_land
 from cdpipe.demo.render import cloud_holes, digitise, draw_conditions
 from cdpipe.demo.things import Site, Thing
+from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Grid
 
 # Synthetic pairs of satellite scenes whose every change is known: made-up land, nothing observed.
@@ -221,13 +222,12 @@ def _before_grid(number: int, shape: tuple[int, int]) -> Grid:
 
 def _after_grid(recipe: Recipe, before: Grid) -> Grid:
     """Return the second scene's grid: of the recipe's CRS and pixel size, around the whole first scene."""
-    corners = [before.xy(row, col) for row in (0, before.height) for col in (0, before.width)]
-    crs = CRS.from_string(recipe.after_crs)
-    xs, ys = (np.array(values) for values in transform(before.crs, crs, *zip(*corners, strict=True))[:2])
+    crs = CRS.from_string(recipe.after_crs).to_wkt()
+    xs, ys = transform_by_gdal(str(before.crs), crs, *before.xy(*before.outline(2)))
     west, north = math.floor(xs.min()) + recipe.after_offset[0], math.ceil(ys.max()) + recipe.after_offset[1]
     pixel = recipe.after_pixel
     height, width = (math.ceil(float(np.ptp(values)) / pixel) for values in (ys, xs))
-    return Grid(height, width, (pixel, 0.0, west, 0.0, -pixel, north), crs.to_wkt())
+    return Grid(height, width, (pixel, 0.0, west, 0.0, -pixel, north), crs)
 
 
 def _acquisition_days(rng: np.random.Generator) -> tuple[date, date]:
