@@ -39,6 +39,44 @@ def test_positions_and_coordinates_invert_each_other(grid: Grid, row: float, col
     assert grid.xy(row, col) == pytest.approx(Affine(*grid.transform) @ (col, row))
 
 
+@given(grids(), st.lists(st.tuples(positions, positions), min_size=1))
+def test_arrays_of_positions_are_placed_as_each_of_them(grid: Grid, places: list[tuple[float, float]]) -> None:
+    rows, cols = np.array(places).T
+    assert np.stack(grid.xy(rows, cols), 1).tolist() == [list(grid.xy(*place)) for place in places]
+    x, y = grid.xy(rows, cols)
+    assert np.stack(grid.row_col(x, y), 1).tolist() == [
+        list(grid.row_col(*place)) for place in zip(x.tolist(), y.tolist(), strict=True)
+    ]
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 40))
+def test_an_outline_goes_once_around_the_grid(height: int, width: int, points: int) -> None:
+    rows, cols = Grid(height, width).outline(points)
+    assert rows.shape == cols.shape == (4 * (points - 1),)
+    assert ((rows == 0) | (rows == height) | (cols == 0) | (cols == width)).all()
+    assert len({*zip(rows.tolist(), cols.tolist(), strict=True)}) == len(rows)
+    corners = [(rows[n * (points - 1)], cols[n * (points - 1)]) for n in range(4)]
+    assert corners == [(0, 0), (height, 0), (height, width), (0, width)]
+    around = np.abs(np.diff(rows, append=0)).sum() + np.abs(np.diff(cols, append=0)).sum()
+    assert around == pytest.approx(2 * (height + width))
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 40))
+def test_points_all_over_a_grid_are_spaced_evenly(height: int, width: int, points: int) -> None:
+    grid = Grid(height, width)
+    for (rows, cols), ends, step in (
+        (grid.nodes(points), 0.0, 1 / (points - 1)),
+        (grid.middles(points), 0.5 / points, 1 / points),
+    ):
+        assert rows.shape == cols.shape == (points, points)
+        assert (rows == rows[:, :1]).all()
+        assert (cols == cols[:1]).all()
+        for along, length in ((rows[:, 0], height), (cols[0], width)):
+            assert along[0] == pytest.approx(ends * length)
+            assert along[-1] == pytest.approx((1 - ends) * length)
+            assert np.diff(along) == pytest.approx(step * length)
+
+
 @given(grids(), windows(), positions, positions)
 def test_a_crop_names_the_same_places(grid: Grid, window: Window, row: float, col: float) -> None:
     crop = grid.crop(window)
