@@ -42,6 +42,8 @@ RIGHT_COLORS = {
 COMPARED = ("iou", "f1")  # figures of both runs and their difference
 
 Bytes = NDArray[np.uint8]
+# Of two masks, the second in the place of a label: tp changed in both, fp in the first alone, fn in the second alone.
+Agreement = dict[tuple[str, str], Counts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +203,6 @@ def _paired(sums: Values) -> dict[str, Values]:
 
 
 # How far the change masks of a pair agree with each other: submissions, and the run's own change.
-
-# Of two masks, the second in the place of a label: tp changed in both, fp in the first alone, fn in the second alone.
-Agreement = dict[tuple[str, str], Counts]
 
 
 def compare_masks(workspace: Workspace, results: Results) -> Agreement:

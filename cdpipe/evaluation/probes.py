@@ -129,9 +129,9 @@ def _guises(job: ProbeJob, window: Window, member: Member, forward: Forward) -> 
     moved, moved_observed = move_half_a_pixel(dates[0], observed)
 
     def predict(
-        images: tuple[NDArray[Any], NDArray[Any]], scalings: tuple[DateScaling, DateScaling], seen: NDArray[np.bool_]
+        images: tuple[NDArray[Any], NDArray[Any]], scalings: tuple[DateScaling, DateScaling], usable: NDArray[np.bool_]
     ) -> Probabilities:
-        return predict_window(forward, member.execution.batch, model_input(images, seen, scalings), seen, place)
+        return predict_window(forward, member.execution.batch, model_input(images, usable, scalings), usable, place)
 
     return {
         "pair": predict(dates, (first, second), observed),
