@@ -14,8 +14,7 @@ from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.grid import Grid
 from cdpipe.objects.features import SCHEMA
 from cdpipe.report.charts import training_charts
-from cdpipe.report.content import PairPage, Report
-from cdpipe.report.pages import write_report
+from cdpipe.report.pages import PairPage, Report, write_report
 from cdpipe.report.pair import PairJob, make_pair
 from cdpipe.workspace.layout import Workspace
 

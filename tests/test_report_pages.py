@@ -11,9 +11,8 @@ import html5lib
 import pytest
 from reports import EVIL, make_job, make_page, make_report, make_report_files
 
-from cdpipe.report.content import PairPage
-from cdpipe.report.pages import write_report
-from cdpipe.report.tables import area, figure, share, summarise, took
+from cdpipe.report.pages import PairPage, write_report
+from cdpipe.report.words import area, figure, share, summarise, took
 from cdpipe.workspace.layout import Workspace
 
 XHTML = "{http://www.w3.org/1999/xhtml}"

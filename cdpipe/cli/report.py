@@ -14,11 +14,10 @@ from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.layouts.write import relative
 from cdpipe.report.charts import read_history, training_charts
-from cdpipe.report.content import PairPage, Report
-from cdpipe.report.pages import write_report
+from cdpipe.report.pages import PairPage, Report, write_report
 from cdpipe.report.pair import PairJob, make_pair
 from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
-from cdpipe.report.tables import took
+from cdpipe.report.words import took
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.pairs import RunPair, finished_run, run_pairs
 from cdpipe.version import __version__

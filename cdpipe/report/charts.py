@@ -1,11 +1,13 @@
-"""Line charts for the report: from series of figures to the paths and ticks of a drawing."""
+"""Line charts for the report: of training and evaluation, from series of figures to paths and ticks of a drawing."""
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cdpipe.report.words import figure, is_known
 
 WIDTH, HEIGHT = 400, 230  # of a drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 38, 296, 12, 196  # of what is drawn in; names stand right of it
@@ -42,8 +44,8 @@ def line_chart(
         y_range: Lowest and highest value; by default round numbers around what is there.
         note: A sentence below the title that says what to see.
     """
-    xs = [x for each in series for x, _ in each.points]
-    ys = [y for each in series for _, y in each.points]
+    xs = [x for line in series for x, _ in line.points]
+    ys = [y for line in series for _, y in line.points]
     x_low, x_high = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
     y_ticks = round_ticks(*(y_range or (min(0.0, *ys), max(ys))))
     y_low, y_high = y_ticks[0], y_ticks[-1]
@@ -54,12 +56,12 @@ def line_chart(
         return round(x, 1), round(y, 1)
 
     lines = []
-    for style, each in zip(STYLES, series, strict=False):
-        places = [place(point) for point in each.points]
-        mark = place(each.mark) if each.mark else None
+    for style, line in zip(STYLES, series, strict=False):
+        places = [place(point) for point in line.points]
+        mark = place(line.mark) if line.mark else None
         lines.append(
             {
-                "name": each.name,
+                "name": line.name,
                 "style": style,
                 "path": "M" + " L".join(f"{x} {y}" for x, y in places),
                 "mark": {"x": mark[0], "y": mark[1]} if mark else None,
@@ -134,11 +136,11 @@ def training_charts(model: str, rows: Sequence[dict[str, float]], best_epoch: fl
         note = f"From {first:.3g} in the first epoch to {last:.3g} in the last."
         charts.append(line_chart(f"{model}: training loss", [loss], "epoch", note=note))
     names = (("IoU", "val_iou"), ("F1", "val_f1"), ("precision", "val_precision"), ("recall", "val_recall"))
-    found = [each for name, column in names if (each := _series(name, column, rows, best_epoch))]
-    if found:
-        best = found[0].mark
-        note = f"{found[0].name} {best[1]:.3f} in epoch {best[0]:.0f} of {len(rows)}, which is used." if best else ""
-        charts.append(line_chart(f"{model}: validation", found, "epoch", (0.0, 1.0), note))
+    lines = [line for name, column in names if (line := _series(name, column, rows, best_epoch))]
+    if lines:
+        best = lines[0].mark
+        note = f"{lines[0].name} {best[1]:.3f} in epoch {best[0]:.0f} of {len(rows)}, which is used." if best else ""
+        charts.append(line_chart(f"{model}: validation", lines, "epoch", (0.0, 1.0), note))
     return charts
 
 
@@ -147,3 +149,43 @@ def _series(name: str, column: str, rows: Sequence[dict[str, float]], best_epoch
     mark = next((point for point in points if best_epoch is not None and point[0] == best_epoch + 1), None)
     marked = mark if column in ("loss", "val_iou") else None
     return Series(name, points, marked) if points else None
+
+
+def evaluation_charts(evaluation: Any) -> list[dict[str, Any]]:
+    """Precision over recall, F1 over thresholds and reliability of the most telling split, as far as there are any."""
+    if not isinstance(evaluation, dict):
+        return []
+    curves, calibration = evaluation.get("curves") or [], evaluation.get("calibration") or []
+    splits = {figures["split"] for figures in (*curves, *calibration)}
+    split = next((name for name in ("test", "val", "unsplit", "train") if name in splits), None)
+    chosen = [curve for curve in curves if curve["split"] == split][-4:]
+    charts = []
+    for title, x, y, label in (
+        (f"Precision over recall, {split}", "recall", "precision", "recall"),
+        (f"F1 over the threshold, {split}", "threshold", "f1", "threshold"),
+    ):
+        series = [Series(curve["layer"], points) for curve in chosen if (points := _points(curve["points"], x, y))]
+        if series:
+            charts.append(line_chart(title, series, label, (0.0, 1.0)))
+    reliable = [table for table in calibration if table["split"] == split][-3:]
+    series = [Series(table["layer"], points) for table in reliable if (points := _bins(table["bins"]))]
+    if series:
+        errors = ", ".join(f"{table['layer']} {figure(table.get('ece'))}" for table in reliable)
+        charts.append(
+            line_chart(
+                f"Share that changed over probability, {split}",
+                [*series, Series("ideal", [(0.0, 0.0), (1.0, 1.0)])],
+                "probability",
+                (0.0, 1.0),
+                f"Expected calibration error: {errors}.",
+            )
+        )
+    return charts
+
+
+def _points(points: Sequence[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    return [(point[x], point[y]) for point in points if is_known(point.get(x)) and is_known(point.get(y))]
+
+
+def _bins(bins: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    return _points([row for row in bins if row.get("pixels")], "probability", "changed")

@@ -1,13 +1,17 @@
-"""The report as HTML: an index and a page a pair, made of templates, beside one style and one script."""
+"""The report as HTML: what it is made of, what an index and a page a pair show of that, and their files."""
 
 import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdpipe.formats import palette
-from cdpipe.report.content import Report, describe_index, describe_pair
+from cdpipe.report import charts, drawing, tables, words
 from cdpipe.workspace.local import write_atomically
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -21,6 +25,274 @@ COLORS = {
     "unlabelled": palette.UNLABELLED,
     "no-data": palette.NO_DATA_STRIPE,
 }
+
+CRISP = 700  # scenes of fewer pixels a side are shown pixel by pixel
+SCALE_SHARE = 0.3  # of the picture's width that a scale bar takes at most
+STEPS = 9  # of colour in the probabilities' legend
+COMPASS = ("up", "up and right", "right", "down and right", "down", "down and left", "left", "up and left")
+TOP = 60  # changes in the index's gallery
+
+
+@dataclass(frozen=True, slots=True)
+class PairPage:
+    """What the report knows of a pair.
+
+    Attributes:
+        pair_id: The pair.
+        name: What its owner calls it.
+        split: Its split, empty where it has none.
+        dates: Of both images, empty where they are not known.
+        sensors: Of both images.
+        facts: See :func:`cdpipe.report.pair.make_pair`.
+        files: Name and path, relative to the run's folder, of everything to hand on.
+    """
+
+    pair_id: str
+    name: str
+    split: str
+    dates: tuple[str, str]
+    sensors: tuple[str, str]
+    facts: Mapping[str, Any]
+    files: Sequence[tuple[str, str]]
+
+    @property
+    def page(self) -> str:
+        """File of its page."""
+        return f"{self.pair_id}.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a report is made of.
+
+    Attributes:
+        run: ``name``, ``id`` (of its results), ``version``, ``finished``, ``ensemble``, ``threshold``, ``fitted_on``.
+        pairs: Finished pairs.
+        problems: Name, whether it failed (or was skipped) and reason of all others.
+        models: Rows of the table of models.
+        training: Charts.
+        log: Rows of the table of stages.
+        versions: Of libraries.
+        configuration: YAML.
+        files: Of the run, as those of a pair.
+        evaluation: ``evaluation.json``, None without labels.
+        audits: ``audits.json``, None without.
+    """
+
+    run: Mapping[str, Any]
+    pairs: Sequence[PairPage]
+    problems: Sequence[Mapping[str, Any]]
+    models: Sequence[Mapping[str, Any]]
+    training: Sequence[Mapping[str, Any]]
+    log: Sequence[Mapping[str, Any]]
+    versions: Mapping[str, str]
+    configuration: str
+    files: Sequence[tuple[str, str]]
+    evaluation: Any = None
+    audits: Any = None
+    rows: list[dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the rows out of the evaluation."""
+        object.__setattr__(self, "rows", tables.evaluation_rows(self.evaluation))
+
+
+def describe_pair(
+    report: Report, pair: PairPage, neighbours: tuple[PairPage | None, PairPage | None]
+) -> dict[str, Any]:
+    """Everything that a pair's template names.
+
+    Args:
+        report: The whole report.
+        pair: The pair.
+        neighbours: The pairs before and after it.
+    """
+    rows = [row for row in report.rows if row["pair_id"] == pair.pair_id]
+    changes = [describe_change(pair, change) for change in pair.facts["objects"]]
+    previous, after = ({"page": other.page, "name": other.name} if other else None for other in neighbours)
+    return {
+        "run": report.run,
+        "previous": previous,
+        "next": after,
+        "pair": _describe(pair),
+        "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
+        "review": [review_feature(change) for change in changes],
+        "table": tables.figures_table(rows, "Against its label.", by_split=False) if rows else None,
+        "audits": tables.audit_list(tables.audits_of(report.audits, pair.pair_id)),
+    }
+
+
+def _describe(pair: PairPage) -> dict[str, Any]:
+    facts = pair.facts
+    height, width = facts["cells"]
+    (ramp,) = drawing.probability_colors(np.linspace(0, 1, STEPS)[None])
+    layers = [("change", "Detected change"), ("probability", "Probability of change")]
+    if facts["labelled"]:
+        layers += [("label", "Labelled change"), ("outcomes", "Hits and misses")]
+    return {
+        "id": pair.pair_id,
+        "name": pair.name,
+        "before": pair.dates[0],
+        "after": pair.dates[1],
+        "width": width,
+        "height": height,
+        "cell": facts["cell"],
+        "crisp": max(height, width) < CRISP,
+        "numbers": [{"name": name, "lines": lines} for name, *lines in _pair_numbers(pair)],
+        "layers": [{"file": file, "name": name} for file, name in layers],
+        "labelled": facts["labelled"],
+        "unlabelled": bool(facts["figures"].get("unlabelled")),
+        "north": facts["north"],
+        "north_text": "" if facts["north"] is None else COMPASS[round(facts["north"] / 45) % 8],
+        "scale": _scale(facts),
+        "ramp": ["rgb({} {} {})".format(*color) for color in ramp],
+        "files": [{"name": name, "href": f"../../{path}"} for name, path in pair.files],
+    }
+
+
+def _pair_numbers(pair: PairPage) -> list[tuple[str, ...]]:
+    """Name and lines of the facts below the title."""
+    facts, figures = pair.facts, pair.facts["figures"]
+    height, width = facts["size"]
+    pixel = [] if facts["pixel_m"] is None else [f"{facts['pixel_m']:.3g} m per pixel"]
+    first, second = pair.sensors
+    numbers: list[tuple[str, ...]] = [
+        *([("Dates", *(date or "?" for date in pair.dates))] if any(pair.dates) else []),
+        ("Sensors" if first != second else "Sensor", f"{first} to {second}" if first != second else first),
+        ("Size", f"{width:,} × {height:,} pixels", *pixel),
+        ("Observed at both dates", words.area(figures["observed_m2"], figures["observed_px"])),
+        ("Changed", words.area(figures["changed_m2"], figures["changed_px"])),
+        ("Changed share", words.share(figures["changed_px"], figures["observed_px"])),
+    ]
+    return [*numbers, ("Split", pair.split)] if pair.split else numbers
+
+
+def _scale(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A bar of a round length, as a share of the picture's width."""
+    if facts["pixel_m"] is None:
+        return None
+    whole = facts["pixel_m"] * facts["size"][1]
+    length, name = drawing.round_length(whole * SCALE_SHARE)
+    # the pictures' last cell may reach beyond the scene
+    drawn = facts["pixel_m"] * facts["cells"][1] * facts["cell"]
+    return {"share": round(100 * length / drawn, 2), "text": name}
+
+
+def describe_change(pair: PairPage, change: Mapping[str, Any]) -> dict[str, Any]:
+    """A change as a card of the gallery shows it."""
+    agreement = change["agreement"]
+    return {
+        **change,
+        "pair_id": pair.pair_id,
+        "name": pair.name,
+        "page": pair.page,
+        "area": words.area(change["area_m2"], change["pixels"]),
+        "probability": f"{change['probability_mean']:.2f}",
+        "agreement": None if agreement is None else f"{100 * agreement:.0f} %",
+        "in_pixels": pair.facts["pixel_m"] is None,
+    }
+
+
+def review_feature(change: Mapping[str, Any]) -> dict[str, Any]:
+    """A change as it stands in a saved review, but for the verdict."""
+    properties = {"pair_id": change["pair_id"], "change": change["id"], "pixels": change["in_pixels"]}
+    return {
+        "type": "Feature",
+        "id": f"{change['pair_id']}/{change['id']}",
+        "geometry": change["outline"],
+        "properties": properties,
+    }
+
+
+def describe_index(report: Report) -> dict[str, Any]:
+    """Everything that the index's template names."""
+    totals = _totals(report.pairs)
+    states = {
+        "finished": len(report.pairs),
+        "failed": sum(bool(problem["failed"]) for problem in report.problems),
+        "skipped": sum(not problem["failed"] for problem in report.problems),
+    }
+    pooled = [row for row in report.rows if row["pair_id"] is None]
+    run = report.run
+    scores = {row["pair_id"]: row for row in report.rows if row["layer"] == "ensemble" and row["pair_id"]}
+    every = [describe_change(pair, change) for pair in report.pairs for change in pair.facts["objects"]]
+    changes = sorted(every, key=lambda change: (-change["score"], change["pair_id"], change["id"]))[:TOP]
+    most = max((changed_share(pair) for pair in report.pairs), default=0.0) or 1.0
+    caption = "Pooled over the pairs of each split: every pixel counts once."
+    return {
+        "run": {**run, "threshold": f"{run['threshold']:.3g}"},
+        "sentences": words.summarise(totals, states, pooled, (run["ensemble"], run["threshold"], run["fitted_on"])),
+        "numbers": _run_numbers(totals, states, pooled),
+        "pairs": [_pair_row(pair, scores.get(pair.pair_id, {}), most) for pair in report.pairs],
+        "splits": sorted({pair.split for pair in report.pairs}),
+        "dated": any(any(pair.dates) for pair in report.pairs),
+        "scored": bool(scores),
+        "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
+        "object_count": len(every),
+        "review": [review_feature(change) for change in changes],
+        "tables": [tables.figures_table(pooled, caption, by_split=True)] if pooled else [],
+        "curves": charts.evaluation_charts(report.evaluation),
+        "training": report.training,
+        "audits": tables.audits_table(
+            [(pair.page, pair.name, tables.audits_of(report.audits, pair.pair_id)) for pair in report.pairs]
+        ),
+        "problems": report.problems,
+        "models": report.models,
+        "log": report.log,
+        "configuration": report.configuration,
+        "versions": report.versions,
+        "files": [{"name": name, "href": f"../{path}"} for name, path in report.files],
+    }
+
+
+def _totals(pairs: Sequence[PairPage]) -> dict[str, float | None]:
+    names = ("observed_px", "changed_px", "observed_m2", "changed_m2")
+    values = {name: [pair.facts["figures"][name] for pair in pairs] for name in names}
+    return {name: None if None in of_pairs else math.fsum(of_pairs) for name, of_pairs in values.items()}
+
+
+def _run_numbers(
+    totals: Mapping[str, float | None], states: Mapping[str, int], pooled: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """What stands large beside the summary."""
+    others = ", ".join(f"{states[state]} {state}" for state in ("failed", "skipped") if states[state])
+    numbers = [{"name": "Pairs finished", "value": f"{states['finished']:,}", "note": others}]
+    changed = words.area(totals["changed_m2"], totals["changed_px"])
+    seen = words.area(totals["observed_m2"], totals["observed_px"])
+    part = words.share(totals["changed_px"], totals["observed_px"])
+    numbers.append({"name": "Changed", "value": changed, "note": f"{part} of {seen} observed"})
+    for split, note in (("test", "pooled over unseen test pairs"), ("val", "pooled over validation pairs")):
+        row = next((row for row in pooled if row["split"] == split and row["layer"] == "ensemble"), None)
+        if row and row.get("iou") is not None:
+            numbers.append({"name": "IoU of the ensemble", "value": words.figure(row["iou"]), "note": note})
+            break
+    return numbers
+
+
+def changed_share(pair: PairPage) -> float:
+    """Changed share of what was observed, 0 where nothing was."""
+    figures = pair.facts["figures"]
+    return float(figures["changed_px"] / figures["observed_px"]) if figures["observed_px"] else 0.0
+
+
+def _pair_row(pair: PairPage, scores: Mapping[str, Any], most: float) -> dict[str, Any]:
+    figures = pair.facts["figures"]
+    return {
+        "id": pair.pair_id,
+        "name": pair.name,
+        "page": pair.page,
+        "split": pair.split or words.UNKNOWN,
+        "dates": pair.dates,
+        "observed": words.area(figures["observed_m2"], figures["observed_px"]),
+        "observed_value": figures["observed_m2"] or figures["observed_px"],
+        "changed": words.area(figures["changed_m2"], figures["changed_px"]),
+        "changed_value": figures["changed_px"] if figures["changed_m2"] is None else figures["changed_m2"],
+        "share": words.share(figures["changed_px"], figures["observed_px"]),
+        "share_value": changed_share(pair),
+        "meter": round(100 * changed_share(pair) / most, 1),
+        **{name: words.figure(scores.get(name)) for name in ("iou", "f1")},
+        **{f"{name}_value": "" if scores.get(name) is None else scores[name] for name in ("iou", "f1")},
+    }
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Reads a saved review: verdicts on change objects, as the report's gallery writes them in GeoJSON."""
+"""Verdicts on change objects, as the report's gallery saves them in GeoJSON: read, and painted as labels."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from cdpipe.workspace.layout import Workspace
 
 FORMAT = 1
 VERDICTS = ("accepted", "rejected", "unsure")
+PAINTED = (("rejected", UNCHANGED), ("accepted", CHANGED))  # the later on top, where objects overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +85,15 @@ def read_review(path: Path, run: str) -> list[Verdict]:
         raise InputError(f"{path}: expected a review that the report saved (review.geojson), got another file")
     if head.get("run") != run:
         raise InputError(f"{path}: a review of run {head.get('run')!r}, the configuration's run is {run!r}")
-    found, mistakes = [], []
+    verdicts, mistakes = [], []
     for number, feature in enumerate(features, 1):
         try:
-            found.append(_read_feature(feature))
+            verdicts.append(_read_feature(feature))
         except (InputError, ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             mistakes.append(f"  feature {number}: {' '.join(str(error).split()) or type(error).__name__}")
     if mistakes:
         raise InputError("\n".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes[:20]]))
-    return found
+    return verdicts
 
 
 def _read_feature(feature: Mapping[str, Any]) -> Verdict:
@@ -108,11 +109,6 @@ def _read_feature(feature: Mapping[str, Any]) -> Verdict:
     if not np.isfinite(shapely.get_coordinates(shape)).all():
         raise InputError("geometry: expected finite coordinates")
     return Verdict(pair_id, str(properties["change"]), verdict, shape, properties["pixels"] is True)
-
-
-# Reviewed changes as labels: accepted ones changed, rejected ones did not, and nothing is said of the rest.
-
-PAINTED = (("rejected", UNCHANGED), ("accepted", CHANGED))  # the later on top, where objects overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +162,7 @@ def write_review_label(job: ReviewJob) -> dict[str, int]:
         IntegrityError: If the raster cannot be written.
     """
     shapes = {
-        verdict: np.array([each.outline(job.pair.grid) for each in job.verdicts if each.verdict == verdict], object)
+        verdict: np.array([said.outline(job.pair.grid) for said in job.verdicts if said.verdict == verdict], object)
         for verdict, _ in PAINTED
     }
     table = np.full(256, job.values[IGNORE], np.uint8)
@@ -186,4 +182,4 @@ def write_review_label(job: ReviewJob) -> dict[str, int]:
     meaning = ", ".join(f"{job.values[value]} {name}" for value, name in ((CHANGED, "changed"), (UNCHANGED, "not")))
     layer = RasterLayer("uint8", job.values[IGNORE], f"reviewed label: {meaning}")
     write_cog(job.path, read, job.pair.grid, layer)
-    return {verdict: len(each) for verdict, each in shapes.items()}
+    return {verdict: len(outlines) for verdict, outlines in shapes.items()}
