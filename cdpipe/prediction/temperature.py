@@ -17,7 +17,15 @@ Values = NDArray[np.float32]
 
 
 def soften(probability: Values, temperature: float) -> Values:
-    """Probabilities with their logits divided by a temperature (Guo et al. 2017, section 4.2); 1 changes no bit."""
+    """Probabilities with their logits divided by a temperature (Guo et al. 2017, section 4.2).
+
+    Args:
+        probability: (...), 0 to 1; NaN stays NaN.
+        temperature: Above 0; 1 changes no bit.
+
+    Returns:
+        (...) float32 in 0 to 1.
+    """
     if temperature == 1.0:
         return probability
     with np.errstate(over="ignore"):
@@ -25,13 +33,25 @@ def soften(probability: Values, temperature: float) -> Values:
 
 
 def logits(probability: Values) -> Values:
-    """Log odds; infinite at 0 and 1."""
+    """Log odds.
+
+    Args:
+        probability: (...), 0 to 1.
+
+    Returns:
+        (...) float32; infinite at 0 and 1.
+    """
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(probability) - np.log1p(-probability), np.float32)
 
 
 def logit_histogram(probability: Values, label: NDArray[np.uint8]) -> ScoreHistogram:
-    """What :func:`fit_temperature` needs of some pixels; NaN and labels of 255 are left out."""
+    """What :func:`fit_temperature` needs of some pixels.
+
+    Args:
+        probability: (...), 0 to 1; NaN is left out.
+        label: (...), of the same shape: 0 unchanged, 1 changed, 255 ignore, which is left out.
+    """
     return score_histogram(logits(probability), label, -LOGIT_RANGE, LOGIT_RANGE, LOGIT_BINS)
 
 
@@ -45,8 +65,8 @@ def fit_temperature(histogram: ScoreHistogram) -> float:
     middle = np.clip((np.arange(len(changed)) - 0.5) * step - LOGIT_RANGE, -LOGIT_RANGE, LOGIT_RANGE)
 
     def slope(inverse: float) -> float:
-        said = 1 / (1 + np.exp(-middle * inverse))
-        return float((middle * (unchanged * said - changed * (1 - said))).sum())
+        predicted = 1 / (1 + np.exp(-middle * inverse))
+        return float((middle * (unchanged * predicted - changed * (1 - predicted))).sum())
 
     if not changed.sum() + unchanged.sum():
         return 1.0
@@ -61,19 +81,20 @@ def fit_weights(probabilities: Values, label: NDArray[np.uint8]) -> list[float]:
     """The weights of a mean of models with the least log loss, by expectation maximisation of a mixture.
 
     Args:
-        probabilities: (pixel, model); a pixel with a NaN is left out.
-        label: (pixel,) of 0, 1, 255; the last is left out.
+        probabilities: (pixel, model), 0 to 1; a pixel with a NaN is left out.
+        label: (pixel,): 0 unchanged, 1 changed, 255 ignore, which is left out.
 
     Returns:
         Shares that add up to 1, equal where no pixel is left. A model that the others make useless has 0.
     """
     models = probabilities.shape[1]
     kept = (label != IGNORE) & ~np.isnan(probabilities).any(axis=1)
-    true = np.where(label[kept, None] == CHANGED, probabilities[kept], 1 - probabilities[kept]).astype(np.float64)
-    true = np.maximum(true, 1e-7)  # float32's last bit: certainty that is wrong must not weigh for ever
+    reference = label[kept, None] == CHANGED
+    likelihood = np.where(reference, probabilities[kept], 1 - probabilities[kept]).astype(np.float64)
+    likelihood = np.maximum(likelihood, 1e-7)  # float32's last bit: certainty that is wrong must not weigh for ever
     shares = np.full(models, 1 / models)
-    for _ in range(EM_STEPS if len(true) else 0):
-        joint = true * shares
+    for _ in range(EM_STEPS if len(likelihood) else 0):
+        joint = likelihood * shares
         shares = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
     rounded = [round(float(share), DIGITS) for share in shares[:-1]]
     return [*rounded, round(1 - sum(rounded), DIGITS)]
