@@ -14,7 +14,7 @@ from project import call, make_project
 from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.config.schema import Config
-from cdpipe.demo import scenes
+from cdpipe.demo.place import Place, bare_surface, change_label, draw_place, photograph, visible
 from cdpipe.demo.render import draw_conditions
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Grid, Window
@@ -33,17 +33,17 @@ SHAPE = (600, 700)
 GRID = utm_grid(*SHAPE)
 
 Image = NDArray[np.float32]
-Scene = tuple[Image, Image, scenes.Place]
+Scene = tuple[Image, Image, Place]
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     """A made-up place at two dates, with light, haze and seasons of their own, taken at one hour of the day."""
     random = np.random.default_rng(4)
-    place = scenes.draw_place(random, SHAPE, changed_share=0.03)
+    place = draw_place(random, SHAPE, changed_share=0.03)
     first, second = (draw_conditions(random, place.shape) for _ in range(2))
     taken = first, dataclasses.replace(second, sun=first.sun)  # shadows that moved would be a shift too
-    before, after = (scenes.visible(scenes.photograph(place, date, each))[:3] for date, each in enumerate(taken))
+    before, after = (visible(photograph(place, date, each))[:3] for date, each in enumerate(taken))
     return before, after, place
 
 
@@ -95,8 +95,8 @@ def best_iou(before: Image, after: Image, label: NDArray[np.uint8]) -> float:
 def test_correction_mends_the_difference(tmp_path: Path, scene: Scene) -> None:
     """Of two dates in one light and season, which differ where something changed and nowhere else."""
     place = scene[2]
-    before, after = (scenes.visible(scenes.bare_surface(place, date, season=0))[:3] for date in (0, 1))
-    label = scenes.visible(scenes.change_label(place))
+    before, after = (visible(bare_surface(place, date, season=0))[:3] for date in (0, 1))
+    label = visible(change_label(place))
     pair, config, whole = pair_of(tmp_path, before, move(after, 1.4, -0.9)), make_config(tmp_path), Window(0, 0, *SHAPE)
     found = find_correction(pair, GRID, config)
     shifts = (0.0, 0.0), (found.rows, found.cols)
@@ -110,10 +110,8 @@ def test_correction_mends_the_difference(tmp_path: Path, scene: Scene) -> None:
 
 def unrelated(seed: int) -> Image:
     random = np.random.default_rng(seed)
-    return scenes.visible(
-        scenes.photograph(
-            place := scenes.draw_place(random, SHAPE, changed_share=0.0), 0, draw_conditions(random, place.shape)
-        )
+    return visible(
+        photograph(place := draw_place(random, SHAPE, changed_share=0.0), 0, draw_conditions(random, place.shape))
     )[:3]
 
 

@@ -13,21 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.warp import Resampling, reproject, transform
 
+from cdpipe.demo.place import MARGIN, bare_surface, change_label, draw_place, visible
 from cdpipe.demo.render import cloud_holes, digitise, shadows
-from cdpipe.demo.scenes import (
-    COLUMNS,
-    MARGIN,
-    RECIPES,
-    Recipe,
-    _after_grid,
-    _before_grid,
-    _resample,
-    bare_surface,
-    change_label,
-    draw_place,
-    make_sample_scenes,
-    visible,
-)
+from cdpipe.demo.scenes import COLUMNS, RECIPES, Recipe, _after_grid, _before_grid, _resample, make_sample_scenes
 from cdpipe.demo.things import Thing, rectangle
 from cdpipe.geo.grid import ID_PATTERN
 

@@ -10,11 +10,12 @@ from cdpipe.config.presets import PRESETS
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
 
-# What the sections of a configuration share: immutable, every key known; and kinds of values.
-
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Backend = Literal["torch", "openvino"]
+Precision = Literal["auto", "float32", "bfloat16"]
+NoData = float | Literal["none"]
 
 
 class Section(BaseModel):
@@ -23,106 +24,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# The configuration's section on prediction.
+class Input(Section):
+    """Which files may be opened, and how.
 
-Backend = Literal["torch", "openvino"]
-
-
-class Aim(Section):
-    """What a fitted threshold is to reach, one of the two."""
-
-    precision: Share | None = None
-    recall: Share | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "Aim":
-        if (self.precision is None) == (self.recall is None):
-            raise ValueError("expected precision or recall, one of the two")
-        return self
-
-    @property
-    def wanted(self) -> tuple[str, float]:
-        """The figure, and how much of it."""
-        return ("precision", self.precision) if self.precision is not None else ("recall", self.recall or 0.0)
-
-
-class Predict(Section):
-    """How models are applied.
-
-    ``models`` are model folders to use instead of the ones that ``train`` names; ``members`` of either take part
-    (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
-    change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
-    model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what ``aim`` says.
-    ``weights: auto`` and ``temperature: auto`` are fitted on the same pairs, before the threshold; a temperature
-    divides a model's logits before they are averaged.
-
-    ``backend`` runs the networks: ``torch``, or ``openvino``, which is made for CPUs. ``precision`` is what they
-    compute in; ``int8`` is of OpenVINO alone, and calibrated on the training pairs.
+    ``drivers`` are the GDAL drivers for scenes and labels; ``roots`` the folders in which all of them must lie, links
+    followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count.
     """
 
-    models: tuple[Path, ...] = ()
-    members: tuple[str, ...] = ()
-    ensemble: Literal["mean", "vote"] = "mean"
-    weights: dict[str, Annotated[float, Field(gt=0)]] | Auto = Field(default={})
-    temperature: Literal["none", "auto"] = "none"
-    overlap: float = Field(default=0.25, ge=0, lt=1)
-    tta: Literal["d4", "none"] = "d4"
-    backend: Backend = "torch"
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    threshold: Share | Auto | dict[str, Share | Auto] = "auto"
-    aim: Literal["f1"] | Aim = "f1"
-    model_rasters: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> "Predict":
-        if isinstance(self.threshold, dict) and self.ensemble == "mean":
-            raise ValueError("threshold: a mean has one threshold; for one of each model choose ensemble: vote")
-        if self.ensemble == "vote" and (self.temperature == "auto" or self.weights == "auto"):
-            raise ValueError("ensemble: temperature: auto and weights: auto are of a mean; a vote has thresholds")
-        if self.precision == "int8" and self.backend != "openvino":
-            raise ValueError(f"precision: int8 needs backend: openvino, got backend: {self.backend}")
-        return self
-
-
-# Sections of the configuration: how results are judged, audited and made into objects.
-
-
-class Evaluate(Section):
-    """How results are judged: borders may be off by ``tolerance`` pixels in the figures that forgive that."""
-
-    tolerance: Annotated[int, Field(ge=0, le=64)] = 2
-
-
-class Audit(Section):
-    """How a run is audited without labels: models are run again on at most ``patches`` patches of each pair."""
-
-    patches: Annotated[int, Field(ge=0)] = 16
-
-
-class Vectors(Section):
-    """How change becomes objects, polygons in ``vectors/``; ``format: none`` leaves them out.
-
-    Lengths are metres on the ground, whatever the coordinate reference system; without one a pixel counts as a metre.
-    ``crs`` is that of the layer of the whole run: ``auto`` is the pairs' own where they share it, else EPSG:4326.
-    """
-
-    format: Literal["gpkg", "geoparquet", "geojson", "none"] = "gpkg"
-    min_area_m2: float = Field(default=0, ge=0)
-    opening_m: float = Field(default=0, ge=0)
-    closing_m: float = Field(default=0, ge=0)
-    simplify_m: float = Field(default=0, ge=0)
-    crs: str = "auto"
-
-    @field_validator("crs")
-    @classmethod
-    def _check(cls, crs: str) -> str:
-        if not re.fullmatch("auto|EPSG:[0-9]+", crs):
-            raise ValueError("Input should be auto or an EPSG code such as EPSG:32633")
-        return crs
-
-
-Precision = Literal["auto", "float32", "bfloat16"]
-NoData = float | Literal["none"]
+    roots: tuple[Path, ...] = ()
+    drivers: tuple[str, ...] = ("GTiff",)
+    sidecars: bool = False
+    pixel_coordinates: bool = False
 
 
 class Sensor(Section):
@@ -189,6 +101,12 @@ class Normalisation(Section):
     bands: Literal["each", "together"] = "each"
 
 
+class Splits(Section):
+    """How far training pairs lie from those that models are judged on: at least a patch, unless ``allow_leak``."""
+
+    allow_leak: bool = False
+
+
 class Model(Section):
     """One model to train; its name in the configuration is its architecture unless ``architecture`` says so.
 
@@ -251,10 +169,94 @@ class Train(Section):
         return self
 
 
-class Splits(Section):
-    """How far training pairs lie from those that models are judged on: at least a patch, unless ``allow_leak``."""
+class Aim(Section):
+    """What a fitted threshold is to reach, one of the two."""
 
-    allow_leak: bool = False
+    precision: Share | None = None
+    recall: Share | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Aim":
+        if (self.precision is None) == (self.recall is None):
+            raise ValueError("expected precision or recall, one of the two")
+        return self
+
+    @property
+    def wanted(self) -> tuple[str, float]:
+        """The figure, and how much of it."""
+        return ("precision", self.precision) if self.precision is not None else ("recall", self.recall or 0.0)
+
+
+class Predict(Section):
+    """How models are applied.
+
+    ``models`` are model folders to use instead of the ones that ``train`` names; ``members`` of either take part
+    (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
+    change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
+    model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what ``aim`` says.
+    ``weights: auto`` and ``temperature: auto`` are fitted on the same pairs, before the threshold; a temperature
+    divides a model's logits before they are averaged.
+
+    ``backend`` runs the networks: ``torch``, or ``openvino``, which is made for CPUs. ``precision`` is what they
+    compute in; ``int8`` is of OpenVINO alone, and calibrated on the training pairs.
+    """
+
+    models: tuple[Path, ...] = ()
+    members: tuple[str, ...] = ()
+    ensemble: Literal["mean", "vote"] = "mean"
+    weights: dict[str, Annotated[float, Field(gt=0)]] | Auto = Field(default={})
+    temperature: Literal["none", "auto"] = "none"
+    overlap: float = Field(default=0.25, ge=0, lt=1)
+    tta: Literal["d4", "none"] = "d4"
+    backend: Backend = "torch"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    threshold: Share | Auto | dict[str, Share | Auto] = "auto"
+    aim: Literal["f1"] | Aim = "f1"
+    model_rasters: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "Predict":
+        if isinstance(self.threshold, dict) and self.ensemble == "mean":
+            raise ValueError("threshold: a mean has one threshold; for one of each model choose ensemble: vote")
+        if self.ensemble == "vote" and (self.temperature == "auto" or self.weights == "auto"):
+            raise ValueError("ensemble: temperature: auto and weights: auto are of a mean; a vote has thresholds")
+        if self.precision == "int8" and self.backend != "openvino":
+            raise ValueError(f"precision: int8 needs backend: openvino, got backend: {self.backend}")
+        return self
+
+
+class Evaluate(Section):
+    """How results are judged: borders may be off by ``tolerance`` pixels in the figures that forgive that."""
+
+    tolerance: Annotated[int, Field(ge=0, le=64)] = 2
+
+
+class Audit(Section):
+    """How a run is audited without labels: models are run again on at most ``patches`` patches of each pair."""
+
+    patches: Annotated[int, Field(ge=0)] = 16
+
+
+class Vectors(Section):
+    """How change becomes objects, polygons in ``vectors/``; ``format: none`` leaves them out.
+
+    Lengths are metres on the ground, whatever the coordinate reference system; without one a pixel counts as a metre.
+    ``crs`` is that of the layer of the whole run: ``auto`` is the pairs' own where they share it, else EPSG:4326.
+    """
+
+    format: Literal["gpkg", "geoparquet", "geojson", "none"] = "gpkg"
+    min_area_m2: float = Field(default=0, ge=0)
+    opening_m: float = Field(default=0, ge=0)
+    closing_m: float = Field(default=0, ge=0)
+    simplify_m: float = Field(default=0, ge=0)
+    crs: str = "auto"
+
+    @field_validator("crs")
+    @classmethod
+    def _check(cls, crs: str) -> str:
+        if not re.fullmatch("auto|EPSG:[0-9]+", crs):
+            raise ValueError("Input should be auto or an EPSG code such as EPSG:32633")
+        return crs
 
 
 class Resources(Section):
@@ -271,19 +273,6 @@ class Tracking(Section):
     """
 
     mlflow: str | None = None
-
-
-class Input(Section):
-    """Which files may be opened, and how.
-
-    ``drivers`` are the GDAL drivers for scenes and labels; ``roots`` the folders in which all of them must lie, links
-    followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count.
-    """
-
-    roots: tuple[Path, ...] = ()
-    drivers: tuple[str, ...] = ("GTiff",)
-    sidecars: bool = False
-    pixel_coordinates: bool = False
 
 
 class Config(Section):
@@ -304,7 +293,6 @@ class Config(Section):
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
     audit: Audit = Audit()
-
     vectors: Vectors = Vectors()
     resources: Resources = Resources()
 

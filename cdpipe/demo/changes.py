@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.demo.place import Land
+from cdpipe.demo.land import Land
 from cdpipe.demo.things import (
     FREE,
     GONE,
@@ -32,6 +32,9 @@ from cdpipe.demo.things import (
 
 _LARGEST_NUMBER = 60
 _ATTEMPTS = 50
+
+_Change = tuple[list[Thing], list[Thing]]  # below the buildings, and buildings; both empty where there is no room
+_Kind = Callable[[Site, Land], _Change]
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,12 @@ def change_land(site: Site, land: Land, share: float) -> Changes:
     return Changes(grounds, buildings)
 
 
-def _fit(kind: "_Kind", site: Site, land: Land) -> "_Found":
+def _fit(kind: _Kind, site: Site, land: Land) -> _Change:
     """Look for room for a change of one kind; in a crowded place there may be none."""
     for _ in range(_ATTEMPTS):
-        found = kind(site, land)
-        if any(found):
-            return found
+        change = kind(site, land)
+        if any(change):
+            return change
     return [], []
 
 
@@ -88,11 +91,7 @@ def _mark(changed: NDArray[np.uint8], things: list[Thing]) -> None:
         fill(changed, thing.outline, 1)
 
 
-_Found = tuple[list[Thing], list[Thing]]
-_Kind = Callable[[Site, Land], _Found]
-
-
-def _works(site: Site, land: Land) -> _Found:
+def _works(site: Site, land: Land) -> _Change:
     """A fenced building site or yard with a hall on it."""
     del land
     rng = site.rng
@@ -106,7 +105,7 @@ def _works(site: Site, land: Land) -> _Found:
     return [ground(yard, site_ground, NEW)], dated(built, NEW)
 
 
-def _new_hall(site: Site, land: Land) -> _Found:
+def _new_hall(site: Site, land: Land) -> _Change:
     """A hall in the open."""
     del land
     sides = (site.rng.uniform(40, 62) * site.scale, site.rng.uniform(26, 38) * site.scale)
@@ -114,13 +113,13 @@ def _new_hall(site: Site, land: Land) -> _Found:
     return [], dated(hall(site, random_point(site, 30.0), turn, sides), NEW)
 
 
-def _new_flats(site: Site, land: Land) -> _Found:
+def _new_flats(site: Site, land: Land) -> _Change:
     """A block of flats in the open."""
     del land
     return [], dated(flats(site, random_point(site, 30.0), site.angle + site.rng.normal(0, 0.3)), NEW)
 
 
-def _new_street(site: Site, land: Land) -> _Found:
+def _new_street(site: Site, land: Land) -> _Change:
     """A street with large houses on both sides."""
     del land
     rng = site.rng
@@ -139,7 +138,7 @@ def _new_street(site: Site, land: Land) -> _Found:
     return [ground(street, "concrete", NEW)], dated(houses, NEW)
 
 
-def _new_road(site: Site, land: Land) -> _Found:
+def _new_road(site: Site, land: Land) -> _Change:
     """A road with bright shoulders; it may cross older ones."""
     del land
     rng = site.rng
@@ -155,7 +154,7 @@ def _new_road(site: Site, land: Land) -> _Found:
     return [ground(shoulders, "gravel", NEW), ground(lanes, "asphalt", NEW)], []
 
 
-def _demolition(site: Site, land: Land) -> _Found:
+def _demolition(site: Site, land: Land) -> _Change:
     """A hall of the first date; bare rubble at the second."""
     del land
     rng = site.rng
@@ -164,7 +163,7 @@ def _demolition(site: Site, land: Land) -> _Found:
     return [ground(thing.outline, "rubble", NEW) for thing in gone[:1]], gone
 
 
-def _quarry(site: Site, land: Land) -> _Found:
+def _quarry(site: Site, land: Land) -> _Change:
     """A pit of bright, rough rock or a pond with a bank of sand, dug in the open."""
     del land
     outline = blob(site.rng, random_point(site, 35.0), site.rng.uniform(20, 28) * site.scale)
@@ -175,7 +174,7 @@ def _quarry(site: Site, land: Land) -> _Found:
     return [ground(outline, rim, NEW), ground(centre + 0.72 * (outline - centre), floor, NEW)], []
 
 
-def _clearing(site: Site, land: Land) -> _Found:
+def _clearing(site: Site, land: Land) -> _Change:
     """Felled trees inside a forest."""
     rng = site.rng
     forests = [thing for thing in land.nature if thing.looks[0] == "forest_summer"]

@@ -6,12 +6,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Outlines for the synthetic scenes: rectangles, strips, blobs, and the map of ground already in use.
-
 Outline = NDArray[np.float64]
 Point = tuple[float, float]
 
-FREE, PAVED, TAKEN = 0, 1, 2
+Spectrum = tuple[float, float, float, float]
+Dates = tuple[bool, bool]
+
+FREE, PAVED, TAKEN = 0, 1, 2  # how ground is used
+BOTH, NEW, GONE = (True, True), (False, True), (True, False)  # dates
 _SUBPIXEL_BITS = 4
 
 
@@ -126,11 +128,6 @@ def random_point(site: Site, inset: float) -> Point:
     return float(x), float(y)
 
 
-# What the ground, plants and roofs of the synthetic scenes look like: made-up 10-bit spectra and textures.
-
-Spectrum = tuple[float, float, float, float]
-
-
 @dataclass(frozen=True)
 class Material:
     """A surface as the sensor would see it in full sun.
@@ -218,10 +215,6 @@ class Thing:
     furrow: float = 0.0
     before: bool = True
     after: bool = True
-
-
-BOTH, NEW, GONE = (True, True), (False, True), (True, False)
-Dates = tuple[bool, bool]
 
 
 def ground(outline: Outline, material: str, dates: Dates = BOTH) -> Thing:
