@@ -23,6 +23,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.store.arrays import open_layer, read_window, write_block
 from cdpipe.store.groups import CHANGE_LAYERS, create_group
+from cdpipe.workspace.location import here
 
 LAYER = RasterLayer("uint8", 255, "change", CHANGE_COLORS)
 
@@ -73,24 +74,24 @@ def main() -> None:
 
 def write(group: Path, target: Path, grid: Grid) -> None:
     """Write the stored mask as a GeoTIFF."""
-    write_cog(target, _reader(group), grid, LAYER)
+    write_cog(here(target), _reader(group), grid, LAYER)
 
 
 def _reader(group: Path) -> Callable[[Window], NDArray[np.uint8]]:
-    array = open_layer(group, "change")
+    array = open_layer(here(group), "change")
     return lambda window: read_window(array, window)
 
 
 def _store(group: Path, grid: Grid) -> None:
     """A mask as ragged as real ones: blobs with rough edges, a border that was not observed."""
-    create_group(group, [CHANGE_LAYERS[1]], grid, BLOCK, {})
+    create_group(here(group), [CHANGE_LAYERS[1]], grid, BLOCK, {})
     for window in tiles_in(Window(0, 0, *grid.shape), BLOCK):
         rng = np.random.default_rng([window.row, window.col])
         y, x = np.mgrid[window.row : window.stop_row, window.col : window.stop_col].astype(np.float32)
         waves = np.sin(x / 31) * np.cos(y / 43) + np.sin((x + y) / 97)
         mask = (waves + 0.25 * rng.standard_normal(window.shape, np.float32) > 1.3).astype(np.uint8)
         mask[x + y < grid.width / 8] = 255
-        write_block(group, "change", window, mask)
+        write_block(here(group), "change", window, mask)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble
 from cdpipe.prediction.job import PredictJob, create_result_groups, plan_work
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 PATCH = 256
 
@@ -55,7 +56,7 @@ def identity(patches: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _make_job(workspace: Workspace, pair: StoredPair) -> PredictJob:
     card = ModelCard("none", "unetplusplus", {}, ("red", "green", "blue"), "common", False, PATCH, "0")
-    member = Member(card, Path(), "none", None, 1.0, 0.0, Execution("none", "float32", "cpu", 1))
+    member = Member(card, here(Path()), "none", None, 1.0, 0.0, Execution("none", "float32", "cpu", 1))
     ensemble = plan_ensemble([(probability_key(pair.key, member), 1.0)], 0.5)
     return PredictJob(workspace, (pair,), (member,), ((0,),), (ensemble,))
 
@@ -64,12 +65,12 @@ def _clear(job: PredictJob) -> None:
     """Remove all results and make room for new ones."""
     for folder in ("store.zarr", "records"):
         for kind in ("probabilities", "changes"):
-            shutil.rmtree(job.workspace.root / folder / kind, ignore_errors=True)
+            shutil.rmtree((job.workspace.root / folder / kind).local(), ignore_errors=True)
     create_result_groups(job, 0)
 
 
 def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
-    workspace = Workspace(root)
+    workspace = Workspace(here(root))
     pair = store_scene(root, size).pair
     job = _make_job(workspace, pair)
 
@@ -114,7 +115,7 @@ def _with_ray(root: Path, size: int) -> list[Row]:
     from cdpipe.cluster.predict import predict_blocks  # noqa: PLC0415
     from cdpipe.cluster.session import _silence_ray_data  # noqa: PLC0415
 
-    workspace = Workspace(root)
+    workspace = Workspace(here(root))
     pair = store_scene(root, size).pair
     job = _make_job(workspace, pair)
     hook = {"worker_process_setup_hook": patch_worker}

@@ -29,7 +29,7 @@ from cdpipe.cluster.ingest import keep_freed_memory
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, tiles_in
 from cdpipe.pairs.ingest import finish_pair, ingest_block
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def by_rioxarray(root: Path, _: int) -> None:
 def hashing(root: Path, _: int) -> None:
     """Hash the sources."""
     for path in _paths(root):
-        hash_file(path)
+        here(path).sha256()
 
 
 def _paths(root: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from rasterio.transform import from_origin
 
 from cdpipe.models.folder import ModelCard, save_model
 from cdpipe.models.networks import build_model
+from cdpipe.workspace.location import here
 
 ROLES = ("red", "green", "blue")
 SMALL = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}  # a network that is soon done
@@ -43,7 +44,7 @@ def make_project(folder: Path, side: int, models: Mapping[str, Mapping[str, Any]
     torch.manual_seed(0)
     for name, arguments in models.items():
         card = ModelCard(name, name, dict(arguments), ROLES, "common", together=False, patch=patch, weights_sha256="")
-        save_model(folder / name, card, build_model(name, **arguments).state_dict())
+        save_model(here(folder / name), card, build_model(name, **arguments).state_dict())
     values = {
         "name": "run",
         "catalog": "pairs.csv",

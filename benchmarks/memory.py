@@ -18,6 +18,7 @@ from cdpipe.cluster.ingest import keep_freed_memory
 from cdpipe.geo.tilings import block_keys
 from cdpipe.pairs.ingest import ingest_block
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 NETWORKS = ("unetplusplus", "siamese_seresnext50")
 PATCH = 256
@@ -84,11 +85,17 @@ def _predict(root: Path, size: int, *, identity: bool) -> None:
     from cdpipe.prediction.job import PredictJob, create_result_groups  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    pair, workspace = describe_scene(size), Workspace(root)
+    pair, workspace = describe_scene(size), Workspace(here(root))
     execution = Execution("none" if identity else "d4", "float32", "cpu", 1)
     members = tuple(
         Member(
-            ModelCard(name, name, {}, ROLES[:3], "common", False, PATCH, "0"), Path(), name, None, 1.0, 0.0, execution
+            ModelCard(name, name, {}, ROLES[:3], "common", False, PATCH, "0"),
+            here(Path()),
+            name,
+            None,
+            1.0,
+            0.0,
+            execution,
         )
         for name in (NETWORKS[:1] if identity else NETWORKS)
     )

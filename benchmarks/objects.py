@@ -26,6 +26,7 @@ from cdpipe.store.arrays import write_block
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 CELL = 63  # pixels from object to object: 100,489 of them in 20,000²
 
@@ -58,7 +59,7 @@ def main() -> None:
             Row("objects", f"{count:,}", "", None, "100,000"),
             Row("time", f"{seconds:.0f} s ({options.size**2 / 1e6 / seconds:.1f} Mpx/s)", "", None, "minutes"),
             Row("peak memory", f"{peak / 2**20:.0f} MiB", "", None, "<= 2048 MiB"),
-            Row("file", f"{path.stat().st_size / 2**20:.0f} MiB"),
+            Row("file", f"{path.stat().size / 2**20:.0f} MiB"),
         ]
     show(f"change objects of {options.size}²", rows)
 
@@ -69,13 +70,13 @@ def _pair(size: int) -> StoredPair:
 
 def _layer(root: Path, size: int, options: Vectors) -> PairLayer:
     scene = ChangeScene(
-        Workspace(root), _pair(size), "change", (("model", 0.5),), options, ("2018-05-01", "2024-05-01")
+        Workspace(here(root)), _pair(size), "change", (("model", 0.5),), options, ("2018-05-01", "2024-05-01")
     )
     return PairLayer("run", scene, {"threshold": "0.5"})
 
 
 def _store(root: Path, size: int) -> None:
-    workspace, pair = Workspace(root), _pair(size)
+    workspace, pair = Workspace(here(root)), _pair(size)
     changes, model = workspace.group("changes", "p", "change"), workspace.group("probabilities", "p", "model")
     create_group(changes, CHANGE_LAYERS, pair.grid, BLOCK, {})
     create_group(model, PROBABILITY_LAYERS, pair.grid, BLOCK, {})

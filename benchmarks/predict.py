@@ -45,6 +45,7 @@ from cdpipe.cluster.session import MODEL_ENVIRONMENT, ray_session
 from cdpipe.config.schema import Resources
 from cdpipe.models.folder import load_network
 from cdpipe.prediction.block import Member, load_forward
+from cdpipe.workspace.location import here
 
 WORKERS, THRESHOLD = 2, 0.4
 CASES = (("torch", "float32"), ("openvino", "float32"), ("torch", "bfloat16"), ("openvino", "bfloat16"))
@@ -114,7 +115,7 @@ def bare_cost(work: Path, member: Member, scene: Floats, passes: int) -> Cost:
 
 def measure(benchmark: Benchmark, cases: list[tuple[str, str]], size: int, rounds: int) -> list[list[str]]:
     """Rows of the table for one network."""
-    network = load_network(benchmark.model, benchmark.card)
+    network = load_network(here(benchmark.model), benchmark.card)
     _, scene = benchmark.member(("torch", "float32"))
     for case in cases:
         first, second = (timed(partial(benchmark.predict, case, *STARTS)) for _ in range(2))

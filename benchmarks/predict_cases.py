@@ -29,6 +29,7 @@ from cdpipe.runs.plan import plan_run
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import read_dates, read_observed
+from cdpipe.workspace.location import here
 
 STARTS = ("first", "second")  # pairs of one patch, one for each worker
 
@@ -64,7 +65,7 @@ def make_model(root: Path, name: str) -> Path:
     with torch.no_grad():
         for _ in range(4):
             network(torch.randn(2, card.recipe.channels, PATCH, PATCH))
-    save_model(root / name, card, network.state_dict())
+    save_model(here(root / name), card, network.state_dict())
     return root / name
 
 
@@ -83,11 +84,11 @@ class Benchmark:
     def __init__(self, work: Path, model: Path, size: int) -> None:
         self.work, self.model, self.patches = work, model, (size // PATCH) ** 2
         self.config = work / "config.yaml"
-        self.card = read_card(model)
+        self.card = read_card(here(model))
         if self.card.patch != PATCH:
             self.model = shutil.copytree(model, work / "models" / model.name)
             self.card = save_model(
-                self.model, replace(self.card, patch=PATCH), load_network(model, self.card).state_dict()
+                here(self.model), replace(self.card, patch=PATCH), load_network(here(model), self.card).state_dict()
             )
 
     def settings(self, case: tuple[str, str]) -> list[str]:
@@ -107,14 +108,14 @@ class Benchmark:
 
     def stored(self, case: tuple[str, str], size: int) -> Floats:
         """The probability of the scene that the last command stored."""
-        manifest = read_manifest(self.work / "work" / "runs" / "-".join(case))
+        manifest = read_manifest(here(self.work / "work" / "runs" / "-".join(case)))
         if manifest is None:
             raise SystemExit("the run left no manifest")
         pair = manifest.pairs[0]
         group = (
             self.work / "work" / "store.zarr" / "probabilities" / pair.pair_id / next(iter(pair.probabilities.values()))
         )
-        return np.asarray(read_window(open_layer(group, "probability"), Window(0, 0, size, size)), np.float32)
+        return np.asarray(read_window(open_layer(here(group), "probability"), Window(0, 0, size, size)), np.float32)
 
     def member(self, case: tuple[str, str]) -> tuple[Member, Floats]:
         """The model as a case runs it, and the scene as it eats it."""
@@ -123,7 +124,7 @@ class Benchmark:
         config = Config(**{**loaded.model_dump(), "predict": {**loaded.predict.model_dump(), **options}})
         session = Session(config, Console(quiet=True))
         planned = stored_pairs(session)
-        members = plan_members(config, [ModelSource(self.model, self.card.name)], "cpu")
+        members = plan_members(config, [ModelSource(here(self.model), self.card.name)], "cpu")
         job, _ = plan_run(session, planned, members, known_splits([item for item, _ in planned], config.split_buffer))
         pair = next(pair for pair in job.pairs if pair.pair_id == "scene")
         whole = Window(0, 0, *pair.grid.shape)

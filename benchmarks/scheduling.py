@@ -40,6 +40,7 @@ from cdpipe.prediction.job import PredictJob, member_shares, plan_work
 from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SIDE = 10_980  # pixels of a Sentinel-2 tile
 BLOCKS_A_PAIR = 36
@@ -79,7 +80,7 @@ def table(stage: str, found: dict[str, float]) -> Iterable[Row]:
 def measure(stage: str, blocks: int, bare: int) -> dict[str, float]:
     """Plan and schedule blocks; seconds, bytes, and tasks a second."""
     with tempfile.TemporaryDirectory() as folder:
-        workspace, pairs = Workspace(Path(folder)), max(1, blocks // BLOCKS_A_PAIR)
+        workspace, pairs = Workspace(here(Path(folder))), max(1, blocks // BLOCKS_A_PAIR)
         started = workspace.root / "first"
         plan, schedule = STAGES[stage](workspace, pairs)
         begun = time.monotonic()
@@ -122,7 +123,7 @@ def plan_ingest(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], Ca
     """How an ingest is planned, and how it is scheduled."""
     config = make_config(workspace)
     sensor = config.sensors["s2"]
-    source = Source(Path("/data/scene.tif"), "s2", sensor, (1, 2, 3, 4))
+    source = Source(here(Path("/data/scene.tif")), "s2", sensor, (1, 2, 3, 4))
     jobs = [
         IngestJob(
             workspace,
@@ -158,7 +159,9 @@ def plan_predict(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], C
     )
     execution = Execution("d4", "float32", "cpu", 1)
     members = tuple(
-        Member(ModelCard(name, name, {}, roles, "common", False, 256, ""), Path(), name, None, 1.0, 0.25, execution)
+        Member(
+            ModelCard(name, name, {}, roles, "common", False, 256, ""), here(Path()), name, None, 1.0, 0.25, execution
+        )
         for name in ("unetplusplus", "siamese_seresnext50")
     )
     job = PredictJob(workspace, stored, members, ((0, 1),) * pairs)
@@ -186,7 +189,7 @@ def make_config(workspace: Workspace) -> Config:
     """A configuration of a Sentinel-2 archive."""
     bands = {"red": 1, "green": 2, "blue": 3, "nir": 4}
     values = {"name": "run", "catalog": "pairs.csv", "workspace": "work", "sensors": {"s2": {"bands": bands}}}
-    return parse_config(values, workspace.root)
+    return parse_config(values, workspace.root.local())
 
 
 def grid(number: int) -> Grid:

@@ -22,6 +22,7 @@ from cdpipe.store.groups import LABEL_LAYERS, create_group, pair_layers
 from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.store.statistics import measure
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 ROLES = ("red", "green", "blue", "nir")
 BLOCK = 2048
@@ -65,7 +66,7 @@ def store_scene(
         observed: Rows and columns of the blocks that are observed; by default all. The rest is stored all the same.
         rows: How many of a block's rows of pixels are observed.
     """
-    workspace, pair = Workspace(root), describe_scene(side)
+    workspace, pair = Workspace(here(root)), describe_scene(side)
     grid = pair.grid
     group, labels = (workspace.group(kind, "p", pair.key) for kind in ("pairs", "labels"))
     create_group(group, pair_layers(ROLES, "uint16", "uint16"), grid, BLOCK, {})
@@ -125,9 +126,9 @@ def make_job(root: Path, work: Path) -> IngestJob:
     values = {"name": "b", "catalog": "pairs.csv", "workspace": str(work), "sensors": {"s": sensor}}
     config = parse_config(values, root)
     before, after = (
-        Source(root / f"{name}.tif", "s", config.sensors["s"], (1, 2, 3, 4)) for name in ("before", "after")
+        Source(here(root / f"{name}.tif"), "s", config.sensors["s"], (1, 2, 3, 4)) for name in ("before", "after")
     )
     pair = Pair("p", "p", before, after, ROLES)
-    job = IngestJob(Workspace(work), config, plan_pair(pair, config, {before.path: "0", after.path: "1"}))
+    job = IngestJob(Workspace(here(work)), config, plan_pair(pair, config, {before.path: "0", after.path: "1"}))
     create_pair_groups(job)
     return job

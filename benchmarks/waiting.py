@@ -22,6 +22,7 @@ from cdpipe.training import loop
 from cdpipe.training.loss import dice_bce
 from cdpipe.training.samples import Sampler, index_cells
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         item = store_scene(Path(folder), options.size)
-        workspace = Workspace(Path(folder))
+        workspace = Workspace(here(Path(folder)))
         rows = []
         for name in options.networks:
             recipe = Recipe(input_kind(name, {}), ROLES[:3], "common", together=False)

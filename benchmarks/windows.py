@@ -21,6 +21,7 @@ from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import Recipe
 from cdpipe.training.samples import Sampler, draw_sample, index_cells
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 PATCH = 256
 ARRAYS = (("pairs", "before"), ("pairs", "after"), ("pairs", "valid"), ("labels", "label"))
@@ -34,11 +35,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(Path(folder))
-        item = store_scene(workspace.root, options.size)
+        workspace = Workspace(here(Path(folder)))
+        item = store_scene(workspace.root.local(), options.size)
         key = item.pair.key
         folders = [(workspace.group(kind, "p", key), name) for kind, name in ARRAYS]  # type: ignore[arg-type]
-        arrays = [zarr.open_array(group / name, mode="r") for group, name in folders]
+        arrays = [zarr.open_array((group / name).local(), mode="r") for group, name in folders]
         rng = np.random.default_rng(0)
         places = rng.integers(0, options.size - PATCH + 1, (options.windows, 2))
         windows = [Window(int(row), int(col), PATCH, PATCH) for row, col in places]

@@ -19,7 +19,8 @@ from uuid import uuid4
 from moto.server import ThreadedMotoServer
 
 from cdpipe.workspace import clients
-from cdpipe.workspace.bucket import ObjectPath, forget_everything, locate
+from cdpipe.workspace.location import Location, locate
+from cdpipe.workspace.remembered import forget_everything
 
 SECRET = "this-secret-must-be-nowhere"  # noqa: S105 (the server takes any)
 OWN = ("connection", "transfer-encoding", "keep-alive", "content-length")  # headers that the proxy makes itself
@@ -175,13 +176,11 @@ def in_environment(port: int) -> Iterator[None]:
         forget_everything()
 
 
-def new_bucket(port: int) -> ObjectPath:
+def new_bucket(port: int) -> Location:
     """An empty bucket."""
     name = f"test-{uuid4().hex[:12]}"
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("PUT", f"/{name}", headers={"Content-Length": "0"})
     assert connection.getresponse().status == 200
     connection.close()
-    path = locate(f"s3://{name}")
-    assert isinstance(path, ObjectPath)
-    return path
+    return locate(f"s3://{name}")

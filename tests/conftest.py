@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from buckets import Proxy
     from project import Project
 
-    from cdpipe.workspace.bucket import ObjectPath
+    from cdpipe.workspace.location import Location
 
 # Read when these libraries are imported, hence before any test is.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -95,11 +95,11 @@ def proxy() -> "Iterator[Proxy]":
 
 
 @pytest.fixture
-def bucket(proxy: "Proxy") -> "Iterator[ObjectPath]":
+def bucket(proxy: "Proxy") -> "Iterator[Location]":
     """A new bucket there, and nothing remembered of earlier ones."""
     from buckets import new_bucket  # noqa: PLC0415
 
-    from cdpipe.workspace.bucket import forget_everything  # noqa: PLC0415
+    from cdpipe.workspace.remembered import forget_everything  # noqa: PLC0415
 
     proxy.faults = {}
     forget_everything()

@@ -21,6 +21,7 @@ from cdpipe.geo.grid import Grid
 from cdpipe.models.folder import ModelCard, save_model
 from cdpipe.models.networks import build_model
 from cdpipe.runs.manifest import Manifest, read_manifest
+from cdpipe.workspace.location import here
 
 UNETPLUSPLUS = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}
 SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}}
@@ -81,7 +82,7 @@ class Project:
     @property
     def manifest(self) -> Manifest:
         """The run's manifest, which must be there."""
-        found = read_manifest(self.outputs)
+        found = read_manifest(here(self.outputs))
         assert found is not None, f"no manifest in {self.outputs}"
         return found
 
@@ -175,7 +176,7 @@ def untrained_model(folder: Path, name: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     network = build_model("unetplusplus", **UNETPLUSPLUS)
     card = ModelCard(name, "unetplusplus", UNETPLUSPLUS, ("red", "green", "blue"), "common", False, 64, "")
-    save_model(folder / name, card, network.state_dict())
+    save_model(here(folder / name), card, network.state_dict())
     return folder / name
 
 

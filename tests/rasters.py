@@ -13,6 +13,7 @@ from cdpipe.config.load import parse_config
 from cdpipe.config.schema import Config
 from cdpipe.geo.grid import Grid, Transform
 from cdpipe.pairs.catalog import Source
+from cdpipe.workspace.location import here
 
 UTM33 = CRS.from_epsg(32633).to_wkt()
 GEOGRAPHIC = CRS.from_epsg(4326).to_wkt()
@@ -47,4 +48,4 @@ RGB_SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}}
 def source_of(path: Path, config: Config, bands: tuple[int, ...]) -> Source:
     """A date whose needed bands are the given ones."""
     name, sensor = next(iter(config.sensors.items()))
-    return Source(path, name, sensor, bands)
+    return Source(here(path), name, sensor, bands)

@@ -17,6 +17,7 @@ from cdpipe.report.charts import training_charts
 from cdpipe.report.pages import PairPage, Report, write_report
 from cdpipe.report.pair import PairJob, make_pair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (140, 180)
 EVIL = '</script><script>alert("x")</script> & <b>Прага</b>'
@@ -46,7 +47,7 @@ def write_objects(path: Path, change: np.ndarray[Any, Any], probability: np.ndar
         **{name: [None] * len(outlines) for name in ("observed", "before_date", "after_date")},
     }
     batch = pa.RecordBatch.from_pydict(columns, SCHEMA)
-    write_features(path, [batch], SCHEMA, grid.crs, {})
+    write_features(here(path), [batch], SCHEMA, grid.crs, {})
 
 
 def make_job(workspace: Workspace, pair_id: str, seed: int, shape: tuple[int, int] = SHAPE) -> PairJob:
@@ -61,7 +62,7 @@ def make_job(workspace: Workspace, pair_id: str, seed: int, shape: tuple[int, in
     store_change(workspace, found.pair, CHANGE, probability, change)
     run = workspace.run("run")
     objects = run / "vectors" / f"{pair_id}_change.gpkg"
-    write_objects(objects, change, np.nan_to_num(probability), found.pair.grid)
+    write_objects(objects.local(), change, np.nan_to_num(probability), found.pair.grid)
     return PairJob(workspace, run / "report" / "images" / pair_id, found.pair, found.label_key, CHANGE, objects)
 
 
@@ -120,4 +121,4 @@ def make_report_files(workspace: Workspace) -> Path:
     pages = [make_page(make_job(workspace, "p", 0), EVIL), make_page(make_job(workspace, "q", 1), "q", "val")]
     folder = workspace.run("run") / "report"
     write_report(folder, make_report(pages))
-    return folder
+    return folder.local()

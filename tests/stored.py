@@ -18,6 +18,7 @@ from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.store.statistics import measure
 from cdpipe.training.job import Worker
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location, here
 from cdpipe.workspace.records import GROUP_RECORD, write_record
 
 RGB = ("red", "green", "blue")
@@ -60,10 +61,12 @@ def store_pair(
     }
     pair = StoredPair(pair_id, key, grid, block, RGB, ((1.0, 0.0), (1.0, 0.0)), moments)
     layers = pair_layers(RGB, dates[0].dtype.name, dates[1].dtype.name)
-    store_layers(workspace.group("pairs", pair_id, key), layers, pair, [*dates, valid])
+    store_layers(workspace.group("pairs", pair_id, key).local(), layers, pair, [*dates, valid])
     write_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD, workspace.root, {}, pair.to_json())
     counted = np.where(both, label, np.uint8(255))
-    store_layers(workspace.group("labels", pair_id, label_key), LABEL_LAYERS, pair, [label, count_cells(counted)])
+    store_layers(
+        workspace.group("labels", pair_id, label_key).local(), LABEL_LAYERS, pair, [label, count_cells(counted)]
+    )
     facts = {"valid": int((counted != 255).sum()), "changed": int((counted == 1).sum())}
     write_record(workspace.records("labels", pair_id, label_key) / GROUP_RECORD, workspace.root, {}, facts)
     return LabelledPair(pair, label_key)
@@ -71,23 +74,23 @@ def store_pair(
 
 def store_probability(workspace: Workspace, pair: StoredPair, key: str, probability: NDArray[np.float32]) -> None:
     """Store what a model says about a pair."""
-    store_layers(workspace.group("probabilities", pair.pair_id, key), PROBABILITY_LAYERS, pair, [probability])
+    store_layers(workspace.group("probabilities", pair.pair_id, key).local(), PROBABILITY_LAYERS, pair, [probability])
 
 
 def store_change(
     workspace: Workspace, pair: StoredPair, key: str, probability: NDArray[np.float32], change: Bytes
 ) -> None:
     """Store what an ensemble says about a pair."""
-    store_layers(workspace.group("changes", pair.pair_id, key), CHANGE_LAYERS, pair, [probability, change])
+    store_layers(workspace.group("changes", pair.pair_id, key).local(), CHANGE_LAYERS, pair, [probability, change])
 
 
 def store_layers(group: Path, layers: list[Layer], pair: StoredPair, values: list[NDArray[Any]]) -> None:
     """Make a group and fill each of its arrays, block by block."""
-    create_group(group, layers, pair.grid, pair.block, {})
+    create_group(here(group), layers, pair.grid, pair.block, {})
     for layer, array in zip(layers, values, strict=True):
         for key in pair.blocks():
             window = pair.window(key) if layer.cell == 1 else cell_window(pair.window(key))
-            write_block(group, layer.name, window, np.ascontiguousarray(array[..., *window.slices]))
+            write_block(here(group), layer.name, window, np.ascontiguousarray(array[..., *window.slices]))
 
 
 def count_cells(label: Bytes) -> NDArray[np.uint16]:
@@ -120,7 +123,7 @@ def train_config(folder: Path, **options: Any) -> Config:
 
 def worker(
     save: Callable[[dict[str, Any] | None, dict[str, Any] | None], None] = lambda *_: None,
-    checkpoint: Path | None = None,
+    checkpoint: Location | None = None,
     rank: int = 0,
     world: int = 1,
     wrap: Callable[[Any], Any] = lambda network: network,

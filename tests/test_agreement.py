@@ -22,6 +22,7 @@ from cdpipe.evaluation.tables import UNSPLIT, tabulate
 from cdpipe.formats.submission import encode_strips
 from cdpipe.metrics.counts import Counts
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
@@ -147,7 +148,7 @@ def test_two_submissions_are_compared_without_any_model(ingested: Project, tmp_p
 
 def test_neither_colours_nor_a_split_are_needed(tmp_path: Path) -> None:
     """To judge a submission; the baseline has nothing to say then."""
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     dates, label = bright_squares((300, 530), 0)
     label[:20] = 255
     item = store_pair(workspace, "p", dates, label, block=256)

@@ -26,14 +26,15 @@ from cdpipe.evaluation.area_sample import (
     write_sample,
 )
 from cdpipe.geo.grid import Grid
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.location import here
 
 SHAPE = (300, 700)
 
 
 def population(folder: Path, buffer: float = 0.0, block: int = 256, seed: int = 0) -> Population:
-    workspace = Workspace(folder / f"{block}-{seed}")
+    workspace = Workspace(here(folder / f"{block}-{seed}"))
     dates, label = bright_squares(SHAPE, seed, squares=12)
     pair = store_pair(workspace, "p", dates, label, block=block).pair
     change = label.copy()
@@ -148,7 +149,7 @@ def test_the_labeller_sees_no_stratum(tmp_path: Path) -> None:
     assert list(fields[1]) == ["p", "q", "p"]
     assert all(value is None for value in fields[2])
     listed = [[getattr(point, name) for name in SamplePoint.__slots__] for point in points]
-    assert read_facts(tmp_path / "s.json") == (
+    assert read_facts(here(tmp_path / "s.json")) == (
         {"run": "r", "points": listed},
         points,
     )
@@ -179,12 +180,12 @@ def test_a_sample_is_not_overwritten_and_its_facts_are_sealed(tmp_path: Path) ->
     sample(tmp_path / "s.gpkg")
     with pytest.raises(InputError, match="may have labels"):
         sample(tmp_path / "s.gpkg")
-    facts = read_json(tmp_path / "s.json")
-    write_json(tmp_path / "s.json", {**facts, "run": "other"})
+    facts = read_json(here(tmp_path / "s.json"))
+    write_json(here(tmp_path / "s.json"), {**facts, "run": "other"})
     with pytest.raises(IntegrityError, match="is not what cdpipe sample wrote"):
-        read_facts(tmp_path / "s.json")
+        read_facts(here(tmp_path / "s.json"))
     with pytest.raises(InputError, match="not there"):
-        read_facts(tmp_path / "t.json")
+        read_facts(here(tmp_path / "t.json"))
 
 
 def test_an_estimate_leaves_unsure_points_out_and_says_what_is_thin() -> None:

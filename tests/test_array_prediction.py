@@ -24,6 +24,7 @@ from cdpipe.prediction.in_memory import predict_array
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.groups import PROBABILITY_LAYERS, create_group
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,7 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(3)
         arguments = NETWORKS[architecture]
         card = ModelCard(name, architecture, arguments, RGB, statistics, together, 32, "")
-        save_model(root / name, card, build_model(architecture, **arguments).state_dict())
+        save_model(here(root / name), card, build_model(architecture, **arguments).state_dict())
     return root
 
 
@@ -58,7 +59,7 @@ def make_dates(shape: tuple[int, int], seed: int = 1) -> Dates:
 
 def through_the_store(root: Path, dates: Dates, valid: NDArray[np.uint8], member: Member) -> NDArray[np.float32]:
     """What the pipeline stores for the same pixels."""
-    workspace = Workspace(root)
+    workspace = Workspace(here(root))
     pair = store_pair(workspace, "p", dates, valid=valid).pair
     group = workspace.group("probabilities", "p", probability_key(pair.key, member))
     create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, {})
@@ -69,7 +70,9 @@ def through_the_store(root: Path, dates: Dates, valid: NDArray[np.uint8], member
 
 
 def member_of(folder: Path, overlap: float = 0.25, tta: str = "none") -> Member:
-    return Member(read_card(folder), folder, folder.name, None, 1.0, overlap, Execution(tta, "float32", "cpu", 1))
+    return Member(
+        read_card(here(folder)), here(folder), folder.name, None, 1.0, overlap, Execution(tta, "float32", "cpu", 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,9 +194,9 @@ def test_nothing_to_predict_from_is_said(models: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_s_name_or_threshold_is_no_part_of_it(models: Path, tmp_path: Path) -> None:
-    card = dataclasses.replace(read_card(models / "plain"), name="other", threshold=0.9)
+    card = dataclasses.replace(read_card(here(models / "plain")), name="other", threshold=0.9)
     torch.manual_seed(3)
-    save_model(tmp_path, card, build_model(card.architecture, **card.arguments).state_dict())
+    save_model(here(tmp_path), card, build_model(card.architecture, **card.arguments).state_dict())
     dates = make_dates((20, 30))
     assert np.array_equal(predict_array(*dates, tmp_path), predict_array(*dates, models / "plain"))
 

@@ -16,6 +16,7 @@ from cdpipe.evaluation.audit_tables import describe_stored, pool_audits, table_r
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import spread_tiles
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (1100, 700)
 THRESHOLDS = {"one": 0.5, "two": 0.4, "three": 0.6}
@@ -33,7 +34,7 @@ def made_probabilities(valid: NDArray[np.uint8]) -> dict[str, NDArray[np.float32
 
 
 def audited(folder: Path, block: int, seam: bool = False) -> tuple[StoredAudit, dict[str, NDArray[np.float32]]]:
-    workspace = Workspace(folder / f"work{block}{seam}")
+    workspace = Workspace(here(folder / f"work{block}{seam}"))
     valid = np.full(SHAPE, 3, np.uint8)
     valid[600:, 100:180] = 1
     dates, _ = bright_squares(SHAPE, 1)
@@ -88,7 +89,7 @@ def test_lines_of_patches_and_of_blocks_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_one_model_cannot_disagree(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     dates, label = bright_squares((90, 80), 1)
     pair = store_pair(workspace, "p", dates).pair
     store_change(workspace, pair, "c" * 12, label.astype(np.float32), label)

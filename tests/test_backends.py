@@ -33,7 +33,7 @@ from cdpipe.prediction.in_memory import predict_array
 from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.runs.manifest import ManifestPair
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,13 +64,13 @@ class Trained:
     def run(self, name: str, execution: Execution, patches: Floats | None = None) -> Floats:
         """What a model makes of patches, by default of its own."""
         chosen = self.calibration if execution.precision == "int8" else None
-        forward = open_forward(self.folders[name], read_card(self.folders[name]), execution, chosen)
+        forward = open_forward(here(self.folders[name]), read_card(here(self.folders[name])), execution, chosen)
         return forward(self.patches[name] if patches is None else patches)
 
 
 @pytest.fixture(scope="module")
 def calibration(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
-    workspace = Workspace(tmp_path_factory.mktemp("calibration"))
+    workspace = Workspace(here(tmp_path_factory.mktemp("calibration")))
     pairs = [store_pair(workspace, name, *bright_squares((150, 200), seed)) for seed, name in enumerate("ab")]
     return Calibration(workspace, tuple(pairs))
 
@@ -93,7 +93,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, calibration: Calibration) 
             loss = torch.nn.functional.binary_cross_entropy_with_logits(network.train()(batch), wanted)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        save_model(root / name, card, network.state_dict())
+        save_model(here(root / name), card, network.state_dict())
         patches[name] = next(other.windows(card.recipe, PATCH))
     return Trained({name: root / name for name in NETWORKS}, calibration, patches)
 
@@ -131,16 +131,16 @@ def test_patches_of_a_batch_do_not_bear_on_each_other(trained: Trained) -> None:
 
 def test_weights_that_are_no_numbers_or_not_the_cards_are_refused(trained: Trained, tmp_path: Path) -> None:
     folder = shutil.copytree(trained.folders["unetplusplus"], tmp_path / "model")
-    forward = open_forward(folder, read_card(folder), way("openvino", "float32"))
+    forward = open_forward(here(folder), read_card(here(folder)), way("openvino", "float32"))
     assert forward is not None
     with (folder / WEIGHTS).open("r+b") as stream:
         stream.seek(-4, 2)
         stream.write(b"\xff\xff\xff\x7f")
     with pytest.raises(IntegrityError, match=r"is not the file that model\.json describes"):
-        open_forward(folder, read_card(folder), way("openvino", "float32"))  # although its engine is kept
-    card = dataclasses.replace(read_card(folder), weights_sha256=hash_file(folder / WEIGHTS))
+        open_forward(here(folder), read_card(here(folder)), way("openvino", "float32"))  # although its engine is kept
+    card = dataclasses.replace(read_card(here(folder)), weights_sha256=here(folder / WEIGHTS).sha256())
     with pytest.raises(InputError, match="holds NaN or infinity"):
-        open_forward(folder, card, way("openvino", "float32"))
+        open_forward(here(folder), card, way("openvino", "float32"))
 
 
 @pytest.mark.heavy
@@ -227,18 +227,18 @@ def test_of_several_that_want_an_engine_one_builds_it(monkeypatch: pytest.Monkey
 
 def test_keys_tell_results_apart_and_torchs_are_what_they_were(trained: Trained) -> None:
     calibration = trained.calibration
-    card = read_card(trained.folders["unetplusplus"])
+    card = read_card(here(trained.folders["unetplusplus"]))
 
     def key(execution: Execution, used: Calibration | None = None) -> str:
-        return probability_key("pair", Member(card, Path("x"), "x", None, 1.0, 0.25, execution, used))
+        return probability_key("pair", Member(card, here(Path("x")), "x", None, 1.0, 0.25, execution, used))
 
     parts = {"pair": "pair", "model": card.key, "stride": 48, "tta": "d4", "precision": "float32", "batch": 1}
     assert key(way("torch", "float32")) == content_key("probability", {**parts, "backend": "torch-cpu"})
-    large = Member(dataclasses.replace(card, patch=256), Path("x"), "x", None, 1.0, 0.25, way("torch", "float32"))
+    large = Member(dataclasses.replace(card, patch=256), here(Path("x")), "x", None, 1.0, 0.25, way("torch", "float32"))
     parts |= {"model": large.card.key, "stride": 192, "backend": "torch-cpu"}
     assert probability_key("pair", large) == content_key("probability", {**parts, "views_at_once": 2})
     fewer = Calibration(calibration.workspace, calibration.pairs[:1])
-    elsewhere = Calibration(Workspace(Path("elsewhere")), calibration.pairs[::-1])
+    elsewhere = Calibration(Workspace(here(Path("elsewhere"))), calibration.pairs[::-1])
     keys = [key(way(*each)) for each in WAYS if each[1] != "int8"]
     keys += [key(way("openvino", "int8"), each) for each in (calibration, fewer)]
     assert len(set(keys)) == len(keys)
@@ -251,7 +251,7 @@ def test_keys_tell_results_apart_and_torchs_are_what_they_were(trained: Trained)
 
 def test_calibration_sees_change_and_the_same_windows_every_time(trained: Trained) -> None:
     calibration = trained.calibration
-    recipe = read_card(trained.folders["siamese_resnet18"]).recipe
+    recipe = read_card(here(trained.folders["siamese_resnet18"])).recipe
     one, other = (
         np.stack(list(each.windows(recipe, PATCH)))
         for each in (calibration, dataclasses.replace(calibration, pairs=calibration.pairs[::-1]))
@@ -275,7 +275,7 @@ def test_a_backend_that_cannot_run_is_refused_before_any_work(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = make_config(tmp_path, predict={"backend": "openvino"})
-    source = ModelSource(trained.folders["unetplusplus"], "unetplusplus")
+    source = ModelSource(here(trained.folders["unetplusplus"]), "unetplusplus")
     assert plan_members(config, [source], "cpu")[0].execution == way("openvino", "float32")
     with pytest.raises(ConfigError, match="openvino runs on CPUs, and there are GPUs here"):
         check_backend(config.predict, "cuda")
@@ -313,7 +313,7 @@ def make_model(folder: Path, name: str) -> ModelCard:
     encoder = "tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"
     small = {"encoder": encoder} if input_kind(name) == "difference" else {}
     network = build_model(name, **small)
-    return save_model(folder, ModelCard(name, name, small, RGB, "common", False, 64, ""), network.state_dict())
+    return save_model(here(folder), ModelCard(name, name, small, RGB, "common", False, 64, ""), network.state_dict())
 
 
 @pytest.mark.heavy
@@ -322,7 +322,9 @@ def test_every_network_becomes_an_engine(name: str, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CDPIPE_CACHE", str(tmp_path / "cache"))  # gone with the test: these are large
     card = make_model(tmp_path / name, name)
     x = np.random.default_rng(1).normal(size=(1, card.recipe.channels, 64, 64)).astype(np.float32)
-    exact, found = (open_forward(tmp_path / name, card, way(each, "float32"))(x) for each in ("torch", "openvino"))
+    exact, found = (
+        open_forward(here(tmp_path / name), card, way(each, "float32"))(x) for each in ("torch", "openvino")
+    )
     assert np.abs(found - exact).max() <= 1e-4  # random weights make large numbers, such as SNUNet's logits of 100
 
 
@@ -330,7 +332,7 @@ def test_every_network_becomes_an_engine(name: str, tmp_path: Path, monkeypatch:
 def test_a_network_that_openvino_cannot_run_is_refused_in_a_line(tmp_path: Path) -> None:
     card = make_model(tmp_path / "model", "dpt")
     with pytest.raises(ConfigError, match=r"openvino cannot run dpt \(model .*\); set predict\.backend: torch"):
-        open_forward(tmp_path / "model", card, way("openvino", "float32"))
+        open_forward(here(tmp_path / "model"), card, way("openvino", "float32"))
 
 
 def predicted(project: Project, pair_id: str) -> NDArray[np.float32]:

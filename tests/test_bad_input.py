@@ -15,8 +15,9 @@ from rasters import NORTH_UP, utm_grid, write_raster
 from cdpipe.cluster.ingest import hash_files
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_LOCKED, EXIT_PARTIAL
 from cdpipe.geo.grid import Grid
+from cdpipe.workspace.files import read_json
 from cdpipe.workspace.layout import Workspace, locked
-from cdpipe.workspace.local import read_json
+from cdpipe.workspace.location import here
 
 PAIRS = ("val", "test", "small")
 
@@ -149,7 +150,7 @@ def test_a_workspace_that_ray_will_throw_away(project: Project) -> None:
 
 
 def test_a_second_run_in_the_same_workspace(with_model: Project) -> None:
-    with locked(Workspace(with_model.workspace)):
+    with locked(Workspace(here(with_model.workspace))):
         refuse(with_model, EXIT_LOCKED, str(with_model.workspace), "another run")
 
 
@@ -191,7 +192,7 @@ def test_bad_pairs_are_gone_around_and_later_repaired_alone(with_model: Project)
     assert "2 pair(s) in" in repaired.out
     assert [pair.pair_id for pair in project.manifest.pairs] == list(PAIRS)
     assert snapshot(project.workspace, "store.zarr/*/val/**/*", "records/*/val/**/*", "runs/run/rasters/val_*") == val
-    assert read_json(project.outputs / "failed.json") == {}
+    assert read_json(here(project.outputs / "failed.json")) == {}
     assert json.loads((project.outputs / "manifest.json").read_text())["failed"] == {}
     again = call(project.arguments("pipeline", "--failed"))
     assert again.code == EXIT_INPUT
@@ -202,7 +203,9 @@ def test_bad_pairs_are_gone_around_and_later_repaired_alone(with_model: Project)
 def test_a_file_that_is_gone_before_it_is_hashed_is_named_with_the_reason(tmp_path: Path) -> None:
     there, gone = tmp_path / "there", tmp_path / "gone"
     there.write_bytes(b"abc")
-    found = {path: (hashed, reason) for path, hashed, reason in hash_files([there, gone], lambda _: None)}
+    found = {
+        path.local(): (hashed, reason) for path, hashed, reason in hash_files([here(there), here(gone)], lambda _: None)
+    }
     assert (found[there][0] or ("", []))[0] == hashlib.sha256(b"abc").hexdigest()
     assert found[gone][0] is None
     assert found[gone][1].startswith(f"{gone}: ")

@@ -13,6 +13,8 @@ from buckets import SECRET, Proxy, environment, in_environment, new_bucket, runn
 from project import Project, make_project
 from test_object_scenes import contents, upload
 
+from cdpipe.workspace.location import here
+
 ROOT = Path(__file__).resolve().parents[1]
 # Times, ETags and host names: what a run says of itself, outside of what it promises.
 OWN = ("records/sources.json", "runs/run/log.json", "runs/run/report/index.html", ".lock")
@@ -52,7 +54,7 @@ def run_from_bucket_to_bucket(project: Project, tmp_path: Path, proxy: Proxy) ->
     assert min(proxy.broken[kind] for kind in proxy.faults) > 0
     proxy.faults = {}
     far = contents(bucket / "work")
-    assert kept(far) == kept(contents(project.workspace))
+    assert kept(far) == kept(contents(here(project.workspace)))
     assert SECRET not in printed
     assert [name for name, data in far.items() if SECRET.encode() in data] == []
     stages = json.loads(far["runs/run/log.json"])

@@ -12,6 +12,7 @@ from rasters import RGB_SENSOR, make_config
 
 from cdpipe.errors import InputError
 from cdpipe.pairs.catalog import Pair, parse_time, read_catalog
+from cdpipe.workspace.location import here
 
 OTHER_ADDRESS = (
     "expected a file of this machine, or an address that starts with s3://, gs:// or az://; "
@@ -42,9 +43,13 @@ def test_a_row_becomes_a_pair_with_paths_beside_the_table(tmp_path: Path) -> Non
         "a.1,Кама 1,img/a.tif,/data/b.tif,m.gpkg,val,river,2018-09-22,2019-08-04T10:00:00Z,ok.tif\n",
     )
     assert (pair.pair_id, pair.name, pair.group) == ("a.1", "Кама 1", "river")
-    assert pair.before.path == tmp_path / "img/a.tif"
-    assert pair.after.path == Path("/data/b.tif")
-    assert (pair.label, pair.before_valid, pair.after_valid) == (tmp_path / "m.gpkg", tmp_path / "ok.tif", None)
+    assert pair.before.path == here(tmp_path / "img/a.tif")
+    assert pair.after.path == here(Path("/data/b.tif"))
+    assert (pair.label, pair.before_valid, pair.after_valid) == (
+        here(tmp_path / "m.gpkg"),
+        here(tmp_path / "ok.tif"),
+        None,
+    )
     assert (pair.split, pair.before_date, pair.after_date) == ("val", "2018-09-22", "2019-08-04T10:00:00Z")
     assert pair.roles == ("red", "green", "blue")
     assert pair.before.bands == (1, 2, 3)
@@ -61,7 +66,7 @@ def test_roles_are_those_of_both_sensors_in_the_first_sensors_order(tmp_path: Pa
 
 def test_a_composite_is_two_dates_in_one_file(tmp_path: Path) -> None:
     [pair] = read(tmp_path, "pair_id,composite\na,ab.tif\n")
-    assert pair.before.path == pair.after.path == tmp_path / "ab.tif"
+    assert pair.before.path == pair.after.path == here(tmp_path / "ab.tif")
     assert pair.before.band_numbers(8) == (1, 2, 3)
     assert pair.after.band_numbers(8) == (5, 6, 7)
     with pytest.raises(InputError, match="even number of bands in a composite, got 7"):

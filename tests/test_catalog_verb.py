@@ -13,6 +13,7 @@ from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.layouts.write import guess_meaning
+from cdpipe.workspace.location import here
 
 GRID = utm_grid(20, 30)
 
@@ -49,7 +50,7 @@ def test_a_folder_becomes_a_catalog_and_a_configuration(tmp_path: Path) -> None:
     ]
     loaded = load_config(config)
     assert [pair.name for pair in read_catalog(loaded)] == ["val_1", "Кама 2", "Кама 10"]
-    assert (loaded.name, loaded.workspace) == ("data-set", tmp_path / "work")
+    assert (loaded.name, loaded.workspace) == ("data-set", here(tmp_path / "work"))
     assert (loaded.input.drivers, loaded.input.pixel_coordinates) == (("GTiff", "PNG"), True)
     assert (loaded.label.changed, loaded.label.unchanged) == ((255,), (0,))
     assert loaded.sensors["my_sensor"].bands == {"red": 1, "green": 2, "blue": 3}

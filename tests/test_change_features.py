@@ -25,6 +25,7 @@ from cdpipe.objects.features import SCHEMA, ChangeScene, read_state
 from cdpipe.objects.morphology import clean_mask, ground_disc
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (150, 210)
 UTM = Grid(*SHAPE, (10.0, 0.0, 500_000.0, 0.0, -10.0, 6_500_000.0), UTM33)
@@ -43,7 +44,7 @@ def blobs(seed: int) -> tuple[NDArray[np.float32], Bytes]:
 
 def store(folder: Path, grid: Grid = UTM, block: int = 512, **options: Any) -> ChangeScene:
     """A pair's change and the probabilities of two models."""
-    workspace = Workspace(folder)
+    workspace = Workspace(here(folder))
     pair = StoredPair("p", f"{block:012d}", grid, block, ("red",), ((1.0, 0.0), (1.0, 0.0)), {})
     probability, change = blobs(0)
     store_change(workspace, pair, "change", probability, change)
@@ -186,7 +187,7 @@ def test_a_real_city_has_the_area_of_its_pixels(tmp_path: Path, shared: Path) ->
     with rasterio.open(shared / "data" / "oscd" / "saclay_e" / "mask.tif") as dataset:
         mask = dataset.read(1)
         grid = Grid(dataset.height, dataset.width, dataset.transform[:6], canonical_wkt(dataset.crs))
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     pair = StoredPair("saclay", "0" * 12, grid, 512, ("red",), ((1.0, 0.0), (1.0, 0.0)), {})
     change = (mask == 1).astype(np.uint8)
     store_change(workspace, pair, "change", change.astype(np.float32), change)

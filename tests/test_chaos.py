@@ -23,6 +23,7 @@ from project import PRODUCTS, Project, contents, make_project, untrained_model, 
 from cdpipe.errors import EXIT_DONE, EXIT_LOCKED, EXIT_PARTIAL
 from cdpipe.runs.manifest import read_manifest
 from cdpipe.runs.verify import check_manifest
+from cdpipe.workspace.location import here
 
 MADE = ("store.zarr/**/*", "records/*/*/*/*.json", *PRODUCTS, "runs/run/manifest.json")
 KILLS = int(os.environ.get("CDPIPE_CHAOS_KILLS", "30"))
@@ -168,9 +169,9 @@ def test_little_is_done_again_after_a_kill_near_the_end(tmp_path: Path) -> None:
 
 def assert_honest(project: Project) -> None:
     """Where there is a manifest, all that it lists is there and is what it says."""
-    manifest = read_manifest(project.outputs)
+    manifest = read_manifest(here(project.outputs))
     if manifest is not None:
-        assert check_manifest(project.workspace, manifest) == []
+        assert check_manifest(here(project.workspace), manifest) == []
 
 
 @pytest.mark.parametrize("time", range(TOGETHER))

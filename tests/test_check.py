@@ -18,6 +18,7 @@ from cdpipe.geo.grid import Grid
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.check import PairReport, check_catalog, check_pair
 from cdpipe.pairs.coregistration import SIDE, correlate, estimate_shift, sample_windows
+from cdpipe.workspace.location import here
 
 GRID = utm_grid(300, 320)
 
@@ -45,16 +46,21 @@ def pair(tmp_path: Path) -> Pair:
         source_of(write_raster(tmp_path / "before.tif", texture(GRID.shape), GRID), config, (1, 2, 3)),
         source_of(write_raster(tmp_path / "after.tif", texture(GRID.shape), GRID), config, (1, 2, 3)),
         ("red", "green", "blue"),
-        write_raster(tmp_path / "label.tif", label, GRID),
+        here(write_raster(tmp_path / "label.tif", label, GRID)),
     )
 
 
 def checked(pair: Pair, read_all: bool = False, **sections: Any) -> PairReport:
-    return check_pair(pair, make_config(pair.before.path.parent, **sections), read_all=read_all)
+    return check_pair(pair, make_config(pair.before.path.parent.local(), **sections), read_all=read_all)
+
+
+def label_of(pair: Pair) -> Path:
+    assert pair.label is not None
+    return pair.label.local()
 
 
 def rewrite_after(pair: Pair, values: NDArray[Any], grid: Grid | None, **profile: Any) -> None:
-    write_raster(pair.after.path, values, grid, **profile)
+    write_raster(pair.after.path.local(), values, grid, **profile)
 
 
 def test_a_good_pair_has_nothing_against_it(pair: Pair) -> None:
@@ -70,13 +76,13 @@ def test_a_good_pair_has_nothing_against_it(pair: Pair) -> None:
 
 def test_all_files_are_judged_even_if_the_first_is_missing(pair: Pair) -> None:
     pair.before.path.unlink()
-    pair.after.path.write_bytes(b"II*\0 no TIFF")
+    pair.after.path.local().write_bytes(b"II*\0 no TIFF")
     report = checked(pair)
     assert [problem.split(":")[0] for problem in report.problems] == [str(pair.before.path), str(pair.after.path)]
 
 
 def test_a_label_and_a_date_may_both_be_wrong(pair: Pair) -> None:
-    write_raster(pair.label or Path(), np.full(GRID.shape, 7, np.uint8), GRID)
+    write_raster(label_of(pair), np.full(GRID.shape, 7, np.uint8), GRID)
     rewrite_after(pair, texture(GRID.shape)[:2], GRID)
     label_problem, band_problem = sorted(checked(pair).problems, reverse=True)
     assert "value(s) 7 are in none of label" in label_problem
@@ -84,7 +90,7 @@ def test_a_label_and_a_date_may_both_be_wrong(pair: Pair) -> None:
 
 
 def test_pixels_are_read_even_if_the_label_is_wrong(pair: Pair) -> None:
-    write_raster(pair.label or Path(), np.full(GRID.shape, 7, np.uint8), GRID)
+    write_raster(label_of(pair), np.full(GRID.shape, 7, np.uint8), GRID)
     rewrite_after(pair, np.roll(texture(GRID.shape), 3, 1), GRID)
     report = checked(pair, read_all=True)
     assert (len(report.problems), len(report.warnings), report.observed) == (1, 1, 1.0)
@@ -111,7 +117,7 @@ def test_an_overlap_of_nothing_is_a_problem_even_if_nothing_is_asked_for(pair: P
 
 def test_pixel_coordinates_need_equal_sizes(pair: Pair) -> None:
     for path in (pair.before.path, pair.after.path):
-        write_raster(path, texture(GRID.shape), None)
+        write_raster(path.local(), texture(GRID.shape), None)
     pair = dataclasses.replace(pair, label=None)
     assert not checked(pair, input={"pixel_coordinates": True}).problems
     rewrite_after(pair, texture((299, 320)), None)
@@ -120,7 +126,7 @@ def test_pixel_coordinates_need_equal_sizes(pair: Pair) -> None:
 
 
 def test_missing_bands_of_the_models_are_named(pair: Pair) -> None:
-    report = check_pair(pair, make_config(pair.before.path.parent), required=("red", "nir", "swir"))
+    report = check_pair(pair, make_config(pair.before.path.parent.local()), required=("red", "nir", "swir"))
     [problem] = report.problems
     assert "sensor s has no band nir, swir, which the models need" in problem
 
@@ -160,7 +166,7 @@ def test_unlike_dates_give_no_shift_warning(pair: Pair) -> None:
 def test_dates_seen_at_different_places_only_are_no_pair(pair: Pair) -> None:
     before, after = texture(GRID.shape), texture(GRID.shape)
     before[:, :, 150:], after[:, :, :150] = 0, 0
-    write_raster(pair.before.path, before, GRID, nodata=0)
+    write_raster(pair.before.path.local(), before, GRID, nodata=0)
     rewrite_after(pair, after, GRID, nodata=0)
     assert checked(pair).shift is None
     [problem] = checked(pair, read_all=True).problems
@@ -170,11 +176,11 @@ def test_dates_seen_at_different_places_only_are_no_pair(pair: Pair) -> None:
 def test_reading_all_finds_damage_that_samples_miss(pair: Pair) -> None:
     grid = utm_grid(1500, 1500)
     for source in (pair.before, pair.after):
-        write_raster(source.path, texture(grid.shape), grid, tiled=True, blockxsize=256, blockysize=256)
+        write_raster(source.path.local(), texture(grid.shape), grid, tiled=True, blockxsize=256, blockysize=256)
     pair = Pair("p", "p", pair.before, pair.after, pair.roles)
     assert not checked(pair, read_all=True).problems
     for source in (pair.before, pair.after):
-        source.path.write_bytes(source.path.read_bytes()[:-1000])
+        source.path.local().write_bytes(source.path.read_bytes()[:-1000])
     assert not checked(pair).problems
     assert [problem.split(":")[0] for problem in checked(pair, read_all=True).problems] == [
         str(pair.before.path),
@@ -184,7 +190,7 @@ def test_reading_all_finds_damage_that_samples_miss(pair: Pair) -> None:
 
 def test_a_label_elsewhere_is_a_problem(pair: Pair) -> None:
     far = utm_grid(300, 320, (10.0, 0.0, 600_000.0, 0.0, -10.0, 4_000_000.0))
-    write_raster(pair.label or Path(), np.zeros(GRID.shape, np.uint8), far)
+    write_raster(label_of(pair), np.zeros(GRID.shape, np.uint8), far)
     [problem] = checked(pair).problems
     assert "lies outside of the pair" in problem
 
@@ -259,7 +265,7 @@ def test_correlation_tells_direction_and_confidence() -> None:
 def test_tiny_scenes_have_no_shift(pair: Pair, tmp_path: Path) -> None:
     grid = utm_grid(5, 400)
     for source in (pair.before, pair.after):
-        write_raster(source.path, texture(grid.shape), grid)
+        write_raster(source.path.local(), texture(grid.shape), grid)
     assert estimate_shift(pair, grid, make_config(tmp_path)) is None
 
 
@@ -291,7 +297,7 @@ def test_real_pairs_are_good_and_their_shift_is_small(shared: Path, tmp_path: Pa
     for city in ("abudhabi", "hongkong", "saclay_e"):
         folder = shared / "data" / "oscd" / city
         before, after = (source_of(folder / f"{date}.tif", config, (1, 2, 3)) for date in ("before", "after"))
-        pair = Pair(city, city, before, after, ("blue", "green", "red"), folder / "mask.tif")
+        pair = Pair(city, city, before, after, ("blue", "green", "red"), here(folder / "mask.tif"))
         report = check_pair(pair, config, read_all=True)
         assert not report.problems
         assert report.shift is not None

@@ -15,6 +15,7 @@ from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_BUG, EXIT_CONFIG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError, IntegrityError
 from cdpipe.pairs.catalog import COLUMNS, read_catalog
 from cdpipe.version import __version__
+from cdpipe.workspace.location import here
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = sorted(path.stem for path in (REPOSITORY / "jobs").glob("*.py"))
@@ -88,7 +89,7 @@ def test_init_writes_what_the_other_verbs_read(tmp_path: Path) -> None:
     folder = tmp_path / "new project"
     assert written.splitlines() == [f"wrote {folder / name}" for name in ("cdpipe.yaml", "pairs.csv")]
     config = load_config(folder / "cdpipe.yaml")
-    assert (config.name, config.workspace) == ("new-project", folder / "work")
+    assert (config.name, config.workspace) == ("new-project", here(folder / "work"))
     assert set((folder / "pairs.csv").read_text().strip().split(",")) <= set(COLUMNS)
     with pytest.raises(InputError, match="expected at least one pair"):
         read_catalog(config)

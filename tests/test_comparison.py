@@ -13,6 +13,7 @@ from cdpipe.evaluation.comparison import PairDifference, shared_pairs, tabulate_
 from cdpipe.metrics.counts import Counts, count_changes
 from cdpipe.runs.manifest import Manifest, ManifestPair, write_manifest
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (300, 600)
 PAIRS = 5
@@ -28,7 +29,7 @@ def guess(seed: int, label: Bytes, wrong: float) -> Bytes:
 
 def make_run(folder: Path, name: str, wrong: float, pairs: int = PAIRS) -> Path:
     """A finished run on pairs of its own workspace, the last without a label; what it says by pair."""
-    workspace = Workspace(folder)
+    workspace = Workspace(here(folder))
     listed = []
     for number in range(pairs):
         dates, label = bright_squares(SHAPE, number)
@@ -39,7 +40,7 @@ def make_run(folder: Path, name: str, wrong: float, pairs: int = PAIRS) -> Path:
         split = "test" if number else "val"
         listed.append(ManifestPair(f"p{number}", split, item.pair.key, own, {}, name, {}))
     write_manifest(workspace.run(name), Manifest(name, [], "mean", 0.5, "", listed))
-    return workspace.run(name)
+    return workspace.run(name).local()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.models.networks import required_bands
 from cdpipe.training.plan import architecture_of
+from cdpipe.workspace.location import here
 
 LEAST = """\
 name: north
@@ -66,16 +67,16 @@ predict: {overlap: 0.25, tta: d4, precision: auto, threshold: auto}
 resources: {workers: auto, gpus: auto}
 """,
     )
-    assert config.train.models["siamese_seresnext50"].init_from == tmp_path / "models/xview2"
+    assert config.train.models["siamese_seresnext50"].init_from == here(tmp_path / "models/xview2")
     assert config.sensors["kanopus"].nodata == 0
 
 
 def test_paths_are_relative_to_the_files_folder(tmp_path: Path) -> None:
     text = LEAST.replace("./work", "/data/work") + "predict: {models: [../m, /abs/n]}\n"
     config = load(tmp_path, text)
-    assert config.catalog == tmp_path / "pairs.csv"
-    assert config.workspace == Path("/data/work")
-    assert config.predict.models == (tmp_path.parent / "m", Path("/abs/n"))
+    assert config.catalog == here(tmp_path / "pairs.csv")
+    assert config.workspace == here(Path("/data/work"))
+    assert config.predict.models == (here(tmp_path.parent / "m"), here(Path("/abs/n")))
 
 
 @pytest.mark.parametrize("path", ["https://host/x", "s3a://bucket/x", "file:///x"])

@@ -26,7 +26,7 @@ from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_pair, inge
 from cdpipe.pairs.plan import coregistration_key, plan_pair, source_files
 from cdpipe.store.arrays import open_layer, read_all
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 RGB = ("red", "green", "blue")
 SHAPE = (600, 700)
@@ -66,7 +66,7 @@ def pair_of(
 
 
 def decided(pair: Pair, grid: Grid = GRID) -> Correction:
-    return find_correction(pair, grid, make_config(pair.before.path.parent))
+    return find_correction(pair, grid, make_config(pair.before.path.parent.local()))
 
 
 @pytest.mark.parametrize("shift", [(0.5, -0.7), (-1.4, 0.3), (2.2, 1.6)])
@@ -159,7 +159,7 @@ def stored(
     pair: Pair, config: Config, correction: Correction
 ) -> tuple[IngestJob, NDArray[np.uint16], NDArray[np.uint8]]:
     """The second date and what is observed, as ingested."""
-    hashes = {path: hash_file(path) for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair)}
     planned = plan_pair(pair, config, hashes, {coregistration_key(pair, GRID, config, hashes): correction})
     block = config.align.block
     job = IngestJob(Workspace(config.workspace / str(block)), config, planned)
@@ -208,7 +208,7 @@ def test_a_valid_raster_moves_with_its_date(tmp_path: Path) -> None:
     usable = np.ones((40, 50), np.uint8)
     usable[10, 20] = 0
     valid = write_raster(tmp_path / "valid.tif", usable, grid)
-    values, observed = read_on_grid(pair.after, valid, grid, Window(0, 0, 40, 50), config, (3.0, 2.0))
+    values, observed = read_on_grid(pair.after, here(valid), grid, Window(0, 0, 40, 50), config, (3.0, 2.0))
     assert not observed[7, 18]
     assert (~observed).sum() == 1 + 40 * 50 - 37 * 48
     np.testing.assert_array_equal(values[:, :37, :48][:, observed[:37, :48]], image[:, 3:, 2:][:, observed[:37, :48]])
@@ -216,7 +216,7 @@ def test_a_valid_raster_moves_with_its_date(tmp_path: Path) -> None:
 
 def test_keys_change_only_where_coregistration_is_asked_for(tmp_path: Path, scene: Scene) -> None:
     pair = pair_of(tmp_path, scene[0], scene[1])
-    hashes = {path: hash_file(path) for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair)}
     configs = {mode: make_config(tmp_path, align={"coregister": mode}) for mode in ("off", "report")}
     keys = {mode: plan_pair(pair, config, hashes).key for mode, config in configs.items()}
     auto = make_config(tmp_path, align={"coregister": "auto"})
@@ -259,6 +259,6 @@ def test_ingest_says_what_it_does_and_remembers_it(tmp_path: Path, scene: Scene)
         assert "coregister: moved is moved: lies off by +1.2" in said
         assert "coregister: row is left as it is: unsure" in said
         assert "1 of 2 pair(s) are moved" in said
-    assert len(known_corrections(Workspace(project.workspace))) == 2
+    assert len(known_corrections(Workspace(here(project.workspace)))) == 2
     again = call(project.arguments("ingest"))
     assert "0 block(s) written now" in again.out

@@ -7,6 +7,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from cdpipe.training.logs import add_epoch
+from cdpipe.workspace.location import here
 
 
 def events(folder: Path) -> list[Event]:
@@ -36,7 +37,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 def test_every_epoch_is_there_once(tmp_path: Path) -> None:
     folder = tmp_path / "model" / "key"
     for epoch in range(3):
-        add_epoch(folder, {"epoch": epoch, "loss": 1.0 / (epoch + 1), "val_iou": 0.25, "note": "no number"})
+        add_epoch(here(folder), {"epoch": epoch, "loss": 1.0 / (epoch + 1), "val_iou": 0.25, "note": "no number"})
     time.sleep(1.1)  # names of files are in seconds
-    add_epoch(folder, {"epoch": 2, "loss": 0.125, "val_iou": 0.5})  # killed before its third epoch counted
+    add_epoch(here(folder), {"epoch": 2, "loss": 0.125, "val_iou": 0.5})  # killed before its third epoch counted
     assert scalars(folder) == {"loss": {0: 1.0, 1: 0.5, 2: 0.125}, "val_iou": {0: 0.25, 1: 0.25, 2: 0.5}}

@@ -24,6 +24,7 @@ from cdpipe.store.normalisation import Recipe, model_input
 from cdpipe.store.pair import LabelledPair, read_dates, read_observed, read_scene
 from cdpipe.training.augment import augment_sample
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (700, 900)
 
@@ -31,7 +32,7 @@ SHAPE = (700, 900)
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, LabelledPair]:
     """A pair of 2 × 2 blocks; the second block of the first row is observed at the first date only."""
-    workspace = Workspace(tmp_path_factory.mktemp("plane"))
+    workspace = Workspace(here(tmp_path_factory.mktemp("plane")))
     dates, label = bright_squares(SHAPE, seed=1)
     valid = np.full(SHAPE, 3, np.uint8)
     valid[:512, 512:] = 1
@@ -95,11 +96,11 @@ def test_a_sample_turns_as_albumentations_turns_it(seed: int) -> None:
 def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_model(
     stored: tuple[Workspace, LabelledPair], tmp_path: Path
 ) -> None:
-    workspace, item = Workspace(tmp_path / "work"), stored[1]
-    shutil.copytree(stored[0].root, workspace.root)
+    workspace, item = Workspace(here(tmp_path / "work")), stored[1]
+    shutil.copytree(stored[0].root.local(), workspace.root.local())
     pair, calls = item.pair, [0]
     card = ModelCard("m", "unetplusplus", {}, RGB, "common", together=False, patch=64, weights_sha256="0")
-    member = Member(card, Path(), "m", None, 1.0, 0.25, Execution("none", "float32", "cpu", 1))
+    member = Member(card, here(Path()), "m", None, 1.0, 0.25, Execution("none", "float32", "cpu", 1))
 
     def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
         calls[0] += 1
@@ -109,15 +110,17 @@ def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_mode
     group = workspace.group("probabilities", "p", own)
     create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, {})
     for date in ("before", "after"):
-        shutil.rmtree(workspace.group("pairs", "p", pair.key) / date / "c")
+        shutil.rmtree((workspace.group("pairs", "p", pair.key) / date / "c").local())
     with pytest.raises(IntegrityError, match=r"no .*before"):
         predict_block(workspace, pair, BlockKey("p", 0, 0), member, forward)
     predict_block(workspace, pair, BlockKey("p", 0, 1), member, forward)
     assert calls == [0]
-    (group / "probability" / "c" / "0" / "0").write_bytes(b"")
+    (group / "probability" / "c" / "0" / "0").local().write_bytes(b"")
     assert (workspace.records("probabilities", "p", own) / "0_1.json").is_file()
     shutil.copytree(
-        stored[0].root / "store.zarr" / "pairs", workspace.root / "store.zarr" / "pairs", dirs_exist_ok=True
+        (stored[0].root / "store.zarr" / "pairs").local(),
+        (workspace.root / "store.zarr" / "pairs").local(),
+        dirs_exist_ok=True,
     )
     for key in pair.blocks():
         predict_block(workspace, pair, key, member, forward)
@@ -127,7 +130,7 @@ def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_mode
 
 
 def test_an_ensemble_of_what_was_just_predicted_is_that_of_what_is_stored(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     dates, _ = bright_squares((520, 300), seed=2)
     pair = store_pair(workspace, "p", dates).pair
     random = np.random.default_rng(3)

@@ -19,6 +19,7 @@ from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.formats.gate import describe_raster
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.deep_check import DeepReport, file_date, inspect_pair
+from cdpipe.workspace.location import here
 
 SHAPE = (700, 600)
 GRID = utm_grid(*SHAPE)
@@ -144,7 +145,7 @@ def test_the_date_of_a_file(
     tmp_path: Path, name: str, tags: dict[str, str], day: str | None, where: str | None
 ) -> None:
     path = write_tagged(tmp_path / name, land(), tags)
-    found = file_date(path, make_config(tmp_path).input)
+    found = file_date(here(path), make_config(tmp_path).input)
     assert (None if found is None else (found.day, found.where)) == (day and (datetime.date.fromisoformat(day), where))
 
 

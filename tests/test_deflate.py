@@ -11,6 +11,7 @@ from cdpipe.config.schema import Input
 from cdpipe.formats import damage
 from cdpipe.formats.gate import open_raster, read_values
 from cdpipe.geo.grid import Window
+from cdpipe.workspace.location import here
 
 SHAPE = 240, 192
 LAYOUTS = ({"tiled": True, "blockxsize": 64, "blockysize": 80}, {"blockysize": 120})  # rows of one strip and a part
@@ -36,7 +37,7 @@ def test_whole_files_need_no_second_look(
         raise AssertionError("the checksum of a whole block did not match")
 
     monkeypatch.setattr(damage, "_is_whole", inflate)
-    with open_raster(path, Input()) as dataset:
+    with open_raster(here(path), Input()) as dataset:
         for window in (Window(0, 0, *SHAPE), Window(70, 30, 100, 100)):
-            read = read_values(dataset, path, (3, 1), window)
+            read = read_values(dataset, here(path), (3, 1), window)
             assert np.array_equal(read, values[[2, 0]][:, *window.slices])

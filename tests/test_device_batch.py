@@ -13,11 +13,12 @@ from cdpipe.models.folder import ModelCard
 from cdpipe.prediction.block import Member, probability_key
 from cdpipe.prediction.job import MOST, batch_name, choose_batch, remember_batches, remembered_batches, with_batches
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 CARD = ModelCard(
     "m", "unetplusplus", {}, ("red", "green", "blue"), "common", together=False, patch=64, weights_sha256=""
 )
-MEMBER = Member(CARD, Path("m"), "m", None, 1.0, 0.25, Execution("d4", "bfloat16", "cuda", 8))
+MEMBER = Member(CARD, here(Path("m")), "m", None, 1.0, 0.25, Execution("d4", "bfloat16", "cuda", 8))
 
 
 @given(st.integers(0, 6), st.floats(1.2, 2.0), st.sampled_from([MemoryError, torch.OutOfMemoryError, None]))
@@ -41,7 +42,7 @@ def test_what_else_goes_wrong_while_probing_is_told() -> None:
 
 
 def test_batches_are_remembered_by_kind_of_device_and_bear_on_the_key(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     assert remembered_batches(workspace) == {}
     other = dataclasses.replace(MEMBER, execution=dataclasses.replace(MEMBER.execution, tta="none"))
     remember_batches(workspace, "A100", {batch_name(MEMBER): 32})

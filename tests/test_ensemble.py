@@ -14,6 +14,7 @@ from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.groups import CHANGE_LAYERS, create_group
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (70, 300)
 NAMES = ("one", "two", "three", "four")
@@ -21,7 +22,7 @@ NAMES = ("one", "two", "three", "four")
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace(tmp_path_factory.mktemp("ensemble"))
+    return Workspace(here(tmp_path_factory.mktemp("ensemble")))
 
 
 @pytest.fixture(scope="module")

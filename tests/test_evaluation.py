@@ -14,6 +14,7 @@ from cdpipe.evaluation.tables import tabulate
 from cdpipe.metrics.counts import Counts, NearCounts, counts_by_threshold, score_histogram
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (300, 700)
 THRESHOLDS = {"one": 0.3, "two": 0.55}
@@ -51,7 +52,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
-    workspace = Workspace(tmp_path_factory.mktemp("evaluation"))
+    workspace = Workspace(here(tmp_path_factory.mktemp("evaluation")))
     return [Case(workspace, f"p{seed}", seed) for seed in range(3)]
 
 
@@ -89,7 +90,7 @@ def test_counts_are_those_of_whole_arrays(cases: list[Case]) -> None:
 
 
 def test_nothing_is_counted_where_all_is_ignored_or_not_observed(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     dates, label = bright_squares((64, 64), 0)
     valid = np.full(label.shape, 3, np.uint8)
     valid[:32] = 2
@@ -144,7 +145,7 @@ def test_borders_are_forgiven_alike_in_every_block(cases: list[Case]) -> None:
 
 
 def test_nothing_depends_on_the_size_of_a_block(tmp_path: Path, cases: list[Case]) -> None:
-    assert Case(Workspace(tmp_path), "p0", 0, block=512).scores() == cases[0].scores()
+    assert Case(Workspace(here(tmp_path)), "p0", 0, block=512).scores() == cases[0].scores()
 
 
 def test_the_baseline_is_the_best_threshold_of_plain_differencing(cases: list[Case]) -> None:

@@ -16,6 +16,7 @@ from cdpipe.evaluation.tables import PIXEL_FIGURES, Evaluation, evaluate_run, po
 from cdpipe.metrics.counts import Counts, ScoreHistogram, score_histogram
 from cdpipe.report.pictures import PairRasters, PictureJob, draw_pair, draw_picture
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 Row = dict[str, Any]
 SHAPE = (60, 1500)  # every second pixel of it fits a picture
@@ -46,7 +47,7 @@ def histogram(place: int) -> ScoreHistogram:
 
 
 def test_json_and_csv_hold_all_figures(tmp_path: Path, evaluation: Evaluation, rows: list[Row]) -> None:
-    write_tables(tmp_path, evaluation)
+    write_tables(here(tmp_path), evaluation)
     loaded = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
     assert [list(row) for row in loaded] == [sorted(row) for row in rows]
     with (tmp_path / "summary.csv").open() as stream:
@@ -62,7 +63,7 @@ def test_json_and_csv_hold_all_figures(tmp_path: Path, evaluation: Evaluation, r
 
 
 def test_the_table_shows_what_can_be_said(tmp_path: Path, evaluation: Evaluation, rows: list[Row]) -> None:
-    text = write_tables(tmp_path, evaluation)
+    text = write_tables(here(tmp_path), evaluation)
     assert (tmp_path / "evaluation.md").read_text() == text
     first, second, _ = (part.splitlines() for part in text.split("\n\n", 1)[1].split("\n\n", 2))
     lines, more = ([line.strip("| ").split(" | ") for line in part] for part in (first, second))
@@ -89,7 +90,7 @@ def test_a_single_pair_has_no_interval_and_says_so(rows: list[Row]) -> None:
 
 
 def test_curves_and_calibration_are_written_pooled(tmp_path: Path, evaluation: Evaluation) -> None:
-    write_tables(tmp_path, evaluation)
+    write_tables(here(tmp_path), evaluation)
     loaded = json.loads((tmp_path / "evaluation.json").read_text())
     assert set(loaded) == {"rows", "intervals", "tolerance_px", "curves", "calibration"}
     assert [(each["split"], each["layer"]) for each in loaded["curves"]] == [("test", "net")]
@@ -111,7 +112,7 @@ def test_pooled_figures_are_those_of_the_split(rows: list[Row]) -> None:
 def test_the_same_figures_give_the_same_bytes(tmp_path: Path, evaluation: Evaluation) -> None:
     found = []
     for name in ("a", "b"):
-        write_tables(tmp_path / name, evaluation)
+        write_tables(here(tmp_path / name), evaluation)
         found.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert found[0] == found[1]
     assert set(found[0]) == {"evaluation.json", "summary.csv", "curves.csv", "evaluation.md"}
@@ -119,7 +120,7 @@ def test_the_same_figures_give_the_same_bytes(tmp_path: Path, evaluation: Evalua
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_picture_shows_what_is_stored(tmp_path: Path, labelled: bool) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     dates, label = bright_squares(SHAPE, 0)
     valid = np.full(SHAPE, 3, np.uint8)
     valid[:20, 100:300] = 1
@@ -129,7 +130,7 @@ def test_a_picture_shows_what_is_stored(tmp_path: Path, labelled: bool) -> None:
     store_change(workspace, item.pair, "change", probability, change)
     job = PictureJob(
         workspace=workspace,
-        path=tmp_path / "drawn.png",
+        path=here(tmp_path / "drawn.png"),
         pair=item.pair,
         label_key=item.label_key if labelled else None,
         change_key="change",
@@ -152,11 +153,11 @@ def test_a_picture_shows_what_is_stored(tmp_path: Path, labelled: bool) -> None:
         f1=2 / 3 if labelled else None,
         grid=item.pair.grid,
     )
-    draw_pair(tmp_path / "expected.png", expected)
+    draw_pair(here(tmp_path / "expected.png"), expected)
     drawn = job.path.read_bytes()
     assert drawn == (tmp_path / "expected.png").read_bytes()
     # which band is red is known by its role, not by its place
     draw_picture(dataclasses.replace(job, pair=dataclasses.replace(item.pair, roles=("blue", "green", "red"))))
     swapped = dataclasses.replace(expected, before=expected.before[::-1], after=expected.after[::-1])
-    draw_pair(tmp_path / "expected.png", swapped)
+    draw_pair(here(tmp_path / "expected.png"), swapped)
     assert job.path.read_bytes() == (tmp_path / "expected.png").read_bytes() != drawn

@@ -16,6 +16,7 @@ from cdpipe.prediction.ensemble import combine, ensemble_logits, ensemble_scores
 from cdpipe.prediction.temperature import fit_temperature, fit_weights, logit_histogram, soften, threshold_for
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -103,7 +104,7 @@ class Case:
     """Two models' probabilities of a pair of several blocks."""
 
     def __init__(self, folder: Path, block: int) -> None:
-        self.workspace = Workspace(folder)
+        self.workspace = Workspace(here(folder))
         dates, self.label = bright_squares((300, 600), 3, squares=20)
         random = np.random.default_rng(0)
         self.item: LabelledPair = store_pair(self.workspace, "p", dates, self.label, block=block)

@@ -27,6 +27,7 @@ from cdpipe.models.folder import load_network, read_card, save_model
 from cdpipe.models.foreign import read_weights
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.workspace.location import here
 
 
 def odd_files(shared: Path) -> list[Path]:
@@ -134,7 +135,7 @@ def test_names_that_spreadsheets_would_compute_are_refused(tmp_path: Path, name:
 
 def test_no_table_of_ours_holds_a_formula(tmp_path: Path) -> None:
     """A submission's file may have any name."""
-    write_agreement(tmp_path, [{"pair_id": "p", "first": "=1+1", "second": "-5", "iou": -0.5}])
+    write_agreement(here(tmp_path), [{"pair_id": "p", "first": "=1+1", "second": "-5", "iou": -0.5}])
     with (tmp_path / "agreement.csv").open(newline="") as file:
         assert [*csv.reader(file)][1] == ["p", "'=1+1", "-5", "-0.5"]
 
@@ -144,7 +145,7 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif"))
     shutil.copy(good, bad)
     with pytest.raises(InputError, match=r"caf\\udce9.tif': expected the name of a file in UTF-8"):
-        describe_raster(bad, Input())
+        describe_raster(here(bad), Input())
     dates = ["--before", str(bad), "--after", str(good)]
     for where, arguments in ((tmp_path, dates), (tmp_path / os.fsdecode(b"\xe9"), ["--before", "a.tif"])):
         where.mkdir(exist_ok=True)
@@ -159,15 +160,15 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
     folder = untrained_model(tmp_path, "m")
-    card = read_card(folder)
-    state = load_network(folder, card).state_dict()
+    card = read_card(here(folder))
+    state = load_network(here(folder), card).state_dict()
     next(iter(state.values())).view(-1)[3] = value
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"expected finite weights, got NaN or infinity in encoder.conv1.weight"):
         read_weights(tmp_path / "w.pth")
-    broken = save_model(tmp_path / "broken", card, state)
+    broken = save_model(here(tmp_path / "broken"), card, state)
     with pytest.raises(InputError, match="NaN or infinity"):
-        load_network(tmp_path / "broken", broken)
+        load_network(here(tmp_path / "broken"), broken)
 
 
 @pytest.mark.parametrize(

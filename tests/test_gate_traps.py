@@ -24,6 +24,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster, open_raster, read_values
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.labels import read_label
+from cdpipe.workspace.location import here
 
 GRID = utm_grid(64, 64)
 WHOLE = Window(0, 0, 64, 64)
@@ -109,10 +110,10 @@ def test_traps_are_stored_right_or_refused(tmp_path: Path) -> None:
 def test_a_stream_that_goes_on_behind_its_block_is_damage(tmp_path: Path) -> None:
     overlong_stream(tmp_path / "a.tif")
     with (
-        open_raster(tmp_path / "a.tif", Input()) as dataset,
+        open_raster(here(tmp_path / "a.tif"), Input()) as dataset,
         pytest.raises(InputError, match=r"damaged block|not readable"),
     ):
-        read_values(dataset, tmp_path / "a.tif", [1], Window(0, 0, 60, 64))
+        read_values(dataset, here(tmp_path / "a.tif"), [1], Window(0, 0, 60, 64))
 
 
 @contextmanager
@@ -150,7 +151,7 @@ def test_no_raster_leads_to_the_network(tmp_path: Path) -> None:
         for text in texts:
             path.write_text(text)
             with pytest.raises(InputError, match="expected a raster in GTiff"):
-                describe_raster(path, Input())
+                describe_raster(here(path), Input())
     assert heard == []
 
 
@@ -178,7 +179,7 @@ def test_no_label_leads_to_the_network(tmp_path: Path, member: str, inside: bool
         feature = f'{{"type": "Feature", "properties": {{}}, "geometry": {geometry}}}'
         path.write_text(f'{{"type": "FeatureCollection", {text}, "features": [{feature}]}}')
         with pytest.raises(InputError, match="expected a coordinate reference system by its code"):
-            read_label(path, GRID, WHOLE, make_config(tmp_path))
+            read_label(here(path), GRID, WHOLE, make_config(tmp_path))
     assert heard == []
 
 
@@ -191,7 +192,7 @@ def test_a_geojson_may_name_its_crs(tmp_path: Path) -> None:
             "features": [{"type": "Feature", "properties": {"crs": "x"}, "geometry": shapely.geometry.mapping(square)}],
         }
         (tmp_path / "a.geojson").write_text(json.dumps(collection))
-        label = read_label(tmp_path / "a.geojson", GRID, WHOLE, make_config(tmp_path))
+        label = read_label(here(tmp_path / "a.geojson"), GRID, WHOLE, make_config(tmp_path))
         assert label.sum() == label[:20, :10].sum() == 200
 
 
@@ -223,9 +224,9 @@ def test_sidecars_change_nothing(tmp_path: Path, name: str, grid: Grid | None) -
     path = write_raster(tmp_path / "a.tif", PIXELS, grid)
 
     def look() -> tuple[Any, ...]:
-        with open_raster(path, Input()) as dataset:
+        with open_raster(here(path), Input()) as dataset:
             values = dataset.read(1, out_shape=(32, 32)).tobytes() + dataset.read_masks(1).tobytes()
-            return describe_raster(path, Input()), dataset.overviews(1), values
+            return describe_raster(here(path), Input()), dataset.overviews(1), values
 
     plain = look()
     SIDECARS[name](path)
@@ -248,14 +249,14 @@ def test_links_out_of_the_roots_are_refused(tmp_path: Path) -> None:
     (data / "circle.tif").symlink_to(data / "circle.tif")
     config = rooted(tmp_path)
     for good in (own, data / "own.tif", data / ".." / "data" / "a.tif"):
-        assert describe_raster(good, config.input).count == 1
+        assert describe_raster(here(good), config.input).count == 1
     for bad in (secret, data / "out.tif", data / "folder" / "a.tif", data / ".." / "data-of-others" / "a.tif"):
         with pytest.raises(InputError, match=r"lies at .*data-of-others.*outside of .*data \(input.roots\)"):
-            describe_raster(bad, config.input)
+            describe_raster(here(bad), config.input)
         with pytest.raises(InputError, match=r"\(input.roots\)"):
-            read_label(bad, GRID, WHOLE, config)
+            read_label(here(bad), GRID, WHOLE, config)
     with pytest.raises(InputError, match="circle"):
-        describe_raster(data / "circle.tif", config.input)
+        describe_raster(here(data / "circle.tif"), config.input)
 
 
 def test_polygons_and_their_parts_lie_in_the_roots(tmp_path: Path) -> None:
@@ -269,13 +270,13 @@ def test_polygons_and_their_parts_lie_in_the_roots(tmp_path: Path) -> None:
     for file in tmp_path.glob("m.*"):
         shutil.copy(file, data)
     for name in ("m.shp", "m.gpkg"):
-        assert read_label(data / name, GRID, WHOLE, rooted(tmp_path)).sum() == 200
+        assert read_label(here(data / name), GRID, WHOLE, rooted(tmp_path)).sum() == 200
         with pytest.raises(InputError, match=r"\(input.roots\)"):
-            read_label(tmp_path / name, GRID, WHOLE, rooted(tmp_path))
+            read_label(here(tmp_path / name), GRID, WHOLE, rooted(tmp_path))
     (data / "m.prj").unlink()
     (data / "m.prj").symlink_to(tmp_path / "m.prj")
     with pytest.raises(InputError, match=r"m.prj: lies at .* outside of"):
-        read_label(data / "m.shp", GRID, WHOLE, rooted(tmp_path))
+        read_label(here(data / "m.shp"), GRID, WHOLE, rooted(tmp_path))
 
 
 def test_a_geopackage_s_crs_is_no_address(tmp_path: Path) -> None:
@@ -287,5 +288,5 @@ def test_a_geopackage_s_crs_is_no_address(tmp_path: Path) -> None:
             base.execute("UPDATE gpkg_spatial_ref_sys SET definition=?, organization='x' WHERE srs_id=4326", (address,))
         base.close()
         with pytest.raises(InputError, match="expected a coordinate reference system, got none"):
-            read_label(path, GRID, WHOLE, make_config(tmp_path))
+            read_label(here(path), GRID, WHOLE, make_config(tmp_path))
     assert heard == []

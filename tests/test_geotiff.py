@@ -24,6 +24,7 @@ from rio_cogeo.cogeo import cog_validate
 from cdpipe.errors import IntegrityError
 from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
 from cdpipe.geo.grid import Grid, Transform
+from cdpipe.workspace.location import here
 
 NORTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)
@@ -55,7 +56,7 @@ def make_probability(shape: tuple[int, int]) -> NDArray[np.float32]:
 
 def write(path: Path, pixels: NDArray[Any], layer: RasterLayer, grid: Grid | None = None) -> str:
     """Write a whole array."""
-    return write_cog(path, lambda window: pixels[window.slices], grid or grid_of(pixels), layer)
+    return write_cog(here(path), lambda window: pixels[window.slices], grid or grid_of(pixels), layer)
 
 
 def read(path: Path) -> NDArray[Any]:
@@ -265,10 +266,11 @@ import numpy as np
 from cdpipe.formats.cog import RasterLayer, write_cog
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Grid
+from cdpipe.workspace.location import here
 pixels = np.random.default_rng(0).random((1024, 512)).astype(np.float32)
 layer = RasterLayer("float32", float("nan"), "noise")
 try:
-    write_cog(Path(sys.argv[1]), lambda window: pixels[window.slices], Grid(1024, 512), layer)
+    write_cog(here(Path(sys.argv[1])), lambda window: pixels[window.slices], Grid(1024, 512), layer)
 except IntegrityError as error:
     print(error)
 """
@@ -307,7 +309,7 @@ def test_error_while_reading_leaves_nothing(tmp_path: Path) -> None:
         raise KeyError(window)
 
     with pytest.raises(KeyError):
-        write_cog(tmp_path / "out.tif", broken, Grid(4, 4), CHANGE)
+        write_cog(here(tmp_path / "out.tif"), broken, Grid(4, 4), CHANGE)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -315,7 +317,7 @@ def test_error_while_reading_leaves_nothing(tmp_path: Path) -> None:
 def test_wrong_blocks_are_refused(tmp_path: Path, pixels: NDArray[Any]) -> None:
     """GDAL would cast or stretch them."""
     with pytest.raises(ValueError, match=r"expected \(4, 4\) uint8"):
-        write_cog(tmp_path / "out.tif", lambda _: pixels, Grid(4, 4), CHANGE)
+        write_cog(here(tmp_path / "out.tif"), lambda _: pixels, Grid(4, 4), CHANGE)
 
 
 def test_layers_that_no_geotiff_holds_are_refused() -> None:

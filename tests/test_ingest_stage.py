@@ -23,7 +23,7 @@ from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.plan import labelled_pair, plan_pair, source_files
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 from cdpipe.workspace.records import GROUP_RECORD, damaged_objects, read_record
 
 GRID = utm_grid(600, 1100)
@@ -59,7 +59,7 @@ def make_pair(
     folder: Path, before: NDArray[Any], after: NDArray[Any], after_grid: Grid, **masks: NDArray[np.uint8]
 ) -> Pair:
     config = make_config(folder, sensors={"s": SENSOR})
-    paths = {name: write_raster(folder / f"{name}.tif", mask, GRID) for name, mask in masks.items()}
+    paths = {name: here(write_raster(folder / f"{name}.tif", mask, GRID)) for name, mask in masks.items()}
     return Pair(
         "p",
         "p",
@@ -74,8 +74,8 @@ def make_pair(
 def make_job(folder: Path, pair: Pair, block: int = 512) -> IngestJob:
     label = {"changed": [7], "unchanged": [3], "ignore": [9]}
     config = make_config(folder, sensors={"s": SENSOR}, align={"block": block}, label=label)
-    hashes = {path: hash_file(path) for path in source_files(pair)}
-    return IngestJob(Workspace(folder / f"work{block}"), config, plan_pair(pair, config, hashes))
+    hashes = {path: path.sha256() for path in source_files(pair)}
+    return IngestJob(Workspace(here(folder / f"work{block}")), config, plan_pair(pair, config, hashes))
 
 
 def blocks_of(job: IngestJob) -> list[BlockKey]:
@@ -97,7 +97,7 @@ def layer(job: IngestJob, name: str) -> NDArray[Any]:
     pair_id, key, label_key = "p", job.planned.key, job.planned.label_key
     kind: Any = "labels" if name in ("label", "cells") else "pairs"
     group = job.workspace.group(kind, pair_id, str(label_key) if kind == "labels" else key)
-    return np.asarray(zarr.open_array(group / name, mode="r")[...])
+    return np.asarray(zarr.open_array((group / name).local(), mode="r")[...])
 
 
 def plain_observed(job: IngestJob) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -193,7 +193,7 @@ def test_a_label_on_another_grid_comes_out_the_same_whatever_the_blocks(tmp_path
     jobs = [make_job(tmp_path, pair, block) for block in (512, 1024)]
     for job in jobs:
         ingest(job)
-    whole = read_label(tmp_path / "label.tif", GRID, Window(0, 0, *GRID.shape), jobs[0].config)
+    whole = read_label(here(tmp_path / "label.tif"), GRID, Window(0, 0, *GRID.shape), jobs[0].config)
     for job in jobs:
         assert np.array_equal(layer(job, "label"), whole)
     assert np.array_equal(layer(jobs[0], "cells"), layer(jobs[1], "cells"))
@@ -206,9 +206,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_ingesting_again_in_another_order_gives_the_same_bytes(tmp_path: Path, pair: Pair) -> None:
     job = make_job(tmp_path, pair)
     ingest(job)
-    first = contents(job.workspace.root)
+    first = contents(job.workspace.root.local())
     assert not [name for name in first if "partial" in name]
-    other = IngestJob(Workspace(tmp_path / "again"), job.config, job.planned)
+    other = IngestJob(Workspace(here(tmp_path / "again")), job.config, job.planned)
     create_pair_groups(other)
     for key in reversed(blocks_of(other)):
         ingest_block(other, key, imagery=True, label=False)
@@ -216,18 +216,20 @@ def test_ingesting_again_in_another_order_gives_the_same_bytes(tmp_path: Path, p
         ingest_block(other, key, imagery=True, label=True)  # at least once, says Ray
     finish_label(other)
     finish_pair(other)
-    assert contents(other.workspace.root) == first
+    assert contents(other.workspace.root.local()) == first
     ingest(job)
-    assert contents(job.workspace.root) == first
+    assert contents(job.workspace.root.local()) == first
 
 
 def test_records_name_every_stored_object_with_its_hash(tmp_path: Path, pair: Pair) -> None:
     job = make_job(tmp_path, pair)
     ingest(job)
     root = job.workspace.root
-    records = [read_record(path) for path in (root / "records").rglob("*.json")]
+    records = [read_record(here(path)) for path in (root / "records").local().rglob("*.json")]
     found = {name for record in records if record for name in record.objects}
-    stored = {str(path.relative_to(root)) for path in (root / "store.zarr").rglob("*") if path.is_file()}
+    stored = {
+        str(path.relative_to(root.local())) for path in (root / "store.zarr").local().rglob("*") if path.is_file()
+    }
     assert all(record and not damaged_objects(record, root) for record in records)
     assert found == stored
     assert len(records) == 2 * (len(blocks_of(job)) + 1)
@@ -282,7 +284,7 @@ def test_a_damaged_record_is_not_taken_for_a_finished_block(tmp_path: Path, pair
         ingest_block(job, block, imagery=True, label=True)
     for kind, key, finish in (("labels", job.planned.label_key, finish_label), ("pairs", job.planned.key, finish_pair)):
         records = job.workspace.root / "records" / kind / "p" / str(key)
-        (records / "0_1.json").write_text("{")
+        (records / "0_1.json").local().write_text("{")
         with pytest.raises(IntegrityError, match="a block's record is damaged"):
             finish(job)
         assert not (records / GROUP_RECORD).exists()

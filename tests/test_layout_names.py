@@ -75,7 +75,9 @@ def test_the_catalog_reads_back_as_it_was_found(tmp_path_factory: pytest.TempPat
     (folder / "pairs.csv").write_text(format_catalog(pairs, folder), encoding="utf-8")
     read = read_catalog(make_config(folder))
     expected = sorted(pairs, key=lambda pair: natural_key(pair.name))
-    assert [(pair.before.path, pair.after.path) for pair in read] == [(pair.before, pair.after) for pair in expected]
+    assert [(pair.before.path.local(), pair.after.path.local()) for pair in read] == [
+        (pair.before, pair.after) for pair in expected
+    ]
     ids = make_ids(names)
     kept = {name: ids[name] if FORMULA.match(name.strip()) else name.strip() or ids[name] for name in names}
     assert [(pair.pair_id, pair.name) for pair in read] == [(ids[pair.name], kept[pair.name]) for pair in expected]

@@ -21,8 +21,9 @@ from cdpipe.geo.shapes import Near, find_near
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.check import check_catalog
 from cdpipe.pairs.splits import find_leaks, group_places, refuse_leaks, same_group
+from cdpipe.workspace.location import here
 
-SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
+SOURCE = Source(here(Path("scene.tif")), "s", Sensor(bands={"red": 1}), (1,))
 GEOD = pyproj.Geod(ellps="WGS84")
 
 
@@ -31,7 +32,7 @@ def at(east: float, north: float, side: int = 50) -> Grid:
 
 
 def pair(name: str, grid: Grid, group: str | None = None) -> tuple[Pair, Grid]:
-    return Pair(name, name, SOURCE, SOURCE, ("red",), label=Path("l.tif"), group=group), grid
+    return Pair(name, name, SOURCE, SOURCE, ("red",), label=here(Path("l.tif")), group=group), grid
 
 
 @given(st.integers(-3000, 3000), st.integers(-3000, 3000), st.sampled_from([0, 16, 100, 256]))
@@ -110,9 +111,17 @@ def test_the_check_tells_a_leak_before_any_work(tmp_path: Path) -> None:
         config = make_config(tmp_path, splits={"allow_leak": allowed})
         pairs = []
         for name, split in (("a", "train"), ("b", "test")):
-            source = Source(tmp_path / f"{name}.tif", "s", config.sensors["s"], (1, 2, 3))
+            source = Source(here(tmp_path / f"{name}.tif"), "s", config.sensors["s"], (1, 2, 3))
             pairs.append(
-                Pair(name, name, source, source, ("red", "green", "blue"), tmp_path / f"{name}_label.tif", split=split)
+                Pair(
+                    name,
+                    name,
+                    source,
+                    source,
+                    ("red", "green", "blue"),
+                    here(tmp_path / f"{name}_label.tif"),
+                    split=split,
+                )
             )
         problems = check_catalog(config, pairs).problems
         assert [("a (train) and b (test) lie 100 m apart" in text) for text in problems] == ([] if allowed else [True])

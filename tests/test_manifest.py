@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cdpipe.runs.manifest import Manifest, ManifestPair, manifest_path, read_manifest, write_manifest
+from cdpipe.workspace.location import here
 
 FULL = Manifest(
     name="north",
@@ -24,20 +25,20 @@ FULL = Manifest(
 
 @pytest.mark.parametrize("manifest", [FULL, Manifest("empty", [], "vote", 0.5, "nothing", [])])
 def test_a_manifest_comes_back(tmp_path: Path, manifest: Manifest) -> None:
-    write_manifest(tmp_path / "run", manifest)
-    assert read_manifest(tmp_path / "run") == manifest
-    data = manifest_path(tmp_path / "run").read_bytes()
-    write_manifest(tmp_path / "run", manifest)
-    assert manifest_path(tmp_path / "run").read_bytes() == data
+    write_manifest(here(tmp_path / "run"), manifest)
+    assert read_manifest(here(tmp_path / "run")) == manifest
+    data = manifest_path(here(tmp_path / "run")).read_bytes()
+    write_manifest(here(tmp_path / "run"), manifest)
+    assert manifest_path(here(tmp_path / "run")).read_bytes() == data
 
 
 def test_a_manifest_cut_off_anywhere_is_none(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path) is None
-    write_manifest(tmp_path, FULL)
-    data = manifest_path(tmp_path).read_bytes()
+    assert read_manifest(here(tmp_path)) is None
+    write_manifest(here(tmp_path), FULL)
+    data = manifest_path(here(tmp_path)).read_bytes()
     for length in range(len(data) - 1):  # the last character is a line's end
-        manifest_path(tmp_path).write_bytes(data[:length])
-        assert read_manifest(tmp_path) is None
+        manifest_path(here(tmp_path)).local().write_bytes(data[:length])
+        assert read_manifest(here(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -55,5 +56,5 @@ def test_a_manifest_cut_off_anywhere_is_none(tmp_path: Path) -> None:
     ],
 )
 def test_another_json_file_is_no_manifest(tmp_path: Path, value: Any) -> None:
-    manifest_path(tmp_path).write_text(json.dumps(value))
-    assert read_manifest(tmp_path) is None
+    manifest_path(here(tmp_path)).local().write_text(json.dumps(value))
+    assert read_manifest(here(tmp_path)) is None

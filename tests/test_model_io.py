@@ -15,7 +15,7 @@ from cdpipe.errors import InputError, IntegrityError
 from cdpipe.models import folder as model_io
 from cdpipe.models.folder import CARD, WEIGHTS, ModelCard, load_network, read_card, save_model
 from cdpipe.models.networks import build_model
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 ARGUMENTS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": (16, 8, 8)}
 DRAFT = ModelCard(
@@ -44,7 +44,7 @@ def make_network(seed: int = 1) -> nn.Module:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelCard]:
     folder = tmp_path_factory.mktemp("models") / "mine"
-    return folder, save_model(folder, DRAFT, make_network().state_dict())
+    return folder, save_model(here(folder), DRAFT, make_network().state_dict())
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def change_card(folder: Path, **values: Any) -> None:
 
 def test_a_saved_network_comes_back_bit_by_bit(saved: tuple[Path, ModelCard]) -> None:
     folder, written = saved
-    card = read_card(folder)
+    card = read_card(here(folder))
     assert card.key == written.key
     assert card == dataclasses.replace(written, arguments={**ARGUMENTS, "decoder_channels": [16, 8, 8]})
-    assert written == dataclasses.replace(DRAFT, weights_sha256=hash_file(folder / WEIGHTS))
-    network, original = load_network(folder, card), make_network()
+    assert written == dataclasses.replace(DRAFT, weights_sha256=here(folder / WEIGHTS).sha256())
+    network, original = load_network(here(folder), card), make_network()
     assert not network.training
     expected, state = original.state_dict(), network.state_dict()
     assert state.keys() == expected.keys()
@@ -77,7 +77,7 @@ def test_a_saved_network_comes_back_bit_by_bit(saved: tuple[Path, ModelCard]) ->
 def test_the_same_weights_are_the_same_bytes(saved: tuple[Path, ModelCard], tmp_path: Path) -> None:
     state = make_network().state_dict()
     turned = {name: tensor.clone().T.contiguous().T if tensor.ndim == 2 else tensor for name, tensor in state.items()}
-    again = save_model(tmp_path / "again", DRAFT, dict(reversed(turned.items())))
+    again = save_model(here(tmp_path / "again"), DRAFT, dict(reversed(turned.items())))
     assert again == saved[1]
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (saved[0] / WEIGHTS).read_bytes()
     assert (tmp_path / "again" / CARD).read_bytes() == (saved[0] / CARD).read_bytes()
@@ -89,58 +89,58 @@ def test_a_flipped_bit_in_the_weights_is_noticed(copy: Path, place: float) -> No
     data[int(place * (len(data) - 1))] ^= 1
     (copy / WEIGHTS).write_bytes(data)
     with pytest.raises(IntegrityError, match=r"model\.safetensors is not the file that model\.json describes"):
-        load_network(copy, read_card(copy))
+        load_network(here(copy), read_card(here(copy)))
 
 
 def test_missing_or_cut_off_weights_are_noticed(copy: Path) -> None:
     data = (copy / WEIGHTS).read_bytes()
     (copy / WEIGHTS).write_bytes(data[:-1])
     with pytest.raises(IntegrityError, match="is not the file"):
-        load_network(copy, read_card(copy))
+        load_network(here(copy), read_card(here(copy)))
     (copy / WEIGHTS).unlink()
     with pytest.raises(IntegrityError, match=r"cannot load model\.safetensors"):
-        load_network(copy, read_card(copy))
+        load_network(here(copy), read_card(here(copy)))
 
 
 def test_weights_of_another_network_are_noticed(copy: Path) -> None:
     other = build_model("unetplusplus", **(ARGUMENTS | {"decoder_channels": (16, 8, 4)}))
-    save_model(copy, DRAFT, other.state_dict())
+    save_model(here(copy), DRAFT, other.state_dict())
     with pytest.raises(IntegrityError, match=r"(?s)cannot load model\.safetensors.*size mismatch"):
-        load_network(copy, read_card(copy))
+        load_network(here(copy), read_card(here(copy)))
     (copy / WEIGHTS).write_bytes(b"not weights")
-    change_card(copy, weights_sha256=hash_file(copy / WEIGHTS))
+    change_card(copy, weights_sha256=here(copy / WEIGHTS).sha256())
     with pytest.raises(IntegrityError, match=r"cannot load model\.safetensors"):
-        load_network(copy, read_card(copy))
+        load_network(here(copy), read_card(here(copy)))
 
 
 def test_a_folder_without_a_readable_card_is_no_model(copy: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "nothing", tmp_path):
         with pytest.raises(InputError, match=r"expected a model folder with a readable model\.json"):
-            read_card(folder)
+            read_card(here(folder))
     (copy / CARD).write_bytes((copy / CARD).read_bytes()[:-10])
     with pytest.raises(InputError, match="expected a model folder"):
-        read_card(copy)
+        read_card(here(copy))
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"roles": 3}', '{"roles": ["red"]}', "5"])
 def test_another_json_file_is_no_card(copy: Path, text: str) -> None:
     (copy / CARD).write_text(text)
     with pytest.raises(InputError, match=r"model\.json is not one that cdpipe wrote"):
-        read_card(copy)
+        read_card(here(copy))
 
 
 def test_a_card_of_a_network_that_does_not_exist_is_refused(copy: Path) -> None:
     change_card(copy, architecture="unet3000")
     with pytest.raises(InputError, match="no model named 'unet3000'; there are unetplusplus"):
-        read_card(copy)
+        read_card(here(copy))
     change_card(copy, architecture="unetplusplus", arguments={"depth": 3})
     with pytest.raises(InputError, match=r"model\.json: unetplusplus has no option depth"):
-        load_network(copy, read_card(copy))
+        load_network(here(copy), read_card(here(copy)))
 
 
 def test_encoder_weights_are_not_fetched_to_be_overwritten(copy: Path) -> None:
-    card = dataclasses.replace(read_card(copy), arguments=ARGUMENTS | {"encoder_weights": "imagenet"})
-    assert not load_network(copy, card).training  # tests run offline
+    card = dataclasses.replace(read_card(here(copy)), arguments=ARGUMENTS | {"encoder_weights": "imagenet"})
+    assert not load_network(here(copy), card).training  # tests run offline
 
 
 def test_a_kill_before_the_card_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,15 +150,15 @@ def test_a_kill_before_the_card_leaves_no_model(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(model_io, "write_sealed", die)
     with pytest.raises(KeyboardInterrupt):
-        save_model(tmp_path / "m", DRAFT, {"a": torch.zeros(3)})
+        save_model(here(tmp_path / "m"), DRAFT, {"a": torch.zeros(3)})
     with pytest.raises(InputError, match="expected a model folder"):
-        read_card(tmp_path / "m")
+        read_card(here(tmp_path / "m"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool])
 def test_weights_of_any_type_are_saved_as_they_are(tmp_path: Path, dtype: torch.dtype) -> None:
     tensor: Tensor = torch.arange(12).reshape(3, 4).to(dtype).T.requires_grad_(dtype.is_floating_point)
-    save_model(tmp_path, DRAFT, {"a": tensor})
+    save_model(here(tmp_path), DRAFT, {"a": tensor})
     read = safetensors.torch.load_file(tmp_path / WEIGHTS)["a"]
     assert read.dtype == dtype
     assert torch.equal(read, tensor)
@@ -192,7 +192,7 @@ def test_a_key_depends_on_what_bears_on_predictions(change: dict[str, Any]) -> N
 
 def test_a_key_depends_on_every_weight(tmp_path: Path) -> None:
     state = {"a": torch.zeros(100), "b": torch.zeros(100)}
-    keys = {save_model(tmp_path, DRAFT, state).key}
+    keys = {save_model(here(tmp_path), DRAFT, state).key}
     state["b"][57] = 1e-45  # the smallest there is
-    keys.add(save_model(tmp_path, DRAFT, state).key)
+    keys.add(save_model(here(tmp_path), DRAFT, state).key)
     assert len(keys) == 2

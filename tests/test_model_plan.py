@@ -24,6 +24,7 @@ from cdpipe.training.job import TrainJob
 from cdpipe.training.loop import BEST, HISTORY, train_model, write_checkpoint
 from cdpipe.training.plan import check_buildable, finish_model, needed_bands, plan_training, trained_model
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 Pairs = tuple[LabelledPair, ...]
 
@@ -45,7 +46,7 @@ OTHER: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace(tmp_path_factory.mktemp("plan"))
+    return Workspace(here(tmp_path_factory.mktemp("plan")))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def pairs(workspace: Workspace) -> Pairs:
 
 def plan(store: Workspace, pairs: Pairs, **sections: Any) -> TrainJob:
     """The job of the only model, trained on two pairs and chosen by the third."""
-    config = make_config(store.root, **{"train": TINY_TRAIN, **sections})
+    config = make_config(store.root.local(), **{"train": TINY_TRAIN, **sections})
     return plan_training(store, config, pairs[:2], pairs[2:])[0]
 
 
@@ -91,7 +92,7 @@ def test_so_have_all_that_a_network_is_made_of(workspace: Workspace, pairs: Pair
 
 def test_so_have_pixels_labels_and_their_part(workspace: Workspace, pairs: Pairs) -> None:
     relabelled = dataclasses.replace(pairs[0], label_key=pairs[1].label_key)
-    config = train_config(workspace.root)
+    config = train_config(workspace.root.local())
     choices: list[tuple[Pairs, Pairs]] = [
         (pairs[:2], pairs[2:]),
         (pairs[:1], pairs[2:]),
@@ -119,14 +120,14 @@ def test_names_paths_and_workers_have_none(workspace: Workspace, pairs: Pairs, s
 
 
 def test_the_order_of_pairs_makes_no_difference(workspace: Workspace, pairs: Pairs) -> None:
-    config = train_config(workspace.root)
+    config = train_config(workspace.root.local())
     one, other = (plan_training(workspace, config, order, pairs[2:])[0] for order in (pairs[:2], pairs[1::-1]))
     assert one == other
 
 
 @pytest.mark.parametrize(("split", "bad"), [("train", (0, 1)), ("val", (2,))])
 def test_pairs_without_change_are_refused_by_name(tmp_path: Path, split: str, bad: tuple[int, ...]) -> None:
-    workspace, stored = Workspace(tmp_path), []
+    workspace, stored = Workspace(here(tmp_path)), []
     for number in range(3):
         dates, label = bright_squares((70, 80), number)
         valid = np.full(label.shape, 3, np.uint8)
@@ -140,18 +141,18 @@ def test_pairs_without_change_are_refused_by_name(tmp_path: Path, split: str, ba
 
 def test_a_pair_without_change_beside_others_is_none_the_worse(workspace: Workspace, pairs: Pairs) -> None:
     quiet = store_pair(workspace, "quiet", bright_squares((70, 80), 7)[0])
-    jobs = plan_training(workspace, train_config(workspace.root), [pairs[0], quiet], [quiet, pairs[2]])
+    jobs = plan_training(workspace, train_config(workspace.root.local()), [pairs[0], quiet], [quiet, pairs[2]])
     assert [item.pair.pair_id for item in jobs[0].train] == ["p0", "quiet"]
 
 
 def test_both_splits_need_a_pair(workspace: Workspace, pairs: Pairs) -> None:
     for chosen, name in (((), pairs), "train"), ((pairs, ()), "val"):
         with pytest.raises(InputError, match=f"no labelled pair of the split '{name}'"):
-            plan_training(workspace, train_config(workspace.root), *chosen)
+            plan_training(workspace, train_config(workspace.root.local()), *chosen)
 
 
 def test_an_epoch_covers_the_labelled_area_once(tmp_path: Path) -> None:
-    workspace, stored = Workspace(tmp_path), []
+    workspace, stored = Workspace(here(tmp_path)), []
     for number in range(2):
         dates, label = bright_squares((200, 320), number)
         label[:, 160:] = 255
@@ -166,7 +167,7 @@ def test_an_epoch_covers_the_labelled_area_once(tmp_path: Path) -> None:
 
 def test_a_model_is_its_architecture_unless_it_says_so(workspace: Workspace, pairs: Pairs) -> None:
     named = TINY_TRAIN | {"models": {"mine": TINY_NET | {"architecture": "unetplusplus"}, "siamese_resnet18": {}}}
-    jobs = plan_training(workspace, make_config(workspace.root, train=named), pairs, pairs)
+    jobs = plan_training(workspace, make_config(workspace.root.local(), train=named), pairs, pairs)
     assert [(job.name, job.architecture) for job in jobs] == [
         ("mine", "unetplusplus"),
         ("siamese_resnet18", "siamese_resnet18"),
@@ -200,7 +201,7 @@ def make_model(folder: Path, **changes: Any) -> ModelCard:
     torch.manual_seed(42)
     state = build_model("unetplusplus", **arguments).state_dict()
     card = ModelCard("mine", "unetplusplus", arguments, RGB, "common", False, 64, "")
-    return save_model(folder, dataclasses.replace(card, **changes), state)
+    return save_model(here(folder), dataclasses.replace(card, **changes), state)
 
 
 def test_training_starts_from_a_given_model(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
@@ -216,7 +217,7 @@ def test_training_starts_from_a_given_model(tmp_path: Path, workspace: Workspace
 
     with pytest.raises(KeyboardInterrupt):
         train_model(jobs[0], worker(wrap=wrap))
-    expected = load_network(tmp_path / "start", read_card(tmp_path / "start")).state_dict()
+    expected = load_network(here(tmp_path / "start"), read_card(here(tmp_path / "start"))).state_dict()
     assert all(torch.equal(seen[0][name], value) for name, value in expected.items())
 
 
@@ -231,10 +232,15 @@ def test_a_model_of_another_shape_cannot_be_started_from(tmp_path: Path, workspa
 
 
 def test_bands_are_asked_for_once(tmp_path: Path, workspace: Workspace) -> None:
-    assert needed_bands(make_config(workspace.root)) == ("red", "green", "blue")
+    assert needed_bands(make_config(workspace.root.local())) == ("red", "green", "blue")
     make_model(tmp_path / "m", roles=("nir", "red"))
     folders = [str(tmp_path / "m")] * 2
-    assert needed_bands(make_config(workspace.root, predict={"models": folders})) == ("red", "green", "blue", "nir")
+    assert needed_bands(make_config(workspace.root.local(), predict={"models": folders})) == (
+        "red",
+        "green",
+        "blue",
+        "nir",
+    )
 
 
 def trained(job: TrainJob) -> Path:
@@ -243,24 +249,24 @@ def trained(job: TrainJob) -> Path:
 
     def save(_: dict[str, Any] | None, files: dict[str, Any] | None) -> None:
         assert files is not None
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(checkpoint, files)
+        checkpoint.local().mkdir(parents=True, exist_ok=True)
+        write_checkpoint(checkpoint.local(), files)
 
     train_model(job, worker(save))
-    return checkpoint
+    return checkpoint.local()
 
 
 def test_a_finished_training_becomes_a_model_folder(tmp_path: Path, pairs: Pairs, workspace: Workspace) -> None:
-    own = Workspace(tmp_path / "work")
-    shutil.copytree(workspace.root, own.root)
+    own = Workspace(here(tmp_path / "work"))
+    shutil.copytree(workspace.root.local(), own.root.local())
     job = plan(own, pairs, train=TINY_TRAIN | {"epochs": 2, "learning_rate": 0.01})
     assert trained_model(job) is None
     checkpoint = trained(job)
     history = json.loads((checkpoint / HISTORY).read_text())
     weights = torch.load(checkpoint / BEST, weights_only=True)
     folder = own.model(job.name, job.key)
-    (folder / "progress.json").write_text("{}")
-    card = finish_model(job, checkpoint)
+    (folder / "progress.json").local().write_text("{}")
+    card = finish_model(job, here(checkpoint))
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json", "history.csv", "model.md"}
     assert trained_model(job) == card
     best = max(history, key=lambda row: row["val_iou"])
@@ -273,7 +279,7 @@ def test_a_finished_training_becomes_a_model_folder(tmp_path: Path, pairs: Pairs
     assert (card.statistics, card.together, card.training_key) == ("common", False, job.key)
     network = load_network(folder, card).state_dict()
     assert all(torch.equal(network[name], value) for name, value in weights.items())
-    with (folder / "history.csv").open() as stream:
+    with (folder / "history.csv").local().open() as stream:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
     assert rows == history
     text = (folder / "model.md").read_text()
@@ -289,13 +295,13 @@ def test_the_same_training_gives_the_same_folder(
     """Also with figures that are not defined, as precision where nothing is predicted."""
     found = []
     for name in ("a", "b"):
-        own = Workspace(tmp_path / name)
-        shutil.copytree(workspace.root, own.root)
+        own = Workspace(here(tmp_path / name))
+        shutil.copytree(workspace.root.local(), own.root.local())
         job = plan(own, pairs, train=TINY_TRAIN | {"epochs": 1})
         checkpoint = trained(job)
         rows = [spoil(row) for row in json.loads((checkpoint / HISTORY).read_text())]
         (checkpoint / HISTORY).write_text(json.dumps(rows))
-        finish_model(job, checkpoint)
+        finish_model(job, here(checkpoint))
         found.append({path.name: path.read_bytes() for path in own.model(job.name, job.key).iterdir()})
         assert trained_model(job) is not None
     assert found[0] == found[1]

@@ -14,17 +14,17 @@ from buckets import Proxy, environment, new_bucket
 
 from cdpipe.errors import LockedError
 from cdpipe.workspace import lock
-from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.clients import Address
+from cdpipe.workspace.files import json_bytes, read_json
 from cdpipe.workspace.layout import Workspace, locked
-from cdpipe.workspace.local import read_json
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.lock import confirm, leased
-from cdpipe.workspace.storage import write_json_alone
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """
 import sys, time
 from cdpipe.workspace import lock
-from cdpipe.workspace.bucket import locate
+from cdpipe.workspace.location import locate
 from cdpipe.workspace.layout import Workspace, locked
 lock.RENEWAL, lock.LOOK = 0.2, 0.05
 with locked(Workspace(locate(sys.argv[1]))):
@@ -43,10 +43,13 @@ def workspace(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspa
     proxy.faults = {}
 
 
-def lock_of(workspace: Workspace) -> ObjectPath:
-    path = workspace.root / ".lock"
-    assert isinstance(path, ObjectPath)
-    return path
+def lock_of(workspace: Workspace) -> Location:
+    return workspace.root / ".lock"
+
+
+def address_of(workspace: Workspace) -> Address:
+    bucket, _, key = str(lock_of(workspace)).removeprefix("s3://").partition("/")
+    return Address("s3", bucket, key)
 
 
 def test_a_living_holder_is_seen_and_a_released_lock_taken_at_once(workspace: Workspace) -> None:
@@ -93,7 +96,7 @@ def test_a_killed_holders_lock_is_taken_over(workspace: Workspace, proxy: Proxy)
 
 
 def test_of_many_that_take_over_one_holds_at_a_time(workspace: Workspace) -> None:
-    lock_of(workspace).write_bytes(json.dumps({"holder": "dead"}).encode())
+    lock_of(workspace).write(json.dumps({"holder": "dead"}).encode())
     inside, most, ended = [0], [0], []
     turn = threading.Lock()
 
@@ -120,7 +123,7 @@ def test_lost_answers_do_not_lose_the_lock(workspace: Workspace, proxy: Proxy) -
     proxy.faults = {"lost": 0.3, "500": 0.1}
     with locked(workspace, wait=True):
         time.sleep(1)
-        confirm(lock_of(workspace))
+        confirm(address_of(workspace))
     assert proxy.broken["lost"] > 0
 
 
@@ -129,10 +132,10 @@ def test_who_lost_the_lock_writes_no_manifest(workspace: Workspace, monkeypatch:
     manifest = workspace.run("run") / "manifest.json"
 
     def run() -> None:
-        with leased(lock_of(workspace), wait=False):
-            write_json_alone(manifest, {"of": "me"})
-            lock_of(workspace).write_bytes(json.dumps({"holder": "another"}).encode())
-            write_json_alone(manifest, {"of": "me too"})
+        with leased(address_of(workspace), wait=False):
+            manifest.write_alone(json_bytes({"of": "me"}))
+            lock_of(workspace).write(json.dumps({"holder": "another"}).encode())
+            manifest.write_alone(json_bytes({"of": "me too"}))
 
     with pytest.raises(LockedError, match="lock was lost"):
         run()
@@ -143,7 +146,7 @@ def test_who_lost_the_lock_writes_no_manifest(workspace: Workspace, monkeypatch:
 def test_who_loses_the_lock_is_interrupted(workspace: Workspace) -> None:
     def run() -> None:
         with locked(workspace):
-            lock_of(workspace).write_bytes(json.dumps({"holder": "another"}).encode())
+            lock_of(workspace).write(json.dumps({"holder": "another"}).encode())
             time.sleep(20)
 
     # as in a shell's foreground, whatever the tests before and the shell have made of it

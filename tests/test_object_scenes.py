@@ -23,9 +23,8 @@ from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups, end_pair, ingest_block, plan_blocks
 from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.plan import plan_pairs, source_files
-from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import Location, here
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +32,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return make_project(tmp_path_factory.mktemp("project"), ("test", "row"))
 
 
-def upload(folder: Path, target: ObjectPath) -> None:
+def upload(folder: Path, target: Location) -> None:
     """What a tool such as ``aws s3 sync`` does."""
     for file in folder.rglob("*"):
         if file.is_file():
-            (target / file.relative_to(folder)).upload(file)
+            (target / str(file.relative_to(folder))).take(file)
 
 
 def config_in(folder: Path, **sections: object) -> Config:
@@ -49,7 +48,7 @@ def config_in(folder: Path, **sections: object) -> Config:
 
 def jobs_of(config: Config) -> list[IngestJob]:
     pairs = read_catalog(config)
-    hashes = {file: hash_file(file) for pair in pairs for file in source_files(pair)}
+    hashes = {file: file.sha256() for pair in pairs for file in source_files(pair)}
     planned, failed = plan_pairs(pairs, config, hashes)
     assert not failed
     return [IngestJob(Workspace(config.workspace), config, item) for item in planned]
@@ -66,17 +65,16 @@ def ingest(config: Config) -> int:
     return len(tasks)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path, _ in folder.listed()) if isinstance(folder, ObjectPath) else folder.rglob("*")
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
+def contents(folder: Location) -> dict[str, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file, _ in folder.walk()}
 
 
 def test_from_bucket_to_bucket_the_same_bytes_and_synced_ones_are_not_made_again(
-    project: Project, bucket: ObjectPath, tmp_path: Path, proxy: Proxy
+    project: Project, bucket: Location, tmp_path: Path, proxy: Proxy
 ) -> None:
     near = config_in(project.config.parent, workspace=str(tmp_path / "work"))
     assert ingest(near) == 2
-    expected = contents(tmp_path / "work")
+    expected = contents(here(tmp_path / "work"))
     upload(project.config.parent, bucket / "data")
     far = config_in(tmp_path, catalog=f"{bucket}/data/pairs.csv", workspace=f"{bucket}/work")
     proxy.chance, proxy.faults = random.Random(2), {"500": 0.05, "reset": 0.05, "cut": 0.1, "late": 0.05}
@@ -88,20 +86,20 @@ def test_from_bucket_to_bucket_the_same_bytes_and_synced_ones_are_not_made_again
     assert ingest(config_in(tmp_path, catalog=f"{bucket}/data/pairs.csv", workspace=f"{bucket}/synced")) == 0
     # and back
     shutil.rmtree(tmp_path / "work")
-    for path, _ in (bucket / "work").listed():
-        file = tmp_path / "work" / path.relative_to(bucket / "work").as_posix()
+    for path, _ in (bucket / "work").walk():
+        file = tmp_path / "work" / path.relative_to(bucket / "work")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(path.read_bytes())
     assert ingest(near) == 0
 
 
 def test_a_header_costs_a_few_requests_and_a_replaced_scene_is_seen(
-    bucket: ObjectPath, tmp_path: Path, proxy: Proxy
+    bucket: Location, tmp_path: Path, proxy: Proxy
 ) -> None:
     grid = utm_grid(900, 900)
     path = bucket / "scene.tif"
     for value in (1, 2):
-        path.upload(write_raster(tmp_path / "scene.tif", np.full((3, *grid.shape), value, np.uint16), grid))
+        path.take(write_raster(tmp_path / "scene.tif", np.full((3, *grid.shape), value, np.uint16), grid))
         proxy.seen.clear()
         assert describe_raster(path, Input()).grid.same_pixels(grid)
         assert sum(proxy.seen.values()) <= 6, proxy.seen
@@ -110,7 +108,7 @@ def test_a_header_costs_a_few_requests_and_a_replaced_scene_is_seen(
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp"])
-def test_polygons_in_a_bucket_are_read_as_files(bucket: ObjectPath, tmp_path: Path, suffix: str) -> None:
+def test_polygons_in_a_bucket_are_read_as_files(bucket: Location, tmp_path: Path, suffix: str) -> None:
     grid = utm_grid(40, 50)
     (left, top), (right, bottom) = grid.xy(5, 5), grid.xy(20, 30)
     box = shapely.box(left, bottom, right, top)
@@ -121,16 +119,16 @@ def test_polygons_in_a_bucket_are_read_as_files(bucket: ObjectPath, tmp_path: Pa
     upload(tmp_path, bucket)
     config = make_config(tmp_path)
     window = Window(0, 0, *grid.shape)
-    near = read_label(path, grid, window, config)
+    near = read_label(here(path), grid, window, config)
     assert 0 < near.sum() < near.size
     np.testing.assert_array_equal(read_label(bucket / path.name, grid, window, config), near)
 
 
-def test_the_gate_holds_in_a_bucket(bucket: ObjectPath, tmp_path: Path) -> None:
+def test_the_gate_holds_in_a_bucket(bucket: Location, tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "a.tif", np.ones((3, 20, 20), np.uint16), utm_grid(20, 20))
     for place in ("in/a.tif", "out/a.tif"):
-        (bucket / place).upload(scene)
-    (bucket / "in/a.vrt").write_bytes(b"<VRTDataset/>")
+        (bucket / place).take(scene)
+    (bucket / "in/a.vrt").write(b"<VRTDataset/>")
     settings = Input(roots=(bucket / "in",))
     assert describe_raster(bucket / "in/a.tif", settings).count == 3
     for place, reason in {
@@ -142,19 +140,19 @@ def test_the_gate_holds_in_a_bucket(bucket: ObjectPath, tmp_path: Path) -> None:
         with pytest.raises((InputError, ConfigError), match=reason):
             describe_raster(bucket / place, settings)
     with pytest.raises(InputError, match="outside of"):
-        describe_raster(scene, settings)
+        describe_raster(here(scene), settings)
     with pytest.raises(InputError, match="outside of"):
-        describe_raster(bucket / "in/a.tif", Input(roots=(tmp_path,)))
+        describe_raster(bucket / "in/a.tif", Input(roots=(here(tmp_path),)))
 
 
-def test_a_cut_off_or_damaged_scene_in_a_bucket_is_an_input_error(bucket: ObjectPath, tmp_path: Path) -> None:
+def test_a_cut_off_or_damaged_scene_in_a_bucket_is_an_input_error(bucket: Location, tmp_path: Path) -> None:
     grid = utm_grid(600, 600)
     values = np.random.default_rng(0).integers(0, 60000, (1, 600, 600)).astype(np.uint16)
     data = write_raster(
         tmp_path / "a.tif", values, grid, tiled=True, blockxsize=256, blockysize=256, compress="deflate"
     ).read_bytes()
-    (bucket / "cut.tif").write_bytes(data[: len(data) // 2])
-    (bucket / "bad.tif").write_bytes(data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :])
+    (bucket / "cut.tif").write(data[: len(data) // 2])
+    (bucket / "bad.tif").write(data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :])
     for name in ("cut.tif", "bad.tif"):
         with pytest.raises(InputError), open_raster(bucket / name, Input()) as dataset:
             read_values(dataset, bucket / name, [1], Window(0, 0, 600, 600))
@@ -168,7 +166,7 @@ def test_a_catalog_names_scenes_anywhere_but_repeats_no_secret(project: Project,
     write_catalog(tmp_path / "pairs.csv", rows[:1])
     [pair] = read_catalog(config_in(tmp_path, workspace="s3://bucket/work"))
     assert str(pair.before.path) == "s3://bucket/b.tif"
-    assert pair.after.path == project.config.parent / "test/after.tif"
+    assert pair.after.path.local() == project.config.parent / "test/after.tif"
     write_catalog(tmp_path / "pairs.csv", rows)
     with pytest.raises(InputError) as caught:
         read_catalog(config_in(tmp_path))

@@ -14,6 +14,7 @@ from cdpipe.report.drawing import compare_with_label
 from cdpipe.report.pair import OUTCOMES, _on_ground, read_overview
 from cdpipe.report.scene import shown_bands
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SHAPE = (530, 610)
 
@@ -27,7 +28,7 @@ def test_an_overview_is_of_the_whole_scene_whatever_its_blocks(tmp_path: Path) -
     change = np.where(valid == 3, (probability >= 0.6).astype(np.uint8), np.uint8(255))
     found = []
     for block in (512, 1024):
-        workspace = Workspace(tmp_path / str(block))
+        workspace = Workspace(here(tmp_path / str(block)))
         pair = store_pair(workspace, "p", (before, after), label, valid, block)
         store_change(workspace, pair.pair, "abcdefabcdef", probability, change)
         found.append(read_overview(workspace, pair.pair, "abcdefabcdef", pair.label_key, max_side=100))

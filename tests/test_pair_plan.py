@@ -15,7 +15,7 @@ from cdpipe.errors import InputError
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.plan import PlannedPair, labelled_pair, plan_pair, plan_pairs, source_files, stored_pair
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 GRID = utm_grid(40, 50)
 BANDS = (1, 2, 3)
@@ -34,11 +34,11 @@ def make_pair(folder: Path) -> Pair:
     paths = [write_raster(folder / f"{name}.tif", image + number, GRID) for number, name in enumerate(("a", "b"))]
     before, after = (source_of(path, config, BANDS) for path in paths)
     label, valid = (write_raster(folder / f"{name}.tif", mask, GRID) for name in ("label", "valid"))
-    return Pair("p", "p", before, after, ("red", "green", "blue"), label=label, after_valid=valid)
+    return Pair("p", "p", before, after, ("red", "green", "blue"), label=here(label), after_valid=here(valid))
 
 
 def plan(pair: Pair, config: Config) -> PlannedPair:
-    return plan_pair(pair, config, {path: hash_file(path) for path in source_files(pair)})
+    return plan_pair(pair, config, {path: path.sha256() for path in source_files(pair)})
 
 
 def keys(pair: Pair, folder: Path, **sections: Any) -> tuple[str, str | None]:
@@ -75,8 +75,8 @@ def test_a_touched_moved_or_renamed_file_is_the_same(tmp_path: Path, pair: Pair)
         os.utime(path, (1, 1))
     assert keys(pair, tmp_path) == before
     elsewhere = make_pair(tmp_path / "elsewhere")
-    renamed = elsewhere.before.path.rename(tmp_path / "elsewhere" / "c.tif")
-    moved = dataclasses.replace(elsewhere, before=dataclasses.replace(elsewhere.before, path=renamed))
+    renamed = elsewhere.before.path.local().rename(tmp_path / "elsewhere" / "c.tif")
+    moved = dataclasses.replace(elsewhere, before=dataclasses.replace(elsewhere.before, path=here(renamed)))
     assert keys(moved, tmp_path / "elsewhere") == before
 
 
@@ -165,9 +165,9 @@ def test_names_dates_and_splits_make_no_difference(tmp_path: Path, pair: Pair) -
 def test_other_places_of_equal_pixels_are_other_pairs(tmp_path: Path, pair: Pair) -> None:
     """Where the georeference lies outside of what is hashed, in a sidecar, the grid itself tells pairs apart."""
     before = plan(pair, make_config(tmp_path))
-    hashes = {path: hash_file(path) for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair)}
     moved = utm_grid(40, 50, (10.0, 0.0, 600_000.0, 0.0, -10.0, 4_000_000.0))
-    write_raster(pair.before.path, np.zeros((3, 40, 50), np.uint16), moved)
+    write_raster(pair.before.path.local(), np.zeros((3, 40, 50), np.uint16), moved)
     assert plan_pair(pair, make_config(tmp_path), hashes).key != before.key
 
 
@@ -183,16 +183,16 @@ def test_a_plan_says_where_the_pair_lies_and_what_of(tmp_path: Path, pair: Pair)
 
 def test_sources_of_one_name_are_all_listed(tmp_path: Path, pair: Pair) -> None:
     (tmp_path / "later").mkdir()
-    path = pair.after.path.rename(tmp_path / "later" / "a.tif")
-    same = dataclasses.replace(pair, after=dataclasses.replace(pair.after, path=path))
+    path = pair.after.path.local().rename(tmp_path / "later" / "a.tif")
+    same = dataclasses.replace(pair, after=dataclasses.replace(pair.after, path=here(path)))
     sources = plan(same, make_config(tmp_path)).sources
-    assert sources["a.tif"] == [hash_file(pair.before.path), hash_file(path)]
+    assert sources["a.tif"] == [pair.before.path.sha256(), here(path).sha256()]
 
 
 def test_a_shapefile_is_all_its_files(tmp_path: Path, pair: Pair) -> None:
     for suffix in (".shp", ".shx", ".prj"):
         (tmp_path / f"outlines{suffix}").write_bytes(suffix.encode())
-    outlines = dataclasses.replace(pair, label=tmp_path / "outlines.shp")
+    outlines = dataclasses.replace(pair, label=here(tmp_path / "outlines.shp"))
     before = keys(outlines, tmp_path)
     flip_last_bit(tmp_path / "outlines.prj")
     after = keys(outlines, tmp_path)
@@ -201,16 +201,16 @@ def test_a_shapefile_is_all_its_files(tmp_path: Path, pair: Pair) -> None:
 
 
 def test_a_file_whose_hash_is_not_known_is_named(tmp_path: Path, pair: Pair) -> None:
-    hashes = {path: hash_file(path) for path in source_files(pair) if path.name != "valid.tif"}
+    hashes = {path: path.sha256() for path in source_files(pair) if path.name != "valid.tif"}
     with pytest.raises(InputError, match=r"pair p: not readable, or changed since it was ingested: .*valid.tif$"):
         plan_pair(pair, make_config(tmp_path), hashes)
 
 
 def test_pairs_that_cannot_be_planned_do_not_stop_the_others(tmp_path: Path, pair: Pair) -> None:
     nowhere = tmp_path / "nowhere.tif"
-    lost = dataclasses.replace(pair, pair_id="lost", after=dataclasses.replace(pair.after, path=nowhere))
-    gone = dataclasses.replace(pair, pair_id="gone", label=tmp_path / "gone.tif")
-    hashes = {path: hash_file(path) for path in source_files(pair)} | {nowhere: "0"}
+    lost = dataclasses.replace(pair, pair_id="lost", after=dataclasses.replace(pair.after, path=here(nowhere)))
+    gone = dataclasses.replace(pair, pair_id="gone", label=here(tmp_path / "gone.tif"))
+    hashes = {path: path.sha256() for path in source_files(pair)} | {here(nowhere): "0"}
     planned, failed = plan_pairs([lost, pair, gone], make_config(tmp_path), hashes)
     assert [item.pair.pair_id for item in planned] == ["p"]
     assert set(failed) == {"lost", "gone"}
@@ -220,5 +220,5 @@ def test_pairs_that_cannot_be_planned_do_not_stop_the_others(tmp_path: Path, pai
 
 def test_what_was_never_ingested_is_not_in_the_store(tmp_path: Path, pair: Pair) -> None:
     planned = plan(pair, make_config(tmp_path))
-    assert stored_pair(Workspace(tmp_path), planned) is None
-    assert labelled_pair(Workspace(tmp_path), planned) is None
+    assert stored_pair(Workspace(here(tmp_path)), planned) is None
+    assert labelled_pair(Workspace(here(tmp_path)), planned) is None

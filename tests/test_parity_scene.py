@@ -22,6 +22,7 @@ from cdpipe.models.networks import build_model
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import load_pair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 NETWORKS = {"unetplusplus_resnext50": "unetplusplus", "siamese_seresnext50": "siamese_seresnext50"}
 PATCH = 256
@@ -64,7 +65,7 @@ def ingested(shared: Path, local_ray: None, tmp_path_factory: pytest.TempPathFac
     load_published("siamese_seresnext50", siamese, filled(published_shapes(reference), reference))
     for (name, architecture), network in zip(NETWORKS.items(), (unetplusplus, siamese), strict=True):
         card = ModelCard(name, architecture, {}, ("red", "green", "blue"), "per_date", True, PATCH, "")
-        save_model(folder / name, card, network.state_dict())
+        save_model(here(folder / name), card, network.state_dict())
     write_catalog(folder / "pairs.csv", [{"pair_id": "scene", "composite": str(reference / "scene" / "composite.tif")}])
     config = {
         "name": "run",
@@ -89,16 +90,16 @@ def expected(shared: Path) -> Any:
 
 @pytest.mark.parametrize(("name", "place"), PLACES)
 def test_a_patch_of_the_scene(ingested: Project, expected: Any, name: str, place: tuple[int, int]) -> None:
-    workspace, folder = Workspace(ingested.workspace), ingested.config.parent / name
+    workspace, folder = Workspace(here(ingested.workspace)), ingested.config.parent / name
     key = next((ingested.workspace / "records" / "pairs" / "scene").iterdir()).name
-    pair, card = load_pair(workspace, "scene", key), read_card(folder)
+    pair, card = load_pair(workspace, "scene", key), read_card(here(folder))
     assert pair is not None
     window = Window(place[0] * PATCH, place[1] * PATCH, PATCH, PATCH)
     place_ = Placement(PatchGrid(pair.grid.shape, PATCH, PATCH), window)
     assert place_.halo == window
     observed, scalings = read_observed(workspace, pair, window), pair.scalings(card.recipe)
     scene = model_input(read_dates(workspace, pair, window), observed, scalings)
-    forward = make_forward(load_network(folder, card), Execution("d4", "float32", "cpu", 1))
+    forward = make_forward(load_network(here(folder), card), Execution("d4", "float32", "cpu", 1))
     found = predict_window(forward, 1, scene, observed, place_)
     np.testing.assert_allclose(found, expected[name][window.slices], atol=TOLERANCE, rtol=0)
 

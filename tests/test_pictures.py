@@ -20,6 +20,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.report import drawing, pictures, scene
 from cdpipe.report.pictures import INK, Layout, PairRasters, Sheet, arrange_panels, draw_pair
 from cdpipe.report.scene import decimate
+from cdpipe.workspace.location import here
 
 
 @settings(deadline=None, max_examples=60)
@@ -91,7 +92,7 @@ def draw(
 
     monkeypatch.setattr(pictures, "arrange_panels", remember_layout)
     monkeypatch.setattr(Sheet, "write", remember_text)
-    draw_pair(path, layers)
+    draw_pair(here(path), layers)
     return decode(path), layouts[-1], texts
 
 
@@ -162,7 +163,7 @@ def test_texts_say_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_any_shape_can_be_drawn(tmp_path: Path, shape: tuple[int, int]) -> None:
     """Also with an id of the greatest length."""
     path = tmp_path / "pair.png"
-    draw_pair(path, make_layers(shape, pair_id="x" * 128, iou=0.5, threshold=0.01))
+    draw_pair(here(path), make_layers(shape, pair_id="x" * 128, iou=0.5, threshold=0.01))
     picture = decode(path)
     assert (picture[:, [0, -1]] == 255).all()  # nothing runs over the edge
 
@@ -170,10 +171,10 @@ def test_any_shape_can_be_drawn(tmp_path: Path, shape: tuple[int, int]) -> None:
 def test_the_same_layers_give_the_same_bytes(tmp_path: Path) -> None:
     """The user's own style and an older file do not enter either; nothing else is left in the folder."""
     path = tmp_path / "new" / "pair.png"
-    draw_pair(path, make_layers())
+    draw_pair(here(path), make_layers())
     first = path.read_bytes()
     with matplotlib.rc_context({"savefig.bbox": "tight", "font.size": 30, "figure.dpi": 50}):
-        draw_pair(path, make_layers())
+        draw_pair(here(path), make_layers())
     assert path.read_bytes() == first
     assert list(path.parent.iterdir()) == [path]
 
@@ -262,7 +263,7 @@ def test_real_pair(tmp_path: Path, shared: Path) -> None:
         change,
         label,
     )
-    draw_pair(tmp_path / "pair.png", layers)
+    draw_pair(here(tmp_path / "pair.png"), layers)
     colors = decode(tmp_path / "pair.png").reshape(-1, 3)
     hits = (colors == palette.HIT).all(axis=1).sum()
     assert hits > 1000

@@ -34,7 +34,7 @@ from cdpipe.errors import EXIT_INPUT
 from cdpipe.models.folder import read_card
 from cdpipe.runs.manifest import ManifestPair
 from cdpipe.runs.verify import PRODUCTS as KINDS
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 (MODEL,) = CONFIG["train"]["models"]
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
@@ -105,8 +105,8 @@ def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     products = {name: sha for pair in manifest.pairs for name, sha in (pair.rasters | pair.vectors).items()}
     products |= manifest.vectors | manifest.stac
     assert set(products) == set(contents(finished.workspace, *PRODUCTS))
-    assert all(hash_file(finished.workspace / name) == sha for name, sha in products.items())
-    assert [model["key"] for model in manifest.models] == [read_card(trained(finished)).key]
+    assert all(here(finished.workspace / name).sha256() == sha for name, sha in products.items())
+    assert [model["key"] for model in manifest.models] == [read_card(here(trained(finished))).key]
     assert [finished.workspace / model["folder"] for model in manifest.models] == [trained(finished)]
     splits = {pair.pair_id: pair.split or "" for pair in manifest.pairs}
     assert splits == {name: split for name, (_, split) in SCENES.items()}
@@ -292,7 +292,7 @@ def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> 
     with rasterio.open(tmp_path / "out" / "probability.tif") as raster:
         np.testing.assert_allclose(raster.read(1), expected, atol=1e-6)
     with rasterio.open(tmp_path / "out" / "change.tif") as raster:
-        threshold = read_card(model).threshold or 0.0
+        threshold = read_card(here(model)).threshold or 0.0
         np.testing.assert_array_equal(raster.read(1), np.where(np.isnan(expected), 255, expected >= threshold))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"work"} | {

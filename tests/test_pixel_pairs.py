@@ -66,7 +66,9 @@ def test_pixels_come_through_and_results_lie_on_them(tmp_path: Path) -> None:
         assert (array(project, "pairs", pair.pair_id, key, "valid") == 3).all()  # 0 and 255 are values, not nodata
         if pair.label is not None:
             [key] = [folder.name for folder in (project.workspace / "store.zarr" / "labels" / pair.pair_id).iterdir()]
-            assert np.array_equal(array(project, "labels", pair.pair_id, key, "label"), read(pair.label)[0] // 255)
+            assert np.array_equal(
+                array(project, "labels", pair.pair_id, key, "label"), read(pair.label.local())[0] // 255
+            )
         with rasterio.open(project.outputs / "rasters" / f"{pair.pair_id}_change.tif") as change:
             assert change.shape == SHAPE
             assert change.crs is None

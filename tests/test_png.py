@@ -14,6 +14,7 @@ from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import open_raster, read_values
 from cdpipe.geo.grid import Window
+from cdpipe.workspace.location import here
 
 SIDE = 64
 SETTINGS = Input(drivers=("PNG", "JPEG", "BMP"), pixel_coordinates=True)
@@ -34,8 +35,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def read(path: Path) -> None:
-    with open_raster(path, SETTINGS) as dataset:
-        read_values(dataset, path, (1, 2, 3), Window(0, 0, SIDE, SIDE))
+    with open_raster(here(path), SETTINGS) as dataset:
+        read_values(dataset, here(path), (1, 2, 3), Window(0, 0, SIDE, SIDE))
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -14,6 +14,7 @@ from cdpipe.models.folder import ModelCard
 from cdpipe.prediction.block import Member, probability_key
 from cdpipe.prediction.ensemble import plan_ensemble
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 Net = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 PATCH = 64
@@ -22,15 +23,15 @@ PATCH = 64
 def member(name: str, weight: float = 1.0) -> Member:
     """A model of the colours of both dates, six channels."""
     card = ModelCard(name, "siamese_resnet18", {}, ("red", "green", "blue"), "common", False, PATCH, name)
-    return Member(card, Path(name), name, None, weight, 0.25, Execution("none", "float32", "cpu", 1))
+    return Member(card, here(Path(name)), name, None, weight, 0.25, Execution("none", "float32", "cpu", 1))
 
 
 def job(folder: Path, *members: Member, valid: NDArray[np.uint8] | None = None) -> ProbeJob:
     dates, _ = bright_squares((200, 150), 5, squares=12)
-    pair = store_pair(Workspace(folder), "p", dates, valid=valid).pair
+    pair = store_pair(Workspace(here(folder)), "p", dates, valid=valid).pair
     ensemble = plan_ensemble([(probability_key(pair.key, each), each.weight) for each in members], 0.5)
     windows = tuple(choose_windows(pair, members, 4))
-    return ProbeJob(Workspace(folder), pair, members, ensemble, {each.name: 0.4 for each in members}, windows)
+    return ProbeJob(Workspace(here(folder)), pair, members, ensemble, {each.name: 0.4 for each in members}, windows)
 
 
 def probed(work: ProbeJob, *nets: Net) -> dict[str, Probe]:

@@ -16,6 +16,7 @@ from cdpipe.runs.products import Product, ensure_written, is_written, recorded, 
 from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location, here
 from cdpipe.workspace.records import damaged_objects, hash_stored, read_record
 
 SHAPE = (300, 560)
@@ -23,7 +24,7 @@ SHAPE = (300, 560)
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path)
+    return Workspace(here(tmp_path))
 
 
 @pytest.fixture
@@ -65,24 +66,24 @@ def test_rasters_hold_what_is_stored(workspace: Workspace, pair: StoredPair) -> 
     assert paths == [folder / f"p_{name}{suffix}" for suffix in (".tif", ".qml") for name in names]
     assert sorted(folder.iterdir()) == sorted(paths)
     assert is_written(product)
-    assert np.array_equal(read(paths[0]), change)
+    assert np.array_equal(read(paths[0].local()), change)
     for path in paths[1:3]:
-        assert np.array_equal(read(path), probability, equal_nan=True)
+        assert np.array_equal(read(path.local()), probability, equal_nan=True)
 
 
 def test_rasters_lie_where_the_pair_lies_and_say_what_they_are(workspace: Workspace, pair: StoredPair) -> None:
     store_results(workspace, pair, "k", 1)
     change, probability, *_ = write_product(make_product(workspace, pair))
     for path in (change, probability):
-        with rasterio.open(path) as dataset:
+        with rasterio.open(path.local()) as dataset:
             assert dataset.crs == CRS.from_wkt(str(pair.grid.crs))
             assert dataset.transform[:6] == pair.grid.transform
             assert {"threshold": "0.5", "models": "net abc"}.items() <= dataset.tags().items()
-    with rasterio.open(change) as dataset:
+    with rasterio.open(change.local()) as dataset:
         assert (dataset.nodata, dataset.dtypes) == (255, ("uint8",))
         assert dataset.descriptions == ("change: 0 no, 1 yes, 255 not observed",)
         assert len({dataset.colormap(1)[value] for value in (0, 1, 255)}) == 3
-    with rasterio.open(probability) as dataset:
+    with rasterio.open(probability.local()) as dataset:
         assert np.isnan(dataset.nodata)
         assert dataset.dtypes == ("float32",)
 
@@ -116,11 +117,11 @@ def test_going_back_to_an_earlier_result_writes_its_rasters_again(workspace: Wor
     first, second = (make_product(workspace, pair, key) for key in found)
     write_product(first)
     path = next(iter(write_product(second)))
-    assert np.array_equal(read(path), found["other"])
+    assert np.array_equal(read(path.local()), found["other"])
     assert not is_written(first)
     assert is_written(second)
     write_product(first)
-    assert np.array_equal(read(path), found["k"])
+    assert np.array_equal(read(path.local()), found["k"])
     assert is_written(first)
     assert not is_written(second)
 
@@ -158,16 +159,16 @@ class Text:
     fails: bool = False
 
 
-def write_text(text: Text) -> dict[Path, str]:
+def write_text(text: Text) -> dict[Location, str]:
     text.path.write_text(f"{len(list(text.records.rglob('*.json')))} record(s)")
     if text.fails:
         raise IntegrityError("disk full")
-    return hash_stored([text.path])
+    return hash_stored([here(text.path)])
 
 
 def text_product(workspace: Workspace, key: str, *, fails: bool = False) -> Product:
     path = workspace.root / "text"
-    spec = Text(path, workspace.records("vectors", "p", "").parent, fails)
+    spec = Text(path.local(), (workspace.records("vectors", "p", "").parent).local(), fails)
     return Product(workspace, "vectors", "p", key, (path,), spec, write_text)
 
 

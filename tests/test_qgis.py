@@ -8,12 +8,13 @@ import pytest
 
 from cdpipe.formats.cog import CHANGE_COLORS
 from cdpipe.runs.styles import write_style
+from cdpipe.workspace.location import here
 
 Kind = Literal["change", "probability", "objects"]
 
 
 def parse(folder: Path, kind: Kind) -> Element:
-    path = write_style(folder / "p_change.tif", kind)
+    path = write_style(here(folder / "p_change.tif"), kind)
     assert path.name == "p_change.qml"
     style = path.read_bytes()
     assert style.startswith(b"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n")

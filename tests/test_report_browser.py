@@ -12,6 +12,7 @@ from reports import EVIL, make_job, make_report_files
 
 from cdpipe.report.review import read_review
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 SORTED = ("Pair", "Dates", "Split", "Observed", "Changed", "Share", "IoU", "F1", *["audit"] * 3)
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
@@ -25,7 +26,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_report_files(Workspace(tmp_path_factory.mktemp("browser")))
+    return make_report_files(Workspace(here(tmp_path_factory.mktemp("browser"))))
 
 
 @pytest.mark.parametrize(
@@ -151,11 +152,11 @@ def test_verdicts_are_kept_saved_and_read(browser: Browser, folder: Path, tmp_pa
     assert download.value.suggested_filename == "review.geojson"
     path = tmp_path / "review.geojson"
     download.value.save_as(path)
-    found = {f"{each.pair_id}/{each.change}": each for each in read_review(path, "run")}
+    found = {f"{each.pair_id}/{each.change}": each for each in read_review(here(path), "run")}
     assert {name: each.verdict for name, each in found.items()} == dict(
         zip(ids, ("accepted", "rejected", "unsure"), strict=True)
     )
-    again = make_job(Workspace(tmp_path), pair_id, 0 if pair_id == "p" else 1)
+    again = make_job(Workspace(here(tmp_path)), pair_id, 0 if pair_id == "p" else 1)
     bounds = found[ids[0]].outline(again.pair.grid).bounds
     sides = np.ptp([bounds[:2], bounds[2:]], axis=0)
     assert (sides >= 200).all(), "squares of 24 pixels of 10 m, or several of them"

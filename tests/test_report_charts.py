@@ -20,6 +20,7 @@ from cdpipe.report.charts import (
     training_charts,
 )
 from cdpipe.report.tables import audits_table, headline
+from cdpipe.workspace.location import here
 
 NUMBERS = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
@@ -50,12 +51,12 @@ def test_lines_stay_in_their_chart_and_names_apart(values: list[list[float]]) ->
 def test_a_history_is_read_without_what_is_no_number(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss,val_iou,note\n0,0.5,0.25,a\n1,0.4,nan,b\n2,0.3,0.75,c\n")
-    rows = read_history(path)
+    rows = read_history(here(path))
     assert rows[1] == {"epoch": 1.0, "loss": 0.4}
     loss, validation = training_charts("net", rows, 2.0)
     assert loss["note"] == "From 0.5 in the first epoch to 0.3 in the last."
     assert validation["note"] == "IoU 0.750 in epoch 3 of 3, which is used."
-    assert read_history(tmp_path / "none.csv") == []
+    assert read_history(here(tmp_path / "none.csv")) == []
     assert training_charts("net", [], None) == []
 
 

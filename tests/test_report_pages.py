@@ -14,18 +14,19 @@ from reports import EVIL, make_job, make_page, make_report, make_report_files
 from cdpipe.report.pages import PairPage, write_report
 from cdpipe.report.words import area, figure, share, summarise, took
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_report_files(Workspace(tmp_path_factory.mktemp("report")))
+    return make_report_files(Workspace(here(tmp_path_factory.mktemp("report"))))
 
 
 @pytest.fixture(scope="module")
 def pair_page(tmp_path_factory: pytest.TempPathFactory) -> PairPage:
-    return make_page(make_job(Workspace(tmp_path_factory.mktemp("page")), "p", 0), "p")
+    return make_page(make_job(Workspace(here(tmp_path_factory.mktemp("page"))), "p", 0), "p")
 
 
 def parse(path: Path) -> Any:
@@ -78,7 +79,7 @@ def test_names_are_text_wherever_they_stand(folder: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    again = make_report_files(Workspace(tmp_path))
+    again = make_report_files(Workspace(here(tmp_path)))
 
     def hashes(root: Path) -> dict[str, str]:
         files = (path for path in root.rglob("*") if path.is_file())
@@ -95,7 +96,7 @@ def test_the_same_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None
 def test_pages_of_pairs_that_are_gone_go(folder: Path, pair_page: PairPage, tmp_path: Path) -> None:
     (tmp_path / "pairs").mkdir()
     (tmp_path / "pairs" / "gone.html").write_text("old")
-    write_report(tmp_path, make_report([pair_page]))
+    write_report(here(tmp_path), make_report([pair_page]))
     assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["p.html"]
     assert folder.is_dir()
 
@@ -124,14 +125,14 @@ def test_what_was_not_found_out_is_left_out(pair_page: PairPage, tmp_path: Path)
             "facts": {**pair_page.facts, "objects": []},
         }
     )
-    write_report(tmp_path, make_report([bare], evaluation=None, audits=None, training=[], problems=[]))
+    write_report(here(tmp_path), make_report([bare], evaluation=None, audits=None, training=[], problems=[]))
     for path in (tmp_path / "index.html", tmp_path / "pairs" / "p.html"):
         sections = {node.get("id") for node in parse(path).iter()}
         assert not sections & {"changes", "figures", "training", "audits", "problems", "review"}
 
 
 def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
-    write_report(tmp_path, make_report([], evaluation=None, audits=None))
+    write_report(here(tmp_path), make_report([], evaluation=None, audits=None))
     assert "No pair is finished." in text_of(parse(tmp_path / "index.html"))
 
 
@@ -172,9 +173,9 @@ def test_a_run_without_labels_or_georeference_is_told_in_pixels() -> None:
 def test_four_hundred_pairs_make_a_light_index(pair_page: PairPage, tmp_path: Path) -> None:
     """A kilobyte or so a pair, no picture in it but small ones that are fetched when they come into sight."""
     pages = [replace(pair_page, pair_id=f"p{number:03d}", name=f"Scene {number}") for number in range(400)]
-    index = write_report(tmp_path, make_report(pages))
-    assert index.stat().st_size < 700_000
-    images = list(parse(index).iter(f"{XHTML}img"))
+    index = write_report(here(tmp_path), make_report(pages))
+    assert index.stat().size < 700_000
+    images = list(parse(index.local()).iter(f"{XHTML}img"))
     assert len(images) == 3 * 400 + 60
     assert {image.get("loading") for image in images} == {"lazy"}
     thumbs = [size for name, size in pair_page.facts["images"].items() if name.startswith("thumb")]

@@ -20,6 +20,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.labels import read_label
 from cdpipe.report.review import ReviewJob, raster_values, read_review, write_review_label
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 
 def feature(grid: Grid, pair_id: str, verdict: str, square: tuple[int, int, int]) -> dict[str, Any]:
@@ -47,30 +48,30 @@ SQUARES = {"accepted": (40, 20, 10), "rejected": (60, 100, 17), "unsure": (100, 
 @pytest.mark.parametrize("meaning", [{}, {"changed": [255, 2], "unchanged": [1], "ignore": [0]}])
 def test_a_review_is_a_label_that_ingest_reads(tmp_path: Path, labelled: bool, meaning: Mapping[str, Any]) -> None:
     """Accepted is 1, rejected 0, all else 255, or what an earlier label says; whatever values labels have."""
-    job = make_job(Workspace(tmp_path), "p", 0)
+    job = make_job(Workspace(here(tmp_path)), "p", 0)
     grid = job.pair.grid
     path = write_review(tmp_path / "r.geojson", [feature(grid, "p", *each) for each in SQUARES.items()])
     config = make_config(tmp_path, label=meaning)
     label_key = job.label_key if labelled else None
     target = tmp_path / "label.tif"
-    verdicts, values = read_review(path, "run"), raster_values(config.label)
-    counts = write_review_label(ReviewJob(job.workspace, target, job.pair, label_key, verdicts, values))
+    verdicts, values = read_review(here(path), "run"), raster_values(config.label)
+    counts = write_review_label(ReviewJob(job.workspace, here(target), job.pair, label_key, verdicts, values))
     assert counts == {"accepted": 1, "rejected": 1}
 
     before = make_label(job.workspace, job.label_key) if labelled else np.full(grid.shape, 255, np.uint8)
     expected = before.copy()
     expected[40:50, 20:30], expected[60:77, 100:117] = 1, 0
-    np.testing.assert_array_equal(read_label(target, grid, Window(0, 0, *grid.shape), config), expected)
+    np.testing.assert_array_equal(read_label(here(target), grid, Window(0, 0, *grid.shape), config), expected)
 
 
 def make_label(workspace: Workspace, key: str | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    project = Project(Path(), workspace.root)
+    project = Project(Path(), workspace.root.local())
     return array(project, "labels", "p", str(key), "label")
 
 
 def test_pairs_without_georeference_are_reviewed_in_pixels(tmp_path: Path) -> None:
     verdict = feature(Grid(100, 100), "p", "accepted", (10, 20, 5))
-    (found,) = read_review(write_review(tmp_path / "r.geojson", [verdict]), "run")
+    (found,) = read_review(here(write_review(tmp_path / "r.geojson", [verdict])), "run")
     assert found.outline(Grid(100, 100)).bounds == (20, 10, 25, 15)
     with pytest.raises(InputError, match="reviewed with none georeference"):
         found.outline(Grid(100, 100, crs=GEOGRAPHIC))
@@ -91,7 +92,7 @@ GOOD = feature(Grid(9, 9), "p", "accepted", (1, 1, 2))
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "r.geojson").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_review(tmp_path / "r.geojson", "run")
+        read_review(here(tmp_path / "r.geojson"), "run")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 def test_every_mistake_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = write_review(tmp_path / "r.geojson", [GOOD, {**GOOD, **changes}])
     with pytest.raises(InputError, match=message):
-        read_review(path, "run")
+        read_review(here(path), "run")
 
 
 def test_labels_that_are_no_bytes_are_refused() -> None:

@@ -23,6 +23,7 @@ from cdpipe.runs.run_layer import RunLayer, keep_best, plan_run_layer, run_layer
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 from cdpipe.workspace.records import damaged_objects, read_record
 
 PLACE = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
@@ -33,7 +34,7 @@ def make_layer(
     folder: Path, pair_id: str, change: Bytes, level: float, grid: Grid | None = None, **given: Any
 ) -> PairLayer:
     """A pair whose changed pixels all have one probability, with its layer written."""
-    workspace = Workspace(folder)
+    workspace = Workspace(here(folder))
     grid = grid or Grid(change.shape[0], change.shape[1], PLACE, UTM33)
     pair = StoredPair(pair_id, "0" * 12, grid, 512, ("red",), ((1.0, 0.0), (1.0, 0.0)), {})
     probability = np.where(change == 1, level, 0.1).astype(np.float32)
@@ -156,7 +157,7 @@ def test_layers_are_recorded_and_the_same_bytes_each_time(tmp_path: Path, format
     record = read_record(product.record)
     assert record is not None
     assert list(record.objects) == [f"runs/run/vectors/change{suffix}" for suffix in (SUFFIXES[format_], ".qml")]
-    assert damaged_objects(record, tmp_path) == []
+    assert damaged_objects(record, here(tmp_path)) == []
     before = [path.read_bytes() for path in (layer.path, pairs[0].path)]
     write_product(pair_layer_product(pairs[0]))
     write(*pairs)

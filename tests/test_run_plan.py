@@ -34,6 +34,7 @@ from cdpipe.prediction.job import (
 )
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 from cdpipe.workspace.records import GROUP_RECORD, block_record, damaged_objects, read_record
 
 CARD = ModelCard("m", "unetplusplus", {}, RGB, "common", together=False, patch=64, weights_sha256="")
@@ -43,13 +44,13 @@ def save_models(folder: Path, *names: str) -> list[Path]:
     """Model folders, each with weights of its own; no network is ever built of them."""
     for number, name in enumerate(names):
         state = {"weight": torch.full((2,), float(number))}
-        save_model(folder / name, dataclasses.replace(CARD, name=name, threshold=0.1 * (number + 2)), state)
+        save_model(here(folder / name), dataclasses.replace(CARD, name=name, threshold=0.1 * (number + 2)), state)
     return [folder / name for name in names]
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "work")
+    return Workspace(here(tmp_path / "work"))
 
 
 @pytest.fixture
@@ -71,14 +72,14 @@ def plan(
     **predict: Any,
 ) -> PredictJob:
     options: dict[str, Any] = {"tta": "none", "overlap": 0.0} | predict
-    config = make_config(workspace.root, predict=options)
+    config = make_config(workspace.root.local(), predict=options)
     members = plan_members(config, sources(folders), "cpu")
     job = PredictJob(workspace, tuple(pairs), members, (plan_uses(members, None),) * len(pairs))
     return with_ensembles(config, job, threshold)
 
 
 def sources(folders: Sequence[Path]) -> list[ModelSource]:
-    return [ModelSource(folder, folder.name) for folder in folders]
+    return [ModelSource(here(folder), folder.name) for folder in folders]
 
 
 def with_ensembles(config: Config, job: PredictJob, threshold: float) -> PredictJob:
@@ -177,11 +178,11 @@ def test_a_withdrawn_record_redoes_its_block(workspace: Workspace, pair: StoredP
     do(job)
     key, block = probability_key(pair.key, job.members[1]), BlockKey("p", 0, 2)
     group = workspace.group("probabilities", "p", key)
-    before = {path: path.read_bytes() for path in group.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in group.local().rglob("*") if path.is_file()}
     block_record(workspace.records("probabilities", "p", key), block).unlink()
     assert missing(job) == [(0, 2, (1,), False)]
     do(job)
-    assert {path: path.read_bytes() for path in group.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in group.local().rglob("*") if path.is_file()} == before
 
 
 def test_a_probability_is_of_its_model_pair_and_manner(
@@ -200,7 +201,7 @@ def test_a_probability_is_of_its_model_pair_and_manner(
     keys = [probability_key(pair.key, each) for each in changed] + [probability_key("other", member)]
     assert len(set(keys)) == len(keys)
     card = dataclasses.replace(member.card, name="x", threshold=0.9, training_key="y", metrics={"iou": 1})
-    renamed = dataclasses.replace(member, card=card, folder=Path("elsewhere"), weight=7.0)
+    renamed = dataclasses.replace(member, card=card, folder=here(Path("elsewhere")), weight=7.0)
     assert probability_key(pair.key, renamed) == keys[0]
 
 
@@ -214,26 +215,20 @@ def test_groups_are_recorded_once_they_are_done(workspace: Workspace, pair: Stor
         record = read_record(path)
         assert record is not None
         assert not damaged_objects(record, workspace.root)
-        group = Path("store.zarr") / path.relative_to(workspace.root / "records").parent
+        group = workspace.root / "store.zarr" / path.parent.relative_to(workspace.root / "records")
         arrays = ("probability", "change")
-        blocks = {
-            str(file.relative_to(workspace.root))
-            for name in arrays
-            for file in (workspace.root / group / name).glob("c/*/*")
-        }
-        stored = {
-            str(file.relative_to(workspace.root)) for file in (workspace.root / group).rglob("*") if file.is_file()
-        }
+        blocks = {file.relative_to(workspace.root) for name in arrays for file in (group / name).glob("c/*/*")}
+        stored = {file.relative_to(workspace.root) for file, _ in group.walk()}
         assert set(record.objects) == stored - blocks
-    times = [path.stat().st_mtime_ns for path in paths]
+    times = [path.stat().tag for path in paths]
     finish_results(job, 0)
-    assert [path.stat().st_mtime_ns for path in paths] == times
+    assert [path.stat().tag for path in paths] == times
 
 
 def test_members_are_what_the_configuration_says(tmp_path: Path, folders: list[Path]) -> None:
     config = make_config(tmp_path, predict={"weights": {"two": 2.5}, "overlap": 0.3})
     one, two = plan_members(config, sources(folders[:2]), "cpu")
-    assert (one.card.name, one.folder, one.weight, one.overlap) == ("one", folders[0], 1.0, 0.3)
+    assert (one.card.name, one.folder, one.weight, one.overlap) == ("one", here(folders[0]), 1.0, 0.3)
     assert two.weight == 2.5
     assert (one.execution.tta, one.execution.precision, one.execution.batch) == ("d4", "float32", 1)
     gpu = plan_members(config, sources(folders[:2]), "cuda")[0].execution
@@ -276,8 +271,8 @@ def test_a_pair_is_never_predicted_by_a_model_that_learned_from_it(
 ) -> None:
     """Three folds of one model beside a model without folds; the second pair belongs to the second fold."""
     other = save_models(folders[0].parent / "more", "four")
-    given = [ModelSource(folder, "net", fold) for fold, folder in enumerate(folders)] + sources(other)
-    config = make_config(workspace.root, predict={"tta": "none", "overlap": 0.0, "weights": {"net": 3.0}})
+    given = [ModelSource(here(folder), "net", fold) for fold, folder in enumerate(folders)] + sources(other)
+    config = make_config(workspace.root.local(), predict={"tta": "none", "overlap": 0.0, "weights": {"net": 3.0}})
     members = plan_members(config, given, "cpu")
     pairs = (pair, dataclasses.replace(pair, pair_id="q", key="q"))
     job = PredictJob(workspace, pairs, members, (plan_uses(members, None), plan_uses(members, 1)))

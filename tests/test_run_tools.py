@@ -9,13 +9,14 @@ import pytest
 from project import Project, array, call, succeed
 
 from cdpipe.evaluation.area_sample import read_facts
+from cdpipe.workspace.location import here
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
 
 def label_points(path: Path, project: Project) -> None:
     """Answer as somebody would who sees the labels; where there is none, nothing changed."""
-    _, points = read_facts(path.with_suffix(".json"))
+    _, points = read_facts(here(path.with_suffix(".json")))
     meta, _, shapes, fields = pyogrio.raw.read(path)
     truth = {
         pair.pair_id: array(project, "labels", pair.pair_id, pair.label, "label")

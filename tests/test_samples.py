@@ -16,6 +16,7 @@ from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.training.samples import CellPool, Sampler, draw_sample, draw_window, index_cells
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 STACKED = Recipe("stacked", ("red", "green", "blue"), "common", together=False)
 
@@ -31,7 +32,7 @@ def coordinates(shape: tuple[int, int], number: int) -> Dates:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace(tmp_path_factory.mktemp("samples"))
+    return Workspace(here(tmp_path_factory.mktemp("samples")))
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_every_labelled_cell_is_drawn_and_no_other(tmp_path: Path) -> None:
     label = np.full((200, 150), 255, np.uint8)
     label[10, 10] = label[150, 149] = 0
     label[70, 70] = 1
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     pair = store_pair(workspace, "p", coordinates(label.shape, 0), label)
     empty = store_pair(workspace, "q", coordinates(label.shape, 9), np.full_like(label, 255))
     valid, changed = index_cells(workspace, (empty, pair))
@@ -214,7 +215,7 @@ def test_windows_lie_inside_the_scene_and_hold_their_cell(
     cell = pixel[0] // CELL * -(-shape[1] // CELL) + pixel[1] // CELL
     pool = CellPool((0,), (np.array([cell]),))
     pair = LabelledPair(StoredPair("p", "k", utm_grid(*shape), TILE, RGB, ((1.0, 0.0), (1.0, 0.0)), {}), "l")
-    sampler = Sampler(Workspace(Path()), (pair,), (pool, pool), patch, 0.5, STACKED, seed=0)
+    sampler = Sampler(Workspace(here(Path())), (pair,), (pool, pool), patch, 0.5, STACKED, seed=0)
     _, *starts = draw_window(sampler, np.random.default_rng(seed))
     for start, at, length in zip(starts, pixel, shape, strict=True):
         assert start >= 0

@@ -29,6 +29,7 @@ from cdpipe.formats.gate import (
 from cdpipe.geo.crs import canonical_wkt, covered_share, crs_name, pixel_ratio
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Transform, Window
 from cdpipe.geo.ground import pixel_metres
+from cdpipe.workspace.location import here
 
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)
 SOUTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, 10.0, 4_000_000.0)
@@ -38,18 +39,18 @@ PIXELS = np.arange(3 * 5 * 7, dtype=np.uint16).reshape(3, 5, 7)
 @pytest.mark.parametrize("transform", [NORTH_UP, ROTATED, SOUTH_UP])
 def test_a_raster_is_described_as_it_was_written(tmp_path: Path, transform: Transform) -> None:
     path = write_raster(tmp_path / "a.tif", PIXELS, utm_grid(5, 7, transform), nodata=7)
-    info = describe_raster(path, Input())
+    info = describe_raster(here(path), Input())
     assert info.grid.same_pixels(utm_grid(5, 7, transform))
     assert (info.driver, info.count, info.dtype, info.nodata, info.has_mask) == ("GTiff", 3, "uint16", 7, False)
-    with open_raster(path, Input()) as dataset:
+    with open_raster(here(path), Input()) as dataset:
         window = Window(1, 2, 3, 4)
-        assert np.array_equal(read_values(dataset, path, [3, 1], window), PIXELS[[2, 0]][:, *window.slices])
+        assert np.array_equal(read_values(dataset, here(path), [3, 1], window), PIXELS[[2, 0]][:, *window.slices])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 def test_usual_types_are_let_in(tmp_path: Path, dtype: str) -> None:
     path = write_raster(tmp_path / "a.tif", PIXELS[0].astype(dtype), utm_grid(5, 7))
-    assert describe_raster(path, Input()).dtype == dtype
+    assert describe_raster(here(path), Input()).dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -58,13 +59,13 @@ def test_usual_types_are_let_in(tmp_path: Path, dtype: str) -> None:
 def test_other_types_are_refused_with_what_to_do(tmp_path: Path, dtype: str, todo: str) -> None:
     path = write_raster(tmp_path / "a.tif", PIXELS[0].astype(dtype), utm_grid(5, 7))
     with pytest.raises(InputError, match=f"values are {dtype}; expected .* {todo}"):
-        describe_raster(path, Input())
+        describe_raster(here(path), Input())
 
 
 def test_missing_files_folders_and_gdals_own_names_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "a.tif", Path("/vsimem/a.tif"), Path("/vsicurl/http://127.0.0.1/a.tif")):
         with pytest.raises(InputError, match="there is no such file"):
-            describe_raster(path, Input())
+            describe_raster(here(path), Input())
 
 
 def test_a_vrt_that_is_named_tif_reads_no_other_file(tmp_path: Path) -> None:
@@ -74,16 +75,16 @@ def test_a_vrt_that_is_named_tif_reads_no_other_file(tmp_path: Path) -> None:
         rasterio.shutil.copy(dataset, path, driver="VRT")
     assert path.read_bytes().startswith(b"<VRTDataset")
     with pytest.raises(InputError, match=r"expected a raster in GTiff \(input.drivers\)"):
-        describe_raster(path, Input())
+        describe_raster(here(path), Input())
 
 
 def test_other_formats_need_the_configurations_leave(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.png", PIXELS.astype(np.uint8), driver="PNG")
     with pytest.raises(InputError, match="expected a raster in GTiff"):
-        describe_raster(path, Input())
-    assert describe_raster(path, Input(drivers=("GTiff", "PNG"))).driver == "PNG"
+        describe_raster(here(path), Input())
+    assert describe_raster(here(path), Input(drivers=("GTiff", "PNG"))).driver == "PNG"
     with pytest.raises(InputError, match="GDAL has no driver Foo"):
-        describe_raster(path, Input(drivers=("Foo",)))
+        describe_raster(here(path), Input(drivers=("Foo",)))
 
 
 def test_sidecars_act_only_with_the_configurations_leave(tmp_path: Path) -> None:
@@ -91,8 +92,8 @@ def test_sidecars_act_only_with_the_configurations_leave(tmp_path: Path) -> None
     (tmp_path / "a.tif.aux.xml").write_text(
         '<PAMDataset><PAMRasterBand band="1"><NoDataValue>3</NoDataValue></PAMRasterBand></PAMDataset>'
     )
-    assert describe_raster(path, Input()).nodata is None
-    assert describe_raster(path, Input(sidecars=True)).nodata == 3
+    assert describe_raster(here(path), Input()).nodata is None
+    assert describe_raster(here(path), Input(sidecars=True)).nodata == 3
 
 
 def test_a_bomb_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_bomb_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
         path = tmp_path / "bomb.tif"
         rasterio.open(path, "w", **sparse, **shape).close()
         with pytest.raises(InputError, match=expected):
-            describe_raster(path, Input())
+            describe_raster(here(path), Input())
 
 
 def test_a_missing_georeference_is_refused_or_pixel_coordinates_by_choice(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_missing_georeference_is_refused_or_pixel_coordinates_by_choice(tmp_pa
     local = Grid(5, 7, NORTH_UP, 'LOCAL_CS["site",UNIT["metre",1]]')
     no_transform = Grid(5, 7, PIXEL_TRANSFORM, utm_grid(5, 7).crs)
     for number, grid in enumerate((None, no_crs, local, no_transform)):
-        info = describe_raster(write_raster(tmp_path / f"{number}.tif", PIXELS, grid), Input())
+        info = describe_raster(here(write_raster(tmp_path / f"{number}.tif", PIXELS, grid)), Input())
         assert info.grid == Grid(5, 7)
         with pytest.raises(InputError, match="got no georeference that can be used"):
             require_imagery(info, Input())
@@ -139,14 +140,14 @@ def test_points_and_camera_models_want_orthorectifying(tmp_path: Path, leave: bo
     points = [GroundControlPoint(row, col, col * 10, -row * 10) for row in (0, 5) for col in (0, 7)]
     path = write_raster(tmp_path / "a.tif", PIXELS, gcps=points, crs=CRS.from_epsg(32633))
     with pytest.raises(InputError, match="ground control points only; expected a map grid: orthorectify"):
-        describe_raster(path, Input(pixel_coordinates=leave))
+        describe_raster(here(path), Input(pixel_coordinates=leave))
 
 
 def test_no_warning_of_rasterio_reaches_the_user(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", PIXELS)
     code = (
-        "from pathlib import Path; from cdpipe.formats.gate import describe_raster;"
-        f"from cdpipe.config.schema import Input; print(describe_raster(Path({str(path)!r}), Input()).count)"
+        "from cdpipe.workspace.location import locate; from cdpipe.formats.gate import describe_raster;"
+        f"from cdpipe.config.schema import Input; print(describe_raster(locate({str(path)!r}), Input()).count)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("3\n", "")
@@ -156,32 +157,32 @@ def test_masks_of_the_file_are_noticed(tmp_path: Path) -> None:
     path = write_raster(
         tmp_path / "a.tif", np.zeros((4, 5, 7), np.uint8), utm_grid(5, 7), photometric="RGB", alpha="YES"
     )
-    assert describe_raster(path, Input()).has_mask
+    assert describe_raster(here(path), Input()).has_mask
 
 
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (512, 512), np.uint8)
     path = write_raster(tmp_path / "a.tif", values, utm_grid(512, 512), compress="deflate")
     path.write_bytes(path.read_bytes()[:50_000])
-    with open_raster(path, Input()) as dataset, pytest.raises(InputError) as caught:
-        read_values(dataset, path, [1], Window(0, 0, 512, 512))
+    with open_raster(here(path), Input()) as dataset, pytest.raises(InputError) as caught:
+        read_values(dataset, here(path), [1], Window(0, 0, 512, 512))
     assert str(caught.value).startswith(f"{path}: not readable as a raster: ")
     assert "\n" not in str(caught.value)
     assert "previous exception" not in str(caught.value)
 
 
 def test_errors_of_programmers_are_not_the_users(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), raster_errors(tmp_path):
+    with pytest.raises(ZeroDivisionError), raster_errors(here(tmp_path)):
         _ = 1 / 0
 
 
 def test_rasters_without_georeference_lie_on_the_grid_of_their_size(tmp_path: Path) -> None:
     grid = utm_grid(5, 7)
-    info = describe_raster(write_raster(tmp_path / "m.tif", PIXELS[0]), Input())
+    info = describe_raster(here(write_raster(tmp_path / "m.tif", PIXELS[0])), Input())
     assert grid_of(info, grid, "'before'") == grid
     with pytest.raises(InputError, match=r"7 x 5 px without georeference; expected 8 x 6 px, the size of 'before'"):
         grid_of(info, utm_grid(6, 8), "'before'")
-    placed = describe_raster(write_raster(tmp_path / "n.tif", PIXELS[0], utm_grid(5, 7, SOUTH_UP)), Input())
+    placed = describe_raster(here(write_raster(tmp_path / "n.tif", PIXELS[0], utm_grid(5, 7, SOUTH_UP))), Input())
     assert grid_of(placed, grid, "'before'") == placed.grid
     with pytest.raises(InputError, match="has a georeference, but 'before' has none"):
         grid_of(placed, Grid(5, 7), "'before'")
@@ -196,7 +197,7 @@ def test_one_crs_has_one_text(tmp_path: Path) -> None:
     assert len(set(spellings)) == 3
     assert len({canonical_wkt(CRS.from_wkt(text)) for text in spellings}) == 1
     path = write_raster(tmp_path / "a.tif", PIXELS, Grid(5, 7, NORTH_UP, spellings[2]))
-    assert describe_raster(path, Input()).grid.crs == canonical_wkt(CRS.from_epsg(32633))
+    assert describe_raster(here(path), Input()).grid.crs == canonical_wkt(CRS.from_epsg(32633))
 
 
 def test_a_datum_shift_of_the_files_own_is_kept() -> None:
@@ -245,7 +246,7 @@ def test_odd_files_are_read_or_refused(shared: Path) -> None:
     refusals = []
     for name, row in index.items():
         try:
-            info = describe_raster(folder / name, Input())
+            info = describe_raster(here(folder / name), Input())
         except InputError as error:
             refusals.append(str(error))
             continue

@@ -19,6 +19,7 @@ from cdpipe.pairs.ingest import BlockTask
 from cdpipe.prediction.job import BlockWork
 from cdpipe.store.groups import CHANGE_LAYERS, create_group, is_described
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 WRONG = (1, 3)  # pair and column of the block that fails
 
@@ -54,10 +55,10 @@ def noting(folder: Path) -> Callable[[int, BlockKey], None]:
 def test_a_group_that_many_make_at_once_is_made_once(tmp_path: Path) -> None:
     path, grid = tmp_path / "changes" / "key", Grid(300, 700)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: create_group(path, CHANGE_LAYERS, grid, 256, {"of": []}), range(8)))
-    assert is_described(path, CHANGE_LAYERS, grid)
+        list(pool.map(lambda _: create_group(here(path), CHANGE_LAYERS, grid, 256, {"of": []}), range(8)))
+    assert is_described(here(path), CHANGE_LAYERS, grid)
     alone = tmp_path / "alone"
-    create_group(alone, CHANGE_LAYERS, grid, 256, {"of": []})
+    create_group(here(alone), CHANGE_LAYERS, grid, 256, {"of": []})
     assert contents(path) == contents(alone)
     assert [entry.name for entry in path.parent.iterdir()] == ["key"]
 
@@ -88,7 +89,7 @@ def test_prediction_shares_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(predict, "TASKS", 3)
     monkeypatch.setattr(predict, "TASKS_AN_ACTOR", 1)
     pairs = [SimpleNamespace(pair_id=f"p{pair}") for pair in range(2)]
-    job: Any = SimpleNamespace(workspace=Workspace(tmp_path / "work"), pairs=pairs, members=("a", "b"))
+    job: Any = SimpleNamespace(workspace=Workspace(here(tmp_path / "work")), pairs=pairs, members=("a", "b"))
     work = [BlockWork(task.pair, task.key, (task.pair,), ensemble=bool(task.pair)) for task in tasks_of([7, 7])]
     note = noting(tmp_path)
 

@@ -8,7 +8,7 @@ import pytest
 
 from cdpipe.pairs.plan import known_hashes, remember_hashes, stamp_before_hashing
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 
 def make_sources(folder: Path) -> list[Path]:
@@ -19,23 +19,26 @@ def make_sources(folder: Path) -> list[Path]:
 
 
 def remember(workspace: Workspace, *files: Path) -> None:
-    remember_hashes(workspace, {file: (hash_file(file), stamp_before_hashing(file)) for file in files})
+    remember_hashes(workspace, {here(file): (here(file).sha256(), stamp_before_hashing(here(file))) for file in files})
 
 
 def test_what_was_hashed_is_known(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "w")
+    workspace = Workspace(here(tmp_path / "w"))
     one, two = make_sources(tmp_path)
-    assert known_hashes(workspace, [one, two]) == {}
+    assert known_hashes(workspace, [here(one), here(two)]) == {}
     remember(workspace, one)
-    assert known_hashes(workspace, [one, two]) == {one: hashlib.sha256(b"a.tif").hexdigest()}
+    assert known_hashes(workspace, [here(one), here(two)]) == {here(one): hashlib.sha256(b"a.tif").hexdigest()}
     remember(workspace, two)
-    assert known_hashes(Workspace(tmp_path / "w"), [two, one]) == {one: hash_file(one), two: hash_file(two)}
-    assert known_hashes(workspace, [two]) == {two: hash_file(two)}
+    assert known_hashes(Workspace(here(tmp_path / "w")), [here(two), here(one)]) == {
+        here(one): here(one).sha256(),
+        here(two): here(two).sha256(),
+    }
+    assert known_hashes(workspace, [here(two)]) == {here(two): here(two).sha256()}
 
 
 @pytest.mark.parametrize("change", ["size", "time", "older", "gone", "folder"])
 def test_what_has_changed_since_is_not_known(tmp_path: Path, change: str) -> None:
-    workspace = Workspace(tmp_path / "w")
+    workspace = Workspace(here(tmp_path / "w"))
     one, two = make_sources(tmp_path)
     remember(workspace, one, two)
     when = one.stat().st_mtime_ns
@@ -49,27 +52,27 @@ def test_what_has_changed_since_is_not_known(tmp_path: Path, change: str) -> Non
         one.unlink()
         if change == "folder":
             one.mkdir()
-    assert known_hashes(workspace, [one, two]) == {two: hash_file(two)}
+    assert known_hashes(workspace, [here(one), here(two)]) == {here(two): here(two).sha256()}
     if change == "size":
         remember(workspace, one)
-        assert known_hashes(workspace, [one]) == {one: hashlib.sha256(b"longer than before").hexdigest()}
+        assert known_hashes(workspace, [here(one)]) == {here(one): hashlib.sha256(b"longer than before").hexdigest()}
 
 
 def test_a_change_while_hashing_shows(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "w")
+    workspace = Workspace(here(tmp_path / "w"))
     one, _ = make_sources(tmp_path)
-    stamp = stamp_before_hashing(one)
-    sha = hash_file(one)
+    stamp = stamp_before_hashing(here(one))
+    sha = here(one).sha256()
     one.write_bytes(b"written over while it was read")
-    remember_hashes(workspace, {one: (sha, stamp)})
-    assert known_hashes(workspace, [one]) == {}
+    remember_hashes(workspace, {here(one): (sha, stamp)})
+    assert known_hashes(workspace, [here(one)]) == {}
 
 
 def test_a_damaged_memory_is_an_empty_one(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "w")
+    workspace = Workspace(here(tmp_path / "w"))
     one, _ = make_sources(tmp_path)
     remember(workspace, one)
-    workspace.sources.write_text("{")
-    assert known_hashes(workspace, [one]) == {}
+    workspace.sources.local().write_text("{")
+    assert known_hashes(workspace, [here(one)]) == {}
     remember(workspace, one)
-    assert known_hashes(workspace, [one]) == {one: hash_file(one)}
+    assert known_hashes(workspace, [here(one)]) == {here(one): here(one).sha256()}

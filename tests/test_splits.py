@@ -18,13 +18,14 @@ from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.pairs.splits import HELD_OUT, group_places, place_groups, split_pairs
+from cdpipe.workspace.location import here
 
-SOURCE = Source(Path("scene.tif"), "s", Sensor(bands={"red": 1}), (1,))
+SOURCE = Source(here(Path("scene.tif")), "s", Sensor(bands={"red": 1}), (1,))
 SPLITS = {"train", "val", "test"}
 
 
 def planned(pair_id: str, grid: Grid, *, label: bool = True, split: str | None = None) -> PlannedPair:
-    label_path = Path("label.tif") if label else None
+    label_path = here(Path("label.tif")) if label else None
     pair = Pair(pair_id, pair_id, SOURCE, SOURCE, ("red",), label=label_path, split=split)
     return PlannedPair(pair, grid, ("uint8", "uint8"), "pair", "label" if label else None, {})
 

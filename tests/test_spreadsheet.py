@@ -12,6 +12,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.spreadsheet import read_sheet
 from cdpipe.formats.tables import read_lines, read_table
 from cdpipe.pairs.catalog import read_catalog
+from cdpipe.workspace.location import here
 
 Write = Callable[[Path, Rows], Path]
 both = pytest.mark.parametrize(("write", "suffix"), [(write_xlsx, ".xlsx"), (write_xls, ".xls")])
@@ -21,8 +22,8 @@ both = pytest.mark.parametrize(("write", "suffix"), [(write_xlsx, ".xlsx"), (wri
 def test_cells_are_what_people_see(write: Write, suffix: str, tmp_path: Path) -> None:
     cells = ["Кама 1", 7, 2.5, datetime.date(2018, 9, 22), datetime.datetime(2018, 9, 22, 10, 30)]  # noqa: DTZ001
     path = write(tmp_path / f"t{suffix}", [[None, None], cells, [None, " padded "]])
-    assert read_sheet(path)[1] == ["Кама 1", "7", "2.5", "2018-09-22", "2018-09-22T10:30:00"]
-    assert read_lines(path) == [
+    assert read_sheet(path.read_bytes())[1] == ["Кама 1", "7", "2.5", "2018-09-22", "2018-09-22T10:30:00"]
+    assert read_lines(here(path)) == [
         ("row 2", ["Кама 1", "7", "2.5", "2018-09-22", "2018-09-22T10:30:00"]),
         ("row 3", ["", "padded", "", "", ""]),
     ]
@@ -53,7 +54,7 @@ def test_mistakes_name_the_row_as_the_spreadsheet_counts(write: Write, suffix: s
 def test_a_workbook_is_known_by_its_content(write: Write, suffix: str, tmp_path: Path) -> None:
     other = {".xlsx": ".xls", ".xls": ".xlsx"}[suffix]
     path = write(tmp_path / f"t{suffix}", [["a"], ["1"]]).rename(tmp_path / f"t{other}")
-    assert read_table(path) == (["a"], [("row 2", {"a": "1"})])
+    assert read_table(here(path)) == (["a"], [("row 2", {"a": "1"})])
 
 
 @both
@@ -62,12 +63,12 @@ def test_a_damaged_workbook_is_refused(write: Write, suffix: str, tmp_path: Path
     for data in (b"", b"no workbook", path.read_bytes()[:2000], path.read_bytes()[:600]):
         path.write_bytes(data)
         with pytest.raises(InputError, match=rf"t\{suffix}: not a readable table: expected an Excel workbook"):
-            read_table(path)
+            read_table(here(path))
 
 
 @both
 def test_an_empty_workbook_is_an_empty_table(write: Write, suffix: str, tmp_path: Path) -> None:
-    assert read_table(write(tmp_path / f"t{suffix}", [])) == ([], [])
+    assert read_table(here(write(tmp_path / f"t{suffix}", []))) == ([], [])
 
 
 def test_a_workbook_that_would_end_the_process_is_refused(tmp_path: Path) -> None:
@@ -78,4 +79,4 @@ def test_a_workbook_that_would_end_the_process_is_refused(tmp_path: Path) -> Non
     data[3353] = 0x7F
     path.write_bytes(data)
     with pytest.raises(InputError, match="expected an Excel workbook, got a damaged one"):
-        read_table(path)
+        read_table(here(path))

@@ -24,6 +24,7 @@ from cdpipe.runs.stac import NEVER, StacCatalog, StacPair, describe_collection, 
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 from cdpipe.workspace.records import damaged_objects, read_record
 
 SHAPE = (40, 60)
@@ -46,7 +47,7 @@ def publish(workspace: Workspace, pair: StoredPair, dates: tuple[str | None, str
 
 def make_catalog(folder: Path) -> StacCatalog:
     """Two pairs, one of them without georeference and dates, and the layer of the run."""
-    workspace = Workspace(folder)
+    workspace = Workspace(here(folder))
     placed = store_pair(workspace, "a", *bright_squares(SHAPE, 0)).pair
     vectors, first = publish(workspace, placed, ("2018-05-01", "2024-05-01T10:30:00+02:00"))
     _, second = publish(workspace, BARE, (None, None))
@@ -72,7 +73,7 @@ def catalog(tmp_path: Path) -> StacCatalog:
 def test_collection_and_items_are_valid(catalog: StacCatalog) -> None:
     """Core schemas of STAC 1.1; those of extensions are on the network only."""
     validator = JsonSchemaSTACValidator()
-    paths = {path: json.loads(path.read_text()) for path in catalog.folder.rglob("*.json")}
+    paths = {path: json.loads(path.read_text()) for path in catalog.folder.local().rglob("*.json")}
     assert len(paths) == 3
     for path, values in paths.items():
         kind = pystac.STACObjectType.COLLECTION if path.name == "collection.json" else pystac.STACObjectType.ITEM
@@ -124,7 +125,7 @@ def test_an_item_says_where_when_and_how(catalog: StacCatalog) -> None:
     assert (bare.geometry, bare.bbox) == (None, None)
     assert (bare.properties["start_datetime"], bare.properties["end_datetime"]) == NEVER
     assert not bare.properties["cdpipe:dates_known"]
-    text = "".join(path.read_text() for path in catalog.folder.rglob("*.json"))
+    text = "".join(path.read_text() for path in catalog.folder.local().rglob("*.json"))
     assert str(catalog.workspace.root) not in text  # links are relative, sources known by name
 
 
@@ -133,16 +134,16 @@ def test_the_catalog_is_recorded_and_forgets_pairs_that_left(catalog: StacCatalo
     assert record is not None
     assert damaged_objects(record, catalog.workspace.root) == []
     assert len(record.objects) == 3
-    before = {path: path.read_bytes() for path in catalog.folder.rglob("*.json")}
+    before = {path: path.read_bytes() for path in catalog.folder.local().rglob("*.json")}
     write_product(stac_product(catalog))
-    assert {path: path.read_bytes() for path in catalog.folder.rglob("*.json")} == before
+    assert {path: path.read_bytes() for path in catalog.folder.local().rglob("*.json")} == before
     fewer = StacCatalog(
         catalog.workspace, catalog.run, catalog.pairs[:1], catalog.files, catalog.software, catalog.facts
     )
     product = stac_product(fewer)
     assert not is_written(product)
     write_product(product)
-    assert {path.name for path in catalog.folder.rglob("*.json")} == {"collection.json", "a.json"}
+    assert {path.name for path in catalog.folder.local().rglob("*.json")} == {"collection.json", "a.json"}
     assert is_written(product)
     assert not is_written(stac_product(catalog))
 

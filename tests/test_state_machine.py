@@ -26,6 +26,7 @@ from cdpipe.errors import EXIT_DONE, EXIT_INTEGRITY
 from cdpipe.runs.manifest import read_manifest
 from cdpipe.runs.verify import check_manifest
 from cdpipe.workspace.crash import ARMED, POINTS
+from cdpipe.workspace.location import here
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS: tuple[tuple[str, ...], ...] = (
@@ -85,7 +86,7 @@ class Runs(RuleBasedStateMachine):
         """Any file that verification covers."""
         assert callable(way)
         names = sorted(name for name in contents(self.own.workspace, *COVERED) if Path(name).name not in UNHASHED)
-        if names and (manifest := read_manifest(self.own.outputs)) is not None and manifest.pairs:
+        if names and (manifest := read_manifest(here(self.own.outputs))) is not None and manifest.pairs:
             name = random.Random(seed).choice(names)
             before = (self.own.workspace / name).read_bytes()
             way(self.own.workspace / name)

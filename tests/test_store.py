@@ -27,6 +27,7 @@ from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.tilings import CELL, block_keys, block_window
 from cdpipe.store.arrays import cell_window, open_layer, read_all, read_window, write_block
 from cdpipe.store.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
+from cdpipe.workspace.location import here
 
 BLOCK = 512
 GRID = utm_grid(700, 1100)
@@ -37,7 +38,7 @@ LAYERS = {layer.name: layer for layer in ALL_LAYERS}
 
 
 def make_group(path: Path, *names: str, grid: Grid = GRID) -> Path:
-    create_group(path, [LAYERS[name] for name in names or LAYERS], grid, BLOCK, {"title": "test"})
+    create_group(here(path), [LAYERS[name] for name in names or LAYERS], grid, BLOCK, {"title": "test"})
     return path
 
 
@@ -66,8 +67,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ND
         scenes[name] = random_values(layer, whole.shape, seed=len(name))
         for block in reversed(BLOCKS):
             part = window_in(layer, block)
-            file, digest = write_block(group, name, part, scenes[name][..., *part.slices])
-            assert file == object_of(group, name, block)
+            file, digest = write_block(here(group), name, part, scenes[name][..., *part.slices])
+            assert file.local() == object_of(group, name, block)
             assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
     return group, scenes
 
@@ -81,7 +82,7 @@ def test_any_window_reads_what_the_blocks_were(
     row, col = (data.draw(st.integers(0, length - 1)) for length in scene.shape[-2:])
     height, width = (data.draw(st.integers(1, n - at)) for n, at in zip(scene.shape[-2:], (row, col), strict=True))
     window = Window(row, col, height, width)
-    values = read_window(open_layer(group, name), window)
+    values = read_window(open_layer(here(group), name), window)
     assert values.dtype == scene.dtype
     assert np.array_equal(values, scene[..., *window.slices])
 
@@ -104,7 +105,7 @@ def test_only_whole_blocks_are_written(tmp_path: Path, window: Window) -> None:
     group = make_group(tmp_path / "g", "valid", "before")
     for name in ("valid", "before"):
         with pytest.raises(ValueError, match="expected the whole block"):
-            write_block(group, name, window, random_values(LAYERS[name], window.shape))
+            write_block(here(group), name, window, random_values(LAYERS[name], window.shape))
         assert not (group / name / "c").exists()
 
 
@@ -123,7 +124,7 @@ def test_values_must_be_of_the_array_s_type_and_bands(
 ) -> None:
     group = make_group(tmp_path / "g", name)
     with pytest.raises(ValueError, match=r"expected the whole block .* got .* one writer"):
-        write_block(group, name, Window(0, 0, 512, 512), np.ones(shape, dtype))
+        write_block(here(group), name, Window(0, 0, 512, 512), np.ones(shape, dtype))
     assert not (group / name / "c").exists()
 
 
@@ -133,15 +134,15 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path, name: str) -> None:
     group = make_group(tmp_path / "g", name, grid=utm_grid(*scene.shape))
     window = window_in(layer, scene)
     values = random_values(layer, window.shape) // 100 * layer.cell
-    file, _ = write_block(group, name, window, values.astype(layer.dtype))
-    sound, array = file.read_bytes(), open_layer(group, name)
+    file, _ = write_block(here(group), name, window, values.astype(layer.dtype))
+    sound, array = file.read_bytes(), open_layer(here(group), name)
     for position in range(0, len(sound), max(1, len(sound) // 400)):
         damaged = bytearray(sound)
         damaged[position] ^= 1 << position % 8
-        file.write_bytes(damaged)
+        file.local().write_bytes(damaged)
         with pytest.raises(IntegrityError, match=rf"{name}.*damaged within Window.*checksum.*cdpipe verify"):
             read_window(array, window)
-    file.write_bytes(sound[: len(sound) // 2])
+    file.local().write_bytes(sound[: len(sound) // 2])
     with pytest.raises(IntegrityError, match="damaged"):
         read_window(array, window)
 
@@ -156,8 +157,8 @@ def test_a_damaged_leftover_is_written_over(tmp_path: Path, name: str, leftover:
         file.write_bytes(leftover)
         window = window_in(LAYERS[name], block)
         values = random_values(LAYERS[name], window.shape)
-        write_block(group, name, window, values)
-        assert np.array_equal(read_window(open_layer(group, name), window), values)
+        write_block(here(group), name, window, values)
+        assert np.array_equal(read_window(open_layer(here(group), name), window), values)
 
 
 def test_writing_the_same_block_again_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_writing_the_same_block_again_gives_the_same_bytes(tmp_path: Path) -> No
     files = []
     for name in ("one", "two"):
         group = make_group(tmp_path / name, "before")
-        files += [write_block(group, "before", BLOCKS[-1], values)[0].read_bytes() for _ in range(2)]
+        files += [write_block(here(group), "before", BLOCKS[-1], values)[0].read_bytes() for _ in range(2)]
     assert len(set(files)) == 1
 
 
@@ -173,8 +174,8 @@ def test_neighbouring_blocks_may_be_written_at_once(tmp_path: Path) -> None:
     group = make_group(tmp_path / "g", "before")
     scene = random_values(LAYERS["before"], GRID.shape)
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda block: write_block(group, "before", block, scene[..., *block.slices]), BLOCKS))
-    assert np.array_equal(read_window(open_layer(group, "before"), Window(0, 0, *GRID.shape)), scene)
+        list(pool.map(lambda block: write_block(here(group), "before", block, scene[..., *block.slices]), BLOCKS))
+    assert np.array_equal(read_window(open_layer(here(group), "before"), Window(0, 0, *GRID.shape)), scene)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -182,8 +183,8 @@ def test_what_is_not_there_is_never_read_as_the_fill_value(tmp_path: Path, name:
     group, layer = make_group(tmp_path / "g", name), LAYERS[name]
     for block in BLOCKS:
         window = window_in(layer, block)
-        write_block(group, name, window, random_values(layer, window.shape))
-    array = open_layer(group, name)
+        write_block(here(group), name, window, random_values(layer, window.shape))
+    array = open_layer(here(group), name)
     whole = read_all(array)
     for block in BLOCKS:
         file, window = object_of(group, name, block), window_in(layer, block)
@@ -206,11 +207,11 @@ def test_a_block_of_nothing_but_the_fill_value_is_stored_too(tmp_path: Path, nam
     group = make_group(tmp_path / "g", name)
     window = window_in(layer, block)
     values = np.full_like(random_values(layer, window.shape), layer.fill)
-    assert write_block(group, name, window, values)[0].is_file()
+    assert write_block(here(group), name, window, values)[0].is_file()
     # with another fill value in its description, the array still holds what was written
     description = json.loads((group / name / "zarr.json").read_text())
     (group / name / "zarr.json").write_text(json.dumps(description | {"fill_value": 7}))
-    np.testing.assert_array_equal(read_window(open_layer(group, name), window), values)
+    np.testing.assert_array_equal(read_window(open_layer(here(group), name), window), values)
 
 
 def test_cells_of_a_block_stand_for_64_pixels() -> None:
@@ -223,9 +224,9 @@ def test_cells_of_a_block_stand_for_64_pixels() -> None:
 
 def test_a_group_that_exists_is_left_alone(tmp_path: Path) -> None:
     group = make_group(tmp_path / "g")
-    write_block(group, "valid", BLOCKS[0], random_values(LAYERS["valid"], BLOCKS[0].shape))
+    write_block(here(group), "valid", BLOCKS[0], random_values(LAYERS["valid"], BLOCKS[0].shape))
     files = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-    create_group(group, [LAYERS["label"]], utm_grid(5, 5), BLOCK, {"title": "other"})
+    create_group(here(group), [LAYERS["label"]], utm_grid(5, 5), BLOCK, {"title": "other"})
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == files
 
 
@@ -235,9 +236,10 @@ import os, signal, sys
 from pathlib import Path
 from cdpipe.store import groups
 from cdpipe.geo.grid import Grid
+from cdpipe.workspace.location import here
 def die(*arguments): os.kill(os.getpid(), signal.SIGKILL)
 setattr(*((Path, "rename", die) if sys.argv[2] == "rename" else (groups, "_write_coordinates", die)))
-groups.create_group(Path(sys.argv[1]), groups.LABEL_LAYERS, Grid(100, 100), 512, {})
+groups.create_group(here(Path(sys.argv[1])), groups.LABEL_LAYERS, Grid(100, 100), 512, {})
 """
     group = tmp_path / "deep" / "g"
     for moment in ("rename", "coordinates"):
@@ -246,7 +248,7 @@ groups.create_group(Path(sys.argv[1]), groups.LABEL_LAYERS, Grid(100, 100), 512,
         assert not group.exists()
     assert len(list(group.parent.iterdir())) == 2  # half-made ones under names of their own
     make_group(group)
-    assert open_layer(group, "valid").shape == GRID.shape
+    assert open_layer(here(group), "valid").shape == GRID.shape
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,7 @@ def test_the_group_says_where_its_pixels_are(tmp_path: Path, transform: Any, crs
 def test_xarray_reads_a_group(tmp_path: Path) -> None:
     group = make_group(tmp_path / "g", "before", "valid")
     values = random_values(LAYERS["before"], BLOCKS[1].shape)
-    write_block(group, "before", BLOCKS[1], values)
+    write_block(here(group), "before", BLOCKS[1], values)
     with xarray.open_zarr(group, consolidated=False, chunks=None, decode_coords="all", mask_and_scale=False) as data:
         assert data["before"].dims == ("band", "y", "x")
         corner = data["before"].isel(y=0, x=512)
@@ -295,7 +297,7 @@ def test_xarray_reads_a_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transform", [NORTH_UP, (8.0, 6.0, 500_000.0, 6.0, -8.0, 4e6)], ids=["straight", "turned"])
 def test_rioxarray_sees_where_a_group_lies(tmp_path: Path, transform: Transform) -> None:
-    create_group(tmp_path / "g", CHANGE_LAYERS, utm_grid(300, 400, transform), BLOCK, {})
+    create_group(here(tmp_path / "g"), CHANGE_LAYERS, utm_grid(300, 400, transform), BLOCK, {})
     data = xarray.open_zarr(tmp_path / "g", consolidated=False, chunks=None, decode_coords="all")
     for name in ("probability", "change"):
         place = data[name].rio
@@ -315,5 +317,5 @@ def test_what_is_written_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    file, _ = write_block(group, "valid", BLOCKS[0], random_values(LAYERS["valid"], BLOCKS[0].shape))
-    assert {file.stat().st_ino, file.parent.stat().st_ino} <= synced
+    file, _ = write_block(here(group), "valid", BLOCKS[0], random_values(LAYERS["valid"], BLOCKS[0].shape))
+    assert {file.local().stat().st_ino, file.parent.local().stat().st_ino} <= synced

@@ -18,8 +18,9 @@ from cdpipe.geo.grid import Window
 from cdpipe.store.normalisation import Recipe, date_scaling
 from cdpipe.store.pair import StoredPair, load_pair, read_dates, read_observed
 from cdpipe.store.statistics import Moments, measure
+from cdpipe.workspace.files import write_sealed
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import write_sealed
+from cdpipe.workspace.location import here
 from cdpipe.workspace.records import GROUP_RECORD
 
 SHAPE = (530, 700)
@@ -41,7 +42,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     before = rng.integers(0, 2**16, (3, *SHAPE), np.uint16)
     after = rng.normal(0, 1, (3, *SHAPE)).astype(np.float32)
     valid = rng.integers(0, 4, SHAPE, np.uint8)
-    workspace = Workspace(tmp_path_factory.mktemp("w"))
+    workspace = Workspace(here(tmp_path_factory.mktemp("w")))
     return Stored(workspace, store_pair(workspace, "p", (before, after), valid=valid).pair, (before, after), valid)
 
 
@@ -54,10 +55,10 @@ def test_a_finished_pair_is_loaded_as_it_was_stored(stored: Stored) -> None:
 def test_a_pair_without_its_last_record_is_not_finished(stored: Stored, tmp_path: Path) -> None:
     assert load_pair(stored.workspace, "p", "0" * 12) is None
     assert load_pair(stored.workspace, "q", stored.pair.key) is None
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     pair = store_pair(workspace, "p", (stored.dates[0][:, :9, :9], stored.dates[1][:, :9, :9])).pair
     record = workspace.records("pairs", "p", pair.key) / GROUP_RECORD
-    record.write_bytes(record.read_bytes()[:-9])
+    record.local().write_bytes(record.read_bytes()[:-9])
     assert load_pair(workspace, "p", pair.key) is None
 
 
@@ -72,9 +73,9 @@ def test_a_pair_without_its_last_record_is_not_finished(stored: Stored, tmp_path
     ],
 )
 def test_a_record_that_makes_no_sense_is_damage(stored: Stored, tmp_path: Path, change: dict[str, Any]) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     record = workspace.records("pairs", "p", "k") / GROUP_RECORD
-    record.parent.mkdir(parents=True)
+    record.parent.local().mkdir(parents=True)
     for facts in (stored.pair.to_json() | change, {k: v for k, v in stored.pair.to_json().items() if k not in change}):
         write_sealed(record, {"objects": {}, "facts": facts})
         with pytest.raises(IntegrityError, match="pair p: damaged record"):

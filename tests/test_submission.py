@@ -13,6 +13,7 @@ from submitted import MASKS, changes, guesses, plain_text, write_masks, write_ro
 
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_PARTIAL, InputError
 from cdpipe.formats.submission import encode_strips, format_runs, read_submission, write_submission
+from cdpipe.workspace.location import here
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
@@ -116,11 +117,11 @@ def test_masks_of_any_length_are_read_and_written(tmp_path: Path) -> None:
     mask = np.indices((500, 500)).sum(axis=0) % 2 == 1
     path = tmp_path / "long.csv"
     limit = csv.field_size_limit()
-    write_submission(path, [("Снимок, 1", encode_strips([mask])), ("b", encode_strips([]))])
+    write_submission(here(path), [("Снимок, 1", encode_strips([mask])), ("b", encode_strips([]))])
     lines = path.read_bytes().decode().splitlines()
     assert lines == ["Id,mask", f'"Снимок, 1",{plain_text(mask)}', "b,"]
     assert len(lines[1]) > 5 * limit
-    found = read_submission(path, {"Снимок, 1": mask.shape, "b": None})
+    found = read_submission(here(path), {"Снимок, 1": mask.shape, "b": None})
     assert [(name, format_runs(runs)) for name, runs in found.items()] == [("Снимок, 1", plain_text(mask)), ("b", "")]
     assert csv.field_size_limit() == limit
 
@@ -191,7 +192,7 @@ def test_arrays_are_a_submission_too(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     masks = {"a": random.random((20, 30)) < 0.3, "ü": random.integers(0, 2, (7, 9))}
     np.savez_compressed(tmp_path / "old.npz", allow_pickle=False, **masks)
-    found = read_submission(tmp_path / "old.npz", {"a": (20, 30), "ü": None})
+    found = read_submission(here(tmp_path / "old.npz"), {"a": (20, 30), "ü": None})
     assert {name: format_runs(runs) for name, runs in found.items()} == {
         name: plain_text(mask) for name, mask in masks.items()
     }
@@ -210,4 +211,4 @@ def test_arrays_are_a_submission_too(tmp_path: Path) -> None:
 def test_arrays_that_are_no_masks_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "old.npz", **arrays)
     with pytest.raises(InputError, match=message):
-        read_submission(tmp_path / "old.npz", {"a": (2, 2)})
+        read_submission(here(tmp_path / "old.npz"), {"a": (2, 2)})

@@ -13,6 +13,7 @@ from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import open_raster, read_values
 from cdpipe.geo.grid import Window
+from cdpipe.workspace.location import here
 
 SIDE, HEIGHT_TAG = 96, 257
 LAYOUTS: tuple[dict[str, Any], ...] = (
@@ -52,12 +53,12 @@ def with_height(data: bytearray, height: int) -> bytes:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_height_that_was_raised_is_refused(layout: dict[str, Any], tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", layout)
-    with open_raster(path, Input()) as dataset:
-        read_values(dataset, path, (1, 2), Window(0, 0, SIDE, SIDE))
+    with open_raster(here(path), Input()) as dataset:
+        read_values(dataset, here(path), (1, 2), Window(0, 0, SIDE, SIDE))
     path.write_bytes(with_height(bytearray(path.read_bytes()), 2 * SIDE))
     with rasterio.open(path) as dataset:  # what is guarded against: it opens as if nothing were wrong
         assert dataset.height == 2 * SIDE
-    with pytest.raises(InputError, match="blocks, the file lists"), open_raster(path, Input()):
+    with pytest.raises(InputError, match="blocks, the file lists"), open_raster(here(path), Input()):
         pass
 
 
@@ -66,19 +67,19 @@ def test_a_file_of_large_strips_is_read(layout: dict[str, Any], tmp_path: Path) 
     path = write(tmp_path / "a.tif", layout)
     with rasterio.open(path) as dataset:
         expected = dataset.read()
-    with open_raster(path, Input()) as dataset:
-        assert np.array_equal(read_values(dataset, path, (1, 2), Window(0, 0, SIDE, SIDE)), expected)
+    with open_raster(here(path), Input()) as dataset:
+        assert np.array_equal(read_values(dataset, here(path), (1, 2), Window(0, 0, SIDE, SIDE)), expected)
 
 
 def test_a_fax_of_one_strip_is_read(tmp_path: Path) -> None:
     bits = (np.indices((SIDE, SIDE)).sum(0) % 3 == 0).astype(np.uint8)[None]
     path = write_raster(tmp_path / "a.tif", bits, utm_grid(SIDE, SIDE), nbits=1, compress="ccittfax4", blockysize=SIDE)
-    with open_raster(path, Input()) as dataset:
-        assert np.array_equal(read_values(dataset, path, (1,), Window(0, 0, SIDE, SIDE)), bits)
+    with open_raster(here(path), Input()) as dataset:
+        assert np.array_equal(read_values(dataset, here(path), (1,), Window(0, 0, SIDE, SIDE)), bits)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_sparse_file_is_read(layout: dict[str, Any], tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", layout, sparse=True)
-    with open_raster(path, Input()) as dataset:
-        assert not read_values(dataset, path, (1, 2), Window(0, 0, SIDE, SIDE)).any()
+    with open_raster(here(path), Input()) as dataset:
+        assert not read_values(dataset, here(path), (1, 2), Window(0, 0, SIDE, SIDE)).any()

@@ -17,6 +17,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.objects.features import SCHEMA
 from cdpipe.report.changes import CHIP, LINE, TopChange, read_top_changes, write_chip
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 
 def write_squares(path: Path, grid: Grid, squares: list[tuple[str, int, int, int, float]]) -> None:
@@ -39,7 +40,7 @@ def write_shapes(path: Path, grid: Grid, shapes: list[Any], ids: list[str], prob
         "probability_mean": probabilities,
     }
     batch = pa.RecordBatch.from_pydict({name: known.get(name, [None] * count) for name in SCHEMA.names}, SCHEMA)
-    write_features(path, [batch], SCHEMA, grid.crs, {})
+    write_features(here(path), [batch], SCHEMA, grid.crs, {})
 
 
 SQUARES = [("speck", 5, 5, 2, 1.0), ("field", 40, 30, 20, 0.8), ("doubt", 90, 60, 30, 0.5), ("twin", 10, 90, 20, 0.8)]
@@ -49,7 +50,7 @@ SQUARES = [("speck", 5, 5, 2, 1.0), ("field", 40, 30, 20, 0.8), ("doubt", 90, 60
 def test_objects_are_ranked_by_probability_and_size(tmp_path: Path, suffix: str) -> None:
     grid, path = utm_grid(150, 150), tmp_path / f"o{suffix}"
     write_squares(path, grid, SQUARES)
-    tops = read_top_changes(path, grid, count=3)
+    tops = read_top_changes(here(path), grid, count=3)
     assert [top.id for top in tops] == ["field", "twin", "doubt"]
     assert [top.score for top in tops] == pytest.approx([160, 160, 150])
     assert tops[0].agreement is None
@@ -64,16 +65,16 @@ def test_objects_are_ranked_by_probability_and_size(tmp_path: Path, suffix: str)
 def test_no_objects_are_no_changes(tmp_path: Path) -> None:
     grid = utm_grid(150, 150)
     write_squares(tmp_path / "o.gpkg", grid, [])
-    assert read_top_changes(tmp_path / "o.gpkg", grid) == []
+    assert read_top_changes(here(tmp_path / "o.gpkg"), grid) == []
 
 
 def test_outlines_in_pages_stay_short(tmp_path: Path) -> None:
-    job = make_job(Workspace(tmp_path), "p", 0)
+    job = make_job(Workspace(here(tmp_path)), "p", 0)
     grid = job.pair.grid
     ragged = shapely.Point(grid.xy(70, 90)).buffer(500, quad_segs=2000)
     path = tmp_path / "o.gpkg"
     write_shapes(path, grid, [ragged], ["r"], [0.9])
-    (top,) = read_top_changes(path, grid)
+    (top,) = read_top_changes(here(path), grid)
     outline = shapely.geometry.shape(top.outline)
     assert shapely.get_num_coordinates(ragged) > 8000
     assert shapely.get_num_coordinates(outline) <= 400
@@ -84,7 +85,7 @@ def test_a_chip_shows_its_object_outlined(tmp_path: Path, row: int, col: int) ->
     """Also at the scene's corners; the object is bright after, and not before."""
     grid = utm_grid(150, 150)
     write_squares(tmp_path / "o.gpkg", grid, [("x", row, col, 20, 0.9)])
-    (top,) = read_top_changes(tmp_path / "o.gpkg", grid)
+    (top,) = read_top_changes(here(tmp_path / "o.gpkg"), grid)
     inside = np.zeros((150, 150))
     inside[row : row + 20, col : col + 20] = 1
     read = {
@@ -93,7 +94,7 @@ def test_a_chip_shows_its_object_outlined(tmp_path: Path, row: int, col: int) ->
         "probability": lambda window: inside[window.slices],
     }
     limits = ((0.0, 1.0),) * 3
-    size = write_chip(tmp_path / "c.webp", top, grid, read, (limits, limits))
+    size = write_chip(here(tmp_path / "c.webp"), top, grid, read, (limits, limits))
     assert size == (tmp_path / "c.webp").stat().st_size < 20_000
     image = cv2.imread(str(tmp_path / "c.webp"))
     assert image is not None
@@ -120,6 +121,6 @@ def test_a_giant_is_read_in_pieces(tmp_path: Path) -> None:
         return np.ones((3, *window.shape))
 
     limits = ((0.0, 1.0),) * 3
-    write_chip(tmp_path / "g.webp", top, grid, {**dict.fromkeys(("before", "after"), read), "probability": lambda
+    write_chip(here(tmp_path / "g.webp"), top, grid, {**dict.fromkeys(("before", "after"), read), "probability": lambda
                window: np.ones(window.shape)}, (limits, limits))  # fmt: skip
     assert most <= 1024**2

@@ -11,6 +11,7 @@ from project import CONFIG, call, make_project, succeed, untrained_model
 from cdpipe.cluster.train import cpus_of_each
 from cdpipe.models.folder import load_network, read_card
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -41,7 +42,7 @@ def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> N
     interrupt = signal.getsignal(signal.SIGINT)
     succeed(project.arguments("train"))
     assert signal.getsignal(signal.SIGINT) == interrupt
-    (card,) = (Workspace(project.workspace).root / "models").glob("unetplusplus/*/model.json")
+    (card,) = (Workspace(here(project.workspace)).root / "models").glob("unetplusplus/*/model.json")
     values = json.loads(card.read_text())
     entry = json.loads((project.outputs / "log.json").read_text())[-1]
     assert entry["workers"] == 2
@@ -50,7 +51,7 @@ def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> N
     assert not (card.parent / "checkpoints").exists()
     # the first worker alone writes curves
     assert len(list((project.workspace / "tensorboard" / "unetplusplus" / card.parent.name).iterdir())) == 1
-    before, after = (load_network(folder, read_card(folder)).state_dict() for folder in (start, card.parent))
+    before, after = (load_network(folder, read_card(folder)).state_dict() for folder in (here(start), card.parent))
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed
     assert not [name for name in changed if name.startswith("encoder.")]

@@ -43,6 +43,7 @@ from cdpipe.training.loss import dice_bce
 from cdpipe.training.plan import plan_training
 from cdpipe.training.samples import draw_sample
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
 
 Saved = dict[str, bytes]
 Pairs = tuple[LabelledPair, LabelledPair]
@@ -60,7 +61,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace(tmp_path_factory.mktemp("training"))
+    return Workspace(here(tmp_path_factory.mktemp("training")))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def pairs(workspace: Workspace) -> Pairs:
 
 
 def make_job(workspace: Workspace, pairs: Pairs, **options: Any) -> TrainJob:
-    return plan_training(workspace, train_config(workspace.root, **options), pairs[:1], pairs[1:])[0]
+    return plan_training(workspace, train_config(workspace.root.local(), **options), pairs[:1], pairs[1:])[0]
 
 
 class Keeper:
@@ -140,7 +141,7 @@ def test_continuing_from_any_epoch_gives_the_same_bits(
     for done, checkpoint in enumerate(whole.kept[:2], 1):
         torch.rand(done)  # another process would be elsewhere in its random numbers
         rest = Keeper(tmp_path / f"from{done}")
-        train_model(job, worker(rest, checkpoint))
+        train_model(job, worker(rest, here(checkpoint)))
         assert [contents(each) for each in rest.kept] == [contents(each) for each in whole.kept[done:]]
 
 
@@ -154,7 +155,7 @@ def test_continuing_within_an_epoch_gives_the_same_bits(tmp_path: Path, workspac
     steps = [torch.load(folder / CHECKPOINT, weights_only=True)["step"] for folder in noticed.kept]
     assert steps == [2 * ASK_EVERY, 0, 2 * ASK_EVERY, 0]
     assert [contents(noticed.kept[number]) for number in (1, 3)] == [contents(each) for each in whole.kept]
-    train_model(job, worker(rest, noticed.kept[2]))
+    train_model(job, worker(rest, here(noticed.kept[2])))
     assert [contents(each) for each in rest.kept] == [contents(whole.kept[-1])]
 
 
@@ -183,7 +184,7 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path, workspace: Workspace, 
     job = make_job(workspace, pairs, epochs=1)
     keeper, again = Keeper(tmp_path / "a"), Keeper(tmp_path / "b")
     train_model(job, worker(keeper))
-    train_model(job, worker(again, keeper.kept[-1]))
+    train_model(job, worker(again, here(keeper.kept[-1])))
     assert again.kept == []
 
 
@@ -219,7 +220,7 @@ def test_an_epoch_before_an_interruption_stays_the_best(tmp_path: Path, workspac
     train_model(make_job(workspace, pairs, epochs=1), worker(keeper))
     first = keeper.kept[0]
     (first / HISTORY).write_text(json.dumps([{**keeper.metrics[0], "val_iou": 1.0}]))
-    train_model(job, worker(rest, first))
+    train_model(job, worker(rest, here(first)))
     assert rest.metrics[-1]["val_iou"] < 1
     best, expected = (torch.load(folder / BEST, weights_only=True) for folder in (rest.kept[-1], first))
     assert all(torch.equal(best[name], expected[name]) for name in expected)
@@ -265,7 +266,7 @@ def whole_scene(item: LabelledPair, dates: Dates, valid: NDArray[np.uint8], patc
 
 def test_validation_counts_are_those_of_whole_scenes(tmp_path: Path) -> None:
     """Over several blocks, with holes, and with a scene that is smaller than a patch."""
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     stored, expected = [], []
     for number, shape in enumerate([(530, 700), (20, 90)]):
         dates, label = bright_squares(shape, number, squares=30, side=15)
@@ -331,7 +332,7 @@ def test_workers_together_train_on_the_batches_of_one(workspace: Workspace, pair
 @pytest.mark.usefixtures("alone")
 def test_workers_together_validate_on_the_blocks_of_one(tmp_path: Path) -> None:
     dates, label = bright_squares((530, 1100), 0)
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(here(tmp_path))
     pair = store_pair(workspace, "p", dates, label)
     job = plan_training(workspace, train_config(tmp_path), [pair], [pair])[0]
     first, second = (validate(job, worker(rank=rank, world=2), ramp) for rank in range(2))

@@ -19,6 +19,7 @@ from cdpipe.formats import vectors
 from cdpipe.formats.vectors import SUFFIXES, decode, encode, read_features, write_features
 from cdpipe.geo.crs import WGS84, known_crs
 from cdpipe.geo.shapes import transform_polygons
+from cdpipe.workspace.location import here
 
 SCHEMA = pa.schema(
     [("geometry", pa.binary()), ("id", pa.string()), ("area_m2", pa.float64()), ("day", pa.string()), ("n", pa.int64())]
@@ -43,12 +44,12 @@ def batches(count: int = 3) -> Iterator[pa.RecordBatch]:
 
 
 def write(path: Path, crs: str | None = UTM33, count: int = 3) -> Path:
-    write_features(path, batches(count), SCHEMA, crs, {"threshold": "0.5"})
+    write_features(here(path), batches(count), SCHEMA, crs, {"threshold": "0.5"})
     return path
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [row for batch in read_features(path) for row in batch.to_pylist()]
+    return [row for batch in read_features(here(path)) for row in batch.to_pylist()]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES.values())
@@ -116,7 +117,7 @@ def test_geoparquet_has_the_metadata_of_the_standard(tmp_path: Path) -> None:
 
 def test_outer_rings_are_counter_clockwise_in_every_format(tmp_path: Path) -> None:
     for suffix in SUFFIXES.values():
-        for batch in read_features(write(tmp_path / f"x{suffix}")):
+        for batch in read_features(here(write(tmp_path / f"x{suffix}"))):
             assert shapely.is_ccw(shapely.get_exterior_ring(decode(batch))).all()
 
 
@@ -131,8 +132,8 @@ def test_what_crosses_the_antimeridian_stays_small(tmp_path: Path) -> None:
     assert (np.ptp(shapely.bounds(moved)[:, ::2], 1) < 1e-3).all()
     batch = pa.RecordBatch.from_pydict({"geometry": encode(across)})
     for suffix in SUFFIXES.values():
-        write_features(tmp_path / f"x{suffix}", [batch], batch.schema, crs, {})
-    [read] = read_features(tmp_path / "x.geojson")
+        write_features(here(tmp_path / f"x{suffix}"), [batch], batch.schema, crs, {})
+    [read] = read_features(here(tmp_path / "x.geojson"))
     first, second = decode(read)
     assert (first.geom_type, second.geom_type) == ("MultiPolygon", "Polygon")
     assert first.area == pytest.approx(moved[0].area, rel=1e-3)

@@ -23,6 +23,7 @@ from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.pairs.imagery import has_data, read_on_grid
+from cdpipe.workspace.location import here
 
 # Grids about the source's place: another size of pixels, shifted, turned, upside down, finer, in degrees.
 TARGETS = {
@@ -312,7 +313,7 @@ def valid_case(folder: Path, unusable: tuple[int, ...]) -> Callable[[Path], NDAr
     config = make_config(folder, sensors={"s": {"bands": {"red": 1}, "unusable": list(unusable)}})
     path = write_raster(folder / "a.tif", np.ones((1, 20, 20), np.uint8), utm_grid(20, 20))
     source = source_of(path, config, (1,))
-    return lambda valid: read_on_grid(source, valid, utm_grid(20, 20), Window(0, 0, 20, 20), config)[1]
+    return lambda valid: read_on_grid(source, here(valid), utm_grid(20, 20), Window(0, 0, 20, 20), config)[1]
 
 
 def test_unusable_values_of_a_valid_raster_are_not_observed(tmp_path: Path) -> None:
@@ -348,7 +349,9 @@ def test_the_valid_raster_of_a_warped_date_may_have_that_dates_size(tmp_path: Pa
     valid = np.ones((40, 40), np.uint8)
     valid[10:20, 30:] = 0
     mask = write_raster(tmp_path / "v.tif", valid)
-    _, observed = read_on_grid(source_of(path, config, (1,)), mask, utm_grid(20, 20), Window(0, 0, 20, 20), config)
+    _, observed = read_on_grid(
+        source_of(path, config, (1,)), here(mask), utm_grid(20, 20), Window(0, 0, 20, 20), config
+    )
     assert np.array_equal(observed, valid[1::2, 1::2] == 1)
 
 

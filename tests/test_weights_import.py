@@ -15,6 +15,7 @@ from torch import Tensor
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, InputError
 from cdpipe.models.folder import check_trained, load_network, read_card
 from cdpipe.models.foreign import read_weights
+from cdpipe.workspace.location import here
 
 SIAMESE = ("--model", "siamese_resnet18", "--set", "arguments.decoder_channels=[8, 8, 12, 16]")
 
@@ -40,12 +41,12 @@ def test_a_release_file_is_what_training_starts_from(tmp_path: Path, zipped: boo
     said = succeed(["import-weights", file, *SIAMESE, "--out", str(out)]).out
     assert "epoch 12, best_score 0.8125, lr 0.5" in said
     assert "fresh layer of one class: final.weight, final.bias; train it before" in said
-    card = read_card(out)
-    loaded = published(load_network(out, card))
+    card = read_card(here(out))
+    loaded = published(load_network(here(out), card))
     same = [key for key, value in loaded.items() if torch.equal(value, weights[f"module.{key}"])]
     assert set(loaded) - set(same) == {"final.0.weight", "final.0.bias"}
     with pytest.raises(InputError, match=r"final.weight, final.bias never learned anything"):
-        check_trained(out, card)
+        check_trained(here(out), card)
 
 
 def test_a_plain_state_dict_of_one_class_is_ready_to_predict(tmp_path: Path) -> None:
@@ -57,10 +58,10 @@ def test_a_plain_state_dict_of_one_class_is_ready_to_predict(tmp_path: Path) -> 
         safetensors.torch.save_file(state, tmp_path / "b.safetensors")
         out = tmp_path / name
         assert "ready to predict" in succeed(["import-weights", file, *SIAMESE, "--out", str(out), "--patch", "64"]).out
-        card = read_card(out)
+        card = read_card(here(out))
         assert (card.name, card.patch, card.statistics, card.together) == (name, 64, "per_date", True)
-        check_trained(out, card)
-        loaded = load_network(out, card).state_dict()
+        check_trained(here(out), card)
+        loaded = load_network(here(out), card).state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdpipe.errors import EXIT_LOCKED, ConfigError, LockedError
+from cdpipe.workspace.disk import LITTLE, describe_free, found_no_room, sync_folder
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace, locked, refuse_job_copy
-from cdpipe.workspace.local import hash_file, read_json, sweep, sync_folder, write_atomically, write_json
-from cdpipe.workspace.storage import LITTLE, found_no_room, free_space
+from cdpipe.workspace.location import here
 
 JSON = st.recursive(
     st.none()
@@ -35,7 +36,7 @@ JSON = st.recursive(
 
 
 def test_everything_has_a_place_of_its_own() -> None:
-    workspace = Workspace(Path("/w"))
+    workspace = Workspace(here(Path("/w")))
     places = [
         workspace.group("pairs", "p", "k"),
         workspace.group("labels", "p", "k"),
@@ -47,37 +48,38 @@ def test_everything_has_a_place_of_its_own() -> None:
         workspace.run("m"),
     ]
     assert len(set(places)) == len(places)
-    assert all(place.is_relative_to("/w") for place in places)
+    assert all(place.is_relative_to(here(Path("/w"))) for place in places)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from cdpipe.workspace import local
+from cdpipe.workspace import disk
+from cdpipe.workspace.location import here
 def die(*arguments, **named): os.kill(os.getpid(), signal.SIGKILL)
 target, moment = Path(sys.argv[1]), sys.argv[2]
-places = {"write": (os, "fsync"), "replace": (Path, "replace"), "sync": (local, "sync_folder")}
+places = {"write": (os, "fsync"), "replace": (Path, "replace"), "sync": (disk, "sync_folder")}
 setattr(*places[moment], die)
-local.write_atomically(target, b"new" * 100_000)
+here(target).write(b"new" * 100_000)
 """
 
 
 @pytest.mark.parametrize(("moment", "content"), [("write", b"old"), ("replace", b"old"), ("sync", b"new" * 100_000)])
 def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, moment: str, content: bytes) -> None:
     target = tmp_path / "record.json"
-    write_atomically(target, b"old")
+    here(target).write(b"old")
     run = subprocess.run([sys.executable, "-c", KILLED, str(target), moment], check=False)
     assert run.returncode == -signal.SIGKILL
     assert target.read_bytes() == content
-    sweep(tmp_path)
+    here(tmp_path).sweep()
     assert list(tmp_path.iterdir()) == [target]
-    write_atomically(target, b"newer")
+    here(target).write(b"newer")
     assert target.read_bytes() == b"newer"
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "deep" / "record.json"
-    write_atomically(target, b"old")
+    here(target).write(b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -85,7 +87,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            write_atomically(target, b"new")
+            here(target).write(b"new")
     assert target.read_bytes() == b"old"
 
 
@@ -96,37 +98,40 @@ def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, monkeypatch: py
     usage = shutil.disk_usage(tmp_path)
     for free, full in ((LITTLE - 1, True), (LITTLE, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
-        assert found_no_room(f"{raster} could not be written: Write error. {free_space(raster)}") == full
-        assert "make room" in free_space(raster)
-        assert str(tmp_path) in free_space(raster)
+        assert (
+            found_no_room(f"{raster} could not be written: Write error. {describe_free(here(raster).temporary())}")
+            == full
+        )
+        assert "make room" in describe_free(here(raster).temporary())
+        assert str(tmp_path) in describe_free(here(raster).temporary())
 
 
 @given(value=JSON)
 def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.mktemp("j") / "value.json"
-    write_json(path, value)
-    assert read_json(path) == value
+    write_json(here(path), value)
+    assert read_json(here(path)) == value
     data = path.read_bytes()
-    write_json(path, dict(reversed(value.items())) if isinstance(value, dict) else value)
+    write_json(here(path), dict(reversed(value.items())) if isinstance(value, dict) else value)
     assert path.read_bytes() == data
 
 
 def test_no_number_is_null_in_json(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
-    write_json(path, {"a": math.nan, "b": [1.0, (math.nan, {"c": math.nan})]})
+    write_json(here(path), {"a": math.nan, "b": [1.0, (math.nan, {"c": math.nan})]})
     assert json.loads(path.read_text()) == {"a": None, "b": [1.0, [None, {"c": None}]]}
     with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(path, [math.inf])
+        write_json(here(path), [math.inf])
     assert json.loads(path.read_text())["a"] is None
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"a": 1} x', b"nope"])
 def test_a_damaged_json_file_is_none(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "value.json"
-    assert read_json(path) is None
+    assert read_json(here(path)) is None
     path.write_bytes(data)
-    assert read_json(path) is None
-    assert read_json(path / "below.json") is None
+    assert read_json(here(path)) is None
+    assert read_json(here(path / "below.json")) is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
@@ -134,7 +139,7 @@ def test_a_file_s_hash_is_its_sha256(tmp_path: Path, size: int) -> None:
     data = bytes(index % 251 for index in range(1000)) * (size // 1000) + b"x" * (size % 1000)
     path = tmp_path / "file"
     path.write_bytes(data)
-    assert hash_file(path) == hashlib.sha256(data).hexdigest()
+    assert here(path).sha256() == hashlib.sha256(data).hexdigest()
 
 
 def test_sweeping_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
@@ -143,10 +148,10 @@ def test_sweeping_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
     for path in (*kept, *leftovers):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    sweep(tmp_path)
+    here(tmp_path).sweep()
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
     assert not (tmp_path / "deep" / "group.7.partial").exists()
-    sweep(tmp_path / "nothing")
+    here(tmp_path / "nothing").sweep()
 
 
 def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
@@ -159,7 +164,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from cdpipe.workspace.layout import Workspace, locked
-with locked(Workspace(Path(sys.argv[1]))):
+from cdpipe.workspace.location import locate
+with locked(Workspace(locate(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -177,19 +183,19 @@ def holder(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_two_processes_never_hold_one_workspace(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "w")
-    with holder(workspace.root):
+    workspace = Workspace(here(tmp_path / "w"))
+    with holder(workspace.root.local()):
         with pytest.raises(LockedError, match="another run is writing to it") as raised, locked(workspace):
             pass
         assert raised.value.exit_code == EXIT_LOCKED == 75
-        with locked(Workspace(tmp_path / "other")):
+        with locked(Workspace(here(tmp_path / "other"))):
             pass
 
 
 @pytest.mark.parametrize("end", ["kill", "return"])
 def test_the_lock_ends_with_its_holder_however_that_ends(tmp_path: Path, end: str) -> None:
-    workspace = Workspace(tmp_path / "w")
-    with holder(workspace.root) as process:
+    workspace = Workspace(here(tmp_path / "w"))
+    with holder(workspace.root.local()) as process:
         if end == "kill":
             process.kill()
         elif process.stdin:
@@ -201,7 +207,7 @@ def test_the_lock_ends_with_its_holder_however_that_ends(tmp_path: Path, end: st
 
 
 def test_the_lock_is_released_when_the_work_fails(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "w")
+    workspace = Workspace(here(tmp_path / "w"))
     with pytest.raises(KeyError), locked(workspace):
         raise KeyError("bug")
     with locked(workspace), pytest.raises(LockedError), locked(workspace):
@@ -212,16 +218,16 @@ def test_a_workspace_that_cannot_be_written_is_a_mistake_in_the_configuration(tm
     file = tmp_path / "file"
     file.write_text("x")
     for root in (file, file / "below"):
-        with pytest.raises(ConfigError, match="expected a folder that can be written"), locked(Workspace(root)):
+        with pytest.raises(ConfigError, match="expected a folder that can be written"), locked(Workspace(here(root))):
             pass
 
 
 def test_a_submitted_job_s_copy_of_the_folder_is_refused(tmp_path: Path) -> None:
     copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "package" / "work"
     with pytest.raises(ConfigError, match="outputs would be lost; give an absolute path"):
-        refuse_job_copy(copy)
-    with pytest.raises(ConfigError, match="outputs would be lost"), locked(Workspace(copy)):
+        refuse_job_copy(here(copy))
+    with pytest.raises(ConfigError, match="outputs would be lost"), locked(Workspace(here(copy))):
         pass
     assert not copy.exists()
     for path in ("/data/work", "/data/working_dir_files/work", "/data/runtime_resources/work"):
-        refuse_job_copy(Path(path))
+        refuse_job_copy(here(Path(path)))

@@ -25,7 +25,7 @@ from cdpipe.pairs.check import check_pair
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
 from cdpipe.pairs.plan import plan_pair, source_files
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import here
 
 MEMORY, SECONDS = 2 * 2**30, 60  # of a worker, and for one trial: what needs more ends the worker, which fails the test
 ROLES = ("red", "green", "blue")
@@ -90,7 +90,7 @@ def _attempt(trial: Trial, folder: Path) -> str:
         source_of(trial.path if own else mate, config, tuple(range(1, bands + 1)))
         for own in (trial.before, trial.after)
     )
-    pair = Pair("p", "p", before, after, ROLES[:bands], label=trial.path if trial.label else None)
+    pair = Pair("p", "p", before, after, ROLES[:bands], label=here(trial.path) if trial.label else None)
     problems = check_pair(pair, config, ROLES[:bands], read_all=True).problems
     if problems:
         assert not [problem for problem in problems if "\n" in problem or "Traceback" in problem]
@@ -102,8 +102,8 @@ def _attempt(trial: Trial, folder: Path) -> str:
 
 
 def _ingest(pair: Pair, config: Config, folder: Path) -> IngestJob:
-    hashes = {path: hash_file(path) for path in source_files(pair)}
-    job = IngestJob(Workspace(folder / "work"), config, plan_pair(pair, config, hashes))
+    hashes = {path: path.sha256() for path in source_files(pair)}
+    job = IngestJob(Workspace(here(folder / "work")), config, plan_pair(pair, config, hashes))
     create_pair_groups(job)
     for key in block_keys(pair.pair_id, job.planned.grid.shape, config.align.block):
         ingest_block(job, key, imagery=True, label=pair.label is not None)
@@ -115,9 +115,9 @@ def _ingest(pair: Pair, config: Config, folder: Path) -> IngestJob:
 
 def _compare(job: IngestJob, pair: Pair) -> None:
     planned, observed = job.planned, []
-    group = job.workspace.group("pairs", pair.pair_id, planned.key)
+    group = job.workspace.group("pairs", pair.pair_id, planned.key).local()
     for name, source in (("before", pair.before), ("after", pair.after)):
-        with rasterio.open(source.path, driver="GTiff") as dataset:
+        with rasterio.open(source.path.local(), driver="GTiff") as dataset:
             values = dataset.read(source.bands)
             tags = [dataset.nodatavals[band - 1] for band in source.bands]
             if planned.grid.crs is not None:
@@ -131,11 +131,11 @@ def _compare(job: IngestJob, pair: Pair) -> None:
         zarr.open_array(group / "valid", mode="r")[...], observed[0] + 2 * observed[1].astype(np.uint8)
     )
     if pair.label is not None:
-        with rasterio.open(pair.label, driver="GTiff") as dataset:
+        with rasterio.open(pair.label.local(), driver="GTiff") as dataset:
             raw = dataset.read(1)
         meaning = job.config.label
         expected = np.select([np.isin(raw, meaning.changed), np.isin(raw, meaning.unchanged)], [1, 0], 255)
-        group = job.workspace.group("labels", pair.pair_id, str(planned.label_key))
+        group = job.workspace.group("labels", pair.pair_id, str(planned.label_key)).local()
         assert np.array_equal(zarr.open_array(group / "label", mode="r")[...], expected), (
             "the label is not what rasterio reads"
         )

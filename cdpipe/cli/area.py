@@ -26,8 +26,8 @@ from cdpipe.evaluation.area_sample import (
 )
 from cdpipe.geo.ground import DEGREE_METRES, pixel_metres
 from cdpipe.runs.pairs import finished_run, run_pairs
-from cdpipe.workspace.bucket import ObjectPath
-from cdpipe.workspace.local import write_json
+from cdpipe.workspace.files import write_json
+from cdpipe.workspace.location import here
 
 # ``cdpipe sample``: points of a run, drawn at random from its strata, for somebody to label.
 
@@ -45,9 +45,10 @@ def run_sample(session: Session) -> None:
     """
     request = session.request
     populations = find_populations(session, request.buffer)
-    path = request.out or session.run_folder / "area" / "sample.gpkg"
-    if isinstance(path, ObjectPath):
-        raise ConfigError(f"sample: the run lies in object storage, {path}; give --out FILE.gpkg on this machine")
+    default = session.run_folder / "area" / "sample.gpkg"
+    if request.out is None and default.far:
+        raise ConfigError(f"sample: the run lies in object storage, {default}; give --out FILE.gpkg on this machine")
+    path: Path = request.out or default.local()
     if session.dry_run:
         session.say(f"sample: {len(populations)} pair(s), points to {path}")
         return
@@ -138,7 +139,7 @@ def run(session: Session) -> None:
         InputError: If the sample is of other results, or not all of it is labelled.
     """
     path: Path = session.request.sample
-    beside, own = facts_path(path), session.run_folder / "area" / facts_path(path).name
+    beside, own = here(facts_path(path)), session.run_folder / "area" / facts_path(path).name
     facts, points = read_facts(own if own.is_file() and not beside.is_file() else beside)
     populations = find_populations(session, facts["buffer"])
     _refuse_stale(session, path, facts["keys"], {name: each.change_key for name, each in populations.items()})

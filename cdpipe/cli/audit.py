@@ -1,7 +1,6 @@
 """``cdpipe audit``: what a run says of itself without labels: seams, swaps, false alarms, disagreement, shift."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from rich.table import Table
 
@@ -18,7 +17,8 @@ from cdpipe.prediction.job import Thresholds, pair_ensemble, plan_members
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.pairs import RunPair, finished_run, run_pairs
 from cdpipe.runs.plan import model_sources, plan_run
-from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.files import read_json, write_json
+from cdpipe.workspace.location import Location
 
 HEAD = ("pair", "seam score (95 %)", "models differ", "shift, px", "swap flips", "false: same image", "false: moved")
 
@@ -54,7 +54,7 @@ def run(session: Session, *, probe: bool = True) -> None:
     session.say(f"audit: {path}; docs/audits.md says how to read it")
 
 
-def _known_probes(path: Path, pairs: list[RunPair]) -> dict[str, Audit]:
+def _known_probes(path: Location, pairs: list[RunPair]) -> dict[str, Audit]:
     """What an earlier audit found by running models, of the pairs whose change is still the same."""
     earlier = read_json(path)
     known = earlier.get("pairs", {}) if isinstance(earlier, dict) else {}
@@ -91,7 +91,7 @@ def _audit_stored(
     }
 
 
-def _probe(session: Session, manifest: Manifest, path: Path, audits: dict[str, Audit]) -> None:
+def _probe(session: Session, manifest: Manifest, path: Location, audits: dict[str, Audit]) -> None:
     """Run models on patches of the pairs of which that is not known yet; each pair is written as it is done."""
     from cdpipe.cluster.probes import probe_pairs
 
@@ -137,7 +137,7 @@ def _probe_jobs(session: Session, manifest: Manifest, audits: dict[str, Audit]) 
     return jobs
 
 
-def _write(path: Path, audits: dict[str, Audit]) -> None:
+def _write(path: Location, audits: dict[str, Audit]) -> None:
     write_json(path, {"pairs": audits, "pooled": pool_audits(audits)})
 
 

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import sys
-from pathlib import Path
 
 import rasterio
 from rich.markup import escape
@@ -19,7 +18,7 @@ from cdpipe.cluster.session import ray_session
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config, Resources
 from cdpipe.errors import EXIT_DONE
-from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.location import Location
 
 GIB = 2**30
 WORKER_MEMORY = 2 * GIB  # most that a worker takes, whichever the scene
@@ -114,10 +113,11 @@ def advise(machine: Machine, config: Config | None) -> list[str]:
     return found
 
 
-def _advise_workspace(workspace: Path) -> list[str]:
-    if isinstance(workspace, ObjectPath):
+def _advise_workspace(workspace: Location) -> list[str]:
+    if workspace.far:
         return [f"workspace {workspace}: {_access(workspace)}"]
-    there = next(folder for folder in (workspace, *workspace.parents) if folder.is_dir())
+    path = workspace.local()
+    there = next(folder for folder in (path, *path.parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     found = [f"workspace {workspace}: {size(free)} free; cdpipe predict --dry-run says how much a run writes"]
     if not os.access(there, os.W_OK):
@@ -125,7 +125,7 @@ def _advise_workspace(workspace: Path) -> list[str]:
     return found
 
 
-def _access(workspace: ObjectPath) -> str:
+def _access(workspace: Location) -> str:
     try:
         found = workspace.is_dir()
     except OSError as error:

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -29,8 +28,9 @@ from cdpipe.report.pictures import PictureJob, draw_picture
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.runs.pairs import RunPair, finished_run, read_masks, run_pairs
 from cdpipe.store.pair import load_pair
+from cdpipe.workspace.files import write_json
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import write_json
+from cdpipe.workspace.location import Location
 
 Submissions = Mapping[str, Mapping[str, Runs]]  # masks by the submission's name and the pair's id
 Job = tuple[Workspace, Results, PictureJob | None]
@@ -167,14 +167,14 @@ def run_compare(options: argparse.Namespace) -> int:
     console = make_console()
     folders = tuple(folder.resolve() for folder in (options.run_a, options.run_b))
     manifests = _manifest(folders[0]), _manifest(folders[1])
-    workspaces = Workspace(folders[0].parents[1]), Workspace(folders[1].parents[1])
+    workspaces = Workspace(folders[0].parent.parent), Workspace(folders[1].parent.parent)
     shared = shared_pairs(*manifests)
     if not shared.pairs:
         reasons = "; ".join(f"{pair_id} {reason}" for pair_id, reason in list(shared.left_out.items())[:5])
         raise InputError(
             f"{folders[0]} and {folders[1]}: expected runs that share pairs, and they share none: {reasons}"
         )
-    out = options.out or folders[0] / "compare" / f"{folders[1].parents[1].name}-{folders[1].name}"
+    out = options.out or folders[0] / "compare" / f"{folders[1].parent.parent.name}-{folders[1].name}"
     jobs = []
     for one, other in shared.pairs:
         pair = load_pair(workspaces[0], one.pair_id, one.pair)
@@ -197,7 +197,7 @@ def run_compare(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _manifest(folder: Path) -> Manifest:
+def _manifest(folder: Location) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None:
         raise InputError(f"{folder}: expected the folder of a finished run, such as work/runs/NAME with manifest.json")

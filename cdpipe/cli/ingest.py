@@ -1,7 +1,6 @@
 """``cdpipe ingest``: the catalog's rasters and labels into the store."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -19,12 +18,12 @@ from cdpipe.pairs.ingest import BlockTask, IngestJob, Outcome, end_pair, plan_bl
 from cdpipe.pairs.plan import coregistration_key, known_hashes, plan_pairs, remember_hashes, source_files
 from cdpipe.timing import add
 from cdpipe.training.plan import needed_bands
-from cdpipe.workspace.storage import free_bytes
+from cdpipe.workspace.location import Location
 
 # Finds out by how much second dates are moved onto the first, for ``cdpipe ingest`` and ``cdpipe check``.
 
 
-def coregister_pairs(session: Session, pairs: Sequence[Pair], hashes: Mapping[Path, str]) -> None:
+def coregister_pairs(session: Session, pairs: Sequence[Pair], hashes: Mapping[Location, str]) -> None:
     """Decide on all pairs whose dates were not compared yet, remember that, and say what becomes of each pair.
 
     Pairs that cannot be compared are noted as failed.
@@ -178,12 +177,12 @@ def _show_plan(session: Session, pairs: list[Pair]) -> None:
     for pair in pairs:
         before, after = (describe_raster(source.path, session.config.input) for source in (pair.before, pair.after))
         blocks += len(block_keys(pair.pair_id, before.grid.shape, session.config.align.block))
-        bytes_in += sum(file.stat().st_size for file in source_files(pair))
+        bytes_in += sum(file.stat().size for file in source_files(pair))
         depth = len(pair.roles) * sum(np.dtype(info.dtype).itemsize for info in (before, after)) + (
             2 if pair.label else 1
         )
         bytes_out += before.grid.height * before.grid.width * depth
-    free = free_bytes(session.workspace.root)
+    free = session.workspace.root.free_bytes()
     rate = last_rate(session, "ingest", "blocks")
     session.say(f"ingest: {len(pairs)} pair(s), {blocks} block(s) of {session.config.align.block} pixels")
     session.say(f"  reads {size(bytes_in)}, writes at most {size(bytes_out)} before compression{free_text(free)}")

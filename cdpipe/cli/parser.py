@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cdpipe.pairs.layouts import LAYOUTS
 from cdpipe.version import __version__
+
+if TYPE_CHECKING:
+    from cdpipe.workspace.location import Location
 
 VERBS = {
     "ingest": "rasters and labels into the store",
@@ -152,8 +156,8 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
     if verb == "area":
         parser.add_argument("sample", type=_local, metavar="SAMPLE.gpkg", help="the labelled points")
     if verb == "review":
-        parser.add_argument("review", type=_local, metavar="FILE", help="review.geojson, as the report saved it")
-        parser.add_argument("--out", type=_local, help="folder for labels and catalog (default: in the run's)")
+        parser.add_argument("review", type=_here, metavar="FILE", help="review.geojson, as the report saved it")
+        parser.add_argument("--out", type=_here, help="folder for labels and catalog (default: in the run's)")
     if verb == "predict":
         parser.add_argument("--split", action="append", choices=("train", "val", "test"), help="only pairs of a split")
         parser.add_argument("--pair", action="append", metavar="ID", help="only this pair; may be repeated")
@@ -164,10 +168,10 @@ def _add_run_options(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--bands", default="red=1,green=2,blue=3", help="what the bands are (default: %(default)s)")
 
 
-def _anywhere(text: str) -> Path:
-    """A path of this machine or in object storage."""
+def _anywhere(text: str) -> "Location":
+    """A file or folder of this machine or in object storage."""
     from cdpipe.errors import ConfigError
-    from cdpipe.workspace.bucket import locate
+    from cdpipe.workspace.location import locate
 
     try:
         return locate(text)
@@ -177,7 +181,12 @@ def _anywhere(text: str) -> Path:
 
 def _local(text: str) -> Path:
     """A path of this machine; an address would make a folder of that name."""
-    path = _anywhere(text)
-    if type(path) is not type(Path()):
-        raise argparse.ArgumentTypeError(f"{path}: expected a file or folder of this machine here")
-    return path
+    return _here(text).local()
+
+
+def _here(text: str) -> "Location":
+    """A file or folder of this machine."""
+    location = _anywhere(text)
+    if location.far:
+        raise argparse.ArgumentTypeError(f"{location}: expected a file or folder of this machine here")
+    return location

@@ -12,7 +12,7 @@ from cdpipe.config.load import load_config
 from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.errors import EXIT_DONE
 from cdpipe.inference.backends import check_backend
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import here
 
 
 def run(session: Session) -> None:
@@ -77,11 +77,11 @@ def run_demo(options: argparse.Namespace) -> int:
     console = make_console()
     path = folder / "cdpipe.yaml"
     if not path.exists():
-        write_atomically(path, CONFIG.encode())
+        here(path).write(CONFIG.encode())
     config = load_config(path)
     if not config.catalog.exists():
         console.print(f"making sample scenes in {config.catalog.parent}")
-        make_sample_scenes(config.catalog.parent)
+        make_sample_scenes(config.catalog.parent.local())
     if options.scenes:
         console.print(f"{config.catalog} names the scenes, {path} is a configuration for them", markup=False)
         return EXIT_DONE

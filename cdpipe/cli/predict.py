@@ -34,9 +34,8 @@ from cdpipe.runs.products import Product, ensure_written, is_written
 from cdpipe.timing import add
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import locked
-from cdpipe.workspace.local import sweep, write_atomically
+from cdpipe.workspace.location import here
 from cdpipe.workspace.records import forget_attempts
-from cdpipe.workspace.storage import free_bytes
 
 
 def run(session: Session) -> None:
@@ -54,7 +53,7 @@ def run(session: Session) -> None:
         _show_plan(session, planned, sources, plan_members(session.config, sources, device))
         return
     forget_attempts(session.workspace)
-    sweep(session.run_folder)
+    session.run_folder.sweep()
     manifest = find_finished(session, planned, sources)
     if manifest is None:
         session.start_ray()
@@ -143,7 +142,7 @@ def _predict(session: Session, plan: Plan) -> dict[int, tuple[Product, ...]]:
             add(spent, event.spent)
             advance(int(event.block), f"{len(published)} of {len(job.pairs)} pairs published")
         figures.update(rounded(spent))
-    sweep(session.run_folder)
+    session.run_folder.sweep()
     return {number: each for number, each in published.items() if job.pairs[number].pair_id not in session.failures}
 
 
@@ -159,7 +158,7 @@ def _show_plan(session: Session, planned: Planned, sources: list[ModelSource], m
     session.say(
         f"  missing: {len(work)} block(s), {patches} patch(es), test-time augmentation {session.config.predict.tta}"
     )
-    free = free_text(free_bytes(session.workspace.root))
+    free = free_text(session.workspace.root.free_bytes())
     session.say(f"  writes at most {size(pixels * (4 * len(members) + 5) * 2)} before compression{free}")
     session.say(f"  time: {duration(patches / rate)} at the last measured rate" if rate else "  time: not measured yet")
 
@@ -202,14 +201,14 @@ def run_pair(options: argparse.Namespace) -> int:
     check_backend(config.predict, "cpu")
     session = Session(config, make_console(), verbose=options.verbose)
     with locked(session.workspace), session.resources:
-        write_atomically(catalog, text.getvalue().encode())
+        here(catalog).write(text.getvalue().encode())
         ingest.run(session)
         run(session)
         for product in sorted(session.run_folder.glob(f"*s/{NAME}_*")):
             name = product.name.removeprefix(f"{NAME}_")
             # in one folder a mask and its objects would share a style
             target = options.out / (f"objects{product.suffix}" if product.parent.name == "vectors" else name)
-            shutil.copyfile(product, target)
+            shutil.copyfile(product.local(), target)
             session.say(f"wrote {target}")
         return close(session)
 

@@ -21,8 +21,8 @@ from cdpipe.report.words import took
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.pairs import RunPair, finished_run, run_pairs
 from cdpipe.version import __version__
-from cdpipe.workspace.bucket import locate
-from cdpipe.workspace.local import read_json, write_atomically
+from cdpipe.workspace.files import read_json
+from cdpipe.workspace.location import Location, here, locate
 
 MADE = ("ingest", "train", "predict")  # stages
 TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries
@@ -50,7 +50,7 @@ def run(session: Session) -> None:
     session.say(f"report: {index}")
 
 
-def _job(session: Session, folder: Path, each: RunPair) -> PairJob:
+def _job(session: Session, folder: Location, each: RunPair) -> PairJob:
     if each.finished is None:
         raise ValueError(f"pair {each.pair.pair_id}: expected a finished one")
     objects = [path for name in each.finished.vectors if (path := session.workspace.root / name).is_file()]
@@ -127,7 +127,7 @@ def _report(session: Session, manifest: Manifest, pages: Sequence[PairPage], fai
 
 def _configuration(session: Session) -> str:
     """All of it as YAML, but that the workspace goes by its name: the report lies in it, wherever it is moved."""
-    config = session.config.model_copy(update={"workspace": Path(session.config.workspace.name)})
+    config = session.config.model_copy(update={"workspace": here(Path(session.config.workspace.name))})
     return to_yaml(config, session.config.catalog.parent)
 
 
@@ -180,7 +180,7 @@ def run_review(session: Session) -> None:
     verdicts = read_review(session.review, session.config.name)
     pairs = {each.pair.pair_id: each for each in run_pairs(session, finished_run(session))}
     chosen = _choose(session, verdicts, pairs)
-    folder = (session.out or session.run_folder / "review").absolute()
+    folder = here(session.out.local().absolute()) if session.out else session.run_folder / "review"
     if session.dry_run:
         session.say(f"review: {len(chosen)} label(s) and a catalog in {folder}")
         return
@@ -220,7 +220,9 @@ def _choose(
     return chosen
 
 
-def _write_catalog(session: Session, folder: Path, pairs: Mapping[str, RunPair], labels: Mapping[str, Path]) -> None:
+def _write_catalog(
+    session: Session, folder: Location, pairs: Mapping[str, RunPair], labels: Mapping[str, Location]
+) -> None:
     """The catalog with new labels, paths from where it lies, and the run's splits: new labels must not shuffle them."""
     columns, rows = read_table(session.config.catalog)
     columns = [name for name in columns if name]
@@ -237,4 +239,4 @@ def _write_catalog(session: Session, folder: Path, pairs: Mapping[str, RunPair],
         if pair_id in labels:
             row |= {"label": relative(labels[pair_id], folder), "split": "train"}
         writer.writerow(row)
-    write_atomically(folder / "pairs.csv", text.getvalue().encode())
+    (folder / "pairs.csv").write(text.getvalue().encode())

@@ -8,7 +8,6 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -22,9 +21,10 @@ from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_file
 from cdpipe.store.pair import StoredPair
 from cdpipe.version import __version__
 from cdpipe.workspace.clients import take_requests
+from cdpipe.workspace.disk import found_no_room
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace, locked
-from cdpipe.workspace.local import read_json, write_json
-from cdpipe.workspace.storage import append_text, found_no_room
+from cdpipe.workspace.location import Location
 
 
 class Unfinished(Exception):  # noqa: N818 (no error: it ends a look at a run)
@@ -65,11 +65,11 @@ class Session:
     wait: bool = False
     only_pairs: tuple[str, ...] = ()
     only_splits: tuple[str, ...] = ()
-    submissions: tuple[Path, ...] = ()
-    template: Path | None = None
-    rasters: Path | None = None
-    review: Path | None = None
-    out: Path | None = None
+    submissions: tuple[Location, ...] = ()
+    template: Location | None = None
+    rasters: Location | None = None
+    review: Location | None = None
+    out: Location | None = None
     request: argparse.Namespace = field(default_factory=argparse.Namespace)
     looking: bool = False
     failures: dict[str, str] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Session:
         return Workspace(self.config.workspace)
 
     @property
-    def run_folder(self) -> Path:
+    def run_folder(self) -> Location:
         """Folder of this run's outputs."""
         return self.workspace.run(self.config.name)
 
@@ -120,7 +120,7 @@ class Session:
 
     def log_error(self, text: str, details: str) -> None:
         """Add to the run's ``errors.log``."""
-        append_text(self.run_folder / "errors.log", f"{text}\n{details}\n")
+        (self.run_folder / "errors.log").append((f"{text}\n{details}\n").encode())
 
     def write_failures(self) -> None:
         """Write down which pairs failed, for ``--failed`` and later stages."""

@@ -18,7 +18,7 @@ from cdpipe.pairs.catalog import COLUMNS
 from cdpipe.pairs.layouts import LAYOUTS
 from cdpipe.pairs.layouts.search import NO_LABEL, FoundPairs
 from cdpipe.pairs.layouts.write import format_catalog, format_config
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import here
 
 TEMPLATE = """\
 # cdpipe configuration; relative paths are relative to this file.
@@ -59,9 +59,9 @@ def run(options: argparse.Namespace) -> int:
         if path.exists():
             raise ConfigError(f"{path} exists already; cdpipe init never overwrites")
     name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in folder.resolve().name)
-    write_atomically(config, TEMPLATE.format(name=name.strip("-") or "change").encode())
+    here(config).write(TEMPLATE.format(name=name.strip("-") or "change").encode())
     wanted = [column for column in COLUMNS if column not in ("composite", "sensor")]
-    write_atomically(catalog, (",".join(wanted) + "\n").encode())
+    here(catalog).write((",".join(wanted) + "\n").encode())
     sys.stdout.write(f"wrote {config}\nwrote {catalog}\n")
     return EXIT_DONE
 
@@ -93,10 +93,10 @@ def run_catalog(options: argparse.Namespace) -> int:
     table = format_catalog(found.pairs, out.parent)
     starter = None if config is None else format_config(found, options.folder.resolve().name, out, config)
     _report(found, options.folder)
-    write_atomically(out, table.encode())
+    here(out).write(table.encode())
     _say(f"wrote {out}")
     if config is not None and starter is not None:
-        write_atomically(config, starter.encode())
+        here(config).write(starter.encode())
         _say(f"wrote {config}; look at its sensors and label values")
         _say(f"next: cdpipe check {shlex.quote(str(config))}")
     else:
@@ -141,12 +141,12 @@ def run_config(options: argparse.Namespace) -> int:
     if sum(each is not None for each in given) != 1:
         raise ConfigError(f"config: expected a file, --from JSON or --preset NAME, one of {', '.join(PRESETS)}")
     if options.config is not None:
-        text = to_yaml(load_config(options.config, options.set), Path())
+        text = to_yaml(load_config(options.config, options.set), here(Path()))
     elif options.preset is not None:
         if options.preset not in PRESETS:
             raise ConfigError(f"config --preset: expected one of {', '.join(PRESETS)}, got {options.preset!r}")
         values = {**_PLACEHOLDERS, "preset": options.preset}
-        text = to_yaml(parse_config(values, Path.cwd(), options.set), Path.cwd())
+        text = to_yaml(parse_config(values, Path.cwd(), options.set), here(Path.cwd()))
     else:
         text = _converted(options.source, options.set)
     sys.stdout.write(text)
@@ -157,7 +157,7 @@ def _converted(path: Path, overrides: list[str]) -> str:
     values, remarks = convert(path)
     config = parse_config(values, Path.cwd(), overrides, str(path))
     comments = [f"# from {path.name}", *(f"# {remark}" for remark in remarks)]
-    return "\n".join([*comments, to_yaml(config, Path.cwd())])
+    return "\n".join([*comments, to_yaml(config, here(Path.cwd()))])
 
 
 # ``cdpipe import-weights``: weights that others trained, as a model folder.

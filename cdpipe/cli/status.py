@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from rich.table import Table
 
@@ -26,7 +25,8 @@ from cdpipe.timing import PARTS
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
 from cdpipe.training.plan import jobs_for, trained_model
-from cdpipe.workspace.local import read_json
+from cdpipe.workspace.files import read_json
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import GROUP_RECORD, missing_blocks, record_times
 
 RECENT = 600.0  # seconds that a rate is measured over: older records tell of another run
@@ -132,7 +132,7 @@ def _time_of_workers(session: Session, stage: str) -> str | None:
     return None
 
 
-def _figures(total: int, left: int, folders: Iterable[Path]) -> tuple[str, str, str, str]:
+def _figures(total: int, left: int, folders: Iterable[Location]) -> tuple[str, str, str, str]:
     """Done, left, rate and time left; the last two only while something goes on."""
     now = time.time()
     recent = [moment for folder in folders for moment in record_times(folder) if moment > now - RECENT] if left else []
@@ -156,7 +156,7 @@ def run_verify(session: Session) -> None:
     root = session.workspace.root
     records = sorted((root / "records").glob("*/*/*/*.json"))
     cards = sorted((root / "models").glob(f"*/*/{CARD}"))
-    found: dict[Path, list[str]] = {}
+    found: dict[Location, list[str]] = {}
     with (
         progress(session.console, "verify", len(records) + len(cards)) as advance,
         ThreadPoolExecutor(THREADS) as pool,
@@ -175,7 +175,11 @@ def run_verify(session: Session) -> None:
     for name in dict.fromkeys(damaged):
         path = root / name
         # those that were whole have just been compared, and are withdrawn for the sake of a block
-        if path.name == GROUP_RECORD and path.parents[2].name not in PRODUCTS and name in found.get(path, [name]):
+        if (
+            path.name == GROUP_RECORD
+            and path.parent.parent.parent.name not in PRODUCTS
+            and name in found.get(path, [name])
+        ):
             forget_descriptions(root, path)
     if damaged:
         lines = "\n".join(f"  {name}" for name in dict.fromkeys(damaged))
@@ -185,7 +189,7 @@ def run_verify(session: Session) -> None:
     session.say(f"verify: {len(records)} record(s) and {len(cards)} model(s) are as they were written")
 
 
-def _withdraw(root: Path, path: Path, names: list[str]) -> None:
+def _withdraw(root: Location, path: Location, names: list[str]) -> None:
     """Remove a record or card with what it vouched for in vain, and the record of its group, no more whole."""
     for name in names:
         (root / name).unlink(missing_ok=True)
@@ -194,17 +198,17 @@ def _withdraw(root: Path, path: Path, names: list[str]) -> None:
         path.with_name(GROUP_RECORD).unlink(missing_ok=True)
 
 
-def _withdraw_manifests(root: Path, withdrawn: set[Path]) -> list[str]:
+def _withdraw_manifests(root: Location, withdrawn: set[Location]) -> list[str]:
     """Remove the manifests that list anything withdrawn or missing; names of what is missing."""
-    places = {str(path.parent.relative_to(root / "records")) for path in withdrawn if path.name != CARD}
-    models = {str(path.parent.relative_to(root)) for path in withdrawn if path.name == CARD}
+    places = {path.parent.relative_to(root / "records") for path in withdrawn if path.name != CARD}
+    models = {path.parent.relative_to(root) for path in withdrawn if path.name == CARD}
     missing = []
     for run_folder in sorted((root / "runs").glob("*")):
         path = manifest_path(run_folder)
         if not path.is_file():
             continue
         manifest = read_manifest(run_folder)
-        names = [str(path.relative_to(root))] if manifest is None else check_manifest(root, manifest)
+        names = [path.relative_to(root)] if manifest is None else check_manifest(root, manifest)
         used = manifest and (
             places & set(listed_groups(manifest)) or models & {str(model["folder"]) for model in manifest.models}
         )

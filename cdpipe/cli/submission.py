@@ -1,7 +1,5 @@
 """``cdpipe submission``: a run's change masks as one table of run-length text, and such a table as rasters."""
 
-from pathlib import Path
-
 from cdpipe.cli.console import progress
 from cdpipe.cli.session import Session, logged
 from cdpipe.cluster.tasks import map_pairs
@@ -10,6 +8,7 @@ from cdpipe.formats.submission import Runs, read_ids, write_submission
 from cdpipe.runs.manifest import Manifest, read_manifest
 from cdpipe.runs.pairs import RunPair, encode_change, finished_run, named_pairs, read_masks, run_pairs, write_mask
 from cdpipe.version import __version__
+from cdpipe.workspace.location import Location
 
 
 def run(session: Session) -> None:
@@ -74,7 +73,7 @@ def _encode(session: Session, wanted: dict[str, RunPair]) -> dict[str, tuple[Run
     return masks
 
 
-def _write_rasters(session: Session, path: Path) -> None:
+def _write_rasters(session: Session, path: Location) -> None:
     """Write the masks of a submission as rasters of their pairs.
 
     Raises:

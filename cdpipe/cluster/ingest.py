@@ -5,7 +5,6 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,7 +25,7 @@ from cdpipe.pairs.ingest import (
 from cdpipe.pairs.plan import Stamp, stamp_before_hashing
 from cdpipe.timing import take
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import hash_file
+from cdpipe.workspace.location import Location
 
 # How malloc treats memory that is freed.
 
@@ -61,8 +60,8 @@ RETRIES = 3  # of a worker that is lost (killed, out of memory); an error in the
 
 
 def hash_files(
-    paths: list[Path], progress: Callable[[int], None]
-) -> Iterator[tuple[Path, tuple[str, Stamp] | None, str]]:
+    paths: list[Location], progress: Callable[[int], None]
+) -> Iterator[tuple[Location, tuple[str, Stamp] | None, str]]:
     """SHA-256 and earlier stamp of each file, or None and the reason where it cannot be read."""
     remote = ray.remote(num_cpus=0.5, max_retries=RETRIES)(with_requests(_hash_one))
     for path, result, error in run_bounded(remote.remote, paths, 4 * total_cpus()):
@@ -70,9 +69,9 @@ def hash_files(
         progress(1)
 
 
-def _hash_one(path: Path) -> tuple[str, Stamp]:
+def _hash_one(path: Location) -> tuple[str, Stamp]:
     stamp = stamp_before_hashing(path)
-    return hash_file(path), stamp
+    return path.sha256(), stamp
 
 
 def do_block(job: IngestJob, task: BlockTask) -> None:

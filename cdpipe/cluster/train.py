@@ -20,7 +20,6 @@ import ray.train.collective
 import ray.train.torch
 import ray.util
 import torch
-from fsspec import AbstractFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 from torch import nn
@@ -32,9 +31,11 @@ from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.training.job import TrainJob, Worker
 from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
 from cdpipe.training.loop import train_model, write_checkpoint
-from cdpipe.workspace.bucket import ObjectPath, Remembered
+from cdpipe.workspace.clients import client_options
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import read_json, write_atomically
+from cdpipe.workspace.files import read_json
+from cdpipe.workspace.location import Location, locate
+from cdpipe.workspace.remembered import Remembered
 
 # How training workers reach each other: over the network that Ray's nodes know each other by.
 
@@ -69,80 +70,6 @@ class NodeNetwork(TorchConfig):
         return _Backend
 
 
-# Object storage as the file system that Ray Train keeps its checkpoints in.
-
-
-def arrow_filesystem(folder: ObjectPath) -> tuple[pyarrow.fs.FileSystem, str]:
-    """A file system that holds a folder, and what the folder is called in it; workers may be handed both."""
-    scheme, bucket, key = folder.address.scheme, folder.address.bucket, folder.address.key
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(ObjectFileSystem(scheme=scheme))), f"{bucket}/{key}"
-
-
-class ObjectFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
-    """What fsspec demands, by :class:`ObjectPath`: the same requests, retries and counts as for all else."""
-
-    cachable = False
-
-    def __init__(self, scheme: str, **options: Any) -> None:
-        """The buckets of ``s3``, ``gs`` or ``az``."""
-        super().__init__(**options)
-        self.scheme = scheme
-
-    def _at(self, path: str) -> ObjectPath:
-        return ObjectPath(f"{self.scheme}:", *path.strip("/").split("/"))
-
-    def _name(self, path: ObjectPath) -> str:
-        return "/".join(path.parts[1:])
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Size and kind of an object or folder."""
-        there = self._at(path)
-        if there.address.key and there.is_file():
-            return {"name": self._name(there), "size": there.head().size, "type": "file"}
-        if there.is_dir():
-            return {"name": self._name(there), "size": 0, "type": "directory"}
-        raise FileNotFoundError(path)
-
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        """What lies right in a folder."""
-        there = self._at(path)
-        names = [self._name(each) for each in there.iterdir()]
-        return [self.info(name) for name in names] if detail else names
-
-    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
-        """Nothing to do: folders come with their objects."""
-
-    def rm_file(self, path: str) -> None:
-        """Remove an object."""
-        self._at(path).unlink(missing_ok=True)
-
-    def rm(self, path: str, recursive: bool = False, **_: Any) -> None:
-        """Remove an object, or a folder with all that lies beneath."""
-        if recursive:
-            for each, _head in self._at(path).listed():
-                each.unlink(missing_ok=True)
-        self.rm_file(path)
-
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
-        there = self._at(path)
-        return there.open("rb", buffering=2**20) if mode == "rb" else _Upload(there)
-
-
-class _Upload(tempfile.SpooledTemporaryFile[bytes]):
-    """A file of this machine that is stored once it is closed."""
-
-    def __init__(self, path: ObjectPath) -> None:
-        super().__init__(max_size=2**24)
-        self._path = path
-
-    def close(self) -> None:
-        if not self.closed:
-            self.flush()
-            size = self.seek(0, 2)
-            self._path.store(self, size)
-        super().close()
-
-
 CHECKPOINTS = "checkpoints"
 NOTICE = "notice"  # a file in the model's folder: whoever started the training must leave, and waits for a checkpoint
 GRACE_SECONDS = 25.0  # what it waits: schedulers kill half a minute after their SIGTERM
@@ -169,7 +96,7 @@ def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
     return workers, gpus > 0
 
 
-def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
+def train(job: TrainJob, workers: int, use_gpu: bool) -> Location:
     """Train one model to its end, continuing from its last checkpoint if there is one.
 
     Where there is no room for all workers, or a node is lost, fewer do their parts of the global batch too. A node's
@@ -182,7 +109,6 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
         CdpipeError: If training failed; the message says why.
     """
     folder = job.workspace.model(job.name, job.key)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / NOTICE).unlink(missing_ok=True)
     cpus = 1 if use_gpu else cpus_of_each(node_cpus(), workers)
     trainer = ray.train.torch.TorchTrainer(
@@ -212,21 +138,26 @@ def train(job: TrainJob, workers: int, use_gpu: bool) -> Path:
         raise CdpipeError(f"model {job.name}: training failed: {describe_failure(error)}") from error
     if result.checkpoint is None:
         raise CdpipeError(f"model {job.name}: training ended without a checkpoint in {folder / CHECKPOINTS}")
-    return _checkpoint_path(result.checkpoint, folder)
+    return _checkpoint_folder(result.checkpoint, folder)
 
 
-def _storage(folder: Path) -> dict[str, Any]:
-    """Where Ray Train keeps what it knows, as its options."""
-    if not isinstance(folder, ObjectPath):
+def _storage(folder: Location) -> dict[str, Any]:
+    """Where Ray Train keeps what it knows, as its options; workers may be handed a bucket's file system."""
+    if not folder.far:
+        folder.local().mkdir(parents=True, exist_ok=True)
         return {"storage_path": str(folder)}
-    filesystem, name = arrow_filesystem(folder)
-    return {"storage_filesystem": filesystem, "storage_path": name}
+    from obstore.fsspec import FsspecStore
+
+    scheme: Any
+    scheme, _, name = str(folder).partition("://")
+    handler = pyarrow.fs.FSSpecHandler(FsspecStore(scheme, **client_options()))
+    return {"storage_filesystem": pyarrow.fs.PyFileSystem(handler), "storage_path": name}
 
 
-def _checkpoint_path(checkpoint: Checkpoint, folder: Path) -> Path:
-    if not isinstance(folder, ObjectPath):
-        return Path(checkpoint.path)
-    return ObjectPath(f"{folder.address.scheme}:", *checkpoint.path.strip("/").split("/"))
+def _checkpoint_folder(checkpoint: Checkpoint, beside: Location) -> Location:
+    """Where a checkpoint lies, in the storage of something beside it."""
+    scheme = str(beside).partition("://")[0]
+    return locate(f"{scheme}://{checkpoint.path.strip('/')}" if beside.far else checkpoint.path)
 
 
 def cpus_of_each(nodes: Sequence[int], workers: int) -> int:
@@ -255,7 +186,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         device=str(device),
         threads=min(config["threads"], 4) if device.type == "cpu" else 4,
         wrap=_share if world > 1 else lambda network: network,
-        checkpoint=_checkpoint_path(checkpoint, job.workspace.root) if checkpoint else None,
+        checkpoint=_checkpoint_folder(checkpoint, job.workspace.root) if checkpoint else None,
         save=partial(_save, curves_folder(job)),
         progress=progress_writer(job) if rank == 0 else lambda *_: None,
         leaving=_notices(job.workspace.model(job.name, job.key) / NOTICE),
@@ -268,7 +199,7 @@ def _share(network: nn.Module) -> nn.Module:
     return ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"find_unused_parameters": True})
 
 
-def _save(curves: Path, metrics: dict[str, Any] | None, files: dict[str, Any] | None) -> None:
+def _save(curves: Location, metrics: dict[str, Any] | None, files: dict[str, Any] | None) -> None:
     """Hand an epoch's metrics to Ray Train; of the first worker, which has files, the state too, and to TensorBoard."""
     if files is None:
         ray.train.report(metrics or {})
@@ -281,11 +212,11 @@ def _save(curves: Path, metrics: dict[str, Any] | None, files: dict[str, Any] | 
         ray.train.report(metrics or {}, checkpoint=Checkpoint.from_directory(folder))
 
 
-def _notices(file: Path) -> Callable[[], bool]:
+def _notices(file: Location) -> Callable[[], bool]:
     """Says once of every notice that it has come: Ray's, that a node is to be drained, or the file."""
     known: tuple[object, bool] = (None, False)
     # this is asked at every step, and in object storage every answer costs
-    noticed: Remembered[Path, bool] = Remembered(2.0 if isinstance(file, ObjectPath) else 0.0)
+    noticed: Remembered[Location, bool] = Remembered(2.0 if file.far else 0.0)
 
     def come() -> bool:
         nonlocal known
@@ -299,7 +230,7 @@ def _notices(file: Path) -> Callable[[], bool]:
 
 
 @contextlib.contextmanager
-def _checkpoint_first(folder: Path) -> Iterator[None]:
+def _checkpoint_first(folder: Location) -> Iterator[None]:
     """Have SIGTERM end this process like Ctrl-C, but only when there is a new checkpoint, or there was time for one."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -315,7 +246,7 @@ def _checkpoint_first(folder: Path) -> Iterator[None]:
 
     def leave() -> None:
         began, known = time.monotonic(), _made_on_notice(folder)
-        write_atomically(folder / NOTICE, b"")
+        (folder / NOTICE).write(b"")
         while time.monotonic() - began < GRACE_SECONDS and _made_on_notice(folder) in (known, None):
             time.sleep(0.1)
         (folder / NOTICE).unlink(missing_ok=True)
@@ -330,7 +261,7 @@ def _checkpoint_first(folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own, which would end later stages as if well
 
 
-def _made_on_notice(folder: Path) -> str | None:
+def _made_on_notice(folder: Location) -> str | None:
     """Name of the last checkpoint that a new start would continue from, if it is from within an epoch."""
     state = read_json(folder / CHECKPOINTS / "checkpoint_manager_snapshot.json")
     last = state.get("latest_checkpoint_result") if isinstance(state, dict) else None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.workspace.bucket import locate
+from cdpipe.workspace.location import Location, here, locate
 
 
 class _Loader(yaml.SafeLoader):
@@ -165,8 +165,8 @@ def _tracked(address: str | None, base: Path) -> str | None:
 def _absolute(config: Config, base: Path) -> Config:
     """The configuration with every path absolute."""
 
-    def resolve(path: Path) -> Path:
-        return locate(path.expanduser(), base).resolve()
+    def resolve(place: Location) -> Location:
+        return locate(str(place), here(base)).resolve()
 
     models = {
         name: model.model_copy(update={"init_from": resolve(model.init_from)}) if model.init_from else model
@@ -184,7 +184,7 @@ def _absolute(config: Config, base: Path) -> Config:
     )
 
 
-def to_yaml(config: Config, base: Path) -> str:
+def to_yaml(config: Config, base: Location) -> str:
     """Everything that is in force, spelled out, so that no preset is needed any more; paths relative to ``base``."""
     values = config.model_dump(mode="json", exclude={"preset"}, exclude_none=True)
 
@@ -194,7 +194,7 @@ def to_yaml(config: Config, base: Path) -> str:
         if isinstance(value, list):
             return [shorten(each) for each in value]
         if isinstance(value, str) and value.startswith(f"{base.resolve()}/"):
-            return str(Path(value).relative_to(base.resolve()))
+            return value.removeprefix(f"{base.resolve()}/")
         return value
 
     return yaml.safe_dump(shorten(values), sort_keys=False, allow_unicode=True, width=100)

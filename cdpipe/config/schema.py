@@ -1,15 +1,25 @@
 """The configuration: one YAML file, every key known, every mistake listed at once."""
 
+import os
 import re
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from cdpipe.config.presets import PRESETS
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
+from cdpipe.workspace.location import Location, locate
 
+
+def _place(value: Any) -> Location:
+    if not isinstance(value, str | PurePath | Location) or not str(value):
+        raise ValueError("Input is not a valid path")
+    return locate(os.path.expanduser(str(value)))  # noqa: PTH111 (no path where it is an address)
+
+
+Place = Annotated[Location, PlainValidator(_place), PlainSerializer(str)]
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -31,7 +41,7 @@ class Input(Section):
     followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count.
     """
 
-    roots: tuple[Path, ...] = ()
+    roots: tuple[Place, ...] = ()
     drivers: tuple[str, ...] = ("GTiff",)
     sidecars: bool = False
     pixel_coordinates: bool = False
@@ -120,7 +130,7 @@ class Model(Section):
     encoder_weights: str | None = None
     input: Literal["difference", "stacked"] | None = None
     bands: tuple[str, ...] | None = Field(default=None, min_length=1)
-    init_from: Path | None = None
+    init_from: Place | None = None
     frozen_epochs: Annotated[int, Field(ge=0)] = 0
     arguments: dict[str, int | float | str | bool | list[int] | None] = Field(default={})
 
@@ -201,7 +211,7 @@ class Predict(Section):
     compute in; ``int8`` is of OpenVINO alone, and calibrated on the training pairs.
     """
 
-    models: tuple[Path, ...] = ()
+    models: tuple[Place, ...] = ()
     members: tuple[str, ...] = ()
     ensemble: Literal["mean", "vote"] = "mean"
     weights: dict[str, Annotated[float, Field(gt=0)]] | Auto = Field(default={})
@@ -279,8 +289,8 @@ class Config(Section):
     """A whole configuration; paths are absolute once loaded."""
 
     name: str = Field(pattern=f"^{ID_PATTERN.pattern}$")
-    catalog: Path
-    workspace: Path
+    catalog: Place
+    workspace: Place
     sensors: dict[str, Sensor] = Field(min_length=1)
     preset: str | None = None
     input: Input = Input()

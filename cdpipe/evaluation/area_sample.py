@@ -24,8 +24,10 @@ from cdpipe.geo.tilings import grow
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
+from cdpipe.workspace.disk import sync_folder
+from cdpipe.workspace.files import read_sealed, write_sealed
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import read_sealed, sync_folder, write_sealed
+from cdpipe.workspace.location import Location, here
 
 STRATA = ("no change", "change", "near change")
 NEAR = 2  # of the strata, besides unchanged and changed
@@ -208,7 +210,7 @@ def write_sample(path: Path, points: Sequence[SamplePoint], crs: str | None, fac
     if path.exists():
         raise InputError(f"{path} exists, and may have labels in it; move it away or choose another name with --out")
     listed = [[p.number, p.pair_id, p.stratum, p.row, p.col, p.x, p.y] for p in points]
-    write_sealed(facts_path(path), {**facts, "points": listed})
+    write_sealed(here(facts_path(path)), {**facts, "points": listed})
     partial = path.with_name(f"{path.stem}.partial.gpkg")  # by its ending GDAL knows the format
     partial.unlink(missing_ok=True)
     empty = np.array([None] * len(points), object)
@@ -232,7 +234,7 @@ def write_sample(path: Path, points: Sequence[SamplePoint], crs: str | None, fac
     sync_folder(path.parent)
 
 
-def read_facts(path: Path) -> tuple[dict[str, Any], list[SamplePoint]]:
+def read_facts(path: Location) -> tuple[dict[str, Any], list[SamplePoint]]:
     """What a sample was drawn from, and its points.
 
     Raises:

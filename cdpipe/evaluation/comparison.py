@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from cdpipe.runs.manifest import Manifest, ManifestPair
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 
 NEITHER, BOTH, ONLY_A, ONLY_B = range(4)
 SAME, A_RIGHT, B_RIGHT = range(3)
@@ -118,7 +118,7 @@ def compare_pair(job: ComparedPair) -> PairDifference:
     return PairDifference((neither, both, only_a, only_b), (scores[0], scores[1]) if job.label_key else None)
 
 
-def write_maps(folder: Path, job: ComparedPair) -> None:
+def write_maps(folder: Location, job: ComparedPair) -> None:
     """``<pair>_difference.tif``, and with a label ``<pair>_right.tif``: where they differ, and who is right there."""
     pair = job.pair
     text = "0 neither, 1 both, 2 only run A, 3 only run B, 255 not observed"

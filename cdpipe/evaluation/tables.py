@@ -23,7 +23,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,8 @@ from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_
 from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED, Values, intervals_over_pairs, pixel_figures, share
 from cdpipe.metrics.reliability import reliability, threshold_curve
 from cdpipe.pairs.catalog import SPLITS
-from cdpipe.workspace.local import write_atomically, write_json
+from cdpipe.workspace.files import write_json
+from cdpipe.workspace.location import Location
 
 UNSPLIT = "unsplit"  # the split of labelled pairs that have none
 COUNTS = ("tp", "fp", "fn", "tn")
@@ -216,10 +216,10 @@ def evaluate_run(scores: Mapping[str, PairScores], splits: Mapping[str, str], to
     return Evaluation(tabulate(scores, splits), list(curves(scores, splits)), calibrations(scores, splits), tolerance)
 
 
-def write_tables(folder: Path, evaluation: Evaluation) -> str:
+def write_tables(folder: Location, evaluation: Evaluation) -> str:
     """Write ``evaluation.json``, ``summary.csv``, ``curves.csv`` and ``evaluation.md``; the last is returned."""
     write_json(folder / "evaluation.json", _document(evaluation))
-    write_atomically(folder / "summary.csv", _csv(evaluation.rows).encode())
+    (folder / "summary.csv").write(_csv(evaluation.rows).encode())
     points = [
         {"split": split, "layer": layer, **point}
         for split, layer, curve in evaluation.curves
@@ -227,7 +227,7 @@ def write_tables(folder: Path, evaluation: Evaluation) -> str:
     ]
     _write_or_remove(folder / "curves.csv", points)
     text = _markdown(evaluation)
-    write_atomically(folder / "evaluation.md", text.encode())
+    (folder / "evaluation.md").write(text.encode())
     return text
 
 
@@ -250,14 +250,14 @@ def _points(curve: Curve) -> list[dict[str, float]]:
     return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
 
 
-def write_agreement(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_agreement(folder: Location, rows: Sequence[dict[str, Any]]) -> None:
     """Write ``agreement.csv``, or remove what an earlier evaluation left where there is nothing to compare."""
     _write_or_remove(folder / "agreement.csv", rows)
 
 
-def _write_or_remove(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_or_remove(path: Location, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        write_atomically(path, _csv(rows).encode())
+        path.write(_csv(rows).encode())
     else:
         path.unlink(missing_ok=True)
 

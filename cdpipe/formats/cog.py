@@ -30,8 +30,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED, UNCHANGED
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import publish_file, temporary_folder
-from cdpipe.workspace.storage import free_space
+from cdpipe.workspace.location import Location
 
 Blocks = Callable[[Window], NDArray[Any]]
 
@@ -87,7 +86,7 @@ class RasterLayer:
             raise ValueError(f"only uint8 pixels can have a colour table, got {self.dtype}")
 
 
-def write_cog(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str:
+def write_cog(path: Location, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str:
     """Write one band as a cloud-optimised GeoTIFF (512-pixel tiles, DEFLATE, overviews).
 
     The file appears under its name at once and complete, or not at all; what is temporary stays in
@@ -107,7 +106,7 @@ def write_cog(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str
     Raises:
         IntegrityError: If the file could not be written or does not read back as what ``blocks`` returns.
     """
-    folder = temporary_folder(path)
+    folder = path.temporary()
     shutil.rmtree(folder, ignore_errors=True)
     plain, cog = folder / "plain.tif", folder / "cog.tif"
     try:
@@ -120,13 +119,13 @@ def write_cog(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str
             plain.unlink()
             crash_point("raster-unchecked")
             _compare(cog, path, blocks, grid)
-            return publish_file(cog, path, "raster-unnamed")
+            return path.publish(cog, "raster-unnamed")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _gdal(path: Path) -> Iterator[None]:
+def _gdal(path: Location) -> Iterator[None]:
     """GDAL with bounded memory and one thread; its errors become ours and name the path."""
     try:
         with rasterio.Env(**_GDAL), warnings.catch_warnings():
@@ -134,7 +133,7 @@ def _gdal(path: Path) -> Iterator[None]:
             yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise IntegrityError(
-            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. {free_space(path)}"
+            f"{path} could not be written: {error.__cause__ or error}. Nothing was published. {path.describe_free()}"
         ) from error
 
 
@@ -165,7 +164,7 @@ def _write_plain(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> 
             dataset.write(_pixels(blocks, window, layer.dtype), 1, window=_at(window))
 
 
-def _compare(path: Path, target: Path, blocks: Blocks, grid: Grid) -> None:
+def _compare(path: Path, target: Location, blocks: Blocks, grid: Grid) -> None:
     """Refuse a file whose pixels or place differ from what was to be written."""
     with rasterio.open(path, driver="GTiff") as dataset:
         place = Grid(dataset.height, dataset.width, dataset.transform[:6], grid.crs)
@@ -180,7 +179,7 @@ def _compare(path: Path, target: Path, blocks: Blocks, grid: Grid) -> None:
             if wrong.any():
                 raise IntegrityError(
                     f"{target}: {wrong.sum()} pixels of {window} read back other than they were written. "
-                    f"Nothing was published. {free_space(target)}"
+                    f"Nothing was published. {target.describe_free()}"
                 )
         levels = len(dataset.overviews(1))
     if (levels > 0) != _has_overviews(grid):

@@ -9,7 +9,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,7 +20,7 @@ from rasterio.enums import Interleaving
 from cdpipe.errors import InputError
 from cdpipe.formats.gdal import read_pixels
 from cdpipe.geo.grid import Window
-from cdpipe.workspace.storage import read_parts
+from cdpipe.workspace.location import Location
 
 STRIP = 64  # rows that are encoded at a time: a core's cache holds them, and few calls are made
 STEP = 2**20  # bytes to inflate at a time: a stream may hold a thousand times its own length
@@ -39,7 +38,7 @@ PNG_STEP = 2**20  # bytes read at a time
 Block = tuple[int, int]  # row and column among the blocks
 
 
-def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Window, values: NDArray[Any]) -> None:
+def verify_deflate(dataset: Any, path: Location, bands: Sequence[int], window: Window, values: NDArray[Any]) -> None:
     """Compare the blocks of a window, which GDAL has just read and still holds, with their checksums.
 
     Files of other formats and compressions pass.
@@ -60,12 +59,12 @@ def verify_deflate(dataset: Any, path: Path, bands: Sequence[int], window: Windo
     for part in parts:
         places = {block: _place(dataset, part, block) for block in _blocks(window, *dataset.block_shapes[0])}
         stored = {block: place for block, place in places.items() if place[1] >= 4}  # others hold zeros
-        sums = read_parts(path, [(offset + length - 4, 4) for offset, length in stored.values()])
+        sums = path.read_ranges([(offset + length - 4, 4) for offset, length in stored.values()])
         for (block, place), expected in zip(stored.items(), sums, strict=True):
             tile = _read_block(dataset, path, part, block, (bands, window, values))
             if tile is not None and _has_sum(dataset, tile, expected):
                 continue
-            if not _is_whole(dataset, part, block, *read_parts(path, [place])):
+            if not _is_whole(dataset, part, block, *path.read_ranges([place])):
                 raise InputError(f"{path}: not readable as a raster: damaged block {block[0]},{block[1]}")
 
 
@@ -83,7 +82,7 @@ def _place(dataset: Any, part: list[int], block: Block) -> tuple[int, int]:
 
 
 def _read_block(
-    dataset: Any, path: Path, part: list[int], block: Block, known: tuple[Sequence[int], Window, NDArray[Any]]
+    dataset: Any, path: Location, part: list[int], block: Block, known: tuple[Sequence[int], Window, NDArray[Any]]
 ) -> NDArray[Any] | None:
     """(band, height, width) of a block, from pixels that are known or from GDAL; None where it hangs over the edge."""
     height, width = dataset.block_shapes[0]
@@ -132,7 +131,7 @@ def _is_whole(dataset: Any, part: list[int], block: Block, data: bytes) -> bool:
     return stream.eof and rows * row_bytes <= size <= height * row_bytes
 
 
-def verify_block_table(dataset: Any, path: Path) -> None:
+def verify_block_table(dataset: Any, path: Location) -> None:
     """Compare the number of blocks that a TIFF's directory lists with the number that its size demands.
 
     Files of other formats pass. GDAL's own block shape does not tell: it takes a large strip for several small ones.
@@ -151,7 +150,7 @@ def verify_block_table(dataset: Any, path: Path) -> None:
         )
 
 
-def _count_blocks(path: Path, directory: int) -> tuple[int, int | None]:
+def _count_blocks(path: Location, directory: int) -> tuple[int, int | None]:
     """Blocks that the size demands, and the length of the list of block offsets (None where there is none)."""
     listed, tags = None, {SAMPLES: 1, PLANAR: 1}
     for tag, kind, values, number in _entries(path, directory):
@@ -166,9 +165,9 @@ def _count_blocks(path: Path, directory: int) -> tuple[int, int | None]:
     return expected * (tags[SAMPLES] if tags[PLANAR] == SEPARATE else 1), listed
 
 
-def _entries(path: Path, directory: int) -> Iterator[tuple[int, int, int, int]]:
+def _entries(path: Location, directory: int) -> Iterator[tuple[int, int, int, int]]:
     """Tag, type and number of values of each entry of a directory, and the value itself if it is one number."""
-    with path.open("rb") as file:
+    with path.open() as file:
         head = file.read(4)
         order = "<" if head[:2] == b"II" else ">"
         big = struct.unpack(f"{order}H", head[2:])[0] == BIG
@@ -183,7 +182,7 @@ def _entries(path: Path, directory: int) -> Iterator[tuple[int, int, int, int]]:
         yield tag, kind, values, struct.unpack_from(form, data)[0] if struct.calcsize(form) <= len(data) else 0
 
 
-def verify_png(dataset: Any, path: Path) -> None:
+def verify_png(dataset: Any, path: Location) -> None:
     """Compare every chunk of a PNG with its checksum, up to the one that ends it (PNG specification, section 5).
 
     Files of other formats pass.
@@ -193,7 +192,7 @@ def verify_png(dataset: Any, path: Path) -> None:
     """
     if dataset.driver != "PNG":
         return
-    with path.open("rb", buffering=PNG_STEP) as file:
+    with path.open(PNG_STEP) as file:
         file.seek(PNG_SIGNATURE)
         kind = b""
         while kind != b"IEND":

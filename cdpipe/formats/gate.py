@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_png
 from cdpipe.formats.gdal import error_text, gdal_options, open_gdal, read_pixels
 from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window, is_possible
-from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.location import Location
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
@@ -38,7 +37,7 @@ MAX_RATIO, HARMLESS_BYTES = 1032, 64 * 2**30
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
-def require_file(path: Path, settings: Input, what: str) -> None:
+def require_file(path: Location, settings: Input, what: str) -> None:
     """A file that is there, and lies in one of ``settings.roots`` where there are any, links followed.
 
     Raises:
@@ -48,7 +47,7 @@ def require_file(path: Path, settings: Input, what: str) -> None:
         there, real = path.is_file(), path.resolve()
         str(path).encode()
     except OSError as error:
-        if isinstance(path, ObjectPath):
+        if path.far:
             raise InputError(str(error)) from None
         raise _unusable(path, error) from None
     except (UnicodeError, ValueError, RuntimeError) as error:  # not UTF-8, NUL, links in a circle
@@ -60,7 +59,7 @@ def require_file(path: Path, settings: Input, what: str) -> None:
         raise InputError(f"{path}: expected {what}; there is no such file")
 
 
-def _unusable(path: Path, error: Exception) -> InputError:
+def _unusable(path: Location, error: Exception) -> InputError:
     return InputError(f"{str(path)!a}: expected the name of a file in UTF-8: {error}")
 
 
@@ -80,7 +79,7 @@ class RasterInfo:
         has_palette: Whether its values are indices into a table of colours.
     """
 
-    path: Path
+    path: Location
     driver: str
     grid: Grid
     count: int
@@ -92,7 +91,7 @@ class RasterInfo:
 
 
 @contextmanager
-def raster_errors(path: Path) -> Iterator[None]:
+def raster_errors(path: Location) -> Iterator[None]:
     """Turn what rasterio and GDAL raise into an :class:`InputError` of one line."""
     try:
         yield
@@ -105,7 +104,7 @@ def raster_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_raster(path: Path, settings: Input) -> Iterator[Any]:
+def open_raster(path: Location, settings: Input) -> Iterator[Any]:
     """Open a raster for reading, in this thread only.
 
     Other formats than ``settings.drivers`` are refused, so that no XML file leads GDAL to other files
@@ -134,7 +133,7 @@ def open_raster(path: Path, settings: Input) -> Iterator[Any]:
             yield dataset
 
 
-def describe_raster(path: Path, settings: Input) -> RasterInfo:
+def describe_raster(path: Location, settings: Input) -> RasterInfo:
     """Open a raster to read what it says of itself; a missing georeference is no error here.
 
     Raises:
@@ -144,7 +143,7 @@ def describe_raster(path: Path, settings: Input) -> RasterInfo:
         return describe_dataset(path, dataset)
 
 
-def describe_dataset(path: Path, dataset: Any) -> RasterInfo:
+def describe_dataset(path: Location, dataset: Any) -> RasterInfo:
     """Read what an open raster says of itself.
 
     Raises:
@@ -204,7 +203,7 @@ def grid_of(info: RasterInfo, default: Grid, what: str) -> Grid:
     return info.grid
 
 
-def read_values(dataset: Any, path: Path, bands: Sequence[int], window: Window) -> NDArray[Any]:
+def read_values(dataset: Any, path: Location, bands: Sequence[int], window: Window) -> NDArray[Any]:
     """Read a window as it is stored.
 
     Returns:
@@ -220,7 +219,7 @@ def read_values(dataset: Any, path: Path, bands: Sequence[int], window: Window) 
         return values
 
 
-def _open_first(path: Path, drivers: Sequence[str]) -> Any:
+def _open_first(path: Location, drivers: Sequence[str]) -> Any:
     errors = []
     for driver in drivers:
         try:
@@ -233,7 +232,7 @@ def _open_first(path: Path, drivers: Sequence[str]) -> Any:
     raise InputError(f"{path}: expected a raster in {' or '.join(drivers)} (input.drivers), got something else")
 
 
-def _check_limits(path: Path, dataset: Any) -> None:
+def _check_limits(path: Location, dataset: Any) -> None:
     height, width, count = dataset.height, dataset.width, dataset.count
     if not (0 < max(height, width) <= MAX_SIDE and 0 < count <= MAX_BANDS):
         raise InputError(
@@ -256,7 +255,7 @@ def _check_limits(path: Path, dataset: Any) -> None:
             f"{path}: stored in blocks of {block_bytes / 2**20:.0f} MiB, the least that can be read; "
             f"expected at most {MAX_BLOCK_BYTES // 2**20} MiB; rewrite it with gdal_translate -co TILED=YES"
         )
-    declared, stored = height * width * count * value_bytes, path.stat().st_size
+    declared, stored = height * width * count * value_bytes, path.stat().size
     if declared > max(HARMLESS_BYTES, stored * MAX_RATIO):
         raise InputError(
             f"{path}: declares {declared / 2**30:.0f} GiB of pixels in a file of {stored / 2**20:.1f} MiB; "
@@ -264,7 +263,7 @@ def _check_limits(path: Path, dataset: Any) -> None:
         )
 
 
-def _read_grid(path: Path, dataset: Any) -> Grid:
+def _read_grid(path: Location, dataset: Any) -> Grid:
     affine = dataset.transform
     transform = (affine.a, affine.b, affine.c, affine.d, affine.e, affine.f)
     usable = is_possible(transform) and not affine.is_identity

@@ -17,8 +17,8 @@ from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
 from cdpipe.config.schema import Input
-from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.clients import endpoint, plain_endpoint, redacted
+from cdpipe.workspace.location import Location
 
 NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 SYSTEMS = {"s3": "/vsis3", "gs": "/vsigs", "az": "/vsiaz"}
@@ -38,22 +38,20 @@ KEPT_COPIES = 16
 
 Result = TypeVar("Result")
 
-_COPIES: dict[tuple[tuple[str, str], ...], Path] = {}
+_COPIES: dict[tuple[tuple[str, int | str], ...], Path] = {}
 _COPYING = threading.Lock()
 
 
-def gdal_name(path: Path) -> str | Path:
+def gdal_name(path: Location) -> str | Path:
     """The name under which GDAL opens a file: of this machine as it is, in object storage by a reader of GDAL."""
-    if not isinstance(path, ObjectPath):
-        return path
-    where = path.address
-    return f"{SYSTEMS[where.scheme]}/{where.bucket}/{where.key}"
+    scheme, _, rest = str(path).rpartition("://")
+    return f"{SYSTEMS[scheme]}/{rest}" if path.far else path.local()
 
 
-def gdal_options(path: Path, settings: Input) -> dict[str, Any]:
+def gdal_options(path: Location, settings: Input) -> dict[str, Any]:
     """What ``rasterio.Env`` is given to read a file: whether what lies beside it counts, and how to get at a store."""
     beside = {} if settings.sidecars else NO_SIDECARS
-    if not isinstance(path, ObjectPath):
+    if not path.far:
         return dict(beside)
     options: dict[str, Any] = {
         **beside,
@@ -68,17 +66,17 @@ def gdal_options(path: Path, settings: Input) -> dict[str, Any]:
     return options | ({"AZURE_STORAGE_ACCOUNT": account} if account else {})
 
 
-def open_gdal(path: Path, driver: str) -> Any:
+def open_gdal(path: Location, driver: str) -> Any:
     """Open a raster by one of GDAL's drivers, in this thread only."""
     return _tried_again(path, lambda: rasterio.open(gdal_name(path), driver=driver, sharing=False))
 
 
-def read_pixels(dataset: Any, path: Path, bands: list[int], window: Any) -> NDArray[Any]:
+def read_pixels(dataset: Any, path: Location, bands: list[int], window: Any) -> NDArray[Any]:
     """Read a window, (band, height, width); where that breaks off in object storage, anew from the start."""
     try:
         return np.asarray(dataset.read(bands, window=window))
     except RasterioError:
-        if not isinstance(path, ObjectPath):
+        if not path.far:
             raise
 
     def read_anew() -> NDArray[Any]:
@@ -88,9 +86,9 @@ def read_pixels(dataset: Any, path: Path, bands: list[int], window: Any) -> NDAr
     return _tried_again(path, read_anew)
 
 
-def _tried_again(path: Path, act: Callable[[], Result]) -> Result:
+def _tried_again(path: Location, act: Callable[[], Result]) -> Result:
     """Act; in object storage a few times, since GDAL takes an answer that breaks off for the end of the file."""
-    for number in range(TRIES if isinstance(path, ObjectPath) else 1):
+    for number in range(TRIES if path.far else 1):
         try:
             return act()
         except RasterioError as error:
@@ -99,12 +97,12 @@ def _tried_again(path: Path, act: Callable[[], Result]) -> Result:
     raise failure
 
 
-def error_text(path: Path, error: BaseException) -> str:
+def error_text(path: Location, error: BaseException) -> str:
     """What an error of GDAL says, in one line; without credentials, where it may hold a store's answer."""
-    return redacted(str(error)) if isinstance(path, ObjectPath) else " ".join(str(error).split())
+    return redacted(str(error)) if path.far else " ".join(str(error).split())
 
 
-def local_copy(path: Path, companions: Sequence[Path] = ()) -> Path:
+def local_copy(path: Location, companions: Sequence[Location] = ()) -> Path:
     """A file of this machine with the content of one in object storage; any other file is itself.
 
     For vector files, which are small and read all over. What this process has copied is kept until it changes there.
@@ -113,10 +111,10 @@ def local_copy(path: Path, companions: Sequence[Path] = ()) -> Path:
         path: The file.
         companions: Files that must lie beside it, where they are there.
     """
-    if not isinstance(path, ObjectPath):
-        return path
-    files = [path, *(each for each in companions if isinstance(each, ObjectPath) and each.is_file())]
-    key = tuple((str(each), each.head().e_tag) for each in files)
+    if not path.far:
+        return path.local()
+    files = [path, *(each for each in companions if each.is_file())]
+    key = tuple((str(each), each.stat().tag) for each in files)
     with _COPYING:
         folder = _COPIES.pop(key, None) or _copy(files)
         _COPIES[key] = folder  # the last in order is the one that was used last
@@ -125,7 +123,7 @@ def local_copy(path: Path, companions: Sequence[Path] = ()) -> Path:
     return folder / path.name
 
 
-def _copy(files: Sequence[ObjectPath]) -> Path:
+def _copy(files: Sequence[Location]) -> Path:
     folder = Path(tempfile.mkdtemp(dir=_scratch().name))
     for file in files:
         (folder / file.name).write_bytes(file.read_bytes())

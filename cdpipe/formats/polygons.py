@@ -26,6 +26,7 @@ from cdpipe.formats.gdal import local_copy
 from cdpipe.geo.crs import canonical_wkt, transform_by_gdal
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import transform_shapes
+from cdpipe.workspace.location import Location
 
 # How a file of each kind begins, and what makes GDAL read it as that kind and no other: some kinds of JSON
 # and XML lead GDAL on to other files.
@@ -44,19 +45,19 @@ _NAMED = re.compile(
 _KNOWN = re.compile(r"[A-Za-z]+:\w+|urn:ogc:def:crs:[\w:.]+")
 
 
-def require_plain_crs(path: Path, local: Path | None = None) -> None:
+def require_plain_crs(path: Location, local: Path) -> None:
     """A GeoJSON file may name its coordinate reference system by a code and in no other way.
 
     GDAL would fetch a linked one from the network, and take one that it does not know for WGS 84.
 
     Args:
         path: What the file is called.
-        local: Its copy on this machine, if it lies elsewhere.
+        local: The file, or its copy on this machine.
 
     Raises:
         InputError: If it is not so.
     """
-    with (local or path).open("rb") as file:
+    with local.open("rb") as file:
         if not file.seek(0, io.SEEK_END):
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -65,7 +66,7 @@ def require_plain_crs(path: Path, local: Path | None = None) -> None:
                     _require_known(path, _NAMED.match(data, member.start()))
 
 
-def _require_known(path: Path, named: re.Match[bytes] | None) -> None:
+def _require_known(path: Location, named: re.Match[bytes] | None) -> None:
     name = named[1].decode("ascii", "replace") if named else ""
     try:
         if _KNOWN.fullmatch(name):
@@ -80,17 +81,17 @@ def _require_known(path: Path, named: re.Match[bytes] | None) -> None:
     )
 
 
-def companions(path: Path) -> list[Path]:
+def companions(path: Location) -> list[Location]:
     """The files beside a shapefile that decide where its outlines lie; none for other formats."""
     return [path.with_suffix(suffix) for suffix in (".shx", ".prj")] if path.suffix.lower() == ".shp" else []
 
 
-def is_vector(path: Path) -> bool:
+def is_vector(path: Location | Path) -> bool:
     """Whether a file's name says that it holds polygons rather than pixels."""
     return path.suffix.lower() in VECTOR_SUFFIXES
 
 
-def read_polygons(path: Path, grid: Grid, settings: Input) -> NDArray[Any]:
+def read_polygons(path: Location, grid: Grid, settings: Input) -> NDArray[Any]:
     """Read the polygons that may lie on a grid.
 
     Args:
@@ -140,7 +141,7 @@ def burn_polygons(polygons: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
     return np.asarray(burnt)
 
 
-def _gate(path: Path, settings: Input) -> str:
+def _gate(path: Location, settings: Input) -> str:
     """The name under which GDAL opens the file as what its suffix says."""
     require_file(path, settings, "a file of polygons")
     for companion in companions(path):
@@ -158,7 +159,7 @@ def _gate(path: Path, settings: Input) -> str:
     return f"{PREFIXES.get(suffix, '')}{local}"
 
 
-def _only_layer(path: Path, source: str) -> tuple[str, str]:
+def _only_layer(path: Location, source: str) -> tuple[str, str]:
     """Name and CRS of the file's layer."""
     names = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
     if len(names) != 1:
@@ -185,7 +186,7 @@ def _bounding_box(grid: Grid, crs: str) -> tuple[float, float, float, float] | N
     )
 
 
-def _to_crs(path: Path, shapes: NDArray[Any], of: str, to: str) -> NDArray[Any]:
+def _to_crs(path: Location, shapes: NDArray[Any], of: str, to: str) -> NDArray[Any]:
     if of == to or not len(shapes):
         return shapes
     moved = np.asarray(transform_shapes(shapes, of, to))

@@ -9,7 +9,6 @@ import json
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 from python_calamine import CalamineError, CalamineWorkbook
 
@@ -20,21 +19,20 @@ UNREADABLE = 3  # exit code
 Cell = int | float | str | bool | datetime.time | datetime.date | datetime.datetime | datetime.timedelta
 
 
-def read_sheet(path: Path) -> list[list[str]]:
+def read_sheet(data: bytes) -> list[list[str]]:
     """Read the first sheet that has any cells, each row from the first column on.
 
-    What the file is tells its content, not its name: old programs save either format under either.
+    What the workbook is tells its content, not its name: old programs save either format under either.
 
     Returns:
         Rows from the sheet's first, so that row n of the sheet is item n - 1; empty ones included.
 
     Raises:
         ValueError: If the file is not a workbook that can be read.
-        OSError: If it cannot be opened.
     """
     command = [sys.executable, "-P", __file__]
     try:
-        done = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=SECONDS, check=False)  # noqa: S603 (this file)
+        done = subprocess.run(command, input=data, capture_output=True, timeout=SECONDS, check=False)  # noqa: S603 (this file)
     except subprocess.TimeoutExpired:
         raise ValueError("expected an Excel workbook, got one that takes for ever to read") from None
     if done.returncode == UNREADABLE:

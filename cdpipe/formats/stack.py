@@ -16,7 +16,8 @@ from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, raster_errors, read_values
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
-from cdpipe.workspace.local import sync_folder
+from cdpipe.workspace.disk import sync_folder
+from cdpipe.workspace.location import Location, here
 
 STEP = 4 * TILE  # side of the windows that are copied, in pixels
 
@@ -42,9 +43,9 @@ def stack_bands(bands: Mapping[str, Path], target: Path, settings: Input) -> Ras
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         with ExitStack() as stack:
-            sources = [(path, stack.enter_context(open_raster(path, settings))) for path in bands.values()]
+            sources = [(path, stack.enter_context(open_raster(path, settings))) for path in map(here, bands.values())]
             info = _common(sources)
-            with raster_errors(target), rasterio.Env(GDAL_NUM_THREADS="1"):
+            with raster_errors(here(target)), rasterio.Env(GDAL_NUM_THREADS="1"):
                 _write(partial, sources, info, list(bands))
                 _compare(partial, target, sources, info)
         with partial.open("rb") as stream:
@@ -56,7 +57,7 @@ def stack_bands(bands: Mapping[str, Path], target: Path, settings: Input) -> Ras
     return info
 
 
-def _common(sources: list[tuple[Path, Any]]) -> RasterInfo:
+def _common(sources: list[tuple[Location, Any]]) -> RasterInfo:
     """What the first file says of itself, if the others say the same."""
     infos = [describe_dataset(path, dataset) for path, dataset in sources]
     first = infos[0]
@@ -73,11 +74,11 @@ def _place(info: RasterInfo) -> str:
     return f"{grid.width} x {grid.height} px {info.dtype}, nodata {info.nodata}, transform {grid.transform}"
 
 
-def _read(sources: list[tuple[Path, Any]], window: Window) -> Any:
+def _read(sources: list[tuple[Location, Any]], window: Window) -> Any:
     return np.concatenate([read_values(dataset, path, [1], window) for path, dataset in sources])
 
 
-def _write(path: Path, sources: list[tuple[Path, Any]], info: RasterInfo, names: list[str]) -> None:
+def _write(path: Path, sources: list[tuple[Location, Any]], info: RasterInfo, names: list[str]) -> None:
     grid = info.grid
     place = {} if grid.crs is None else {"crs": grid.crs, "transform": Affine(*grid.transform)}
     shape = {"count": len(names), "height": grid.height, "width": grid.width, "dtype": info.dtype}
@@ -88,7 +89,7 @@ def _write(path: Path, sources: list[tuple[Path, Any]], info: RasterInfo, names:
             dataset.write(_read(sources, window), window=_at(window))
 
 
-def _compare(path: Path, target: Path, sources: list[tuple[Path, Any]], info: RasterInfo) -> None:
+def _compare(path: Path, target: Path, sources: list[tuple[Location, Any]], info: RasterInfo) -> None:
     with rasterio.open(path, driver="GTiff") as dataset:
         for window in tiles_in(Window(0, 0, *info.grid.shape), STEP):
             if dataset.read(window=_at(window)).tobytes() != _read(sources, window).tobytes():

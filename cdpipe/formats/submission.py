@@ -11,7 +11,6 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from cdpipe.errors import InputError
 from cdpipe.formats.tables import SURPLUS, Row, read_table
 from cdpipe.geo.grid import Window
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import Location
 
 Runs = NDArray[np.int64]  # (runs, 2): first pixel, counted from 1 down the columns, and length
 
@@ -143,7 +142,7 @@ def _short(word: str) -> str:
     return repr(word if len(word) <= 30 else f"{word[:30]}...")
 
 
-def read_ids(path: Path) -> list[str]:
+def read_ids(path: Location) -> list[str]:
     """Ids of a submission in its order, such as of a sample to be filled in; its masks may say anything.
 
     Raises:
@@ -154,7 +153,7 @@ def read_ids(path: Path) -> list[str]:
     return [cells[ID] for _, cells in rows]
 
 
-def read_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, Runs]:
+def read_submission(path: Location, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, Runs]:
     """Masks of a submission by id, in its order.
 
     Args:
@@ -182,10 +181,10 @@ def read_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) ->
     return masks
 
 
-def _read_arrays(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, Runs]:
+def _read_arrays(path: Location, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, Runs]:
     masks, mistakes = {}, []
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(path.local(), allow_pickle=False) as arrays:
             for name in arrays.files:
                 mistake = _array_mistake(arrays[name], shapes[name]) if name in shapes else _UNKNOWN
                 if mistake:
@@ -206,16 +205,16 @@ def _array_mistake(mask: NDArray[Any], shape: tuple[int, int] | None) -> str | N
     return None
 
 
-def write_submission(path: Path, masks: Iterable[tuple[str, Runs]]) -> None:
+def write_submission(path: Location, masks: Iterable[tuple[str, Runs]]) -> None:
     """Write ids with their masks, in the order given; the file appears at once and complete."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows((name, format_runs(runs)) for name, runs in masks)
-    write_atomically(path, text.getvalue().encode())
+    path.write(text.getvalue().encode())
 
 
-def _read_rows(path: Path) -> tuple[list[Row], list[str]]:
+def _read_rows(path: Location) -> tuple[list[Row], list[str]]:
     """The rows that can be used, and what is wrong with the others."""
     with _long_cells():
         columns, rows = read_table(path)
@@ -248,6 +247,6 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _refuse(path: Path, mistakes: list[str]) -> None:
+def _refuse(path: Location, mistakes: list[str]) -> None:
     if mistakes:
         raise InputError("\n".join([f"{path}: {len(mistakes)} mistake(s)", *(f"  {text}" for text in mistakes)]))

@@ -5,7 +5,6 @@ import datetime
 import io
 import re
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from cdpipe.errors import InputError
 from cdpipe.formats import spreadsheet
+from cdpipe.workspace.location import Location
 
 FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*$)")  # what spreadsheets compute, and so may run; numbers do no harm
 SURPLUS = ""  # the column under which cells beyond the last column are kept
@@ -21,7 +21,7 @@ Row = tuple[str, dict[str, str]]
 Line = tuple[str, list[str]]
 
 
-def read_table(path: Path) -> tuple[list[str], list[Row]]:
+def read_table(path: Location) -> tuple[list[str], list[Row]]:
     """Read a table; every value comes as text, an empty one as "".
 
     Args:
@@ -38,7 +38,7 @@ def read_table(path: Path) -> tuple[list[str], list[Row]]:
     return columns, [(place, _by_column(columns, cells)) for place, cells in lines]
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Location) -> list[Line]:
     """Read a table's lines, its header among them, without those that are empty.
 
     Args:
@@ -58,7 +58,7 @@ def read_lines(path: Path) -> list[Line]:
         if path.suffix.lower() in (".parquet", ".pq"):
             return _read_parquet(path)
         if path.suffix.lower() in spreadsheet.SUFFIXES:
-            rows = spreadsheet.read_sheet(path)
+            rows = spreadsheet.read_sheet(path.read_bytes())
             return [(f"row {number}", row) for number, row in enumerate(rows, 1) if any(row)]
         return _parse_csv(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -80,8 +80,8 @@ def _by_column(columns: list[str], cells: list[str]) -> dict[str, str]:
     return named
 
 
-def _read_parquet(path: Path) -> list[Line]:
-    with path.open("rb") as file:
+def _read_parquet(path: Location) -> list[Line]:
+    with path.open() as file:
         table = pq.ParquetFile(file).read()
     columns = [column.to_pylist() for column in table.columns]
     rows = [[_as_text(value) for value in row] for row in zip(*columns, strict=True)]

@@ -27,8 +27,7 @@ from cdpipe.errors import IntegrityError
 from cdpipe.geo.crs import WGS84
 from cdpipe.geo.shapes import cut_at_antimeridian, round_degrees, transform_polygons
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import publish_file, temporary_folder
-from cdpipe.workspace.storage import file_on_disk, free_space
+from cdpipe.workspace.location import Location, here
 
 SUFFIXES = {"gpkg": ".gpkg", "geoparquet": ".parquet", "geojson": ".geojson"}
 LAYER = "change"
@@ -39,7 +38,7 @@ _READ_BATCH = 5000  # features
 
 
 def write_features(
-    path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
+    path: Location, batches: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
 ) -> str:
     """Write polygons with their attributes; the suffix says in which format.
 
@@ -58,7 +57,7 @@ def write_features(
     Raises:
         IntegrityError: If it cannot be written, or does not read back as what was to be written.
     """
-    folder = temporary_folder(path)
+    folder = path.temporary()
     shutil.rmtree(folder, ignore_errors=True)
     temporary = folder / path.name
     written = _Digest()
@@ -73,21 +72,21 @@ def write_features(
                 _write_gdal(temporary, written.watch(batches), schema, crs, tags)
             crash_point("vector-unchecked")
             read = _Digest()
-            for _ in read.watch(read_features(temporary)):
+            for _ in read.watch(read_features(here(temporary))):
                 pass
         if read != written:
             raise IntegrityError(
                 f"{path}: {read.count} features read back of {written.count}, or other than they were written. "
-                f"Nothing was published. {free_space(path)}"
+                f"Nothing was published. {path.describe_free()}"
             )
-        return publish_file(temporary, path, "vector-unnamed")
+        return path.publish(temporary, "vector-unnamed")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_features(path: Path) -> Iterator[pa.RecordBatch]:
+def read_features(path: Location) -> Iterator[pa.RecordBatch]:
     """Features of a layer that :func:`write_features` wrote, batch by batch, in the order and columns written."""
-    with file_on_disk(path) as file:
+    with path.file_on_disk() as file:
         yield from _read_features(file)
 
 
@@ -189,7 +188,7 @@ def encode(polygons: NDArray[Any]) -> pa.Array:
 
 
 @contextlib.contextmanager
-def _errors(path: Path) -> Iterator[None]:
+def _errors(path: Location) -> Iterator[None]:
     """Errors of GDAL and Arrow become ours and name the path."""
     try:
         yield
@@ -202,6 +201,7 @@ def _errors(path: Path) -> Iterator[None]:
         pa.ArrowException,
         OSError,
     ) as error:
+        reason = " ".join(str(error).split())
         raise IntegrityError(
-            f"{path} could not be written: {' '.join(str(error).split())}. Nothing was published. {free_space(path)}"
+            f"{path} could not be written: {reason}. Nothing was published. {path.describe_free()}"
         ) from error

@@ -25,7 +25,8 @@ from cdpipe.inference.torch import forward_of
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, check_weights, load_network
 from cdpipe.store.normalisation import Recipe
-from cdpipe.workspace.local import read_sealed, sweep, write_atomically, write_sealed
+from cdpipe.workspace.files import read_sealed, write_sealed
+from cdpipe.workspace.location import Location, here
 
 GRAPH, WEIGHTS, SEAL = "engine.xml", "engine.bin", "engine.json"
 
@@ -151,7 +152,7 @@ def cached_engine(key: str, build: Callable[[], Mapping[str, bytes]]) -> dict[st
 def _read(folder: Path) -> dict[str, bytes] | None:
     """What is kept, if it is whole: the bytes that are used are those that were hashed."""
     try:
-        seal = read_sealed(folder / SEAL)
+        seal = read_sealed(here(folder / SEAL))
         if seal is None or seal["key"] != folder.name:
             return None
         files = {name: (folder / name).read_bytes() for name in seal["sha256"]}
@@ -162,10 +163,10 @@ def _read(folder: Path) -> dict[str, bytes] | None:
 
 def _keep(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
-        sweep(folder)  # of a builder that was killed
+        here(folder).sweep()  # of a builder that was killed
         for name, data in files.items():
-            write_atomically(folder / name, data)
-        write_sealed(folder / SEAL, {"key": folder.name, "sha256": _hashes(files)})
+            here(folder / name).write(data)
+        write_sealed(here(folder / SEAL), {"key": folder.name, "sha256": _hashes(files)})
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -197,7 +198,7 @@ class Calibration(Protocol):
 
 
 def make_openvino_forward(
-    folder: Path, card: ModelCard, execution: Execution, calibration: Calibration | None
+    folder: Location, card: ModelCard, execution: Execution, calibration: Calibration | None
 ) -> Forward:
     """A model as a function from patches to probabilities, on one thread of the CPU.
 
@@ -256,7 +257,7 @@ def import_openvino() -> Any:
     return import_module("openvino")
 
 
-def _build(folder: Path, card: ModelCard, calibration: Calibration | None) -> Mapping[str, bytes]:
+def _build(folder: Location, card: ModelCard, calibration: Calibration | None) -> Mapping[str, bytes]:
     """The engine's files; its input is one view, (1, channel, patch, patch)."""
     openvino = import_openvino()
     network = load_network(folder, card).requires_grad_(False)

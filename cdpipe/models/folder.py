@@ -2,16 +2,15 @@
 
 import hashlib
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.keys import content_key
 from cdpipe.models.networks import build_model, input_kind
 from cdpipe.store.normalisation import Recipe
-from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import SEAL, hash_file, read_json, write_atomically, write_sealed
+from cdpipe.workspace.files import SEAL, read_json, write_sealed
+from cdpipe.workspace.location import Location
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +66,7 @@ class ModelCard:
         return Recipe(input_kind(self.architecture, self.arguments), self.roles, self.statistics, self.together)
 
 
-def save_model(folder: Path, card: ModelCard, state: "dict[str, torch.Tensor]") -> ModelCard:
+def save_model(folder: Location, card: ModelCard, state: "dict[str, torch.Tensor]") -> ModelCard:
     """Write a model folder; the card comes last, so a folder with a card is whole.
 
     Args:
@@ -81,14 +80,14 @@ def save_model(folder: Path, card: ModelCard, state: "dict[str, torch.Tensor]") 
     import safetensors.torch
 
     data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-    write_atomically(folder / WEIGHTS, data)
+    (folder / WEIGHTS).write(data)
     crash_point("weights-without-card")
     values = {**asdict(card), "weights_sha256": hashlib.sha256(data).hexdigest()}
     write_sealed(folder / CARD, values)
     return ModelCard(**values)
 
 
-def read_card(folder: Path) -> ModelCard:
+def read_card(folder: Location) -> ModelCard:
     """Read a model folder's card.
 
     Raises:
@@ -109,7 +108,7 @@ def read_card(folder: Path) -> ModelCard:
     return card
 
 
-def check_trained(folder: Path, card: ModelCard) -> None:
+def check_trained(folder: Location, card: ModelCard) -> None:
     """Refuse a model whose last layer is random: it would predict noise.
 
     Raises:
@@ -122,21 +121,21 @@ def check_trained(folder: Path, card: ModelCard) -> None:
         )
 
 
-def check_weights(folder: Path, card: ModelCard) -> None:
+def check_weights(folder: Location, card: ModelCard) -> None:
     """Refuse weights that are not the ones the card names.
 
     Raises:
         IntegrityError: If they are missing or others.
     """
     try:
-        whole = hash_file(folder / WEIGHTS) == card.weights_sha256
+        whole = (folder / WEIGHTS).sha256() == card.weights_sha256
     except OSError as error:
         raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
     if not whole:
         raise IntegrityError(f"model {folder}: {WEIGHTS} is not the file that {CARD} describes (SHA-256 differs)")
 
 
-def load_network(folder: Path, card: ModelCard) -> "nn.Module":
+def load_network(folder: Location, card: ModelCard) -> "nn.Module":
     """Build a model's network with its weights, in evaluation mode on the CPU.
 
     Raises:
@@ -162,9 +161,9 @@ def load_network(folder: Path, card: ModelCard) -> "nn.Module":
     return network.eval()
 
 
-def _load_state(weights: Path) -> "dict[str, torch.Tensor]":
+def _load_state(weights: Location) -> "dict[str, torch.Tensor]":
     import safetensors.torch
 
-    if isinstance(weights, ObjectPath):
+    if weights.far:
         return safetensors.torch.load(weights.read_bytes())
-    return safetensors.torch.load_file(weights)
+    return safetensors.torch.load_file(weights.local())

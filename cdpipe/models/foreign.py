@@ -19,6 +19,7 @@ from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import CARD, ModelCard, save_model
 from cdpipe.models.networks import build_model, find_network, required_bands
 from cdpipe.models.published import Rules
+from cdpipe.workspace.location import here
 
 _LAST_LAYERS = ("final.", "conv_final.", "segmentation_head.0.")
 # Scores beside the weights are often NumPy numbers, which the safe reader knows only if it is told of them.
@@ -203,4 +204,4 @@ def import_weights(
         fresh=fresh,
         metrics=beside,
     )
-    return Import(save_model(folder, card, network.state_dict()), len(state) - len(fresh), beside)
+    return Import(save_model(here(folder), card, network.state_dict()), len(state) - len(fresh), beside)

@@ -6,14 +6,13 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from cdpipe.config.schema import Config, Sensor
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.tables import FORMULA, SURPLUS, read_table
 from cdpipe.geo.grid import ID_PATTERN
-from cdpipe.workspace.bucket import locate
+from cdpipe.workspace.location import Location, locate
 
 SPLITS = ("train", "val", "test")
 COLUMNS = (
@@ -34,7 +33,7 @@ class Source:
         half: For a composite, which half of its bands this date is (0 or 1); else None.
     """
 
-    path: Path
+    path: Location
     sensor_name: str
     sensor: Sensor
     bands: tuple[int, ...]
@@ -80,13 +79,13 @@ class Pair:
     before: Source
     after: Source
     roles: tuple[str, ...]
-    label: Path | None = None
+    label: Location | None = None
     split: str | None = None
     group: str | None = None
     before_date: str | None = None
     after_date: str | None = None
-    before_valid: Path | None = None
-    after_valid: Path | None = None
+    before_valid: Location | None = None
+    after_valid: Location | None = None
 
 
 def read_catalog(config: Config) -> list[Pair]:
@@ -199,7 +198,7 @@ def _read_sources(
     return before, after, roles
 
 
-def _read_rasters(cells: Mapping[str, str], base: Path, found: list[str]) -> tuple[Path, Path] | None:
+def _read_rasters(cells: Mapping[str, str], base: Location, found: list[str]) -> tuple[Location, Location] | None:
     before, after, composite = (bool(cells.get(name)) for name in ("before", "after", "composite"))
     if before != after or before == composite:
         found.append("before: expected a file here and one for after, or one for composite alone")
@@ -209,7 +208,7 @@ def _read_rasters(cells: Mapping[str, str], base: Path, found: list[str]) -> tup
     return (first, second) if first and second else None
 
 
-def _read_path(cells: Mapping[str, str], column: str, base: Path, found: list[str]) -> Path | None:
+def _read_path(cells: Mapping[str, str], column: str, base: Location, found: list[str]) -> Location | None:
     text = cells.get(column)
     if not text:
         return None

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.pairs.labels import label_values, read_label, undeclared
 from cdpipe.pairs.splits import catalog_leaks
 from cdpipe.store.normalisation import RGB
+from cdpipe.workspace.location import Location
 
 COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word
 
@@ -212,7 +212,7 @@ def _shift_doubt(pair: Pair, shift: Shift | None) -> list[str]:
     return [f"{pair.after.path}: seems to lie off the first date ({offset}); misplaced edges look like change"]
 
 
-def _count_label(label: Path, grid: Grid, config: Config) -> tuple[int, int]:
+def _count_label(label: Location, grid: Grid, config: Config) -> tuple[int, int]:
     """How many pixels of a label count, and how many of them changed."""
     if is_vector(label):
         blocks = tiles_in(Window(0, 0, *grid.shape), config.align.block)

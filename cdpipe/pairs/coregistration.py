@@ -13,8 +13,8 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import spread_tiles
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.imagery import read_dates
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import read_json, write_json
 
 SIDE = 512  # of a window, in pixels
 MIN_SIDE = 32  # below which there is too little to compare

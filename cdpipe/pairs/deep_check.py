@@ -4,7 +4,6 @@ import datetime
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, comparison_windows, measure_shift
 from cdpipe.pairs.imagery import read_dates
 from cdpipe.store.normalisation import RGB
+from cdpipe.workspace.location import Location
 
 # Sentinel-2 products and granules have the time of sensing after an underscore: S2A_MSIL1C_20170816T102021_...
 SENTINEL_NAME = re.compile(r"(?:^|_)(20\d{2})(\d{2})(\d{2})T\d{6}(?:_|\.|$)")
@@ -53,7 +53,7 @@ class FileDate:
         return self.where != WRITTEN
 
 
-def file_date(path: Path, settings: Input) -> FileDate | None:
+def file_date(path: Location, settings: Input) -> FileDate | None:
     """The date that a raster's name or tags have, the most certain first; None where there is none.
 
     Raises:

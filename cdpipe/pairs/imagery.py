@@ -1,6 +1,5 @@
 """The pixels of one date on a pair's grid, and which of them were observed."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,12 @@ from cdpipe.formats.gate import describe_dataset, grid_of, open_raster, read_val
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.workspace.location import Location
 
 
 def read_on_grid(
     source: Source,
-    valid: Path | None,
+    valid: Location | None,
     grid: Grid,
     window: Window,
     config: Config,
@@ -114,7 +114,7 @@ def has_data(values: NDArray[Any], nodata: list[float | None]) -> NDArray[np.boo
 
 
 def _read_usable(
-    path: Path, unusable: tuple[int, ...], own_grid: Grid, where: tuple[Grid, Window], settings: Input
+    path: Location, unusable: tuple[int, ...], own_grid: Grid, where: tuple[Grid, Window], settings: Input
 ) -> NDArray[np.bool_]:
     """Where a valid or cloud raster has a value that is not unusable; nowhere outside of it."""
     with open_raster(path, settings) as dataset:

@@ -1,6 +1,5 @@
 """One block of a pair and its label from the source rasters into the store, with exact statistics."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +22,6 @@ from cdpipe.store.statistics import Moments, measure, no_pixels
 from cdpipe.timing import timed
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Kind, Workspace
-from cdpipe.workspace.local import sweep
 from cdpipe.workspace.records import (
     GROUP_RECORD,
     Record,
@@ -33,7 +31,6 @@ from cdpipe.workspace.records import (
     read_record,
     write_record,
 )
-from cdpipe.workspace.storage import remove_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +218,9 @@ def discard_pair(job: IngestJob) -> None:
             continue
         # records first: without them, blocks that are left over count for nothing
         for folder in (workspace.records(kind, pair_id, key), workspace.group(kind, pair_id, key)):
-            remove_tree(folder)
-            sweep(folder.parent)
-            with contextlib.suppress(OSError):  # other results of the pair
-                folder.parent.rmdir()
+            folder.remove_tree()
+            folder.parent.sweep()
+            folder.parent.remove_empty()  # but for other results of the pair
 
 
 def _intact(record: Record | None, folder: Any) -> Record:

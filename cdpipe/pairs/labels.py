@@ -1,7 +1,6 @@
 """Labels: rasters or polygons that say what changed, as 0 (unchanged), 1 (changed), 255 (ignore)."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
+from cdpipe.workspace.location import Location
 
 Bytes = NDArray[np.uint8]
 
 
-def read_label(label: Path, grid: Grid, window: Window, config: Config) -> Bytes:
+def read_label(label: Location, grid: Grid, window: Window, config: Config) -> Bytes:
     """Read a window of a label on the pair's grid.
 
     A raster is mapped by ``config.label`` and taken from the nearest pixel; its nodata tag and what lies
@@ -53,7 +53,7 @@ def read_label(label: Path, grid: Grid, window: Window, config: Config) -> Bytes
     return np.where(present, values[0], np.uint8(IGNORE))
 
 
-def map_label(values: NDArray[Any], meaning: Label, nodata: float | None, label: Path) -> Bytes:
+def map_label(values: NDArray[Any], meaning: Label, nodata: float | None, label: Location) -> Bytes:
     """Map a label's raw values, of any shape, to 0, 1 and 255 of that shape; see :func:`read_label`.
 
     Raises:
@@ -70,14 +70,14 @@ def map_label(values: NDArray[Any], meaning: Label, nodata: float | None, label:
     return mapped
 
 
-def undeclared(label: Path, values: list[float], meaning: Label) -> str:
+def undeclared(label: Location, values: list[float], meaning: Label) -> str:
     """The message for values that have no meaning."""
     shown = ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
     lists = (f"{name} {list(getattr(meaning, name))}" for name in ("changed", "unchanged", "ignore"))
     return f"{label}: value(s) {shown} are in none of label: {', '.join(lists)}"
 
 
-def label_values(label: Path, config: Config) -> dict[float, int]:
+def label_values(label: Location, config: Config) -> dict[float, int]:
     """Count the raw values of a label raster, all of it; NaN is not counted.
 
     Raises:
@@ -93,14 +93,14 @@ def label_values(label: Path, config: Config) -> dict[float, int]:
     return dict(counts)
 
 
-def _one_band(label: Path, dataset: Any) -> RasterInfo:
+def _one_band(label: Location, dataset: Any) -> RasterInfo:
     info = describe_dataset(label, dataset)
     if info.count != 1:
         raise InputError(f"{label}: expected one band in a label, got {info.count}")
     return info
 
 
-def _burn(label: Path, grid: Grid, window: Window, settings: Input) -> Bytes:
+def _burn(label: Location, grid: Grid, window: Window, settings: Input) -> Bytes:
     """Burn polygons in whole tiles, so that rounding does not depend on the window."""
     burnt = np.zeros(window.shape, np.uint8)
     polygons = read_polygons(label, grid.crop(window), settings)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,11 +14,10 @@ from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.coregistration import Correction
 from cdpipe.store.pair import LabelledPair, StoredPair, load_pair
-from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD
-from cdpipe.workspace.storage import map_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +43,13 @@ class PlannedPair:
     correction: Correction | None = None
 
 
-def source_files(pair: Pair) -> list[Path]:
+def source_files(pair: Pair) -> list[Location]:
     """Every file that a pair is made of."""
     files = [pair.before.path, pair.after.path, pair.before_valid, pair.after_valid]
     return list(dict.fromkeys([*(file for file in files if file is not None), *label_files(pair)]))
 
 
-def label_files(pair: Pair) -> list[Path]:
+def label_files(pair: Pair) -> list[Location]:
     """The files that a pair's label is made of: a shapefile comes in several."""
     if pair.label is None:
         return []
@@ -61,7 +59,7 @@ def label_files(pair: Pair) -> list[Path]:
 def plan_pair(
     pair: Pair,
     config: Config,
-    hashes: Mapping[Path, str],
+    hashes: Mapping[Location, str],
     corrections: Mapping[str, Correction] = MappingProxyType({}),
 ) -> PlannedPair:
     """Plan a pair.
@@ -102,7 +100,7 @@ def plan_pair(
     return PlannedPair(pair, grid, (rasters[0].dtype, rasters[1].dtype), key, label_key, sources, correction)
 
 
-def coregistration_key(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Path, str]) -> str:
+def coregistration_key(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Location, str]) -> str:
     """Key of all that decides how far a pair's second date is moved: what it is read from, and no block.
 
     Raises:
@@ -116,13 +114,13 @@ def _coregistration_key(content: dict[str, Any], config: Config) -> str:
     return content_key("coregistration", {**content, "resampling": config.align.resampling})
 
 
-def _require_hashes(pair: Pair, hashes: Mapping[Path, str]) -> None:
+def _require_hashes(pair: Pair, hashes: Mapping[Location, str]) -> None:
     unknown = [str(path) for path in source_files(pair) if path not in hashes]
     if unknown:
         raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
 
 
-def _content(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Path, str]) -> dict[str, Any]:
+def _content(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Location, str]) -> dict[str, Any]:
     """What both dates are read from."""
     return {
         "before": _source_parts(pair.before, pair.before_valid, hashes),
@@ -133,7 +131,7 @@ def _content(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Path, str])
     }
 
 
-def _source_parts(source: Source, valid: Path | None, hashes: Mapping[Path, str]) -> dict[str, Any]:
+def _source_parts(source: Source, valid: Location | None, hashes: Mapping[Location, str]) -> dict[str, Any]:
     return {
         "raster": hashes[source.path],
         "half": source.half,
@@ -146,7 +144,7 @@ def _source_parts(source: Source, valid: Path | None, hashes: Mapping[Path, str]
 def plan_pairs(
     pairs: Sequence[Pair],
     config: Config,
-    hashes: Mapping[Path, str],
+    hashes: Mapping[Location, str],
     corrections: Mapping[str, Correction] = MappingProxyType({}),
 ) -> tuple[list[PlannedPair], dict[str, str]]:
     """Plan all pairs; those that cannot be are returned by id with the reason."""
@@ -178,7 +176,7 @@ def labelled_pair(workspace: Workspace, planned: PlannedPair) -> LabelledPair | 
 Stamp = list[int | str]
 
 
-def known_hashes(workspace: Workspace, paths: list[Path]) -> dict[Path, str]:
+def known_hashes(workspace: Workspace, paths: list[Location]) -> dict[Location, str]:
     """SHA-256 of those files that have been hashed and have not changed since."""
     remembered: Mapping[str, Any] = read_json(workspace.sources) or {}
     entries = [(path, entry) for path in paths if (entry := remembered.get(str(path)))]
@@ -188,21 +186,18 @@ def known_hashes(workspace: Workspace, paths: list[Path]) -> dict[Path, str]:
     }
 
 
-def remember_hashes(workspace: Workspace, hashes: Mapping[Path, tuple[str, Stamp]]) -> None:
+def remember_hashes(workspace: Workspace, hashes: Mapping[Location, tuple[str, Stamp]]) -> None:
     """Add to the remembered hashes, each with the stamp that :func:`stamp_before_hashing` gave."""
     remembered = dict(read_json(workspace.sources) or {})
     remembered |= {str(path): {"sha256": sha, "stamp": stamp} for path, (sha, stamp) in hashes.items()}
     write_json(workspace.sources, remembered)
 
 
-def stamp_before_hashing(path: Path) -> Stamp:
+def stamp_before_hashing(path: Location) -> Stamp:
     """Size and modification time, in object storage the ETag; taken before hashing, so that a later change shows."""
     return _stamp(path)
 
 
-def _stamp(path: Path) -> Stamp:
-    if isinstance(path, ObjectPath):
-        found = path.head()
-        return [found.size, found.e_tag]
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def _stamp(path: Location) -> Stamp:
+    found = path.stat()
+    return [found.size, found.tag]

@@ -1,7 +1,6 @@
 """One block through one model: read, compute, store, record."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.timing import timed
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import block_record, write_record
 
 
@@ -37,7 +37,7 @@ class Member:
     """
 
     card: ModelCard
-    folder: Path
+    folder: Location
     name: str
     fold: int | None
     weight: float
@@ -81,7 +81,7 @@ def load_forward(member: Member) -> Forward:
 
 
 def open_forward(
-    folder: Path, card: ModelCard, execution: Execution, calibration: Calibration | None = None
+    folder: Location, card: ModelCard, execution: Execution, calibration: Calibration | None = None
 ) -> Forward:
     """A model, ready to run.
 

@@ -33,8 +33,8 @@ from cdpipe.prediction.job import (
 from cdpipe.prediction.temperature import fit_temperature, fit_weights, threshold_for
 from cdpipe.runs.manifest import manifest_path
 from cdpipe.store.pair import LabelledPair, StoredPair
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import read_json, write_json
 
 Planned = list[tuple[PlannedPair, StoredPair]]
 Fitted = tuple[float, str]

@@ -15,7 +15,7 @@ from cdpipe.models.folder import check_trained, read_card
 from cdpipe.prediction.block import open_forward
 from cdpipe.store.normalisation import date_scaling, model_input
 from cdpipe.store.statistics import measure
-from cdpipe.workspace.bucket import locate
+from cdpipe.workspace.location import Location, locate
 
 TTA = ("d4", "none")
 BACKENDS = get_args(Backend)
@@ -25,7 +25,7 @@ PRECISIONS = ("float32", "bfloat16")
 def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go by name)
     before: NDArray[Any],
     after: NDArray[Any],
-    model: str | Path,
+    model: str | Path | Location,
     *,
     observed: NDArray[np.bool_] | None = None,
     overlap: float = 0.25,
@@ -54,7 +54,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         ConfigError: If the backend cannot be had here.
         InputError: If there is no such model or no pixel is observed.
     """
-    folder = locate(model)
+    folder = locate(str(model))
     card = read_card(folder)
     check_trained(folder, card)
     _check(before, after, observed, card.roles)

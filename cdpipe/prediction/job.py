@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from cdpipe.prediction.block import Member, load_forward, probability_key
 from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, finish_group, is_described
 from cdpipe.store.pair import StoredPair
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Kind, Workspace
-from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import GROUP_RECORD, missing_blocks
 
 DEFAULT_THRESHOLD = 0.5
@@ -70,7 +70,7 @@ class PredictJob:
 class ModelSource:
     """A model folder and its part in a run; see :class:`cdpipe.prediction.block.Member`."""
 
-    folder: Path
+    folder: Location
     name: str
     fold: int | None = None
 

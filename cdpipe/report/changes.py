@@ -1,7 +1,6 @@
 """The changes of a pair that are worth a look first: ranked objects, each with a chip of both dates."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ from cdpipe.geo.shapes import transform_shapes
 from cdpipe.report import drawing
 from cdpipe.report.drawing import Image, Limits, write_photo
 from cdpipe.report.scene import Read, mean_of, shrink
+from cdpipe.workspace.location import Location
 
 PER_PAIR = 12  # objects of a pair that get a chip
 CHIP = 160  # side of one of a chip's three pictures, in pixels
@@ -62,7 +62,7 @@ def rank(probability: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray
     return probability * np.sqrt(area)
 
 
-def read_top_changes(path: Path, grid: Grid, count: int = PER_PAIR) -> list[TopChange]:
+def read_top_changes(path: Location, grid: Grid, count: int = PER_PAIR) -> list[TopChange]:
     """The best ranked objects of a pair, best first.
 
     Args:
@@ -102,7 +102,7 @@ def _simplify(shape: Any) -> Any:
     return shape
 
 
-def write_chip(path: Path, top: TopChange, grid: Grid, read: dict[str, Read], limits: tuple[Limits, Limits]) -> int:
+def write_chip(path: Location, top: TopChange, grid: Grid, read: dict[str, Read], limits: tuple[Limits, Limits]) -> int:
     """Draw an object before, after, and in probability, side by side and outlined; returns the file's bytes.
 
     Args:

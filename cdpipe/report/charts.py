@@ -4,10 +4,10 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cdpipe.report.words import figure, is_known
+from cdpipe.workspace.location import Location
 
 WIDTH, HEIGHT = 400, 230  # of a drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 38, 296, 12, 196  # of what is drawn in; names stand right of it
@@ -106,7 +106,7 @@ def _spread(lines: list[dict[str, Any]]) -> None:
         line["label_y"] = below = round(min(line["label_y"], below - LABEL_GAP), 1)
 
 
-def read_history(path: Path) -> list[dict[str, float]]:
+def read_history(path: Location) -> list[dict[str, float]]:
     """Rows of a model's ``history.csv``; none where there is no such file. Cells that are no number are left out."""
     try:
         text = path.read_text(encoding="utf-8")

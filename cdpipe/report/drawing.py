@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from cdpipe.formats import palette
 from cdpipe.formats.palette import Rgb
 from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED, UNCHANGED
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import Location
 
 Image = NDArray[np.uint8]  # (height, width, 3)
 
@@ -156,19 +155,19 @@ def round_length(most: float) -> tuple[float, str]:
     return length, f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
 
 
-def write_photo(path: Path, image: NDArray[np.uint8], quality: int = 78) -> int:
+def write_photo(path: Location, image: NDArray[np.uint8], quality: int = 78) -> int:
     """Write ``(height, width, 3)`` red, green, blue as lossy WebP, equal pixels as equal bytes; returns its size."""
     return _write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
 
 
-def write_overlay(path: Path, image: NDArray[np.uint8]) -> int:
+def write_overlay(path: Location, image: NDArray[np.uint8]) -> int:
     """Write ``(height, width, 4)`` red, green, blue, opacity as lossless WebP; returns its size in bytes."""
     return _write(path, cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), LOSSLESS)
 
 
-def _write(path: Path, image: Any, quality: int) -> int:
+def _write(path: Location, image: Any, quality: int) -> int:
     done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not done:
         raise ValueError(f"{path}: not encoded: {image.shape} {image.dtype}")
-    write_atomically(path, data.tobytes())
+    path.write(data.tobytes())
     return len(data)

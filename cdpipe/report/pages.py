@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdpipe.formats import palette
 from cdpipe.report import charts, drawing, tables, words
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import Location
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 STYLES, SCRIPTS = ("base.css", "pictures.css"), ("table.js", "viewer.js", "review.js")
@@ -307,7 +307,7 @@ def _templates() -> Environment:
     )
 
 
-def write_report(folder: Path, report: Report) -> Path:
+def write_report(folder: Location, report: Report) -> Location:
     """Write all pages, the style and the script; pages of pairs that are no longer there go.
 
     Args:
@@ -319,9 +319,9 @@ def write_report(folder: Path, report: Report) -> Path:
     """
     palette = "".join(f"--{name}: rgb({red} {green} {blue}); " for name, (red, green, blue) in COLORS.items())
     style = [f":root {{ {palette}}}\n", *((TEMPLATES / name).read_text(encoding="utf-8") for name in STYLES)]
-    write_atomically(folder / "report.css", "".join(style).encode())
+    (folder / "report.css").write("".join(style).encode())
     script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    write_atomically(folder / "report.js", script.encode())
+    (folder / "report.js").write(script.encode())
     kept = set()
     for before, pair, after in zip([None, *report.pairs], report.pairs, [*report.pairs[1:], None], strict=False):
         _write(folder / "pairs" / pair.page, "pair.html.j2", root="../", **describe_pair(report, pair, (before, after)))
@@ -333,5 +333,5 @@ def write_report(folder: Path, report: Report) -> Path:
     return folder / "index.html"
 
 
-def _write(path: Path, template: str, **context: Any) -> None:
-    write_atomically(path, _templates().get_template(template).render(context).encode())
+def _write(path: Location, template: str, **context: Any) -> None:
+    path.write(_templates().get_template(template).render(context).encode())

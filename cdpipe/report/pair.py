@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,8 +18,9 @@ from cdpipe.report.changes import read_top_changes, write_chip
 from cdpipe.report.drawing import Image, Limits, write_overlay, write_photo
 from cdpipe.report.scene import Cells, Read, cell_side, mean_of, open_scene, shrink
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, DATES, StoredPair
+from cdpipe.workspace.files import read_sealed, write_sealed
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file, read_sealed, write_sealed
+from cdpipe.workspace.location import Location
 
 THUMB = 176  # longest side of a thumbnail, in pixels
 FACTS = "facts.json"
@@ -44,16 +44,16 @@ class PairJob:
     """
 
     workspace: Workspace
-    folder: Path
+    folder: Location
     pair: StoredPair
     label_key: str | None
     change_key: str
-    objects: Path | None
+    objects: Location | None
 
     @property
     def key(self) -> str:
         """Content key of the pictures and facts."""
-        objects = hash_file(self.objects) if self.objects else None
+        objects = self.objects.sha256() if self.objects else None
         return content_key(
             "report", {"pair": self.pair.key, "label": self.label_key, "change": self.change_key, "objects": objects}
         )
@@ -218,7 +218,7 @@ def _unseen(cells: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(cells).any(axis=0))
 
 
-def _draw_images(folder: Path, overview: Overview, limits: tuple[Limits, Limits]) -> dict[str, int]:
+def _draw_images(folder: Location, overview: Overview, limits: tuple[Limits, Limits]) -> dict[str, int]:
     """Write every picture; sizes in bytes by file name."""
     missing = overview.observed == 0
     dates = {

@@ -4,7 +4,6 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from cdpipe.report.drawing import Image
 from cdpipe.report.scene import decimate, open_scene
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import Location
 
 # All lengths are in pixels of the picture.
 MAX_WIDTH, MAX_HEIGHT = 1600, 1200
@@ -189,7 +188,7 @@ class PairRasters:
             raise ValueError(f"{self.pair_id}: expected layers of one height and width, got {sorted(shapes)}")
 
 
-def draw_pair(path: Path, rasters: PairRasters) -> None:
+def draw_pair(path: Location, rasters: PairRasters) -> None:
     """Draw a pair as a PNG about 1600 pixels wide; the same rasters give the same bytes.
 
     Args:
@@ -215,7 +214,7 @@ def draw_pair(path: Path, rasters: PairRasters) -> None:
     _draw_color_bar(sheet, (top, left), rasters.threshold)
     if metres and rasters.grid:
         _draw_scale(sheet, (top + SECTION, left), metres * rasters.grid.width / layout.image[1])
-    write_atomically(path, sheet.to_png())
+    path.write(sheet.to_png())
 
 
 def _make_panels(rasters: PairRasters) -> list[Panel]:
@@ -324,7 +323,7 @@ class PictureJob:
     """
 
     workspace: Workspace
-    path: Path
+    path: Location
     pair: StoredPair
     label_key: str | None
     change_key: str

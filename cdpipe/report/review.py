@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 
 FORMAT = 1
 VERDICTS = ("accepted", "rejected", "unsure")
@@ -65,7 +65,7 @@ class Verdict:
         return moved
 
 
-def read_review(path: Path, run: str) -> list[Verdict]:
+def read_review(path: Location, run: str) -> list[Verdict]:
     """The verdicts of a file that the report saved.
 
     Args:
@@ -125,7 +125,7 @@ class ReviewJob:
     """
 
     workspace: Workspace
-    path: Path
+    path: Location
     pair: StoredPair
     label_key: str | None
     verdicts: Sequence[Verdict]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import RGB
 from cdpipe.store.pair import DATES, StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 
 STEP = 1024  # side of the windows in which a scene is read, in pixels, at most
 
@@ -48,7 +48,7 @@ def shown_bands(roles: tuple[str, ...]) -> list[int]:
     return [roles.index(role) for role in RGB] if set(RGB) <= set(roles) else [0]
 
 
-def _reader(group: Path, name: str, bands: list[int] | None = None) -> Read:
+def _reader(group: Location, name: str, bands: list[int] | None = None) -> Read:
     array = open_layer(group, name)
     return lambda window: read_window(array, window) if bands is None else read_window(array, window)[bands]
 

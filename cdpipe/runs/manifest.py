@@ -1,11 +1,10 @@
 """The manifest of a run: written last, it says that everything it lists was complete and matched."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from cdpipe.workspace.local import read_json
-from cdpipe.workspace.storage import write_json_alone
+from cdpipe.workspace.files import json_bytes, read_json
+from cdpipe.workspace.location import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +60,17 @@ class Manifest:
     stac: dict[str, str] = field(default_factory=dict)
 
 
-def manifest_path(run_folder: Path) -> Path:
+def manifest_path(run_folder: Location) -> Location:
     """File of a run's manifest."""
     return run_folder / "manifest.json"
 
 
-def write_manifest(run_folder: Path, manifest: Manifest) -> None:
+def write_manifest(run_folder: Location, manifest: Manifest) -> None:
     """Write a run's manifest; the same run gives the same bytes."""
-    write_json_alone(manifest_path(run_folder), asdict(manifest))
+    manifest_path(run_folder).write_alone(json_bytes(asdict(manifest)))
 
 
-def read_manifest(run_folder: Path) -> Manifest | None:
+def read_manifest(run_folder: Location) -> Manifest | None:
     """A run's manifest, or None where there is none or it is damaged."""
     value = read_json(manifest_path(run_folder))
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +79,23 @@ def _stored_pairs(session: Session) -> list[RunPair]:
     return found
 
 
-def read_masks(session: Session, path: Path, pairs: list[RunPair]) -> dict[str, Runs]:
+def read_masks(session: Session, path: Location, pairs: list[RunPair]) -> dict[str, Runs]:
     """Masks of a submission by pair id; pairs that it has and the run has not are noted as failed.
 
     Raises:
         InputError: If the submission has mistakes or two pairs of the catalog one name.
     """
     catalog = named_pairs(read_catalog(session.config), session.config.catalog)
-    here = {each.pair.pair_id: each.stored.grid.shape for each in pairs}
-    shapes = {name: here.get(pair.pair_id) for name, pair in catalog.items()}
+    shapes_of = {each.pair.pair_id: each.stored.grid.shape for each in pairs}
+    shapes = {name: shapes_of.get(pair.pair_id) for name, pair in catalog.items()}
     masks = {catalog[name].pair_id: runs for name, runs in read_submission(path, shapes).items()}
     for pair_id in masks:
-        if pair_id not in here:
+        if pair_id not in shapes_of:
             session.fail(pair_id, f"has a mask in {path}, but is not among the run's pairs")
-    return {pair_id: runs for pair_id, runs in masks.items() if pair_id in here}
+    return {pair_id: runs for pair_id, runs in masks.items() if pair_id in shapes_of}
 
 
-def named_pairs(pairs: list[Pair], catalog: Path) -> dict[str, Pair]:
+def named_pairs(pairs: list[Pair], catalog: Location) -> dict[str, Pair]:
     """Pairs by the name that stands for them in a submission.
 
     Raises:
@@ -137,12 +137,11 @@ def decode_change(runs: Runs, grid: Grid, window: Window) -> NDArray[np.uint8]:
     return np.ascontiguousarray(decode_window(runs, grid.height, window), np.uint8)
 
 
-def write_mask(path: Path, runs: Runs, grid: Grid, tags: Mapping[str, str]) -> None:
+def write_mask(path: Location, runs: Runs, grid: Grid, tags: Mapping[str, str]) -> None:
     """Write a submitted mask as a GeoTIFF on its pair's grid.
 
     Raises:
         IntegrityError: If it does not read back as it was written.
     """
     layer = RasterLayer("uint8", NOT_OBSERVED, "change: 0 no, 1 yes", CHANGE_COLORS, tags)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_cog(path, lambda window: decode_change(runs, grid, window), grid, layer)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import GROUP_RECORD, read_record, withdraw_records, write_record
 
 ProductKind = Literal["rasters", "vectors", "layers", "catalogs"]  # of records; also names in the workspace
@@ -37,12 +37,12 @@ class Product:
     kind: ProductKind
     name: str
     key: str
-    replaces: tuple[Path, ...]
+    replaces: tuple[Location, ...]
     spec: object
-    write: Callable[[Any], dict[Path, str]]
+    write: Callable[[Any], dict[Location, str]]
 
     @property
-    def record(self) -> Path:
+    def record(self) -> Location:
         """File of the record that says the files are written."""
         return self.workspace.records(self.kind, self.name, self.key) / GROUP_RECORD
 
@@ -59,7 +59,7 @@ def recorded(product: Product) -> dict[str, str]:
     return record.objects if record else {}
 
 
-def write_product(product: Product) -> dict[Path, str]:
+def write_product(product: Product) -> dict[Location, str]:
     """Write a product, whether it is there or not; records of what it replaces go first, its own comes last.
 
     Returns:

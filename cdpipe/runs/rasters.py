@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from cdpipe.runs.styles import style_path, write_style
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
 
@@ -53,7 +53,7 @@ class PairRasters:
         )
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[Location]:
         """Files of change, of the ensemble's probability and of each member's."""
         folder = self.workspace.run(self.run) / "rasters"
         names = ["change", "probability", *(f"probability_{name}" for name, _ in self.members)]
@@ -66,7 +66,7 @@ def raster_product(rasters: PairRasters) -> Product:
     return Product(rasters.workspace, "rasters", rasters.pair.pair_id, rasters.key, replaces, rasters, write_rasters)
 
 
-def write_rasters(rasters: PairRasters) -> dict[Path, str]:
+def write_rasters(rasters: PairRasters) -> dict[Location, str]:
     """Write a pair's rasters and their styles; what is stored is read again to compare.
 
     Returns:
@@ -89,6 +89,6 @@ def write_rasters(rasters: PairRasters) -> dict[Path, str]:
     return hashes | hash_stored(map(style_path, rasters.paths))
 
 
-def _reader(group: Path, name: str) -> Callable[[Window], NDArray[Any]]:
+def _reader(group: Location, name: str) -> Callable[[Window], NDArray[Any]]:
     array = open_layer(group, name)
     return lambda window: read_window(array, window)

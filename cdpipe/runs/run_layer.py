@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from cdpipe.pairs.catalog import parse_time
 from cdpipe.runs.products import Product
 from cdpipe.runs.vectors import PairLayer, names_in_all_formats, write_layer
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 
 RUN_SCHEMA = SCHEMA.append(pa.field("pairs", pa.string()))
 SAME = 0.5  # of the union; more than that is one object
@@ -53,7 +53,7 @@ class RunLayer:
         return content_key("layer", {"run": self.run, "crs": self.crs, "vectors": [pair.key for pair in self.pairs]})
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Location:
         """The layer's file."""
         return self.workspace.run(self.run) / "vectors" / f"change{self.suffix}"
 
@@ -84,7 +84,7 @@ def run_layer_product(layer: RunLayer) -> Product:
     return Product(layer.workspace, "layers", layer.run, layer.key, replaces, layer, write_run_layer)
 
 
-def write_run_layer(layer: RunLayer) -> dict[Path, str]:
+def write_run_layer(layer: RunLayer) -> dict[Location, str]:
     """Write a run's layer from its pairs' layers.
 
     Returns:

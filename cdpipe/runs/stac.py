@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
-from pathlib import Path
 from typing import Any
 
 from cdpipe.geo.crs import crs_name
@@ -19,8 +18,9 @@ from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.pairs.catalog import parse_time
 from cdpipe.runs.products import Product
 from cdpipe.store.pair import StoredPair
+from cdpipe.workspace.files import write_json
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import write_json
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
 VERSION = "1.1.0"
@@ -92,16 +92,16 @@ class StacCatalog:
         return content_key("stac", parts)
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Location:
         """The catalog's folder."""
         return self.workspace.run(self.run) / "stac"
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Location:
         """File of the Collection."""
         return self.folder / "collection.json"
 
-    def item_path(self, entry: StacPair) -> Path:
+    def item_path(self, entry: StacPair) -> Location:
         """File of a pair's Item."""
         return self.folder / "items" / f"{entry.pair.pair_id}.json"
 
@@ -111,7 +111,7 @@ def stac_product(catalog: StacCatalog) -> Product:
     return Product(catalog.workspace, "catalogs", catalog.run, catalog.key, (catalog.path,), catalog, write_stac)
 
 
-def write_stac(catalog: StacCatalog) -> dict[Path, str]:
+def write_stac(catalog: StacCatalog) -> dict[Location, str]:
     """Write a run's Items and its Collection; Items of pairs that are no more in the run go.
 
     Returns:
@@ -206,7 +206,7 @@ def describe_collection(catalog: StacCatalog, boxes: list[list[float]], spans: l
 
 
 def _assets(
-    path: Path, files: dict[str, str], root: Path, entry: StacPair | None
+    path: Location, files: dict[str, str], root: Location, entry: StacPair | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """An asset for every file; rasters are named by what comes after the pair's id."""
     for name, sha in sorted(files.items()):
@@ -216,7 +216,7 @@ def _assets(
             "href": _relative(file, path),
             "type": _MEDIA[file.suffix],
             "roles": ["metadata"] if file.suffix == ".qml" else ["data"],
-            "file:size": file.stat().st_size,
+            "file:size": file.stat().size,
             "file:checksum": _MULTIHASH + sha,
         }
         if file.suffix == ".tif" and entry is not None:
@@ -252,7 +252,7 @@ def _utc(date: str) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _relative(file: Path, beside: Path) -> str:
+def _relative(file: Location, beside: Location) -> str:
     """A link from one file to another."""
-    link = Path(os.path.relpath(str(file), str(beside.parent))).as_posix()
+    link = os.path.relpath(str(file), str(beside.parent))
     return link if link.startswith(".") else f"./{link}"

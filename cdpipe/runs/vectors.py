@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -12,7 +11,7 @@ from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA, ChangeScene, change_features
 from cdpipe.runs.products import Product
 from cdpipe.runs.styles import write_style
-from cdpipe.workspace.local import temporary_folder
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
 
@@ -47,7 +46,7 @@ class PairLayer:
         )
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Location:
         """The layer's file."""
         scene = self.scene
         name = f"{scene.pair.pair_id}_change{SUFFIXES[scene.options.format]}"
@@ -61,7 +60,7 @@ def pair_layer_product(layer: PairLayer) -> Product:
     return Product(scene.workspace, "vectors", scene.pair.pair_id, layer.key, replaces, layer, write_pair_layer)
 
 
-def write_pair_layer(layer: PairLayer) -> dict[Path, str]:
+def write_pair_layer(layer: PairLayer) -> dict[Location, str]:
     """Find a pair's change objects and write them.
 
     Returns:
@@ -72,7 +71,7 @@ def write_pair_layer(layer: PairLayer) -> dict[Path, str]:
         InputError: If the pair's place or the options do not allow it, see :func:`change_features`.
     """
     scene = layer.scene
-    spill = temporary_folder(layer.path, "objects.partial")
+    spill = layer.path.temporary("objects.partial")
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir(parents=True)
     try:
@@ -81,14 +80,14 @@ def write_pair_layer(layer: PairLayer) -> dict[Path, str]:
         shutil.rmtree(spill, ignore_errors=True)
 
 
-def names_in_all_formats(path: Path) -> tuple[Path, ...]:
+def names_in_all_formats(path: Location) -> tuple[Location, ...]:
     """The file that a vector layer has in each format: a run has it in one of them."""
     return tuple(path.with_suffix(suffix) for suffix in SUFFIXES.values())
 
 
 def write_layer(
-    path: Path, features: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
-) -> dict[Path, str]:
+    path: Location, features: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
+) -> dict[Location, str]:
     """Write a vector layer and the QGIS style beside it; what it was in other formats is removed.
 
     Args:

@@ -1,6 +1,5 @@
 """Whether what a workspace says is stored is there, whole, and what was written."""
 
-from pathlib import Path
 from typing import Any
 
 from cdpipe.errors import IntegrityError
@@ -9,8 +8,8 @@ from cdpipe.models.folder import CARD, WEIGHTS
 from cdpipe.runs.manifest import Manifest
 from cdpipe.store.arrays import open_layer
 from cdpipe.store.groups import metadata_files
-from cdpipe.workspace.bucket import locate
-from cdpipe.workspace.local import hash_file, read_sealed
+from cdpipe.workspace.files import read_sealed
+from cdpipe.workspace.location import Location, locate
 from cdpipe.workspace.records import GROUP_RECORD, damaged_objects, read_record
 
 # Arrays of each kind of group from which the number of its blocks is read.
@@ -25,19 +24,19 @@ _LAYERS = {
 PRODUCTS = ("rasters", "vectors", "layers", "catalogs")  # kinds of records that speak of published files
 
 
-def check_record(root: Path, path: Path) -> list[str]:
+def check_record(root: Location, path: Location) -> list[str]:
     """Names of what a record speaks of and what is damaged or missing, relative to the workspace.
 
     A group's record also says that all of the group's blocks have one.
     """
     record = read_record(path)
-    damaged = [str(path.relative_to(root))] if record is None else damaged_objects(record, root)
+    damaged = [path.relative_to(root)] if record is None else damaged_objects(record, root)
     return damaged + _missing_records(root, path.parent) if path.name == GROUP_RECORD else damaged
 
 
-def _missing_records(root: Path, folder: Path) -> list[str]:
+def _missing_records(root: Location, folder: Location) -> list[str]:
     """Block records that a finished group ought to have and has not, as far as its arrays can still be described."""
-    kind, pair_id, key = folder.relative_to(root / "records").parts
+    kind, pair_id, key = folder.relative_to(root / "records").split("/")
     group = root / "store.zarr" / kind / pair_id / key
     for name in _LAYERS.get(kind, ()):
         try:
@@ -46,35 +45,35 @@ def _missing_records(root: Path, folder: Path) -> list[str]:
             continue
         rows, cols = (count_tiles(length, side) for length, side in zip(array.like.side, array.like.block, strict=True))
         records = (folder / f"{row}_{col}.json" for row in range(rows) for col in range(cols))
-        return [str(path.relative_to(root)) for path in records if not path.is_file()]
+        return [path.relative_to(root) for path in records if not path.is_file()]
     return []
 
 
-def forget_descriptions(root: Path, group_record: Path) -> None:
+def forget_descriptions(root: Location, group_record: Location) -> None:
     """Remove the metadata of a group whose record is damaged or gone: nobody can tell whether it is whole.
 
     The next run puts it back; blocks have records of their own, and stay.
     """
-    kind, pair_id, key = group_record.parent.relative_to(root / "records").parts
+    kind, pair_id, key = group_record.parent.relative_to(root / "records").split("/")
     for file in metadata_files(root / "store.zarr" / kind / pair_id / key):
         file.unlink()
 
 
-def check_model(root: Path, card: Path) -> list[str]:
+def check_model(root: Location, card: Location) -> list[str]:
     """The same for a model folder, by its card."""
     values, weights = read_sealed(card), card.with_name(WEIGHTS)
     if values is None:
-        return [str(card.relative_to(root))]
-    whole = weights.is_file() and hash_file(weights) == values.get("weights_sha256")
-    return [] if whole else [str(weights.relative_to(root))]
+        return [card.relative_to(root)]
+    whole = weights.is_file() and weights.sha256() == values.get("weights_sha256")
+    return [] if whole else [weights.relative_to(root)]
 
 
-def check_manifest(root: Path, manifest: Manifest) -> list[str]:
+def check_manifest(root: Location, manifest: Manifest) -> list[str]:
     """Names of what a manifest lists and what is not there or, for products, is not what was published."""
     groups = [root / "records" / group / GROUP_RECORD for group in listed_groups(manifest)]
     models = [locate(str(model["folder"]), root) / CARD for model in manifest.models]
     unrecorded = [path for path in groups if not path.is_file()]
-    gone = [name for path in unrecorded for name in (str(path.relative_to(root)), *_missing_records(root, path.parent))]
+    gone = [name for path in unrecorded for name in (path.relative_to(root), *_missing_records(root, path.parent))]
     gone += [str(path) for path in models if not path.is_file()]
     products: dict[str, Any] = manifest.vectors | manifest.stac
     for pair in manifest.pairs:
@@ -82,7 +81,7 @@ def check_manifest(root: Path, manifest: Manifest) -> list[str]:
     paths = (path for kind in PRODUCTS for path in (root / "records" / kind).glob(f"*/*/{GROUP_RECORD}"))
     recorded = {name for record in map(read_record, paths) if record is not None for name in record.objects}
     for name, sha in products.items():
-        if name not in recorded or not (root / name).is_file() or hash_file(root / name) != sha:
+        if name not in recorded or not (root / name).is_file() or (root / name).sha256() != sha:
             gone.append(name)
     return gone
 

@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,11 @@ from cdpipe.store.shards import (
     read_remote_object,
 )
 from cdpipe.timing import counted
-from cdpipe.workspace.bucket import ObjectPath, Remembered
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import Location
+from cdpipe.workspace.remembered import Remembered
 
-_DESCRIPTIONS: Remembered[ObjectPath, bytes] = Remembered(60.0)
+_DESCRIPTIONS: Remembered[Location, bytes] = Remembered(60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class StoredArray:
         like: Its description.
     """
 
-    folder: Path
+    folder: Location
     like: Description
 
     @property
@@ -51,7 +50,7 @@ class StoredArray:
         return self.like.shape
 
 
-def open_layer(group: Path, name: str) -> StoredArray:
+def open_layer(group: Location, name: str) -> StoredArray:
     """Open one array of a group; its description is read each time, so that none is used that is gone or was replaced.
 
     In object storage, where each time costs, what was read in the last minute holds.
@@ -61,7 +60,7 @@ def open_layer(group: Path, name: str) -> StoredArray:
     """
     folder = group / name
     try:
-        if isinstance(folder, ObjectPath):
+        if folder.far:
             return StoredArray(folder, parse_description(_DESCRIPTIONS.get(folder, (folder / "zarr.json").read_bytes)))
         with open(f"{folder}/zarr.json", "rb", buffering=0) as stream:  # noqa: PTH123 (quick: this runs for every window)
             return StoredArray(folder, parse_description(stream.read()))
@@ -98,10 +97,8 @@ def read_window(array: StoredArray, window: Window) -> NDArray[Any]:
             continue
         part = Window(common.row - block.row, common.col - block.col, *common.shape)
         try:
-            if isinstance(array.folder, ObjectPath):
-                read_remote_object(ObjectPath(file), like, part, values[..., *common.slices_in(window)])
-            else:
-                read_object(file, like, part, values[..., *common.slices_in(window)])
+            read = read_remote_object if file.far else read_object
+            read(file, like, part, values[..., *common.slices_in(window)])
         except ConnectionError:
             raise
         except (OSError, ValueError, RuntimeError) as error:
@@ -121,7 +118,7 @@ def read_all(array: StoredArray) -> NDArray[Any]:
     return read_window(array, Window(0, 0, *array.like.side))
 
 
-def _objects(array: StoredArray, window: Window) -> Iterator[tuple[Window, str]]:
+def _objects(array: StoredArray, window: Window) -> Iterator[tuple[Window, Location]]:
     """Pixels and file of each block of a window: there is no end of them if the shape was tampered with."""
     height, width = array.like.block
     for row in range(window.row // height, (window.stop_row - 1) // height + 1):
@@ -129,16 +126,17 @@ def _objects(array: StoredArray, window: Window) -> Iterator[tuple[Window, str]]
             yield Window(row * height, col * width, height, width), _object(array, row, col)
 
 
-def _object(array: StoredArray, row: int, col: int) -> str:
+def _object(array: StoredArray, row: int, col: int) -> Location:
     """File of a block, whose bands all lie together."""
-    return f"{array.folder}/c/{'0/' if array.like.lead else ''}{row}/{col}"
+    folder = array.folder
+    return Location(folder.storage, f"{folder.key}/c/{'0/' if array.like.lead else ''}{row}/{col}")
 
 
-def _is_there(array: StoredArray, file: str) -> bool:
+def _is_there(array: StoredArray, file: Location) -> bool:
     try:
-        if isinstance(array.folder, ObjectPath):
-            return block_index(ObjectPath(file), array.like)[1] > 0
-        return os.stat(file).st_size > 0  # noqa: PTH116 (as above)
+        if file.far:
+            return block_index(file, array.like)[1] > 0
+        return os.stat(str(file)).st_size > 0  # noqa: PTH116 (as above)
     except ConnectionError:
         raise
     except OSError:
@@ -147,7 +145,7 @@ def _is_there(array: StoredArray, file: str) -> bool:
         return True
 
 
-def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) -> tuple[Path, str]:
+def write_block(group: Location, name: str, window: Window, values: NDArray[Any]) -> tuple[Location, str]:
     """Write one whole block and make it durable.
 
     Args:
@@ -173,9 +171,9 @@ def write_block(group: Path, name: str, window: Window, values: NDArray[Any]) ->
             f"{group}/{name}: expected the whole block {whole} as {shape} {like.dtype}, got {window} as "
             f"{values.shape} {values.dtype}; a stored object has one writer, which writes all of it"
         )
-    file = type(array.folder)(_object(array, row, col))
+    file = _object(array, row, col)
     encoded = encode_object(like, values)
-    write_atomically(file, *encoded)
+    file.write(*encoded)
     digest = hashlib.sha256()
     for piece in encoded:
         digest.update(piece)

@@ -3,13 +3,10 @@
 Format: https://zarr-specs.readthedocs.io (core 3.0, sharding-indexed) with CF grid mappings as rioxarray reads them.
 """
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -18,12 +15,10 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.tilings import CELL, CHUNK, count_tiles
 from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
-from cdpipe.workspace.bucket import ObjectPath, Remembered
-from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Kind, Workspace
-from cdpipe.workspace.local import naming, sweep, sync_folder, write_atomically
+from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD, hash_stored, write_record
-from cdpipe.workspace.storage import map_files
+from cdpipe.workspace.remembered import Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +55,10 @@ PROBABILITY_LAYERS = [Layer("probability", "float32", float("nan"))]
 CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", "uint8", NOT_OBSERVED)]
 
 # Groups in object storage that this process has found described; nobody takes descriptions away while a run goes on.
-_MADE: Remembered[ObjectPath, bool] = Remembered(60.0)
+_MADE: Remembered[Location, bool] = Remembered(60.0)
 
 
-def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
+def create_group(path: Location, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
     """Make a group with its empty arrays, all at once or not at all.
 
     Where it exists already nothing happens, but that descriptions which are missing are put back. Several workers may
@@ -76,47 +71,26 @@ def create_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, at
         block: Side of a block in pixels.
         attributes: JSON attributes of the group.
     """
-    if isinstance(path, ObjectPath):
-        _MADE.get(path, lambda: _upload_group(path, layers, grid, block, attributes))
-        return
-    if is_described(path, layers, grid):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")  # two machines may have the same process ids
-    with naming(path):
-        _write_group(partial, layers, grid, block, attributes)
-    crash_point("group-unnamed")
-    try:
-        partial.rename(path)
-    except OSError:
-        if not path.exists():
-            raise
-        _put_back(partial, path)
-    sync_folder(path.parent)
+
+    def make() -> bool:
+        if not is_described(path, layers, grid):
+            path.make_folder(lambda folder: _write_group(folder, layers, grid, block, attributes))
+        return True
+
+    if path.far:
+        _MADE.get(path, make)
+    else:
+        make()
 
 
-def _write_group(path: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
-    group = zarr.create_group(path, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
+def _write_group(folder: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
+    group = zarr.create_group(folder, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
     for layer in layers:
         _create_array(group, layer, grid, block)
     _write_coordinates(group, grid)
 
 
-def _upload_group(
-    path: ObjectPath, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]
-) -> bool:
-    """Put a group's descriptions where there is no renaming: all put the same bytes, and the group's own comes last."""
-    if is_described(path, layers, grid):
-        return True
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / path.name
-        _write_group(whole, layers, grid, block, attributes)
-        for file in metadata_files(whole):
-            write_atomically(path / file.relative_to(whole), file.read_bytes())
-    return True
-
-
-def is_described(path: Path, layers: Sequence[Layer], grid: Grid) -> bool:
+def is_described(path: Location, layers: Sequence[Layer], grid: Grid) -> bool:
     """Whether a group is there with the descriptions of all its arrays."""
     straight = grid.transform[1] == grid.transform[3] == 0
     names = [*(layer.name for layer in layers), "spatial_ref", *(("x", "y") if straight else ())]
@@ -124,28 +98,18 @@ def is_described(path: Path, layers: Sequence[Layer], grid: Grid) -> bool:
     return all(map_files(lambda file: file.is_file(), [path / name for name in files]))
 
 
-def _put_back(whole: Path, path: Path) -> None:
-    """Give a group the descriptions that it lacks, and remove what they were taken from."""
-    for file in metadata_files(whole):
-        target = path / file.relative_to(whole)
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
-            sync_folder(target.parent)
-    shutil.rmtree(whole)
-
-
 def finish_group(workspace: Workspace, kind: Kind, pair_id: str, key: str, facts: dict[str, Any] | None = None) -> None:
     """Record that all of a group is stored, when what killed workers left half-written of the pair is gone."""
     group, records = workspace.group(kind, pair_id, key), workspace.records(kind, pair_id, key)
-    sweep(group.parent)
-    sweep(records.parent)
+    group.parent.sweep()
+    records.parent.sweep()
     write_record(records / GROUP_RECORD, workspace.root, hash_stored(metadata_files(group)), facts)
 
 
-def metadata_files(group: Path) -> list[Path]:
+def metadata_files(group: Location) -> list[Location]:
     """Every file of a group that is not a block: metadata and coordinates."""
-    return sorted([*group.rglob("zarr.json"), *group.glob("[xy]/c/*")])
+    coordinates = tuple(f"{group.key}/{name}/c/" for name in "xy")
+    return [file for file, _ in group.walk() if file.name == "zarr.json" or file.key.startswith(coordinates)]
 
 
 def _create_array(group: zarr.Group, layer: Layer, grid: Grid, block: int) -> None:

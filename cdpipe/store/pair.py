@@ -12,7 +12,6 @@ from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
 from cdpipe.store.arrays import open_layer, read_window
 from cdpipe.store.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.store.statistics import Moments
-from cdpipe.workspace.bucket import ObjectPath
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import GROUP_RECORD, read_record
 
@@ -130,7 +129,7 @@ def read_scene(
     """
     scene = np.empty((count_channels(scalings), *window.shape), np.float32)
     # requests cost more than the cache's misses, so what is far away is read at once
-    height = pair.grid.height if isinstance(workspace.root, ObjectPath) else CHUNK
+    height = pair.grid.height if workspace.root.far else CHUNK
     for strip in strips_in(window, height):
         rows, _ = strip.slices_in(window)
         model_input(read_dates(workspace, pair, strip), observed[rows], scalings, scene[:, rows])

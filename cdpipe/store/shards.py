@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import count_tiles
-from cdpipe.workspace.bucket import ObjectPath, Remembered, read_end, read_ranges
+from cdpipe.workspace.location import Location
+from cdpipe.workspace.remembered import Remembered
 
 # Parses an array's description; one that cdpipe never writes is refused before memory is given to what it declares.
 
@@ -167,7 +168,7 @@ class _Scratch(threading.local):
 _SCRATCH = _Scratch()
 
 
-def read_object(file: str, like: Description, window: Window, out: NDArray[Any]) -> None:
+def read_object(file: Location, like: Description, window: Window, out: NDArray[Any]) -> None:
     """Read a part of a stored object.
 
     Args:
@@ -180,7 +181,7 @@ def read_object(file: str, like: Description, window: Window, out: NDArray[Any])
         FileNotFoundError: If there is no such object.
         ValueError: If it is not what was written.
     """
-    with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (a Path costs more than reading the index)
+    with open(str(file), "rb", buffering=0) as stream:  # noqa: PTH123 (a Path costs more than reading the index)
         descriptor = stream.fileno()
         index, end = _read_index(descriptor, os.fstat(descriptor).st_size, like)
         for (offset, length), target, part in wanted_chunks(index, end, like, window):
@@ -329,10 +330,10 @@ def _chunk_order(rows: int, cols: int) -> list[tuple[int, int]]:
 
 GAP = 2**19  # bytes: what a fast line carries in the time that a request takes
 # A block's content never changes under its name, except that what was damaged is made again; checksums tell.
-_INDEXES: Remembered[ObjectPath, tuple[Index, int]] = Remembered(60.0, most=4096)
+_INDEXES: Remembered[Location, tuple[Index, int]] = Remembered(60.0, most=4096)
 
 
-def block_index(file: ObjectPath, like: Description) -> tuple[Index, int]:
+def block_index(file: Location, like: Description) -> tuple[Index, int]:
     """Offset and length of each chunk of a stored block, and where the chunks end.
 
     Raises:
@@ -342,15 +343,15 @@ def block_index(file: ObjectPath, like: Description) -> tuple[Index, int]:
 
     def ask() -> tuple[Index, int]:
         if not like.sharded:
-            size = file.head().size
+            size = file.stat().size
             return parse_index(b"", size, like)
-        data, size = read_end(file.address, index_bytes(like))
+        data, size = file.read_end(index_bytes(like))
         return parse_index(data, size, like)
 
     return _INDEXES.get(file, ask)
 
 
-def read_remote_object(file: ObjectPath, like: Description, window: Window, out: NDArray[Any]) -> None:
+def read_remote_object(file: Location, like: Description, window: Window, out: NDArray[Any]) -> None:
     """As :func:`cdpipe.store.shards.read_object`, of an object in object storage."""
     try:
         _read(file, like, window, out)
@@ -359,10 +360,10 @@ def read_remote_object(file: ObjectPath, like: Description, window: Window, out:
         _read(file, like, window, out)
 
 
-def _read(file: ObjectPath, like: Description, window: Window, out: NDArray[Any]) -> None:
+def _read(file: Location, like: Description, window: Window, out: NDArray[Any]) -> None:
     index, end = block_index(file, like)
     chunks = list(wanted_chunks(index, end, like, window))
-    parts = read_ranges(file.address, [place for place, _, _ in chunks], GAP)
+    parts = file.read_ranges([place for place, _, _ in chunks], GAP)
     for data, (place, target, part) in zip(parts, chunks, strict=True):
         if len(data) != place[1]:
             raise ValueError("it ends too early")

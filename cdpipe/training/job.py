@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.config.schema import Normalisation, Train
@@ -11,6 +10,7 @@ from cdpipe.models.networks import input_kind, required_bands
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import Location
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ class TrainJob:
     key: str
     architecture: str
     arguments: dict[str, Any]
-    init_from: Path | None
+    init_from: Location | None
     frozen_epochs: int
     options: Train
     normalisation: Normalisation
@@ -89,7 +89,7 @@ class Worker:
     device: str
     threads: int
     wrap: "Callable[[nn.Module], nn.Module]"
-    checkpoint: Path | None
+    checkpoint: Location | None
     save: Callable[[dict[str, Any] | None, dict[str, Any] | None], None]
     progress: Callable[[int, int, float], None]
     leaving: Callable[[], bool]

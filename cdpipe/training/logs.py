@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.training.job import TrainJob
-from cdpipe.workspace.bucket import ObjectPath
-from cdpipe.workspace.local import read_json, write_json
+from cdpipe.workspace.files import read_json, write_json
+from cdpipe.workspace.location import Location
 
 PROGRESS = "progress.json"
 PROGRESS_SECONDS = 2.0
@@ -40,12 +40,12 @@ def read_progress(job: TrainJob) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def curves_folder(job: TrainJob) -> Path:
+def curves_folder(job: TrainJob) -> Location:
     """Folder of a model's curves; its own is the same however often training was interrupted, which these are not."""
     return job.workspace.root / "tensorboard" / job.name / job.key
 
 
-def add_epoch(folder: Path, metrics: Mapping[str, Any]) -> None:
+def add_epoch(folder: Location, metrics: Mapping[str, Any]) -> None:
     """Add an epoch to the curves, in a file of its own that is whole at once.
 
     Args:
@@ -63,12 +63,12 @@ def add_epoch(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _on_disk(folder: Path) -> Iterator[str]:
+def _on_disk(folder: Location) -> Iterator[str]:
     """A folder that TensorBoard's writer can write to; what it wrote goes to object storage afterwards."""
-    if not isinstance(folder, ObjectPath):
-        yield str(folder)
+    if not folder.far:
+        yield str(folder.local())
         return
     with tempfile.TemporaryDirectory() as place:
         yield place
         for file in Path(place).iterdir():
-            (folder / file.name).upload(file)
+            (folder / file.name).take(file)

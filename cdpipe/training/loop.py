@@ -160,11 +160,11 @@ def _initial_state(job: TrainJob, worker: Worker) -> State:
     network = network.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = State(network, torch.optim.Adam(network.parameters(), lr=job.options.learning_rate))
     if worker.checkpoint is not None:
-        with (worker.checkpoint / CHECKPOINT).open("rb") as file:
+        with (worker.checkpoint / CHECKPOINT).open() as file:
             saved = torch.load(file, map_location=worker.device, weights_only=True)
         state.network.load_state_dict(saved["network"])
         state.optimizer.load_state_dict(saved["optimizer"])
-        with (worker.checkpoint / BEST).open("rb") as file:
+        with (worker.checkpoint / BEST).open() as file:
             state.best = torch.load(file, map_location="cpu", weights_only=True)
         state.history = json.loads((worker.checkpoint / HISTORY).read_text())
         state.step, state.loss = saved["step"], saved["loss"]

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cdpipe.cli.session import Session
@@ -32,9 +31,8 @@ from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import PROGRESS
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import write_atomically
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import GROUP_RECORD, read_record
-from cdpipe.workspace.storage import remove_tree
 
 
 def architecture_of(name: str, model: Model) -> str:
@@ -186,7 +184,7 @@ def trained_model(job: TrainJob) -> ModelCard | None:
     return read_card(folder) if (folder / CARD).is_file() else None
 
 
-def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
+def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
     """Make a model folder of the best epoch in a finished run's last checkpoint; checkpoints are then removed."""
     import torch
 
@@ -194,10 +192,10 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
 
     folder = job.workspace.model(job.name, job.key)
     history = json.loads((checkpoint / HISTORY).read_text())
-    with (checkpoint / BEST).open("rb") as file:
+    with (checkpoint / BEST).open() as file:
         state = torch.load(file, map_location="cpu", weights_only=True)
     best = history[best_epoch(history)]
-    write_atomically(folder / "history.csv", _csv(history))
+    (folder / "history.csv").write(_csv(history))
     card = ModelCard(
         name=job.name,
         architecture=job.architecture,
@@ -211,7 +209,7 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
         threshold=best["best_threshold"],
         metrics=best,
     )
-    write_atomically(folder / "model.md", _describe(job, best, len(history)).encode())
+    (folder / "model.md").write(_describe(job, best, len(history)).encode())
     card = save_model(folder, card, state)
     crash_point("model-with-checkpoints")
     sweep_training(job)
@@ -221,7 +219,7 @@ def finish_model(job: TrainJob, checkpoint: Path) -> ModelCard:
 def sweep_training(job: TrainJob) -> None:
     """Remove what only the training of a finished model needed."""
     folder = job.workspace.model(job.name, job.key)
-    remove_tree(folder / "checkpoints")
+    (folder / "checkpoints").remove_tree()
     (folder / PROGRESS).unlink(missing_ok=True)
 
 

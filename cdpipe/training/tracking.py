@@ -16,7 +16,6 @@ from mlflow.exceptions import MlflowException
 from cdpipe.errors import CdpipeError
 from cdpipe.models.folder import ModelCard
 from cdpipe.training.job import TrainJob
-from cdpipe.workspace.storage import on_disk
 
 KEY = "cdpipe.key"  # the tag that tells which model a run is of
 
@@ -53,13 +52,12 @@ def _log(client: MlflowClient, experiment: str, job: TrainJob, card: ModelCard) 
     params = [Param(name, str(value)[:6000]) for name, value in _parameters(job).items()]
     client.log_batch(run, params=params)
     folder, now = job.workspace.model(job.name, job.key), int(time.time() * 1000)
-    with (folder / "history.csv").open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            epoch = int(row.pop("epoch"))
-            client.log_batch(run, metrics=[Metric(name, float(value), now, epoch) for name, value in row.items()])
+    for row in csv.DictReader((folder / "history.csv").read_text().splitlines()):
+        epoch = int(row.pop("epoch"))
+        client.log_batch(run, metrics=[Metric(name, float(value), now, epoch) for name, value in row.items()])
     best = [Metric(f"best_{name}", float(card.metrics[name]), now, 0) for name in ("epoch", "val_iou", "val_f1")]
     client.log_batch(run, metrics=best)
-    with on_disk(folder) as place:
+    with folder.folder_on_disk() as place:
         client.log_artifacts(run, str(place), "model")
     client.set_terminated(run)
 

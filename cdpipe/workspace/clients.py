@@ -24,9 +24,9 @@ RETRIES: dict[str, Any] = {
     "retry_timeout": timedelta(minutes=3),
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
 }
-TIMEOUTS = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
+TIMEOUTS: dict[str, Any] = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
 QUICK_RETRIES = {"retry_timeout": timedelta(seconds=5)}
-QUICK_TIMEOUTS = {"connect_timeout": timedelta(seconds=3), "timeout": timedelta(seconds=5)}
+QUICK_TIMEOUTS: dict[str, Any] = {"connect_timeout": timedelta(seconds=3), "timeout": timedelta(seconds=5)}
 TRIES, PAUSE = 4, 0.5  # of an answer that broke off while it was read; seconds before the second, then twice as long
 SECRETS = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|ACCOUNT_KEY|SAS|CONNECTION_STRING|CREDENTIAL")
 
@@ -137,11 +137,16 @@ def _library(address: Address) -> tuple[Any, Any]:
 def _store(scheme: str, bucket: str, quick: bool) -> Any:
     """The library's client for a bucket, which keeps connections open."""
     stores = import_module("obstore.store")
-    options = {**(QUICK_TIMEOUTS if quick else TIMEOUTS), **({"allow_http": True} if plain_endpoint() else {})}
     kind = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}[scheme]
-    return getattr(stores, kind)(
-        bucket, client_options=options, retry_config=RETRIES | QUICK_RETRIES if quick else RETRIES
-    )
+    return getattr(stores, kind)(bucket, **client_options(quick))
+
+
+def client_options(quick: bool = False) -> dict[str, Any]:
+    """How patient a client of the library is, as the library's options; ``quick`` gives up within seconds."""
+    return {
+        "client_options": (QUICK_TIMEOUTS if quick else TIMEOUTS) | ({"allow_http": True} if plain_endpoint() else {}),
+        "retry_config": RETRIES | QUICK_RETRIES if quick else RETRIES,
+    }
 
 
 def plain_endpoint() -> bool:

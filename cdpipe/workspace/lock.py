@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 from cdpipe.errors import LockedError
-from cdpipe.workspace import bucket
-from cdpipe.workspace.bucket import Head, ObjectPath
-from cdpipe.workspace.clients import Taken
+from cdpipe.workspace import requests
+from cdpipe.workspace.clients import Address, Taken
+from cdpipe.workspace.requests import Head
 
 RENEWAL = 5.0  # seconds from one renewal to the next
 LEASE = 30.0  # seconds without a renewal after which a lock is taken over
@@ -28,18 +28,18 @@ _HELD: list["_Lock"] = []  # by this process
 
 
 @contextlib.contextmanager
-def leased(path: ObjectPath, *, wait: bool) -> Iterator[None]:
+def leased(address: Address, *, wait: bool) -> Iterator[None]:
     """Hold a lock while the block runs.
 
     Args:
-        path: The object that is the lock.
+        address: The object that is the lock.
         wait: Wait for a living holder to let go instead of giving up.
 
     Raises:
         LockedError: If a living holder has it; or if it was lost, since this machine was cut off or stood still for
             a lease. What was written until then is whole, and the same command continues.
     """
-    lock = _Lock(path)
+    lock = _Lock(address)
     lock.take(wait=wait)
     renewing = threading.Thread(target=lock.keep, daemon=True)
     renewing.start()
@@ -59,14 +59,14 @@ def leased(path: ObjectPath, *, wait: bool) -> Iterator[None]:
         raise lock.error()
 
 
-def confirm(path: ObjectPath) -> None:
+def confirm(address: Address) -> None:
     """Make sure that this process still holds the lock of the folder that a file lies in, if it held one.
 
     Raises:
         LockedError: If another has taken it over.
     """
     for lock in _HELD:
-        if path.is_relative_to(lock.path.parent):
+        if str(address).startswith(f"{lock.folder}/"):
             lock.renew()
             if lock.lost:
                 raise lock.error()
@@ -75,8 +75,9 @@ def confirm(path: ObjectPath) -> None:
 class _Lock:
     """A lock as one process sees it."""
 
-    def __init__(self, path: ObjectPath) -> None:
-        self.path = path
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.folder = str(address).rpartition("/")[0]
         self.lost = False
         self.ending = threading.Event()
         self._own = {"holder": uuid4().hex, "host": platform.node(), "process": os.getpid()}
@@ -86,7 +87,7 @@ class _Lock:
 
     def error(self) -> LockedError:
         return LockedError(
-            f"workspace {self.path.parent}: its lock was lost, since it was not renewed for {LEASE:.0f} s, and another "
+            f"workspace {self.folder}: its lock was lost, since it was not renewed for {LEASE:.0f} s, and another "
             "run may be writing now; the same command continues when that has ended"
         )
 
@@ -103,7 +104,7 @@ class _Lock:
             if head.e_tag != seen:
                 if seen is not None and not wait:
                     raise LockedError(
-                        f"workspace {self.path.parent}: another run is writing to it (process {values.get('process')} "
+                        f"workspace {self.folder}: another run is writing to it (process {values.get('process')} "
                         f"on {values.get('host')}); --wait waits for it"
                     )
                 seen, since = head.e_tag, time.monotonic()
@@ -140,7 +141,7 @@ class _Lock:
 
     def _look(self) -> tuple[dict[str, object], Head] | None:
         try:
-            data, head = bucket.read_small(self.path.address)
+            data, head = requests.read_small(self.address)
         except FileNotFoundError:
             return None
         with contextlib.suppress(ValueError):
@@ -154,7 +155,7 @@ class _Lock:
         self._renewed += 1
         values = {**self._own, "renewed": self._renewed, "released": released}
         try:
-            self._head = bucket.write_if(self.path.address, json.dumps(values).encode(), expected, quick=quick)
+            self._head = requests.write_if(self.address, json.dumps(values).encode(), expected, quick=quick)
         except Taken:
             # perhaps by this very put, the first answer to which got lost
             found = self._look()

@@ -4,19 +4,17 @@ Completeness comes from records, never from pixels: a missing chunk of a Zarr ar
 fill value without a word.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
-from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.files import read_sealed, write_sealed
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.local import hash_file, read_sealed, write_sealed
-from cdpipe.workspace.storage import map_files, remove_tree
+from cdpipe.workspace.location import Location, map_files
 
+MOST_ATTEMPTS = 4  # of a block: one that kills its worker again and again must not go on for ever
 GROUP_RECORD = "group.json"  # the record of a finished group, beside those of its blocks
 
 
@@ -33,7 +31,7 @@ class Record:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def block_record(folder: Path, key: BlockKey) -> Path:
+def block_record(folder: Location, key: BlockKey) -> Location:
     """File of a block's record."""
     return folder / _name(key)
 
@@ -42,12 +40,14 @@ def _name(key: BlockKey) -> str:
     return f"{key.block_row}_{key.block_col}.json"
 
 
-def hash_stored(paths: Iterable[Path]) -> dict[Path, str]:
+def hash_stored(paths: Iterable[Location]) -> dict[Location, str]:
     """SHA-256 of files read back, for a record of those whose hash is not known from making them."""
-    return {path: hash_file(path) for path in paths}
+    return {path: path.sha256() for path in paths}
 
 
-def write_record(path: Path, root: Path, stored: Mapping[Path, str], facts: dict[str, Any] | None = None) -> Record:
+def write_record(
+    path: Location, root: Location, stored: Mapping[Location, str], facts: dict[str, Any] | None = None
+) -> Record:
     """Say what was stored.
 
     Args:
@@ -56,12 +56,12 @@ def write_record(path: Path, root: Path, stored: Mapping[Path, str], facts: dict
         stored: The files that were stored, each with its SHA-256.
         facts: See :class:`Record`.
     """
-    record = Record({str(file.relative_to(root)): digest for file, digest in stored.items()}, facts or {})
+    record = Record({file.relative_to(root): digest for file, digest in stored.items()}, facts or {})
     write_sealed(path, {"objects": record.objects, "facts": record.facts})
     return record
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Location) -> Record | None:
     """A record, or None where there is none or it is damaged."""
     value = read_sealed(path)
     if value is None:
@@ -72,7 +72,7 @@ def read_record(path: Path) -> Record | None:
         return None
 
 
-def missing_blocks(folder: Path, keys: Iterable[BlockKey]) -> list[BlockKey]:
+def missing_blocks(folder: Location, keys: Iterable[BlockKey]) -> list[BlockKey]:
     """Those of the blocks that have no record; the folder is listed once."""
     try:
         names = {entry.name for entry in folder.iterdir()}
@@ -81,27 +81,18 @@ def missing_blocks(folder: Path, keys: Iterable[BlockKey]) -> list[BlockKey]:
     return [key for key in keys if _name(key) not in names]
 
 
-def all_records(folder: Path) -> Iterator[tuple[Path, Record | None]]:
+def all_records(folder: Location) -> Iterator[tuple[Location, Record | None]]:
     """Every record of a folder in the order of names, damaged ones as None."""
     paths = sorted(folder.glob("*.json"))
     yield from zip(paths, map_files(read_record, paths), strict=True)
 
 
-def record_times(folder: Path) -> list[float]:
+def record_times(folder: Location) -> list[float]:
     """When each record was written, in seconds since the epoch, in any order."""
-    if isinstance(folder, ObjectPath):
-        return [
-            found.modified for path, found in folder.listed() if path.suffix == ".json" and path.name != GROUP_RECORD
-        ]
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            entry.stat().st_mtime for entry in entries if entry.name.endswith(".json") and entry.name != GROUP_RECORD
-        ]
+    return [found.modified for file, found in folder.walk() if file.suffix == ".json" and file.name != GROUP_RECORD]
 
 
-def withdraw_records(record: Path, root: Path, paths: Iterable[Path]) -> None:
+def withdraw_records(record: Location, root: Location, paths: Iterable[Location]) -> None:
     """Remove the records of other results that lie under the names that a group's record is going to speak of.
 
     Args:
@@ -109,28 +100,23 @@ def withdraw_records(record: Path, root: Path, paths: Iterable[Path]) -> None:
         root: The workspace.
         paths: What it is going to speak of.
     """
-    names = {str(path.relative_to(root)) for path in paths}
+    names = {path.relative_to(root) for path in paths}
     for path in record.parent.parent.glob(f"*/{record.name}"):
         found = read_record(path)
         if found is None or names & found.objects.keys():
             path.unlink()
 
 
-def damaged_objects(record: Record, root: Path) -> list[str]:
+def damaged_objects(record: Record, root: Location) -> list[str]:
     """Those of a record's objects that are missing or hash to something else."""
     return [
         name
         for name, expected in record.objects.items()
-        if not (root / name).is_file() or hash_file(root / name) != expected
+        if not (root / name).is_file() or (root / name).sha256() != expected
     ]
 
 
-# How often a block was begun and not ended: one that kills its worker again and again must not go on for ever.
-
-MOST_ATTEMPTS = 4
-
-
-def begin_attempt(workspace: Workspace, key: BlockKey) -> Path:
+def begin_attempt(workspace: Workspace, key: BlockKey) -> Location:
     """Count an attempt at a block.
 
     Returns:
@@ -139,34 +125,21 @@ def begin_attempt(workspace: Workspace, key: BlockKey) -> Path:
     Raises:
         CdpipeError: If the block ended its worker too often already.
     """
-    path = _folder(workspace) / key.pair_id / f"{key.block_row}_{key.block_col}"
-    if isinstance(path, ObjectPath):
-        before = path.stat().st_size if path.is_file() else 0
-        _refuse(before)
-        path.write_bytes(b"." * (before + 1))
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-    try:
-        _refuse(os.fstat(descriptor).st_size)
-        os.write(descriptor, b".")
-    finally:
-        os.close(descriptor)
-    return path
-
-
-def _refuse(before: int) -> None:
+    file = _folder(workspace) / key.pair_id / f"{key.block_row}_{key.block_col}"
+    before = file.stat().size if file.is_file() else 0
     if before >= MOST_ATTEMPTS:
         raise CdpipeError(
             f"ended its worker {before} times (killed, out of memory, or a crash in a library) and was given up; "
             "give workers more memory, or look at the scene there"
         )
+    file.append(b".")
+    return file
 
 
 def forget_attempts(workspace: Workspace) -> None:
     """Start counting anew; only for the holder of the workspace's lock."""
-    remove_tree(_folder(workspace))
+    _folder(workspace).remove_tree()
 
 
-def _folder(workspace: Workspace) -> Path:
+def _folder(workspace: Workspace) -> Location:
     return workspace.root / "records" / "attempts"

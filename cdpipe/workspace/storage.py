@@ -1,135 +1,137 @@
-"""What is done in one way on a disk and in another in object storage, each under one name."""
+"""What a disk and a bucket have in common: files by name, read whole or in part, written whole or not at all."""
 
-import errno
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import BinaryIO, Protocol
 
-from cdpipe.errors import LockedError
-from cdpipe.workspace import bucket
-from cdpipe.workspace.bucket import ObjectPath
-from cdpipe.workspace.clients import Taken
-from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.local import json_bytes, temporary_folder, write_json
-from cdpipe.workspace.lock import confirm
-
-AT_ONCE = 16  # requests that a process waits for
-
-Result = TypeVar("Result")
+LOCK = ".lock"  # the file in a workspace by which one run at a time holds it
 
 
-def map_files(function: Callable[[Any], Result], paths: Sequence[Path]) -> Iterator[Result]:
-    """A function's results on some files, in order; several at once in object storage, where waiting is most of it."""
-    if not any(isinstance(path, ObjectPath) for path in paths):
-        yield from map(function, paths)
-        return
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(function, paths)
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What a storage says of a file.
 
-
-def read_parts(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Parts of a file, each (start, length); in object storage asked for together."""
-    if isinstance(path, ObjectPath):
-        return bucket.read_ranges(path.address, ranges)
-    found = []
-    with path.open("rb") as file:
-        for start, length in ranges:
-            file.seek(start)
-            found.append(file.read(length))
-    return found
-
-
-def write_json_alone(path: Path, value: Any) -> None:
-    """Write a JSON file as a workspace's only holder: in object storage the lock is confirmed and the put guarded.
-
-    Raises:
-        LockedError: If another run has taken the workspace over.
+    Attributes:
+        size: Bytes.
+        modified: Seconds since the epoch.
+        tag: What another content changes: an ETag, or a time in nanoseconds.
     """
-    if not isinstance(path, ObjectPath):
-        write_json(path, value)
-        return
-    confirm(path)
-    crash_point("file-unnamed")
-    try:
-        path.write_guarded(json_bytes(value))
-    except Taken:
-        raise LockedError(f"{path}: another run has written it just now; run the same command again") from None
-    crash_point("file-named")
+
+    size: int
+    modified: float
+    tag: int | str
 
 
-def append_text(path: Path, text: str) -> None:
-    """Add lines to a log, which one process at a time may do."""
-    if isinstance(path, ObjectPath):
-        path.write_bytes((path.read_bytes() if path.is_file() else b"") + text.encode())
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(text)
+class Storage(Protocol):
+    """A place that keeps files by their keys: a :class:`Disk <cdpipe.workspace.disk.Disk>` or a ``Bucket``.
 
+    Whatever is missing is a ``FileNotFoundError``, whatever is refused a ``PermissionError``; a store that does not
+    answer after many tries is a ``ConnectionError``.
+    """
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that lies beneath, as far as it is there."""
-    if not isinstance(folder, ObjectPath):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for path, _ in folder.listed():
-        path.unlink(missing_ok=True)
+    @property
+    def far(self) -> bool:
+        """Whether every look costs a request, so that answers are remembered and many are asked for at once."""
 
+    @property
+    def scheme(self) -> str:
+        """What addresses start with, such as ``s3``; nothing for paths."""
 
-def free_bytes(path: Path) -> int | None:
-    """Bytes that are free where a path lies or will lie; None in object storage, which has no end."""
-    if isinstance(path, ObjectPath):
-        return None
-    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
+    def show(self, key: str) -> str:
+        """The file as users write it."""
 
+    def local(self, key: str) -> Path:
+        """The file's path on this machine.
 
-@contextmanager
-def on_disk(folder: Path) -> Iterator[Path]:
-    """A folder of this machine with the files of one that may lie in object storage, for libraries that only read."""
-    if not isinstance(folder, ObjectPath):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as place:
-        for path, _ in folder.listed():
-            file = Path(place) / path.relative_to(folder).as_posix()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(path.read_bytes())
-        yield Path(place)
+        Raises:
+            ConfigError: If it has none.
+        """
 
+    def resolve(self, key: str) -> str:
+        """The key without ``..``, links followed."""
 
-@contextmanager
-def file_on_disk(path: Path) -> Iterator[Path]:
-    """The same for a single file."""
-    if not isinstance(path, ObjectPath):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / path.name
-        with file.open("wb") as stream:
-            stream.writelines(bucket.read_pieces(path.address))
-        yield file
+    def stat(self, key: str) -> Stat:
+        """Size and age of a file."""
 
+    def is_file(self, key: str) -> bool:
+        """Whether there is such a file."""
 
-# How much room a disk has, and whether something failed for want of it.
+    def is_dir(self, key: str) -> bool:
+        """Whether there is such a folder; in a bucket, whether any object lies beneath."""
 
-LITTLE = 16 * 2**20  # bytes: a disk that has less and refuses a raster is full
+    def names(self, key: str) -> list[str]:
+        """Keys of what lies right in a folder."""
 
+    def walk(self, key: str) -> Iterator[tuple[str, Stat]]:
+        """Every file beneath a folder, as far as it is there."""
 
-def free_space(path: Path) -> str:
-    """A sentence about the disk that refused a file: GDAL's own messages rarely say that it is full."""
-    path = temporary_folder(path)
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < LITTLE:
-        return f"{os.strerror(errno.ENOSPC)} that holds {existing}: make room, and run again."
-    return f"{free / 1e6:,.0f} MB are free in {existing}: make room if that is too little, and run again."
+    def glob(self, key: str, pattern: str) -> Iterator[str]:
+        """Keys beneath a folder that have as many parts as the pattern, and match it."""
 
+    def read(self, key: str) -> bytes:
+        """All of a file."""
 
-def found_no_room(reason: str) -> bool:
-    """Whether a failure is that of a full disk, in the words of the system, which :func:`free_space` uses too."""
-    return os.strerror(errno.ENOSPC) in reason or os.strerror(errno.EDQUOT) in reason
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]], gap: int) -> list[bytes]:
+        """Parts of a file, each (start, length); those with less than a gap between may be read together."""
+
+    def read_end(self, key: str, length: int) -> tuple[bytes, int]:
+        """The last bytes of a file, and its size."""
+
+    def open(self, key: str, buffering: int) -> BinaryIO:
+        """Open a file for reading."""
+
+    def sha256(self, key: str) -> str:
+        """Hash of a file, in hexadecimal digits."""
+
+    def write(self, key: str, pieces: Sequence[bytes]) -> None:
+        """Write a file so that readers see all of it or nothing, and a power cut keeps it."""
+
+    def write_alone(self, key: str, data: bytes) -> None:
+        """The same as a workspace's only holder.
+
+        Raises:
+            LockedError: If another run has taken the workspace over.
+        """
+
+    def append(self, key: str, data: bytes) -> None:
+        """Add to a file, which one process at a time may do."""
+
+    def temporary(self, key: str, suffix: str) -> Path:
+        """Where a file of this machine is made before it is published under a key."""
+
+    def take(self, key: str, file: Path) -> None:
+        """Give a finished file of this machine, whose bytes are on the disk, its place."""
+
+    def make_folder(self, key: str, make: Callable[[Path], None]) -> None:
+        """Make a folder with all its files at once; where it exists, put back those that it lacks."""
+
+    def remove(self, key: str, *, missing_ok: bool) -> None:
+        """Remove a file."""
+
+    def remove_tree(self, key: str) -> None:
+        """Remove a folder with all that lies beneath, as far as it is there."""
+
+    def remove_empty(self, key: str) -> None:
+        """Remove a folder if nothing lies in it."""
+
+    def sweep(self, key: str) -> None:
+        """Remove what a killed run left half-written beneath a folder; only for the holder of the workspace's lock."""
+
+    def free_bytes(self, key: str) -> int | None:
+        """Bytes that are free where a file lies or will lie; None where there is no end."""
+
+    def file_on_disk(self, key: str) -> AbstractContextManager[Path]:
+        """A file of this machine with the same content, for libraries that only read."""
+
+    def folder_on_disk(self, key: str) -> AbstractContextManager[Path]:
+        """The same for a folder."""
+
+    def hold(self, key: str, *, wait: bool) -> AbstractContextManager[None]:
+        """Hold a workspace for writing.
+
+        Raises:
+            ConfigError: If it cannot be written.
+            LockedError: If another process holds it.
+        """

@@ -54,8 +54,9 @@ def read_matches(
         InputError: If the table cannot be read, or it can't be told which columns are meant.
     """
     from cdpipe.formats.tables import read_lines
+    from cdpipe.workspace.location import here
 
-    lines = read_lines(table)
+    lines = read_lines(here(table))
     if not lines:
         raise InputError(f"{table}: expected a table of image names, got an empty one")
     header = lines[0][1]
@@ -164,9 +165,9 @@ def _key(name: str) -> str:
 def _look(folder: Path, notes: Notes) -> _Tree:
     rasters: dict[str, dict[str, list[Path]]] = {"8_ch": {}, "mask": {}, "images": {}}
     others: dict[str, Path] = {}
-    for here, _, names in walk(folder):
-        kind = {"masks": "mask"}.get(here.name.lower(), here.name.lower())
-        for path in (here / name for name in names):
+    for place, _, names in walk(folder):
+        kind = {"masks": "mask"}.get(place.name.lower(), place.name.lower())
+        for path in (place / name for name in names):
             if kind in rasters and is_image(path):
                 rasters[kind].setdefault(_key(path.name), []).append(path)
             elif not path.name.startswith(("~$", ".")):  # spreadsheets leave such files while they are open
@@ -236,12 +237,13 @@ def _dates_in(name: str) -> Iterator[str]:
 
 def _with_splits(pairs: list[FoundPair], submission: Path | None, notes: Notes) -> list[FoundPair]:
     from cdpipe.formats.submission import read_ids
+    from cdpipe.workspace.location import here
 
     tests = set[str]()
     if submission is None:
         note(notes, "not found, so that no pair has split test", "sample_submission.csv")
     else:
-        tests = set(map(_key, read_ids(submission)))
+        tests = set(map(_key, read_ids(here(submission))))
         missing = sorted(tests - {_key(pair.name) for pair in pairs})
         note(notes, f"named in {submission.name}, but no pair has that name", *missing)
     splits = ("test" if _key(pair.name) in tests else "train" if pair.label else None for pair in pairs)

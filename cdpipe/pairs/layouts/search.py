@@ -151,10 +151,10 @@ def walk(folder: Path, depth: int = 12) -> Iterator[tuple[Path, list[str], list[
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder; there is none")
     for name, folders, files in os.walk(folder):
-        here = Path(name)
+        place = Path(name)
         folders[:] = sorted(item for item in folders if not item.startswith(".") and not item.endswith(".zarr"))
-        yield here, list(folders), sorted(files)
-        if len(here.relative_to(folder).parts) >= depth:
+        yield place, list(folders), sorted(files)
+        if len(place.relative_to(folder).parts) >= depth:
             folders.clear()
 
 
@@ -230,11 +230,12 @@ def of_one_size(pairs: Iterable[FoundPair], notes: Notes) -> list[FoundPair]:
 def _size_without_georeference(path: Path) -> str | None:
     """Width and height of an image that holds no georeference; None if it may hold one, or cannot be read."""
     from cdpipe.formats.gate import describe_raster
+    from cdpipe.workspace.location import here
 
     if DRIVERS.get(path.suffix.lower(), "GTiff") == "GTiff":
         return None
     try:
-        grid = describe_raster(path, settings()).grid
+        grid = describe_raster(here(path), settings()).grid
     except InputError:
         return None
     return f"{grid.width} x {grid.height}"

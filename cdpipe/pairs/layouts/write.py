@@ -24,7 +24,7 @@ from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.pairs.catalog import COLUMNS
 from cdpipe.pairs.layouts.search import DRIVERS, FoundPair, FoundPairs, settings
 from cdpipe.store.normalisation import RGB
-from cdpipe.workspace.bucket import ObjectPath
+from cdpipe.workspace.location import Location, here
 
 LONGEST = 128  # letters of an identifier
 HASH_DIGITS = (8, 16, 32, 64)  # eight tell millions of names apart; more are taken where they do not
@@ -87,23 +87,21 @@ def format_catalog(pairs: Iterable[FoundPair], folder: Path) -> str:
     return text.getvalue()
 
 
-def relative(path: Path, folder: Path) -> str:
+def relative(path: Location, folder: Location) -> str:
     """A path as seen from a folder, in POSIX; absolute if only the root holds both, or one lies in object storage.
 
     Links to folders are followed first, since ``..`` leads out of where they point; links to files are not.
     """
     path, folder = path.parent.resolve() / path.name, folder.resolve()
-    if isinstance(path, ObjectPath) or isinstance(folder, ObjectPath):
+    if path.far or folder.far or os.path.commonpath((path.key, folder.key)) == "/":
         return str(path)
-    if os.path.commonpath((path, folder)) == path.anchor:
-        return path.as_posix()
-    text = Path(os.path.relpath(path, folder)).as_posix()
+    text = os.path.relpath(path.key, folder.key)
     return f"./{text}" if text != text.strip() or FORMULA.match(text) else text
 
 
 def _as_row(pair: FoundPair, pair_id: str, folder: Path) -> dict[str, str]:
     row = {column: getattr(pair, column, None) or "" for column in COLUMNS}
-    row |= {column: relative(path, folder) if (path := getattr(pair, column)) else "" for column in PATHS}
+    row |= {column: relative(here(path), here(folder)) if (path := getattr(pair, column)) else "" for column in PATHS}
     # a name that a spreadsheet would take for a formula is no text that a catalog may have
     known = pair.name == pair_id or FORMULA.match(pair.name.strip())
     return row | {"pair_id": pair_id, "name": "" if known else pair.name}
@@ -127,7 +125,11 @@ def format_config(found: FoundPairs, name: str, catalog: Path, config: Path) -> 
     sections: list[tuple[str, dict[str, Any]]] = [
         (
             "cdpipe configuration; relative paths are relative to this file.",
-            {"name": slug(name)[:100] or "change", "catalog": relative(catalog, config.parent), "workspace": "./work"},
+            {
+                "name": slug(name)[:100] or "change",
+                "catalog": relative(here(catalog), here(config.parent)),
+                "workspace": "./work",
+            },
         ),
         _sensors(found, info),
     ]
@@ -162,7 +164,7 @@ def _first_raster(found: FoundPairs) -> RasterInfo:
     errors = []
     for pair in found.pairs:
         try:
-            return describe_raster(pair.images[0], settings())
+            return describe_raster(here(pair.images[0]), settings())
         except InputError as error:
             errors.append(str(error))
     raise InputError(f"no raster of the pairs can be opened: {errors[0]}")
@@ -186,9 +188,9 @@ def _label_section(found: FoundPairs) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _values(path: Path) -> set[float]:
-    with open_raster(path, settings()) as dataset:
+    with open_raster(here(path), settings()) as dataset:
         windows = tiles_in(Window(0, 0, dataset.height, dataset.width), 4 * TILE)
-        return {float(v) for window in windows for v in np.unique(read_values(dataset, path, [1], window))}
+        return {float(v) for window in windows for v in np.unique(read_values(dataset, here(path), [1], window))}
 
 
 def guess_meaning(masks: Iterable[Path]) -> Mapping[str, tuple[int, ...]]:
