@@ -115,13 +115,13 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 def describe_mistakes(error: ValidationError, root: type[BaseModel] = Config) -> list[str]:
     """One line a mistake; where a key takes several kinds of value, pydantic complains once for each."""
-    found: dict[str, list[str]] = {}
+    mistakes: dict[str, list[str]] = {}
     for detail in error.errors():
         key, text = _describe(detail, root)
-        found.setdefault(key, []).append(text)
+        mistakes.setdefault(key, []).append(text)
     return [
         f"  {key}: {texts[0]}{''.join(f', or {_expectation(text)}' for text in texts[1:])}"
-        for key, texts in found.items()
+        for key, texts in mistakes.items()
     ]
 
 
@@ -190,9 +190,9 @@ def to_yaml(config: Config, base: Location) -> str:
 
     def shorten(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: shorten(each) for key, each in value.items()}
+            return {key: shorten(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [shorten(each) for each in value]
+            return [shorten(item) for item in value]
         if isinstance(value, str) and value.startswith(f"{base.resolve()}/"):
             return value.removeprefix(f"{base.resolve()}/")
         return value

@@ -12,6 +12,7 @@ from cdpipe.errors import ConfigError
 _ENCODERS = ("dpn92", "densenet161", "resnext101", "snunet", "seresnext50", "resnext50", "resnet50", "resnet34")
 _NAMING = ("model_name", "model", "pretrained", "pretrained_path")
 _CARRIED = ("is_siamese", "in_filters", "img_channels", "activation", "img_size", "batch", "patience", "device")
+_NUMBERS = {"img_size": "patch", "batch": "global_batch", "patience": "patience"}
 _DATA = ("sample_submission_path", "mask_path", "images_path")
 
 
@@ -46,9 +47,6 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
     return converted, _remarks(path, values)
 
 
-_NUMBERS = {"img_size": "patch", "batch": "global_batch", "patience": "patience"}
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -72,7 +70,7 @@ def _network(path: Path, values: dict[str, Any]) -> str:
             f"{path}: expected one of the original's networks ({', '.join(NETWORKS)}) in {', '.join(_NAMING)} or the "
             f"file's name; got {', '.join(texts)}"
         )
-    siamese = values.get("is_siamese", any("iamese" in each or "eamese" in each for each in texts))
+    siamese = values.get("is_siamese", any("iamese" in text or "eamese" in text for text in texts))
     siamese = siamese if isinstance(siamese, bool) else str(siamese).lower() in ("true", "1", "yes")
     network = ("siamese_" if siamese or encoder == "snunet" else "unet++_") + encoder
     network = network.replace("snunet", "snunet32")

@@ -50,10 +50,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
         raise InputError(f"{path}: expected a file of weights; there is no such file")
     try:
         if path.suffix == ".safetensors":
-            found: Any = safetensors.torch.load_file(path)
+            content: Any = safetensors.torch.load_file(path)
         else:
             with torch.serialization.safe_globals(_NUMBERS):
-                found = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         objects = re.search(r"GLOBAL ([\w.]+)", str(error))
         if objects is None:
@@ -68,20 +68,22 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
         raise InputError(
             f"{path}: expected a file of torch.save or safetensors; it cannot be read ({detail})"
         ) from None
-    return _split(path, found)
+    return _split(path, content)
 
 
-def _split(path: Path, found: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
+def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
     beside: dict[str, float] = {}
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        beside = {str(key): float(value) for key, value in found.items() if isinstance(value, int | float | np.number)}
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        numbers = {key: value for key, value in content.items() if isinstance(value, int | float | np.number)}
+        beside = {str(key): float(value) for key, value in numbers.items()}
+        content = content["state_dict"]
+    tensors = isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())
+    if not tensors or not content:
         raise InputError(f"{path}: expected a state dict (names to tensors), alone or under the key state_dict")
-    broken = [str(key) for key, value in found.items() if not torch.isfinite(value).all()]
+    broken = [str(key) for key, value in content.items() if not torch.isfinite(value).all()]
     if broken:
         raise InputError(f"{path}: expected finite weights, got NaN or infinity in {', '.join(broken[:3])}")
-    return {str(key): value for key, value in found.items()}, beside
+    return {str(key): value for key, value in content.items()}, beside
 
 
 def load_published(name: str, model: nn.Module, state_dict: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -36,13 +36,13 @@ class ConcatScse(nn.Module):
 
 
 def encoder_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
-    """Return what an encoder yields at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size of ``x``."""
+    """What an encoder yields at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size of ``x`` (N, 3, H, W)."""
     features: list[Tensor] = encoder(x)[1:]
     return features
 
 
 def densenet_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
-    """Return a DenseNet's features where the published network takes them.
+    """A DenseNet's features of ``x`` (N, 3, H, W), taken where the published network takes them.
 
     Unlike the library's, skips leave before the transition's norm and ReLU, and a ReLU follows the last norm.
     """
@@ -63,7 +63,7 @@ def densenet_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def dpn_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
-    """Return a DPN's features where the published network takes them.
+    """A DPN's features of ``x`` (N, 3, H, W), taken where the published network takes them.
 
     Unlike the library's, the two paths of a skip are concatenated as they are, without a ReLU.
     """

@@ -58,7 +58,7 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return gates (N, C, 1, 1) for ``x`` (N, C, H, W)."""
         squeezed = (nn.functional.adaptive_avg_pool2d(x, 1), nn.functional.adaptive_max_pool2d(x, 1))
-        mean, largest = (self.fc2(torch.relu(self.fc1(each))) for each in squeezed)
+        mean, largest = (self.fc2(torch.relu(self.fc1(channels))) for channels in squeezed)
         return torch.sigmoid(mean + largest)
 
 

@@ -58,7 +58,12 @@ class TopChange:
 
 
 def rank(probability: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean probability times the square root of the area: neither specks nor doubtful giants come first."""
+    """Mean probability times the square root of the area: neither specks nor doubtful giants come first.
+
+    Args:
+        probability: ``(objects,)``, 0 to 1.
+        area: ``(objects,)`` in square metres.
+    """
     return probability * np.sqrt(area)
 
 
@@ -109,7 +114,8 @@ def write_chip(path: Location, top: TopChange, grid: Grid, read: dict[str, Read]
         path: WebP file to write.
         top: The object.
         grid: The scene's.
-        read: Pixels of ``before``, ``after`` and ``probability`` in a window.
+        read: ``(band, height, width)`` pixels of a window of ``before`` and ``after``, ``(height, width)`` of
+            ``probability``; NaN where not observed.
         limits: How bright each date is shown.
     """
     bounds = shapely.bounds(top.shape)

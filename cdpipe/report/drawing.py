@@ -37,14 +37,24 @@ def stretch_bands(bands: NDArray[Any], observed: NDArray[np.bool_]) -> Image:
 
 
 def stretch_limits(bands: NDArray[Any], observed: NDArray[np.bool_]) -> Limits:
-    """The limits that :func:`stretch_bands` takes, for windows of the same scene to be shown alike."""
+    """The limits that :func:`stretch_bands` takes, for windows of the same scene to be shown alike.
+
+    Args:
+        bands: ``(bands, height, width)`` in any number type.
+        observed: ``(height, width)``; only these pixels set the limits.
+    """
     floats = (np.nan_to_num(band.astype(np.float32))[observed] for band in bands)
     percentiles = (np.percentile(values, (2, 98)) if len(values) else (0, 0) for values in floats)
     return tuple((float(low), float(high)) for low, high in percentiles)
 
 
 def stretch_between(bands: NDArray[Any], limits: Limits) -> Image:
-    """Bands as red, green, blue, or grey three times, each from its lower limit (0) to its upper one (255)."""
+    """Bands as red, green, blue, or grey three times, each from its lower limit (0) to its upper one (255).
+
+    Args:
+        bands: ``(3 or 1, height, width)`` in any number type; NaN counts as 0.
+        limits: Of each band.
+    """
     height, width = bands.shape[1:]
     stretched = np.empty((height, width, len(bands)), np.uint8)
     for index, (band, (low, high)) in enumerate(zip(bands, limits, strict=True)):

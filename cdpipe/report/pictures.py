@@ -120,7 +120,7 @@ class Sheet:
         self.axes = self.figure.add_axes((0, 0, 1, 1))
 
     def paint(self, corner: tuple[int, int], image: Image) -> None:
-        """Paint an image with its upper left pixel at a place."""
+        """Paint an image ``(height, width, 3)`` with its upper left pixel at a place ``(top, left)``."""
         self.pixels[tuple(slice(at, at + n) for at, n in zip(corner, image.shape[:2], strict=True))] = image
 
     def write(

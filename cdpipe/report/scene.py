@@ -87,7 +87,7 @@ def first_of_cells(values: NDArray[Any], cell: int) -> NDArray[Any]:
 
 
 def mean_of(sums: Cells, counts: Cells) -> Cells:
-    """Means of cells, NaN where nothing was counted."""
+    """Means of cells ``(..., rows, cols)``, NaN where nothing was counted."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(sums / counts)
 

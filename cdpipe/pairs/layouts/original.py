@@ -77,16 +77,16 @@ def _cell(cells: Sequence[str], column: int) -> str:
 
 def _named(table: Path, header: Sequence[str], columns: Sequence[str]) -> tuple[int, int]:
     names = [name.strip().casefold() for name in header]
-    found = []
+    numbers = []
     for column in columns:
         wanted = column.strip().casefold()
         if wanted in names:
-            found.append(names.index(wanted))
+            numbers.append(names.index(wanted))
         elif wanted.isdecimal() and 1 <= int(wanted) <= len(header):
-            found.append(int(wanted) - 1)
+            numbers.append(int(wanted) - 1)
         else:
             raise InputError(f"{table}: has no column {column!r}; it has {', '.join(map(repr, header))}")
-    first, second = found
+    first, second = numbers
     return first, second
 
 
@@ -99,15 +99,15 @@ def _searched(
     for column in range(width):
         cells = list(filter(None, (_cell(cells, column) for _, cells in lines)))
         shares.append(sum(key(cell) in known for cell in cells) / len(cells) if cells else 0.0)
-    found = [column for column, share in enumerate(shares) if share >= LEAST_SHARE]
-    if len(found) != 2:
+    named = [column for column, share in enumerate(shares) if share >= LEAST_SHARE]
+    if len(named) != 2:
         header = lines[0][1]
         told = ", ".join(f"{name!r} ({share:.0%})" for name, share in zip(header, shares, strict=False))
         raise InputError(
-            f"{table}: expected two columns whose cells are names of images, got {len(found)}; share of image names "
+            f"{table}: expected two columns whose cells are names of images, got {len(named)}; share of image names "
             f"in each: {told}. Say which they are with --columns BEFORE,AFTER"
         )
-    return found[0], found[1]
+    return named[0], named[1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
