@@ -18,14 +18,14 @@ from stored_scenes import BLOCK, grid_of
 from timing import Row, interleave, median_cpu, median_wall, own_peak, peak_memory, show
 
 from cdpipe.formats import cog  # its private settings too: the driver alone is to get the same
-from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.cog import CHANGE_COLORS, Band, write_cog
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.store.arrays import open_layer, read_window, write_block
 from cdpipe.store.groups import CHANGE_LAYERS, create_group
 from cdpipe.workspace.location import here
 
-LAYER = RasterLayer("uint8", 255, "change", CHANGE_COLORS)
+BAND = Band("uint8", 255, "change", CHANGE_COLORS)
 
 
 def main() -> None:
@@ -45,8 +45,8 @@ def main() -> None:
         _store(root / "group", grid)
         plain = root / "plain.tif"
         with rasterio.Env(**cog._GDAL):
-            cog._write_plain(plain, _reader(root / "group"), grid, LAYER)
-        settings = {**cog._COG, **cog._BY_DTYPE[LAYER.dtype], "OVERVIEWS": "AUTO"}
+            cog._write_plain(plain, _reader(root / "group"), grid, BAND)
+        settings = {**cog._COG, **cog._BY_DTYPE[BAND.dtype], "OVERVIEWS": "AUTO"}
 
         def driver() -> None:
             with rasterio.Env(**cog._GDAL):
@@ -74,7 +74,7 @@ def main() -> None:
 
 def write(group: Path, target: Path, grid: Grid) -> None:
     """Write the stored mask as a GeoTIFF."""
-    write_cog(here(target), _reader(group), grid, LAYER)
+    write_cog(here(target), _reader(group), grid, BAND)
 
 
 def _reader(group: Path) -> Callable[[Window], NDArray[np.uint8]]:

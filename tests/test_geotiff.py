@@ -22,14 +22,14 @@ from rasterio.crs import CRS
 from rio_cogeo.cogeo import cog_validate
 
 from cdpipe.errors import IntegrityError
-from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.cog import CHANGE_COLORS, Band, write_cog
 from cdpipe.geo.grid import Grid, Transform
 from cdpipe.workspace.location import here
 
 NORTH_UP: Transform = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
 ROTATED: Transform = (9.5, 2.5, 500_000.0, 1.5, -10.25, 4_000_000.0)
-CHANGE = RasterLayer("uint8", 255, "change", CHANGE_COLORS, {"threshold": "0.5", "model": "unet"})
-PROBABILITY = RasterLayer("float32", float("nan"), "probability of change")
+CHANGE = Band("uint8", 255, "change", CHANGE_COLORS, {"threshold": "0.5", "model": "unet"})
+PROBABILITY = Band("float32", float("nan"), "probability of change")
 
 
 def grid_of(pixels: NDArray[Any], transform: Transform = NORTH_UP, epsg: int | None = 32636) -> Grid:
@@ -54,9 +54,9 @@ def make_probability(shape: tuple[int, int]) -> NDArray[np.float32]:
     return pixels
 
 
-def write(path: Path, pixels: NDArray[Any], layer: RasterLayer, grid: Grid | None = None) -> str:
+def write(path: Path, pixels: NDArray[Any], band: Band, grid: Grid | None = None) -> str:
     """Write a whole array."""
-    return write_cog(here(path), lambda window: pixels[window.slices], grid or grid_of(pixels), layer)
+    return write_cog(here(path), lambda window: pixels[window.slices], grid or grid_of(pixels), band)
 
 
 def read(path: Path) -> NDArray[Any]:
@@ -68,13 +68,13 @@ def read(path: Path) -> NDArray[Any]:
 
 # (700, 2100) takes more than one window and has overviews; (513, 1) is too narrow for one.
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (513, 1), (512, 512), (700, 2100)])
-@pytest.mark.parametrize(("layer", "make"), [(CHANGE, make_change), (PROBABILITY, make_probability)])
+@pytest.mark.parametrize(("band", "make"), [(CHANGE, make_change), (PROBABILITY, make_probability)])
 def test_is_a_valid_cog_with_the_same_pixels(
-    tmp_path: Path, shape: tuple[int, int], layer: RasterLayer, make: Callable[..., NDArray[Any]]
+    tmp_path: Path, shape: tuple[int, int], band: Band, make: Callable[..., NDArray[Any]]
 ) -> None:
     """Bits, nodata, layout and name of the band survive at every size."""
     path, pixels = tmp_path / "new" / "out.tif", make(shape)
-    digest = write(path, pixels, layer)
+    digest = write(path, pixels, band)
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [file.name for file in path.parent.iterdir()] == ["out.tif"]
     assert read(path).tobytes() == pixels.tobytes()
@@ -82,14 +82,14 @@ def test_is_a_valid_cog_with_the_same_pixels(
     valid, errors, warnings = cog_validate(path, quiet=True)
     assert (valid, errors, len(warnings)) == (True, [], int(lacks_overviews))
     with rasterio.open(path) as dataset:
-        assert dataset.dtypes == (layer.dtype,)
-        np.testing.assert_equal(dataset.nodata, layer.nodata)
-        assert dataset.descriptions == (layer.description,)
+        assert dataset.dtypes == (band.dtype,)
+        np.testing.assert_equal(dataset.nodata, band.nodata)
+        assert dataset.descriptions == (band.description,)
         assert (dataset.scales, dataset.offsets) == ((1.0,), (0.0,))
         assert dataset.profile["compress"] == "deflate"
         assert dataset.block_shapes == [(512, 512)]
         assert bool(dataset.overviews(1)) == (max(shape) > 512 and not lacks_overviews)
-        observed = pixels != 255 if layer is CHANGE else ~np.isnan(pixels)
+        observed = pixels != 255 if band is CHANGE else ~np.isnan(pixels)
         np.testing.assert_array_equal(dataset.read_masks(1) == 255, observed)
 
 
@@ -149,22 +149,20 @@ def test_overviews_leave_out_what_was_not_observed(tmp_path: Path) -> None:
     assert (pixels == 1).mean() == pytest.approx((change == 1).mean(), abs=0.005)
 
 
-@pytest.mark.parametrize(("layer", "make"), [(CHANGE, make_change), (PROBABILITY, make_probability)])
-def test_writing_twice_gives_the_same_bytes(
-    tmp_path: Path, layer: RasterLayer, make: Callable[..., NDArray[Any]]
-) -> None:
+@pytest.mark.parametrize(("band", "make"), [(CHANGE, make_change), (PROBABILITY, make_probability)])
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path, band: Band, make: Callable[..., NDArray[Any]]) -> None:
     """Neither the name, the order of the tags, nor a file that is there already enters the bytes."""
     pixels = make((700, 1100))
-    turned = RasterLayer(
-        layer.dtype,
-        layer.nodata,
-        layer.description,
-        layer.colormap,
-        dict(sorted(layer.tags.items(), reverse=True)),
+    turned = Band(
+        band.dtype,
+        band.nodata,
+        band.description,
+        band.colormap,
+        dict(sorted(band.tags.items(), reverse=True)),
     )
     digests = {
-        write(tmp_path / "a.tif", pixels, layer),
-        write(tmp_path / "a.tif", pixels, layer),
+        write(tmp_path / "a.tif", pixels, band),
+        write(tmp_path / "a.tif", pixels, band),
         write(tmp_path / "b.tif", pixels, turned),
     }
     assert len(digests) == 1
@@ -263,14 +261,14 @@ FULL_DISK = """
 import sys
 from pathlib import Path
 import numpy as np
-from cdpipe.formats.cog import RasterLayer, write_cog
+from cdpipe.formats.cog import Band, write_cog
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Grid
 from cdpipe.workspace.location import here
 pixels = np.random.default_rng(0).random((1024, 512)).astype(np.float32)
-layer = RasterLayer("float32", float("nan"), "noise")
+band = Band("float32", float("nan"), "noise")
 try:
-    write_cog(here(Path(sys.argv[1])), lambda window: pixels[window.slices], Grid(1024, 512), layer)
+    write_cog(here(Path(sys.argv[1])), lambda window: pixels[window.slices], Grid(1024, 512), band)
 except IntegrityError as error:
     print(error)
 """
@@ -323,6 +321,6 @@ def test_wrong_blocks_are_refused(tmp_path: Path, pixels: NDArray[Any]) -> None:
 def test_layers_that_no_geotiff_holds_are_refused() -> None:
     """NaN is no byte, and a palette needs bytes."""
     with pytest.raises(ValueError, match="nodata"):
-        RasterLayer("uint8", float("nan"), "change")
+        Band("uint8", float("nan"), "change")
     with pytest.raises(ValueError, match="colour table"):
-        RasterLayer("float32", float("nan"), "probability", CHANGE_COLORS)
+        Band("float32", float("nan"), "probability", CHANGE_COLORS)

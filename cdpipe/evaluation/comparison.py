@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cdpipe.evaluation.scores import ENSEMBLE, Results, read_masks
 from cdpipe.evaluation.tables import UNSPLIT
 from cdpipe.formats import palette
-from cdpipe.formats.cog import RasterLayer, write_cog
+from cdpipe.formats.cog import Band, write_cog
 from cdpipe.formats.palette import opaque
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
@@ -122,12 +122,12 @@ def write_maps(folder: Location, job: ComparedPair) -> None:
     """``<pair>_difference.tif``, and with a label ``<pair>_right.tif``: where they differ, and who is right there."""
     pair = job.pair
     text = "0 neither, 1 both, 2 only run A, 3 only run B, 255 not observed"
-    layer = RasterLayer("uint8", NOT_OBSERVED, text, DIFFERENCE_COLORS)
-    write_cog(folder / f"{pair.pair_id}_difference.tif", lambda window: _difference(job, window), pair.grid, layer)
+    band = Band("uint8", NOT_OBSERVED, text, DIFFERENCE_COLORS)
+    write_cog(folder / f"{pair.pair_id}_difference.tif", lambda window: _difference(job, window), pair.grid, band)
     if job.label_key is not None:
         text = "0 both say the same, 1 run A is right, 2 run B is right, 255 not judged"
-        layer = RasterLayer("uint8", NOT_OBSERVED, text, RIGHT_COLORS)
-        write_cog(folder / f"{pair.pair_id}_right.tif", lambda window: _right(job, window), pair.grid, layer)
+        band = Band("uint8", NOT_OBSERVED, text, RIGHT_COLORS)
+        write_cog(folder / f"{pair.pair_id}_right.tif", lambda window: _right(job, window), pair.grid, band)
 
 
 def _changes(job: ComparedPair, window: Window) -> tuple[Bytes, Bytes]:

@@ -17,14 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 import rasterio.shutil
-import rasterio.windows
-from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; not a RasterioError, and public nowhere
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.errors import IntegrityError
 from cdpipe.formats import palette
+from cdpipe.formats.gdal import gdal_window, georeference
 from cdpipe.formats.palette import Rgba
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
@@ -61,7 +60,7 @@ _BY_DTYPE: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class RasterLayer:
+class Band:
     """What the one band of a GeoTIFF holds.
 
     Attributes:
@@ -86,7 +85,7 @@ class RasterLayer:
             raise ValueError(f"only uint8 pixels can have a colour table, got {self.dtype}")
 
 
-def write_cog(path: Location, blocks: Blocks, grid: Grid, layer: RasterLayer) -> str:
+def write_cog(path: Location, blocks: Blocks, grid: Grid, band: Band) -> str:
     """Write one band as a cloud-optimised GeoTIFF (512-pixel tiles, DEFLATE, overviews).
 
     The file appears under its name at once and complete, or not at all; what is temporary stays in
@@ -95,10 +94,10 @@ def write_cog(path: Location, blocks: Blocks, grid: Grid, layer: RasterLayer) ->
 
     Args:
         path: The file to publish; replaced if it exists.
-        blocks: Returns the ``(height, width)`` pixels of any window in the layer's dtype. Called twice for
+        blocks: Returns the ``(height, width)`` pixels of any window in the band's dtype. Called twice for
             every pixel: to write, and to compare.
         grid: Where the pixels are. Without a CRS no georeference is written.
-        layer: What the pixels are.
+        band: What the pixels are.
 
     Returns:
         The sha256 of the published file, in hex.
@@ -112,9 +111,9 @@ def write_cog(path: Location, blocks: Blocks, grid: Grid, layer: RasterLayer) ->
     try:
         with _gdal(path):
             folder.mkdir(parents=True)
-            _write_plain(plain, blocks, grid, layer)
+            _write_plain(plain, blocks, grid, band)
             overviews = "AUTO" if _has_overviews(grid) else "NONE"
-            options = {**_COG, **_BY_DTYPE[layer.dtype], "OVERVIEWS": overviews}
+            options = {**_COG, **_BY_DTYPE[band.dtype], "OVERVIEWS": overviews}
             rasterio.shutil.copy(str(plain), str(cog), driver="COG", **options)
             plain.unlink()
             crash_point("raster-unchecked")
@@ -145,23 +144,17 @@ def _pixels(blocks: Blocks, window: Window, dtype: str) -> NDArray[Any]:
     return pixels
 
 
-def _at(window: Window) -> Any:
-    """The window in rasterio's terms."""
-    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
-
-
-def _write_plain(path: Path, blocks: Blocks, grid: Grid, layer: RasterLayer) -> None:
+def _write_plain(path: Path, blocks: Blocks, grid: Grid, band: Band) -> None:
     """Write the uncompressed tiled GeoTIFF that the COG driver copies: it cannot be written to directly."""
-    georeference = {} if grid.crs is None else {"crs": grid.crs, "transform": Affine(*grid.transform)}
-    profile = {"height": grid.height, "width": grid.width, "dtype": layer.dtype, "nodata": layer.nodata}
+    profile = {"height": grid.height, "width": grid.width, "dtype": band.dtype, "nodata": band.nodata}
     tiling = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "BIGTIFF": "IF_SAFER"}
-    with rasterio.open(path, "w", driver="GTiff", count=1, **profile, **tiling, **georeference) as dataset:
-        dataset.set_band_description(1, layer.description)
-        dataset.update_tags(**layer.tags)
-        if layer.colormap is not None:
-            dataset.write_colormap(1, dict(layer.colormap))
+    with rasterio.open(path, "w", driver="GTiff", count=1, **profile, **tiling, **georeference(grid)) as dataset:
+        dataset.set_band_description(1, band.description)
+        dataset.update_tags(**band.tags)
+        if band.colormap is not None:
+            dataset.write_colormap(1, dict(band.colormap))
         for window in tiles_in(Window(0, 0, *grid.shape), STEP):
-            dataset.write(_pixels(blocks, window, layer.dtype), 1, window=_at(window))
+            dataset.write(_pixels(blocks, window, band.dtype), 1, window=gdal_window(window))
 
 
 def _compare(path: Path, target: Location, blocks: Blocks, grid: Grid) -> None:
@@ -174,7 +167,7 @@ def _compare(path: Path, target: Location, blocks: Blocks, grid: Grid) -> None:
                 f"{place.transform} and CRS {dataset.crs}. Name a grid with another CRS in the catalog"
             )
         for window in tiles_in(Window(0, 0, *grid.shape), STEP):
-            actual = dataset.read(1, window=_at(window))
+            actual = dataset.read(1, window=gdal_window(window))
             wrong = ~_same_bits(actual, _pixels(blocks, window, dataset.dtypes[0]))
             if wrong.any():
                 raise IntegrityError(
@@ -197,7 +190,7 @@ def _decode(path: Path, level: int) -> None:
     """Read a whole overview: DEFLATE raises on what is damaged or missing."""
     with rasterio.open(path, driver="GTiff", overview_level=level) as overview:
         for window in tiles_in(Window(0, 0, *overview.shape), STEP):
-            overview.read(1, window=_at(window))
+            overview.read(1, window=gdal_window(window))
 
 
 def _same_bits(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import rasterio.windows
 from isal import isal_zlib
 from numpy.typing import NDArray
 from rasterio.enums import Interleaving
@@ -96,7 +95,7 @@ def _read_block(
         if [*bands[first : first + len(part)]] == part:
             return values[first : first + len(part), rows, cols]
         return values[[list(bands).index(band) for band in part], rows, cols]
-    return read_pixels(dataset, path, part, rasterio.windows.Window(place.col, place.row, width, height))
+    return read_pixels(dataset, path, part, place)
 
 
 def _has_sum(dataset: Any, tile: NDArray[Any], expected: bytes) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.windows
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
@@ -213,8 +212,7 @@ def read_values(dataset: Any, path: Location, bands: Sequence[int], window: Wind
         InputError: If the file is damaged there.
     """
     with raster_errors(path):
-        part = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        values = read_pixels(dataset, path, list(bands), part)
+        values = read_pixels(dataset, path, bands, window)
         verify_deflate(dataset, path, bands, window, values)
         return values
 

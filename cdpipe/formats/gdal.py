@@ -12,11 +12,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
+import rasterio.windows
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
 from cdpipe.config.schema import Input
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.workspace.clients import endpoint, plain_endpoint, redacted
 from cdpipe.workspace.location import Location
 
@@ -53,11 +56,8 @@ def gdal_options(path: Location, settings: Input) -> dict[str, Any]:
     beside = {} if settings.sidecars else NO_SIDECARS
     if not path.far:
         return dict(beside)
-    options: dict[str, Any] = {
-        **beside,
-        **_READING,
-        "session": DummySession(),
-    }  # rasterio's own would look for credentials anew
+    # rasterio's own session would look for credentials anew
+    options: dict[str, Any] = {**beside, **_READING, "session": DummySession()}
     if endpoint():
         host = endpoint().partition("://")[2].rstrip("/")
         options |= {"AWS_S3_ENDPOINT": host, "AWS_VIRTUAL_HOSTING": "FALSE"}
@@ -71,17 +71,28 @@ def open_gdal(path: Location, driver: str) -> Any:
     return _tried_again(path, lambda: rasterio.open(gdal_name(path), driver=driver, sharing=False))
 
 
-def read_pixels(dataset: Any, path: Location, bands: list[int], window: Any) -> NDArray[Any]:
+def gdal_window(window: Window) -> rasterio.windows.Window:
+    """A window in rasterio's terms."""
+    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
+
+
+def georeference(grid: Grid) -> dict[str, Any]:
+    """What ``rasterio.open`` is given to write where a grid lies; nothing without a CRS."""
+    return {} if grid.crs is None else {"crs": grid.crs, "transform": Affine(*grid.transform)}
+
+
+def read_pixels(dataset: Any, path: Location, bands: Sequence[int], window: Window) -> NDArray[Any]:
     """Read a window, (band, height, width); where that breaks off in object storage, anew from the start."""
+    bands, part = list(bands), gdal_window(window)
     try:
-        return np.asarray(dataset.read(bands, window=window))
+        return np.asarray(dataset.read(bands, window=part))
     except RasterioError:
         if not path.far:
             raise
 
     def read_anew() -> NDArray[Any]:
         with open_gdal(path, dataset.driver) as fresh:
-            return np.asarray(fresh.read(bands, window=window))
+            return np.asarray(fresh.read(bands, window=part))
 
     return _tried_again(path, read_anew)
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.windows
-from affine import Affine
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, raster_errors, read_values
+from cdpipe.formats.gdal import gdal_window, georeference
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.workspace.disk import sync_folder
@@ -80,21 +79,17 @@ def _read(sources: list[tuple[Location, Any]], window: Window) -> Any:
 
 def _write(path: Path, sources: list[tuple[Location, Any]], info: RasterInfo, names: list[str]) -> None:
     grid = info.grid
-    place = {} if grid.crs is None else {"crs": grid.crs, "transform": Affine(*grid.transform)}
     shape = {"count": len(names), "height": grid.height, "width": grid.width, "dtype": info.dtype}
     layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
-    with rasterio.open(path, "w", driver="GTiff", nodata=info.nodata, **shape, **place, **layout) as dataset:
+    profile = {**shape, **georeference(grid), **layout, "nodata": info.nodata}
+    with rasterio.open(path, "w", driver="GTiff", **profile) as dataset:
         dataset.descriptions = names
         for window in tiles_in(Window(0, 0, *grid.shape), STEP):
-            dataset.write(_read(sources, window), window=_at(window))
+            dataset.write(_read(sources, window), window=gdal_window(window))
 
 
 def _compare(path: Path, target: Path, sources: list[tuple[Location, Any]], info: RasterInfo) -> None:
     with rasterio.open(path, driver="GTiff") as dataset:
         for window in tiles_in(Window(0, 0, *info.grid.shape), STEP):
-            if dataset.read(window=_at(window)).tobytes() != _read(sources, window).tobytes():
+            if dataset.read(window=gdal_window(window)).tobytes() != _read(sources, window).tobytes():
                 raise IntegrityError(f"{target}: {window} read back other than it was written; is the disk full?")
-
-
-def _at(window: Window) -> Any:
-    return rasterio.windows.Window(window.col, window.row, window.width, window.height)

@@ -99,13 +99,13 @@ def read_catalog(config: Config) -> list[Pair]:
     pairs = []
     places = dict[str, str]()
     for place, cells in [] if mistakes else rows:
-        found: list[str] = []
-        pairs.append(_read_pair(cells, config, found))
+        own: list[str] = []
+        pairs.append(_read_pair(cells, config, own))
         earlier = places.setdefault(cells["pair_id"].casefold(), place)
         if earlier != place:
-            found.append(f"pair_id: expected unique ids, also regardless of case; {earlier} has it too")
+            own.append(f"pair_id: expected unique ids, also regardless of case; {earlier} has it too")
         shown = repr(cells["pair_id"])[1:-1][:64] or "?"  # in one line, whatever it is
-        mistakes += [f"{place}, pair {shown}, {text}" for text in found]
+        mistakes += [f"{place}, pair {shown}, {text}" for text in own]
     if not mistakes and not pairs:
         mistakes = ["expected at least one pair, got none"]
     if mistakes:
@@ -141,25 +141,25 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"expected {', '.join(known)}"
 
 
-def _read_pair(cells: Mapping[str, str], config: Config, found: list[str]) -> Pair | None:
-    """The pair of a row; mistakes are appended to ``found``, None means that no pair can be made."""
+def _read_pair(cells: Mapping[str, str], config: Config, mistakes: list[str]) -> Pair | None:
+    """The pair of a row; mistakes are appended to ``mistakes``, None means that no pair can be made."""
     if cells.get(SURPLUS):
-        found.append(f"(beyond the last column): expected nothing, got {cells[SURPLUS]!r}")
+        mistakes.append(f"(beyond the last column): expected nothing, got {cells[SURPLUS]!r}")
     pair_id, split = cells["pair_id"], cells.get("split") or None
     if not ID_PATTERN.fullmatch(pair_id):
-        found.append(f"pair_id: expected {ID_PATTERN.pattern}, got {pair_id!r}")
+        mistakes.append(f"pair_id: expected {ID_PATTERN.pattern}, got {pair_id!r}")
     if FORMULA.match(cells.get("name", "")):
-        found.append(f"name: expected a text that no spreadsheet takes for a formula, got {cells['name']!r}")
+        mistakes.append(f"name: expected a text that no spreadsheet takes for a formula, got {cells['name']!r}")
     if split is not None and split not in SPLITS:
-        found.append(f"split: expected {', '.join(SPLITS)} or nothing, got {split!r}")
+        mistakes.append(f"split: expected {', '.join(SPLITS)} or nothing, got {split!r}")
     base = config.catalog.parent
     optional = {
-        "label": _read_path(cells, "label", base, found),
-        "before_valid": _read_path(cells, "before_valid", base, found),
-        "after_valid": _read_path(cells, "after_valid", base, found),
+        "label": _read_path(cells, "label", base, mistakes),
+        "before_valid": _read_path(cells, "before_valid", base, mistakes),
+        "after_valid": _read_path(cells, "after_valid", base, mistakes),
     }
-    before_date, after_date = (_read_date(cells, f"{date}_date", found) for date in ("before", "after"))
-    sources = _read_sources(cells, config, found)
+    before_date, after_date = (_read_date(cells, f"{date}_date", mistakes) for date in ("before", "after"))
+    sources = _read_sources(cells, config, mistakes)
     if sources is None:
         return None
     before, after, roles = sources
@@ -178,16 +178,16 @@ def _read_pair(cells: Mapping[str, str], config: Config, found: list[str]) -> Pa
 
 
 def _read_sources(
-    cells: Mapping[str, str], config: Config, found: list[str]
+    cells: Mapping[str, str], config: Config, mistakes: list[str]
 ) -> tuple[Source, Source, tuple[str, ...]] | None:
     """Both dates' rasters and bands, and the roles that these have."""
-    first, second = (_read_sensor(cells, date, config, found) for date in ("before", "after"))
-    paths = _read_rasters(cells, config.catalog.parent, found)
+    first, second = (_read_sensor(cells, date, config, mistakes) for date in ("before", "after"))
+    paths = _read_rasters(cells, config.catalog.parent, mistakes)
     if first is None or second is None or paths is None:
         return None
     roles = tuple(role for role in config.sensors[first].bands if role in config.sensors[second].bands)
     if not roles:
-        found.append(f"after_sensor: expected a band role that {first} has too, {second} has none of them")
+        mistakes.append(f"after_sensor: expected a band role that {first} has too, {second} has none of them")
         return None
     before, after = (
         Source(path, name, config.sensors[name], tuple(config.sensors[name].bands[role] for role in roles))
@@ -198,17 +198,17 @@ def _read_sources(
     return before, after, roles
 
 
-def _read_rasters(cells: Mapping[str, str], base: Location, found: list[str]) -> tuple[Location, Location] | None:
+def _read_rasters(cells: Mapping[str, str], base: Location, mistakes: list[str]) -> tuple[Location, Location] | None:
     before, after, composite = (bool(cells.get(name)) for name in ("before", "after", "composite"))
     if before != after or before == composite:
-        found.append("before: expected a file here and one for after, or one for composite alone")
+        mistakes.append("before: expected a file here and one for after, or one for composite alone")
         return None
     names = ("composite", "composite") if composite else ("before", "after")
-    first, second = (_read_path(cells, name, base, found) for name in names)
+    first, second = (_read_path(cells, name, base, mistakes) for name in names)
     return (first, second) if first and second else None
 
 
-def _read_path(cells: Mapping[str, str], column: str, base: Location, found: list[str]) -> Location | None:
+def _read_path(cells: Mapping[str, str], column: str, base: Location, mistakes: list[str]) -> Location | None:
     text = cells.get(column)
     if not text:
         return None
@@ -216,33 +216,33 @@ def _read_path(cells: Mapping[str, str], column: str, base: Location, found: lis
         if not text.startswith("/vsi") and "\0" not in text:
             return locate(text, base)
     except ConfigError as error:
-        found.append(f"{column}: {error}")
+        mistakes.append(f"{column}: {error}")
         return None
-    found.append(f"{column}: expected a file of this machine, or an address in object storage, got {text!r}")
+    mistakes.append(f"{column}: expected a file of this machine, or an address in object storage, got {text!r}")
     return None
 
 
-def _read_date(cells: Mapping[str, str], column: str, found: list[str]) -> str | None:
+def _read_date(cells: Mapping[str, str], column: str, mistakes: list[str]) -> str | None:
     text = cells.get(column) or None
     try:
         if text is not None:
             parse_time(text)
     except ValueError:
-        found.append(f"{column}: expected a date in ISO 8601 such as 2018-09-22, got {text!r}")
+        mistakes.append(f"{column}: expected a date in ISO 8601 such as 2018-09-22, got {text!r}")
     return text
 
 
-def _read_sensor(cells: Mapping[str, str], date: str, config: Config, found: list[str]) -> str | None:
+def _read_sensor(cells: Mapping[str, str], date: str, config: Config, mistakes: list[str]) -> str | None:
     own, both = cells.get(f"{date}_sensor"), cells.get("sensor")
     column, name = (f"{date}_sensor", own) if own else ("sensor", both)
     if own and both:
-        found.append(f"{column}: expected either this or sensor, got {own!r} and {both!r}")
+        mistakes.append(f"{column}: expected either this or sensor, got {own!r} and {both!r}")
     elif not name and len(config.sensors) == 1:
         return next(iter(config.sensors))
     elif not name:
-        found.append(f"{date}_sensor: expected one of the configuration's sensors: {', '.join(config.sensors)}")
+        mistakes.append(f"{date}_sensor: expected one of the configuration's sensors: {', '.join(config.sensors)}")
     elif name in config.sensors:
         return name
     elif own or date == "before":  # an unknown name for both dates is one mistake
-        found.append(f"{column}: the configuration has no sensor {name!r}; {_hint(name, config.sensors)}")
+        mistakes.append(f"{column}: the configuration has no sensor {name!r}; {_hint(name, config.sensors)}")
     return None

@@ -1,4 +1,7 @@
-"""One block of a pair and its label from the source rasters into the store, with exact statistics."""
+"""Ingests pairs: which blocks are missing, a block and its label from rasters into the store, and how a pair ends.
+
+Statistics are exact: every block records sums of whole numbers, which its pair adds up.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +45,25 @@ class IngestJob:
     planned: PlannedPair
 
 
+@dataclass(frozen=True, slots=True)
+class BlockTask:
+    """A block with what is missing of it."""
+
+    pair: int
+    key: BlockKey
+    imagery: bool
+    label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a pair: why it failed (None if it did not), and a traceback if the reason is not plain."""
+
+    job: IngestJob
+    failure: str | None = None
+    details: str = ""
+
+
 def is_finished(job: IngestJob) -> bool:
     """Whether the pair, and its label if it has one, are recorded as finished."""
     planned, workspace = job.planned, job.workspace
@@ -51,6 +73,32 @@ def is_finished(job: IngestJob) -> bool:
         for kind, key in groups
         if key is not None
     )
+
+
+def plan_blocks(jobs: Sequence[IngestJob]) -> list[BlockTask]:
+    """All blocks of which something is not stored yet, in the order of pairs; records are listed once."""
+    tasks = []
+    for number, job in enumerate(jobs):
+        planned = job.planned
+        keys = block_keys(planned.pair.pair_id, planned.grid.shape, job.config.align.block)
+        imagery = set(missing_blocks(job.workspace.records("pairs", planned.pair.pair_id, planned.key), keys))
+        label: set[BlockKey] = set()
+        if planned.label_key is not None:
+            folder = job.workspace.records("labels", planned.pair.pair_id, planned.label_key)
+            label = set(missing_blocks(folder, keys))
+        tasks += [BlockTask(number, key, key in imagery, key in label) for key in keys if key in imagery | label]
+    return tasks
+
+
+def still_missing(job: IngestJob, task: BlockTask) -> BlockTask:
+    """What an earlier attempt has left of a block."""
+    planned, workspace = job.planned, job.workspace
+    records = workspace.records("pairs", task.key.pair_id, planned.key)
+    imagery = task.imagery and not block_record(records, task.key).is_file()
+    label = task.label
+    if label and planned.label_key is not None:
+        label = not block_record(workspace.records("labels", task.key.pair_id, planned.label_key), task.key).is_file()
+    return replace(task, imagery=imagery, label=label)
 
 
 def create_pair_groups(job: IngestJob) -> None:
@@ -167,6 +215,21 @@ def _as_stored(job: IngestJob, moments: dict[str, tuple[Moments, Moments]] | Non
     )
 
 
+def end_pair(job: IngestJob) -> str | None:
+    """Declare a pair whose blocks are stored finished, and so its label; why that cannot be, or None."""
+    try:
+        if not is_finished(job):
+            create_pair_groups(job)  # what verification took away of them is put back
+        finish_pair(job)
+        if job.planned.label_key is not None:
+            finish_label(job)
+    except CdpipeError as error:
+        if isinstance(error, InputError):
+            discard_pair(job)
+        return str(error)
+    return None
+
+
 def finish_pair(job: IngestJob) -> StoredPair:
     """Merge the blocks' statistics and declare the pair finished.
 
@@ -209,20 +272,6 @@ def finish_label(job: IngestJob) -> None:
     finish_group(workspace, "labels", planned.pair.pair_id, planned.label_key, totals)
 
 
-def discard_pair(job: IngestJob) -> None:
-    """Remove what lies in the store of a pair that turned out to be unusable; what was finished before stays."""
-    pair_id, workspace = job.planned.pair.pair_id, job.workspace
-    keys: tuple[tuple[Kind, str | None], ...] = (("pairs", job.planned.key), ("labels", job.planned.label_key))
-    for kind, key in keys:
-        if key is None or (workspace.records(kind, pair_id, key) / GROUP_RECORD).is_file():
-            continue
-        # records first: without them, blocks that are left over count for nothing
-        for folder in (workspace.records(kind, pair_id, key), workspace.group(kind, pair_id, key)):
-            folder.remove_tree()
-            folder.parent.sweep()
-            folder.parent.remove_empty()  # but for other results of the pair
-
-
 def _intact(record: Record | None, folder: Any) -> Record:
     if record is None:
         raise IntegrityError(f"{folder}: a block's record is damaged; run cdpipe verify, then ingest again")
@@ -235,64 +284,15 @@ def _merge(dates: list[list[dict[str, Any]]], bands: int) -> tuple[Moments, Mome
     return before, after
 
 
-# What an ingest has to do: which blocks of which pairs are missing, and how a pair ends.
-
-
-@dataclass(frozen=True, slots=True)
-class BlockTask:
-    """A block with what is missing of it."""
-
-    pair: int
-    key: BlockKey
-    imagery: bool
-    label: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a pair: why it failed (None if it did not), and a traceback if the reason is not plain."""
-
-    job: IngestJob
-    failure: str | None = None
-    details: str = ""
-
-
-def plan_blocks(jobs: Sequence[IngestJob]) -> list[BlockTask]:
-    """All blocks of which something is not stored yet, in the order of pairs; records are listed once."""
-    tasks = []
-    for number, job in enumerate(jobs):
-        planned = job.planned
-        keys = block_keys(planned.pair.pair_id, planned.grid.shape, job.config.align.block)
-        imagery = set(missing_blocks(job.workspace.records("pairs", planned.pair.pair_id, planned.key), keys))
-        label: set[BlockKey] = set()
-        if planned.label_key is not None:
-            folder = job.workspace.records("labels", planned.pair.pair_id, planned.label_key)
-            label = set(missing_blocks(folder, keys))
-        tasks += [BlockTask(number, key, key in imagery, key in label) for key in keys if key in imagery | label]
-    return tasks
-
-
-def still_missing(job: IngestJob, task: BlockTask) -> BlockTask:
-    """What an earlier attempt has left of a block."""
-    planned, workspace = job.planned, job.workspace
-    records = workspace.records("pairs", task.key.pair_id, planned.key)
-    imagery = task.imagery and not block_record(records, task.key).is_file()
-    label = task.label
-    if label and planned.label_key is not None:
-        label = not block_record(workspace.records("labels", task.key.pair_id, planned.label_key), task.key).is_file()
-    return replace(task, imagery=imagery, label=label)
-
-
-def end_pair(job: IngestJob) -> str | None:
-    """Declare a pair whose blocks are stored finished, and so its label; why that cannot be, or None."""
-    try:
-        if not is_finished(job):
-            create_pair_groups(job)  # what verification took away of them is put back
-        finish_pair(job)
-        if job.planned.label_key is not None:
-            finish_label(job)
-    except CdpipeError as error:
-        if isinstance(error, InputError):
-            discard_pair(job)
-        return str(error)
-    return None
+def discard_pair(job: IngestJob) -> None:
+    """Remove what lies in the store of a pair that turned out to be unusable; what was finished before stays."""
+    pair_id, workspace = job.planned.pair.pair_id, job.workspace
+    keys: tuple[tuple[Kind, str | None], ...] = (("pairs", job.planned.key), ("labels", job.planned.label_key))
+    for kind, key in keys:
+        if key is None or (workspace.records(kind, pair_id, key) / GROUP_RECORD).is_file():
+            continue
+        # records first: without them, blocks that are left over count for nothing
+        for folder in (workspace.records(kind, pair_id, key), workspace.group(kind, pair_id, key)):
+            folder.remove_tree()
+            folder.parent.sweep()
+            folder.parent.remove_empty()  # but for other results of the pair

@@ -19,6 +19,8 @@ from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD
 
+Stamp = list[int | str]  # what tells that a file is still the one that was hashed
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedPair:
@@ -173,14 +175,12 @@ def labelled_pair(workspace: Workspace, planned: PlannedPair) -> LabelledPair | 
 
 # Hashes of source files, computed once and remembered by size and modification time, or by ETag.
 
-Stamp = list[int | str]
-
 
 def known_hashes(workspace: Workspace, paths: list[Location]) -> dict[Location, str]:
     """SHA-256 of those files that have been hashed and have not changed since."""
     remembered: Mapping[str, Any] = read_json(workspace.sources) or {}
     entries = [(path, entry) for path in paths if (entry := remembered.get(str(path)))]
-    same = map_files(lambda path: path.is_file() and _stamp(path), [path for path, _ in entries])
+    same = map_files(lambda path: path.is_file() and stamp_before_hashing(path), [path for path, _ in entries])
     return {
         path: entry["sha256"] for (path, entry), stamp in zip(entries, same, strict=True) if stamp == entry["stamp"]
     }
@@ -195,9 +195,5 @@ def remember_hashes(workspace: Workspace, hashes: Mapping[Location, tuple[str, S
 
 def stamp_before_hashing(path: Location) -> Stamp:
     """Size and modification time, in object storage the ETag; taken before hashing, so that a later change shows."""
-    return _stamp(path)
-
-
-def _stamp(path: Location) -> Stamp:
-    found = path.stat()
-    return [found.size, found.tag]
+    status = path.stat()
+    return [status.size, status.tag]

@@ -13,7 +13,7 @@ from shapely.errors import ShapelyError
 
 from cdpipe.config.schema import Label
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.cog import RasterLayer, write_cog
+from cdpipe.formats.cog import Band, write_cog
 from cdpipe.formats.polygons import burn_polygons
 from cdpipe.geo.crs import WGS84_WKT
 from cdpipe.geo.grid import ID_PATTERN, Grid, Window
@@ -180,6 +180,6 @@ def write_review_label(job: ReviewJob) -> dict[str, int]:
         return table[label]
 
     meaning = ", ".join(f"{job.values[value]} {name}" for value, name in ((CHANGED, "changed"), (UNCHANGED, "not")))
-    layer = RasterLayer("uint8", job.values[IGNORE], f"reviewed label: {meaning}")
-    write_cog(job.path, read, job.pair.grid, layer)
+    band = Band("uint8", job.values[IGNORE], f"reviewed label: {meaning}")
+    write_cog(job.path, read, job.pair.grid, band)
     return {verdict: len(outlines) for verdict, outlines in shapes.items()}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cdpipe.cli.session import Session, stored_pairs
 from cdpipe.errors import InputError
-from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.cog import CHANGE_COLORS, Band, write_cog
 from cdpipe.formats.submission import Runs, decode_window, encode_strips, read_submission
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CHUNK
@@ -143,5 +143,5 @@ def write_mask(path: Location, runs: Runs, grid: Grid, tags: Mapping[str, str]) 
     Raises:
         IntegrityError: If it does not read back as it was written.
     """
-    layer = RasterLayer("uint8", NOT_OBSERVED, "change: 0 no, 1 yes", CHANGE_COLORS, tags)
-    write_cog(path, lambda window: decode_change(runs, grid, window), grid, layer)
+    band = Band("uint8", NOT_OBSERVED, "change: 0 no, 1 yes", CHANGE_COLORS, tags)
+    write_cog(path, lambda window: decode_change(runs, grid, window), grid, band)

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cdpipe.formats.cog import CHANGE_COLORS, RasterLayer, write_cog
+from cdpipe.formats.cog import CHANGE_COLORS, Band, write_cog
 from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
@@ -77,8 +77,8 @@ def write_rasters(rasters: PairRasters) -> dict[Location, str]:
     """
     workspace, pair = rasters.workspace, rasters.pair
     change = workspace.group("changes", pair.pair_id, rasters.change_key)
-    probability = RasterLayer("float32", float("nan"), "probability of change", tags=rasters.tags)
-    mask = RasterLayer("uint8", NOT_OBSERVED, "change: 0 no, 1 yes, 255 not observed", CHANGE_COLORS, rasters.tags)
+    probability = Band("float32", float("nan"), "probability of change", tags=rasters.tags)
+    mask = Band("uint8", NOT_OBSERVED, "change: 0 no, 1 yes, 255 not observed", CHANGE_COLORS, rasters.tags)
     arrays = [(change, "change", mask), (change, "probability", probability)]
     for _, key in rasters.members:
         arrays.append((workspace.group("probabilities", pair.pair_id, key), "probability", probability))
