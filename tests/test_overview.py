@@ -10,8 +10,8 @@ from stored import bright_squares, store_change, store_pair
 
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.ground import row_areas
-from cdpipe.report.drawing import compare_with_label
-from cdpipe.report.pair import OUTCOMES, _on_ground, read_overview
+from cdpipe.report.drawing import OUTCOMES, compare_with_label
+from cdpipe.report.pair import _on_ground, read_overview
 from cdpipe.report.scene import shown_bands
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here

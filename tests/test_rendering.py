@@ -135,11 +135,11 @@ DEFICIENCIES = {
 def test_outcomes_are_told_apart_with_any_colour_vision(name: str) -> None:
     """Hits, misses, false alarms and unlabelled change differ by far more than the visible 2.3."""
     matrix = np.array(DEFICIENCIES[name])
-    colors = [*drawing.OUTCOMES.values(), (205, 205, 205), (250, 250, 250)]
+    colors = [*drawing.OUTCOME_COLORS.values(), (205, 205, 205), (250, 250, 250)]
     labs = [simulated_lab(color, matrix) for color in colors]
     distances = [
         np.linalg.norm(labs[first] - labs[second])
-        for first in range(len(drawing.OUTCOMES))
+        for first in range(len(drawing.OUTCOME_COLORS))
         for second in range(first + 1, len(colors))
     ]
     assert min(distances) >= 40

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from cdpipe.formats import palette
 from cdpipe.formats.palette import Rgb
 from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED, UNCHANGED
+from cdpipe.store.normalisation import GREY
 from cdpipe.workspace.location import Location
 
 Image = NDArray[np.uint8]  # (height, width, 3)
 
-OUTCOMES: Mapping[int, Rgb] = {1: palette.HIT, 2: palette.MISS, 3: palette.FALSE_ALARM, 4: palette.UNLABELLED}
+# What detection made of a pixel, as :func:`compare_with_label` numbers it.
+OUTCOMES: Mapping[int, str] = {1: "hit", 2: "missed", 3: "false_alarm", 4: "unlabelled"}
+OUTCOME_COLORS: Mapping[int, Rgb] = {1: palette.HIT, 2: palette.MISS, 3: palette.FALSE_ALARM, 4: palette.UNLABELLED}
 
 LOSSLESS = 101  # what OpenCV takes any quality over 100 for
 
@@ -66,7 +69,7 @@ def stretch_between(bands: NDArray[Any], limits: Limits) -> Image:
 
 def pale_map(image: Image) -> Image:
     """Turn imagery ``(height, width, 3)`` into a bright grey map on which classes stand out."""
-    grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = image @ np.array(GREY, np.float32)
     return np.repeat((205 + grey * (45 / 255)).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -26,7 +26,6 @@ THUMB = 176  # longest side of a thumbnail, in pixels
 FACTS = "facts.json"
 MAX_SIDE = 1280  # of a page's pictures, in cells
 COUNTED = ("observed", "changed")  # in the figures
-OUTCOMES = {1: "hit", 2: "missed", 3: "false_alarm", 4: "unlabelled"}
 BITS = tuple(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
 
 
@@ -111,7 +110,7 @@ class Overview:
         probability: Mean of the ensemble's, NaN where none is.
         observed: Share of the cell's pixels observed at both dates.
         changed: Share of these that changed.
-        outcomes: Share of the cell that is a hit, a miss, ..., by the numbers of ``OUTCOMES``; empty without label.
+        outcomes: Share of the cell that is a hit, a miss, ..., as ``drawing.OUTCOMES`` numbers them; empty without.
         labelled: Share of the cell that is labelled as changed; None without label.
         figures: Pixels and square metres (None where not known) observed and changed, and pixels of each outcome.
     """
@@ -153,9 +152,9 @@ def read_overview(
         mean_of(sums["probability"], sums["observed"]),
         sums["observed"] / pixels,
         np.nan_to_num(mean_of(sums["changed"], sums["observed"])),
-        {number: sums[name] / pixels for number, name in OUTCOMES.items() if name in sums},
+        {number: sums[name] / pixels for number, name in drawing.OUTCOMES.items() if name in sums},
         sums["labelled"] / pixels if "labelled" in sums else None,
-        _count(rows, pair.grid) | {name: float(sums[name].sum()) for name in OUTCOMES.values() if name in sums},
+        _count(rows, pair.grid) | {name: float(sums[name].sum()) for name in drawing.OUTCOMES.values() if name in sums},
     )
 
 
@@ -195,7 +194,9 @@ def _summands(scene: Mapping[str, Read], window: Window) -> dict[str, NDArray[An
     if "label" in scene:
         label = scene["label"](window)
         outcome = drawing.compare_with_label(change, label)
-        summands |= {name: outcome == number for number, name in OUTCOMES.items()} | {"labelled": label == CHANGED}
+        summands |= {name: outcome == number for number, name in drawing.OUTCOMES.items()} | {
+            "labelled": label == CHANGED
+        }
     return summands
 
 
@@ -233,7 +234,7 @@ def _draw_images(folder: Location, overview: Overview, limits: tuple[Limits, Lim
     overlays = {"change": changed}
     if overview.labelled is not None:
         overlays["label"] = drawing.lay_over({CHANGED: overview.labelled}, {CHANGED: palette.LABELLED})
-        overlays["outcomes"] = drawing.lay_over(overview.outcomes, drawing.OUTCOMES)
+        overlays["outcomes"] = drawing.lay_over(overview.outcomes, drawing.OUTCOME_COLORS)
     for name, overlay in overlays.items():
         images[f"{name}.webp"] = write_overlay(folder / f"{name}.webp", overlay)
     for name, image in (("thumb", thumb), ("thumb-before", dates["before"]), ("thumb-after", dates["after"])):

@@ -232,7 +232,7 @@ def _make_panels(rasters: PairRasters) -> list[Panel]:
     else:
         labelled = drawing.paint_classes(backdrop, rasters.label, {CHANGED: palette.LABELLED})
         panels.append(("Label", labelled, rasters.label == IGNORE))
-        classes, colors = drawing.compare_with_label(rasters.change, rasters.label), dict(drawing.OUTCOMES)
+        classes, colors = drawing.compare_with_label(rasters.change, rasters.label), dict(drawing.OUTCOME_COLORS)
     probability = drawing.probability_colors(rasters.probability)
     changed = drawing.paint_classes(backdrop, classes, colors)
     return [
