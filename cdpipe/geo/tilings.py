@@ -155,6 +155,14 @@ def reflect_indices(start: int, size: int, length: int) -> NDArray[np.intp]:
 
     The edge pixel itself is not repeated (``numpy.pad`` calls this "reflect"); an axis of one pixel
     repeats it.
+
+    Args:
+        start: First position in pixels, which may lie beyond the edges.
+        size: How many.
+        length: Of the axis, in pixels.
+
+    Returns:
+        (size,) indices from 0 to ``length - 1``.
     """
     if length == 1:
         return np.zeros(size, np.intp)

@@ -1,6 +1,6 @@
 """Ingests pairs: which blocks are missing, a block and its label from rasters into the store, and how a pair ends.
 
-Statistics are exact: every block records sums of whole numbers, which its pair adds up.
+Statistics are exact: every block records sums that its pair adds up without rounding.
 """
 
 from collections.abc import Sequence

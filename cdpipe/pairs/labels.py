@@ -16,10 +16,10 @@ from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
 from cdpipe.workspace.location import Location
 
-Bytes = NDArray[np.uint8]
+Classes = NDArray[np.uint8]  # 0, 1 and 255
 
 
-def read_label(label: Location, grid: Grid, window: Window, config: Config) -> Bytes:
+def read_label(label: Location, grid: Grid, window: Window, config: Config) -> Classes:
     """Read a window of a label on the pair's grid.
 
     A raster is mapped by ``config.label`` and taken from the nearest pixel; its nodata tag and what lies
@@ -53,7 +53,7 @@ def read_label(label: Location, grid: Grid, window: Window, config: Config) -> B
     return np.where(present, values[0], np.uint8(IGNORE))
 
 
-def map_label(values: NDArray[Any], meaning: Label, nodata: float | None, label: Location) -> Bytes:
+def map_label(values: NDArray[Any], meaning: Label, nodata: float | None, label: Location) -> Classes:
     """Map a label's raw values, of any shape, to 0, 1 and 255 of that shape; see :func:`read_label`.
 
     Raises:
@@ -100,7 +100,7 @@ def _one_band(label: Location, dataset: Any) -> RasterInfo:
     return info
 
 
-def _burn(label: Location, grid: Grid, window: Window, settings: Input) -> Bytes:
+def _burn(label: Location, grid: Grid, window: Window, settings: Input) -> Classes:
     """Burn polygons in whole tiles, so that rounding does not depend on the window."""
     burnt = np.zeros(window.shape, np.uint8)
     polygons = read_polygons(label, grid.crop(window), settings)
