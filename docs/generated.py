@@ -13,8 +13,9 @@ from pydantic_core import PydanticUndefined
 
 from cdpipe.cli.parser import EPILOG, make_parser
 from cdpipe.config.schema import Config
+from cdpipe.workspace.location import Location
 
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Location: "a path"}
 
 
 def write_reference(folder: Path) -> None:

@@ -14,8 +14,8 @@ from cdpipe.workspace.location import Location, locate
 
 
 def _place(value: Any) -> Location:
-    if not isinstance(value, str | PurePath | Location) or not str(value):
-        raise ValueError("Input is not a valid path")
+    if not isinstance(value, str | PurePath | Location):
+        raise ValueError("Input should be a path or an address")  # noqa: TRY004 (pydantic's word for a mistake)
     return locate(os.path.expanduser(str(value)))  # noqa: PTH111 (no path where it is an address)
 
 
