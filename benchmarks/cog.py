@@ -21,8 +21,8 @@ from cdpipe.formats import cog  # its private settings too: the driver alone is 
 from cdpipe.formats.cog import CHANGE_COLORS, Band, write_cog
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.store.arrays import open_layer, read_window, write_block
-from cdpipe.store.groups import CHANGE_LAYERS, create_group
+from cdpipe.store.arrays import open_array, read_window, write_block
+from cdpipe.store.groups import CHANGE_ARRAYS, create_group
 from cdpipe.workspace.location import here
 
 BAND = Band("uint8", 255, "change", CHANGE_COLORS)
@@ -78,13 +78,13 @@ def write(group: Path, target: Path, grid: Grid) -> None:
 
 
 def _reader(group: Path) -> Callable[[Window], NDArray[np.uint8]]:
-    array = open_layer(here(group), "change")
+    array = open_array(here(group), "change")
     return lambda window: read_window(array, window)
 
 
 def _store(group: Path, grid: Grid) -> None:
     """A mask as ragged as real ones: blobs with rough edges, a border that was not observed."""
-    create_group(here(group), [CHANGE_LAYERS[1]], grid, BLOCK, {})
+    create_group(here(group), [CHANGE_ARRAYS[1]], grid, BLOCK, {})
     for window in tiles_in(Window(0, 0, *grid.shape), BLOCK):
         rng = np.random.default_rng([window.row, window.col])
         y, x = np.mgrid[window.row : window.stop_row, window.col : window.stop_col].astype(np.float32)

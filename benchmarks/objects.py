@@ -23,7 +23,7 @@ from cdpipe.objects.features import ChangeScene
 from cdpipe.runs.products import write_product
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.arrays import write_block
-from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
+from cdpipe.store.groups import CHANGE_ARRAYS, PROBABILITY_ARRAYS, create_group
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -78,8 +78,8 @@ def _layer(root: Path, size: int, options: Vectors) -> PairLayer:
 def _store(root: Path, size: int) -> None:
     workspace, pair = Workspace(here(root)), _pair(size)
     changes, model = workspace.group("changes", "p", "change"), workspace.group("probabilities", "p", "model")
-    create_group(changes, CHANGE_LAYERS, pair.grid, BLOCK, {})
-    create_group(model, PROBABILITY_LAYERS, pair.grid, BLOCK, {})
+    create_group(changes, CHANGE_ARRAYS, pair.grid, BLOCK, {})
+    create_group(model, PROBABILITY_ARRAYS, pair.grid, BLOCK, {})
     for window in tiles_in(Window(0, 0, size, size), BLOCK):
         probability = _blobs(window)
         write_block(changes, "probability", window, probability)

@@ -26,7 +26,7 @@ from cdpipe.prediction.block import Member
 from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.runs.manifest import read_manifest
 from cdpipe.runs.plan import plan_run
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import read_dates, read_observed
 from cdpipe.workspace.location import here
@@ -115,7 +115,7 @@ class Benchmark:
         group = (
             self.work / "work" / "store.zarr" / "probabilities" / pair.pair_id / next(iter(pair.probabilities.values()))
         )
-        return np.asarray(read_window(open_layer(here(group), "probability"), Window(0, 0, size, size)), np.float32)
+        return np.asarray(read_window(open_array(here(group), "probability"), Window(0, 0, size, size)), np.float32)
 
     def member(self, case: tuple[str, str]) -> tuple[Member, Floats]:
         """The model as a case runs it, and the scene as it eats it."""

@@ -18,7 +18,7 @@ from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups
 from cdpipe.pairs.plan import plan_pair
 from cdpipe.store.arrays import cell_window, write_block
-from cdpipe.store.groups import LABEL_LAYERS, create_group, pair_layers
+from cdpipe.store.groups import LABEL_ARRAYS, create_group, pair_arrays
 from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.store.statistics import measure
 from cdpipe.workspace.layout import Workspace
@@ -69,8 +69,8 @@ def store_scene(
     workspace, pair = Workspace(here(root)), describe_scene(side)
     grid = pair.grid
     group, labels = (workspace.group(kind, "p", pair.key) for kind in ("pairs", "labels"))
-    create_group(group, pair_layers(ROLES, "uint16", "uint16"), grid, BLOCK, {})
-    create_group(labels, LABEL_LAYERS, grid, BLOCK, {})
+    create_group(group, pair_arrays(ROLES, "uint16", "uint16"), grid, BLOCK, {})
+    create_group(labels, LABEL_ARRAYS, grid, BLOCK, {})
     chosen = None if observed is None else set(observed)
     for key in pair.blocks():
         window = pair.window(key)

@@ -17,7 +17,7 @@ from stored_scenes import store_scene
 from timing import Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.geo.grid import Window
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import Recipe
 from cdpipe.training.samples import Sampler, draw_sample, index_cells
 from cdpipe.workspace.layout import Workspace
@@ -58,7 +58,7 @@ def main() -> None:
         def by_cdpipe() -> None:
             for window in windows:
                 for group, name in folders:
-                    read_window(open_layer(group, name), window)
+                    read_window(open_array(group, name), window)
 
         def samples(name: str) -> None:
             for number in range(options.windows):

@@ -13,7 +13,14 @@ from cdpipe.config.schema import Config
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, TILE
 from cdpipe.store.arrays import cell_window, write_block
-from cdpipe.store.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
+from cdpipe.store.groups import (
+    CHANGE_ARRAYS,
+    LABEL_ARRAYS,
+    PROBABILITY_ARRAYS,
+    ArrayTemplate,
+    create_group,
+    pair_arrays,
+)
 from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.store.statistics import measure
 from cdpipe.training.job import Worker
@@ -60,12 +67,12 @@ def store_pair(
         "per_date": (measure(dates[0], masks[0], whole), measure(dates[1], masks[1], whole)),
     }
     pair = StoredPair(pair_id, key, grid, block, RGB, ((1.0, 0.0), (1.0, 0.0)), moments)
-    layers = pair_layers(RGB, dates[0].dtype.name, dates[1].dtype.name)
+    layers = pair_arrays(RGB, dates[0].dtype.name, dates[1].dtype.name)
     store_layers(workspace.group("pairs", pair_id, key).local(), layers, pair, [*dates, valid])
     write_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD, workspace.root, {}, pair.to_json())
     counted = np.where(both, label, np.uint8(255))
     store_layers(
-        workspace.group("labels", pair_id, label_key).local(), LABEL_LAYERS, pair, [label, count_cells(counted)]
+        workspace.group("labels", pair_id, label_key).local(), LABEL_ARRAYS, pair, [label, count_cells(counted)]
     )
     facts = {"valid": int((counted != 255).sum()), "changed": int((counted == 1).sum())}
     write_record(workspace.records("labels", pair_id, label_key) / GROUP_RECORD, workspace.root, {}, facts)
@@ -74,17 +81,17 @@ def store_pair(
 
 def store_probability(workspace: Workspace, pair: StoredPair, key: str, probability: NDArray[np.float32]) -> None:
     """Store what a model says about a pair."""
-    store_layers(workspace.group("probabilities", pair.pair_id, key).local(), PROBABILITY_LAYERS, pair, [probability])
+    store_layers(workspace.group("probabilities", pair.pair_id, key).local(), PROBABILITY_ARRAYS, pair, [probability])
 
 
 def store_change(
     workspace: Workspace, pair: StoredPair, key: str, probability: NDArray[np.float32], change: Bytes
 ) -> None:
     """Store what an ensemble says about a pair."""
-    store_layers(workspace.group("changes", pair.pair_id, key).local(), CHANGE_LAYERS, pair, [probability, change])
+    store_layers(workspace.group("changes", pair.pair_id, key).local(), CHANGE_ARRAYS, pair, [probability, change])
 
 
-def store_layers(group: Path, layers: list[Layer], pair: StoredPair, values: list[NDArray[Any]]) -> None:
+def store_layers(group: Path, layers: list[ArrayTemplate], pair: StoredPair, values: list[NDArray[Any]]) -> None:
     """Make a group and fill each of its arrays, block by block."""
     create_group(here(group), layers, pair.grid, pair.block, {})
     for layer, array in zip(layers, values, strict=True):

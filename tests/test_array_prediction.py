@@ -21,8 +21,8 @@ from cdpipe.models.folder import ModelCard, read_card, save_model
 from cdpipe.models.networks import build_model
 from cdpipe.prediction.block import Member, load_forward, predict_block, probability_key
 from cdpipe.prediction.in_memory import predict_array
-from cdpipe.store.arrays import open_layer, read_window
-from cdpipe.store.groups import PROBABILITY_LAYERS, create_group
+from cdpipe.store.arrays import open_array, read_window
+from cdpipe.store.groups import PROBABILITY_ARRAYS, create_group
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
@@ -62,11 +62,11 @@ def through_the_store(root: Path, dates: Dates, valid: NDArray[np.uint8], member
     workspace = Workspace(here(root))
     pair = store_pair(workspace, "p", dates, valid=valid).pair
     group = workspace.group("probabilities", "p", probability_key(pair.key, member))
-    create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, {})
+    create_group(group, PROBABILITY_ARRAYS, pair.grid, pair.block, {})
     forward = load_forward(member)
     for key in pair.blocks():
         predict_block(workspace, pair, key, member, forward)
-    return np.asarray(read_window(open_layer(group, "probability"), Window(0, 0, *valid.shape)), np.float32)
+    return np.asarray(read_window(open_array(group, "probability"), Window(0, 0, *valid.shape)), np.float32)
 
 
 def member_of(folder: Path, overlap: float = 0.25, tta: str = "none") -> Member:

@@ -24,7 +24,7 @@ from cdpipe.pairs.coregistration import Correction, find_correction, known_corre
 from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_pair, ingest_block
 from cdpipe.pairs.plan import coregistration_key, plan_pair, source_files
-from cdpipe.store.arrays import open_layer, read_all
+from cdpipe.store.arrays import open_array, read_all
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
@@ -168,7 +168,7 @@ def stored(
         ingest_block(job, each, imagery=True, label=False)
     finish_pair(job)
     group = job.workspace.group("pairs", "p", planned.key)
-    return job, read_all(open_layer(group, "after")), read_all(open_layer(group, "valid"))
+    return job, read_all(open_array(group, "after")), read_all(open_array(group, "valid"))
 
 
 def test_a_corrected_pair_is_the_same_for_every_size_of_blocks(tmp_path: Path, scene: Scene) -> None:

@@ -18,8 +18,8 @@ from cdpipe.inference.patches import Execution, blend, blend_weights, lay
 from cdpipe.models.folder import ModelCard
 from cdpipe.prediction.block import Member, predict_block, probability_key
 from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble
-from cdpipe.store.arrays import open_layer, read_all
-from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group
+from cdpipe.store.arrays import open_array, read_all
+from cdpipe.store.groups import CHANGE_ARRAYS, PROBABILITY_ARRAYS, create_group
 from cdpipe.store.normalisation import Recipe, model_input
 from cdpipe.store.pair import LabelledPair, read_dates, read_observed, read_scene
 from cdpipe.training.augment import augment_sample
@@ -108,7 +108,7 @@ def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_mode
 
     own = probability_key(pair.key, member)
     group = workspace.group("probabilities", "p", own)
-    create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, {})
+    create_group(group, PROBABILITY_ARRAYS, pair.grid, pair.block, {})
     for date in ("before", "after"):
         shutil.rmtree((workspace.group("pairs", "p", pair.key) / date / "c").local())
     with pytest.raises(IntegrityError, match=r"no .*before"):
@@ -124,7 +124,7 @@ def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_mode
     )
     for key in pair.blocks():
         predict_block(workspace, pair, key, member, forward)
-    probability = read_all(open_layer(group, "probability"))
+    probability = read_all(open_array(group, "probability"))
     assert np.array_equal(np.isnan(probability), ~read_observed(workspace, pair, Window(0, 0, *SHAPE)))
     assert calls[0] > 0
 
@@ -142,13 +142,13 @@ def test_an_ensemble_of_what_was_just_predicted_is_that_of_what_is_stored(tmp_pa
     for votes in ((), (0.5, 0.5)):
         ensemble = plan_ensemble([("a", 2.0), ("b", 1.0)], 0.4, votes)
         group = workspace.group("changes", "p", ensemble.key)
-        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, {})
+        create_group(group, CHANGE_ARRAYS, pair.grid, pair.block, {})
         for kept in (("b",), ("a", "b"), ()):
             for key in pair.blocks():
                 block = pair.window(key).slices
                 ensemble_block(workspace, pair, key, ensemble, {name: made[name][block] for name in kept})
-            stored.append(read_all(open_layer(group, "probability")).tobytes())
-            stored.append(read_all(open_layer(group, "change")).tobytes())
+            stored.append(read_all(open_array(group, "probability")).tobytes())
+            stored.append(read_all(open_array(group, "change")).tobytes())
             store_probability(workspace, pair, "b", made["b"])
         assert stored[0:2] == stored[2:4] == stored[4:6]
         stored.clear()

@@ -10,8 +10,8 @@ from stored import bright_squares, store_pair, store_probability
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import score_histogram
 from cdpipe.prediction.ensemble import Ensemble, ensemble_block, ensemble_scores, plan_ensemble
-from cdpipe.store.arrays import open_layer, read_window
-from cdpipe.store.groups import CHANGE_LAYERS, create_group
+from cdpipe.store.arrays import open_array, read_window
+from cdpipe.store.groups import CHANGE_ARRAYS, create_group
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -46,11 +46,11 @@ def members(workspace: Workspace, item: LabelledPair) -> dict[str, NDArray[np.fl
 def store(workspace: Workspace, item: LabelledPair, ensemble: Ensemble) -> tuple[NDArray[Any], NDArray[Any]]:
     """Probability and change as they come out of the store."""
     group = workspace.group("changes", "p", ensemble.key)
-    create_group(group, CHANGE_LAYERS, item.pair.grid, item.pair.block, {})
+    create_group(group, CHANGE_ARRAYS, item.pair.grid, item.pair.block, {})
     for key in item.pair.blocks():
         ensemble_block(workspace, item.pair, key, ensemble)
     whole = Window(0, 0, *SHAPE)
-    probability, change = (read_window(open_layer(group, name), whole) for name in ("probability", "change"))
+    probability, change = (read_window(open_array(group, name), whole) for name in ("probability", "change"))
     return probability, change
 
 
@@ -97,7 +97,7 @@ def test_the_key_depends_on_all_that_decides_the_result() -> None:
 def test_scores_of_an_ensemble_are_those_of_the_weighted_mean(
     workspace: Workspace, item: LabelledPair, members: dict[str, NDArray[np.float32]]
 ) -> None:
-    label = read_window(open_layer(workspace.group("labels", "p", item.label_key), "label"), Window(0, 0, *SHAPE))
+    label = read_window(open_array(workspace.group("labels", "p", item.label_key), "label"), Window(0, 0, *SHAPE))
     found = ensemble_scores(workspace, item.pair, item.label_key, plan_ensemble([("one", 3.0), ("two", 1.0)], 0.0))
     mean = members["one"] * np.float32(0.75) + members["two"] * np.float32(0.25)
     assert found == score_histogram(mean, label)

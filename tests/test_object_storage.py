@@ -19,8 +19,8 @@ from cdpipe.formats.gdal import gdal_name
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import block_keys, block_window
 from cdpipe.pairs.plan import known_hashes, remember_hashes, stamp_before_hashing
-from cdpipe.store.arrays import cell_window, open_layer, read_window, write_block
-from cdpipe.store.groups import LABEL_LAYERS, create_group, is_described, metadata_files, pair_layers
+from cdpipe.store.arrays import cell_window, open_array, read_window, write_block
+from cdpipe.store.groups import LABEL_ARRAYS, create_group, is_described, metadata_files, pair_arrays
 from cdpipe.workspace import clients, requests
 from cdpipe.workspace.clients import redacted, take_requests
 from cdpipe.workspace.files import json_bytes, read_json
@@ -30,7 +30,7 @@ from cdpipe.workspace.records import damaged_objects, hash_stored, missing_block
 from cdpipe.workspace.remembered import forget_everything
 
 GRID = utm_grid(700, 1100)
-LAYERS = [*pair_layers(("red", "green"), "uint16", "float32"), *LABEL_LAYERS]
+LAYERS = [*pair_arrays(("red", "green"), "uint16", "float32"), *LABEL_ARRAYS]
 KEYS = block_keys("p", GRID.shape, 512)
 FAULTS = {"500": 0.06, "503": 0.06, "reset": 0.06, "cut": 0.06, "lost": 0.06, "late": 0.02}
 
@@ -153,7 +153,7 @@ def test_any_window_reads_as_on_a_disk_whatever_the_network_does(
         row, col = chance.randrange(GRID.height), chance.randrange(GRID.width)
         window = Window(row, col, chance.randint(1, GRID.height - row), chance.randint(1, GRID.width - col))
         for name in ("before", "valid", "label"):
-            near, far = (read_window(open_layer(folder / "group", name), window) for folder in (here(tmp_path), bucket))
+            near, far = (read_window(open_array(folder / "group", name), window) for folder in (here(tmp_path), bucket))
             assert near.tobytes() == far.tobytes()
     assert sum(proxy.broken[kind] for kind in FAULTS) > 5
 
@@ -163,17 +163,17 @@ def test_requests_are_counted_as_the_server_sees_them(bucket: Location, proxy: P
     forget_everything()
     proxy.seen.clear()
     take_requests()
-    array = open_layer(bucket / "group", "before")
+    array = open_array(bucket / "group", "before")
     read_window(array, Window(0, 0, 512, 512))
     assert dict(proxy.seen) == take_requests() == {"GET": 3}  # description, index, chunks
-    read_window(open_layer(bucket / "group", "before"), Window(256, 256, 256, 256))
+    read_window(open_array(bucket / "group", "before"), Window(256, 256, 256, 256))
     assert dict(proxy.seen) == {"GET": 4}
     assert take_requests() == {"GET": 1}
 
 
 def test_damage_in_a_bucket_is_an_error(bucket: Location) -> None:
     store_layers(bucket / "group")
-    array = open_layer(bucket / "group", "before")
+    array = open_array(bucket / "group", "before")
     file = bucket / "group/before/c/0/0/1"
     window = Window(0, 512, 512, 512)
     read_window(array, window)

@@ -17,8 +17,8 @@ from rasters import utm_grid
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, block_window
-from cdpipe.store.arrays import open_layer, read_all, read_window, write_block
-from cdpipe.store.groups import Layer, create_group
+from cdpipe.store.arrays import open_array, read_all, read_window, write_block
+from cdpipe.store.groups import ArrayTemplate, create_group
 from cdpipe.workspace.location import here
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -40,7 +40,7 @@ def make_values(dtype: str, bands: int, shape: tuple[int, int], seed: int = 0) -
 def make_array(folder: Path, dtype: str, bands: int, shape: tuple[int, int], block: int = BLOCK) -> Path:
     names = tuple(f"b{band}" for band in range(bands)) if bands > 1 else ()
     fill = float("nan") if np.dtype(dtype).kind == "f" else 3
-    create_group(here(folder), [Layer("a", dtype, fill, names)], utm_grid(*shape), block, {})
+    create_group(here(folder), [ArrayTemplate("a", dtype, fill, names)], utm_grid(*shape), block, {})
     return folder
 
 
@@ -68,7 +68,7 @@ def draw_window(data: st.DataObject, shape: tuple[int, ...]) -> Window:
 def test_any_window_reads_as_zarr_reads_it(written: tuple[Path, NDArray[Any]], data: st.DataObject) -> None:
     group, values = written
     window = draw_window(data, values.shape)
-    ours = read_window(open_layer(here(group), "a"), window)
+    ours = read_window(open_array(here(group), "a"), window)
     theirs = np.asarray(zarr.open_array(group / "a", mode="r")[(..., *window.slices)])
     assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
     assert ours.tobytes() == theirs.tobytes() == values[..., *window.slices].tobytes()
@@ -108,19 +108,19 @@ def one_block(tmp_path: Path) -> tuple[Path, Path]:
 
 def refused(group: Path, window: Window, match: str) -> None:
     with pytest.raises(IntegrityError, match=f"damaged within.*{match}.*run cdpipe verify"):
-        read_window(open_layer(here(group), "a"), window)
+        read_window(open_array(here(group), "a"), window)
 
 
 def test_a_chunk_missing_from_its_shard_is_an_error_and_no_fill_value(one_block: tuple[Path, Path]) -> None:
     group, file = one_block
-    whole = read_all(open_layer(here(group), "a"))
+    whole = read_all(open_array(here(group), "a"))
     index = entries(file, 4)
     index[1] = 2**64 - 1
     with_index(file, index)
     assert (np.asarray(zarr.open_array(group / "a", mode="r")[:, 0, 300]) == 3).all()  # what zarr makes of it
     refused(group, Window(0, 200, 10, 100), "chunk 0,1 is missing")
     for window in (Window(0, 0, 256, 256), Window(256, 0, 256, 512)):
-        assert np.array_equal(read_window(open_layer(here(group), "a"), window), whole[..., *window.slices])
+        assert np.array_equal(read_window(open_array(here(group), "a"), window), whole[..., *window.slices])
 
 
 @pytest.mark.parametrize("entry", [(0, 5), (2**63, 100), (10**6, 1000), (2**64 - 1, 3), (0, 2**40)])
@@ -143,7 +143,7 @@ def test_a_chunk_that_would_inflate_to_more_is_refused_by_its_header(one_block: 
     index[3] = end, len(bomb)
     with_index(file, index)
     refused(group, Window(511, 511, 1, 1), f"a chunk of {2 * 256 * 256 * 2} bytes claims to have {2**26}")
-    read_window(open_layer(here(group), "a"), Window(0, 0, 256, 512))
+    read_window(open_array(here(group), "a"), Window(0, 0, 256, 512))
 
 
 @given(data=st.data())
@@ -160,7 +160,7 @@ def test_a_cut_off_or_changed_object_never_reads_as_anything_else(
         place = data.draw(st.integers(0, len(sound) - 1))
         file.write_bytes(sound[:place] + bytes([sound[place] ^ data.draw(st.integers(1, 255))]) + sound[place + 1 :])
     with pytest.raises(IntegrityError, match="run cdpipe verify"):
-        read_all(open_layer(here(group), "a"))
+        read_all(open_array(here(group), "a"))
 
 
 def test_an_array_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_an_array_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
         group = make_array(tmp_path / "g", "int16", 2, shape)
         values = make_values("int16", 2, shape, seed=shape[0])
         write_all(group, values)
-        assert np.array_equal(read_all(open_layer(here(group), "a")), values)
+        assert np.array_equal(read_all(open_array(here(group), "a")), values)
         group.rename(tmp_path / f"old{shape[0]}")
 
 
@@ -178,4 +178,4 @@ def test_what_other_programs_write_is_refused(tmp_path: Path) -> None:
     group = zarr.create_group(tmp_path / "g")
     group.create_array("a", shape=(10, 10), dtype="uint8", chunks=(10, 10))
     with pytest.raises(IntegrityError, match=r"not an array that cdpipe wrote: .*codecs"):
-        open_layer(here(tmp_path / "g"), "a")
+        open_array(here(tmp_path / "g"), "a")

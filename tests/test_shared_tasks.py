@@ -17,7 +17,7 @@ from cdpipe.errors import InputError
 from cdpipe.geo.grid import BlockKey, Grid
 from cdpipe.pairs.ingest import BlockTask
 from cdpipe.prediction.job import BlockWork
-from cdpipe.store.groups import CHANGE_LAYERS, create_group, is_described
+from cdpipe.store.groups import CHANGE_ARRAYS, create_group, is_described
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
@@ -55,10 +55,10 @@ def noting(folder: Path) -> Callable[[int, BlockKey], None]:
 def test_a_group_that_many_make_at_once_is_made_once(tmp_path: Path) -> None:
     path, grid = tmp_path / "changes" / "key", Grid(300, 700)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: create_group(here(path), CHANGE_LAYERS, grid, 256, {"of": []}), range(8)))
-    assert is_described(here(path), CHANGE_LAYERS, grid)
+        list(pool.map(lambda _: create_group(here(path), CHANGE_ARRAYS, grid, 256, {"of": []}), range(8)))
+    assert is_described(here(path), CHANGE_ARRAYS, grid)
     alone = tmp_path / "alone"
-    create_group(here(alone), CHANGE_LAYERS, grid, 256, {"of": []})
+    create_group(here(alone), CHANGE_ARRAYS, grid, 256, {"of": []})
     assert contents(path) == contents(alone)
     assert [entry.name for entry in path.parent.iterdir()] == ["key"]
 

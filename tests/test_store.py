@@ -25,15 +25,22 @@ from rasters import NORTH_UP, UTM33, utm_grid
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.tilings import CELL, block_keys, block_window
-from cdpipe.store.arrays import cell_window, open_layer, read_all, read_window, write_block
-from cdpipe.store.groups import CHANGE_LAYERS, LABEL_LAYERS, PROBABILITY_LAYERS, Layer, create_group, pair_layers
+from cdpipe.store.arrays import cell_window, open_array, read_all, read_window, write_block
+from cdpipe.store.groups import (
+    CHANGE_ARRAYS,
+    LABEL_ARRAYS,
+    PROBABILITY_ARRAYS,
+    ArrayTemplate,
+    create_group,
+    pair_arrays,
+)
 from cdpipe.workspace.location import here
 
 BLOCK = 512
 GRID = utm_grid(700, 1100)
 BLOCKS = [block_window(key, GRID.shape, BLOCK) for key in block_keys("p", GRID.shape, BLOCK)]
 RGB = ("red", "green", "blue")
-ALL_LAYERS = [*pair_layers(RGB, "uint16", "float32"), *LABEL_LAYERS, *PROBABILITY_LAYERS, CHANGE_LAYERS[1]]
+ALL_LAYERS = [*pair_arrays(RGB, "uint16", "float32"), *LABEL_ARRAYS, *PROBABILITY_ARRAYS, CHANGE_ARRAYS[1]]
 LAYERS = {layer.name: layer for layer in ALL_LAYERS}
 
 
@@ -42,12 +49,12 @@ def make_group(path: Path, *names: str, grid: Grid = GRID) -> Path:
     return path
 
 
-def random_values(layer: Layer, shape: tuple[int, int], seed: int = 0) -> NDArray[Any]:
+def random_values(layer: ArrayTemplate, shape: tuple[int, int], seed: int = 0) -> NDArray[Any]:
     lengths = (*([len(layer.bands)] if layer.bands else []), *shape)
     return np.random.default_rng(seed).integers(0, 200, lengths).astype(layer.dtype)
 
 
-def window_in(layer: Layer, window: Window) -> Window:
+def window_in(layer: ArrayTemplate, window: Window) -> Window:
     return cell_window(window) if layer.cell > 1 else window
 
 
@@ -82,7 +89,7 @@ def test_any_window_reads_what_the_blocks_were(
     row, col = (data.draw(st.integers(0, length - 1)) for length in scene.shape[-2:])
     height, width = (data.draw(st.integers(1, n - at)) for n, at in zip(scene.shape[-2:], (row, col), strict=True))
     window = Window(row, col, height, width)
-    values = read_window(open_layer(here(group), name), window)
+    values = read_window(open_array(here(group), name), window)
     assert values.dtype == scene.dtype
     assert np.array_equal(values, scene[..., *window.slices])
 
@@ -135,7 +142,7 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path, name: str) -> None:
     window = window_in(layer, scene)
     values = random_values(layer, window.shape) // 100 * layer.cell
     file, _ = write_block(here(group), name, window, values.astype(layer.dtype))
-    sound, array = file.read_bytes(), open_layer(here(group), name)
+    sound, array = file.read_bytes(), open_array(here(group), name)
     for position in range(0, len(sound), max(1, len(sound) // 400)):
         damaged = bytearray(sound)
         damaged[position] ^= 1 << position % 8
@@ -158,7 +165,7 @@ def test_a_damaged_leftover_is_written_over(tmp_path: Path, name: str, leftover:
         window = window_in(LAYERS[name], block)
         values = random_values(LAYERS[name], window.shape)
         write_block(here(group), name, window, values)
-        assert np.array_equal(read_window(open_layer(here(group), name), window), values)
+        assert np.array_equal(read_window(open_array(here(group), name), window), values)
 
 
 def test_writing_the_same_block_again_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -175,7 +182,7 @@ def test_neighbouring_blocks_may_be_written_at_once(tmp_path: Path) -> None:
     scene = random_values(LAYERS["before"], GRID.shape)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda block: write_block(here(group), "before", block, scene[..., *block.slices]), BLOCKS))
-    assert np.array_equal(read_window(open_layer(here(group), "before"), Window(0, 0, *GRID.shape)), scene)
+    assert np.array_equal(read_window(open_array(here(group), "before"), Window(0, 0, *GRID.shape)), scene)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -184,7 +191,7 @@ def test_what_is_not_there_is_never_read_as_the_fill_value(tmp_path: Path, name:
     for block in BLOCKS:
         window = window_in(layer, block)
         write_block(here(group), name, window, random_values(layer, window.shape))
-    array = open_layer(here(group), name)
+    array = open_array(here(group), name)
     whole = read_all(array)
     for block in BLOCKS:
         file, window = object_of(group, name, block), window_in(layer, block)
@@ -211,7 +218,7 @@ def test_a_block_of_nothing_but_the_fill_value_is_stored_too(tmp_path: Path, nam
     # with another fill value in its description, the array still holds what was written
     description = json.loads((group / name / "zarr.json").read_text())
     (group / name / "zarr.json").write_text(json.dumps(description | {"fill_value": 7}))
-    np.testing.assert_array_equal(read_window(open_layer(here(group), name), window), values)
+    np.testing.assert_array_equal(read_window(open_array(here(group), name), window), values)
 
 
 def test_cells_of_a_block_stand_for_64_pixels() -> None:
@@ -239,7 +246,7 @@ from cdpipe.geo.grid import Grid
 from cdpipe.workspace.location import here
 def die(*arguments): os.kill(os.getpid(), signal.SIGKILL)
 setattr(*((Path, "rename", die) if sys.argv[2] == "rename" else (groups, "_write_coordinates", die)))
-groups.create_group(here(Path(sys.argv[1])), groups.LABEL_LAYERS, Grid(100, 100), 512, {})
+groups.create_group(here(Path(sys.argv[1])), groups.LABEL_ARRAYS, Grid(100, 100), 512, {})
 """
     group = tmp_path / "deep" / "g"
     for moment in ("rename", "coordinates"):
@@ -248,7 +255,7 @@ groups.create_group(here(Path(sys.argv[1])), groups.LABEL_LAYERS, Grid(100, 100)
         assert not group.exists()
     assert len(list(group.parent.iterdir())) == 2  # half-made ones under names of their own
     make_group(group)
-    assert open_layer(here(group), "valid").shape == GRID.shape
+    assert open_array(here(group), "valid").shape == GRID.shape
 
 
 @pytest.mark.parametrize(
@@ -297,7 +304,7 @@ def test_xarray_reads_a_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transform", [NORTH_UP, (8.0, 6.0, 500_000.0, 6.0, -8.0, 4e6)], ids=["straight", "turned"])
 def test_rioxarray_sees_where_a_group_lies(tmp_path: Path, transform: Transform) -> None:
-    create_group(here(tmp_path / "g"), CHANGE_LAYERS, utm_grid(300, 400, transform), BLOCK, {})
+    create_group(here(tmp_path / "g"), CHANGE_ARRAYS, utm_grid(300, 400, transform), BLOCK, {})
     data = xarray.open_zarr(tmp_path / "g", consolidated=False, chunks=None, decode_coords="all")
     for name in ("probability", "change"):
         place = data[name].rio

@@ -11,8 +11,8 @@ from rasters import utm_grid
 
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Window
-from cdpipe.store.arrays import cell_window, open_layer, read_all, read_window, write_block
-from cdpipe.store.groups import LABEL_LAYERS, create_group, pair_layers
+from cdpipe.store.arrays import cell_window, open_array, read_all, read_window, write_block
+from cdpipe.store.groups import LABEL_ARRAYS, create_group, pair_arrays
 from cdpipe.workspace.location import here
 
 Description = dict[str, Any]
@@ -63,7 +63,7 @@ CHANGES: dict[str, Callable[[Description], Any]] = {
 @pytest.fixture
 def group(tmp_path: Path) -> Path:
     group = tmp_path / "group"
-    create_group(here(group), [*pair_layers(("red", "green"), "uint16", "uint16"), *LABEL_LAYERS], GRID, 512, {})
+    create_group(here(group), [*pair_arrays(("red", "green"), "uint16", "uint16"), *LABEL_ARRAYS], GRID, 512, {})
     write_block(here(group), "before", WHOLE, np.ones((2, 300, 400), np.uint16))
     cells = cell_window(WHOLE)
     write_block(here(group), "cells", cells, np.ones((2, *cells.shape), np.uint16))
@@ -73,14 +73,14 @@ def group(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", ["before", "cells"])
 def test_what_cdpipe_never_writes_is_refused(group: Path, name: str, change: str) -> None:
-    whole = Window(0, 0, *read_all(open_layer(here(group), name)).shape[-2:])
+    whole = Window(0, 0, *read_all(open_array(here(group), name)).shape[-2:])
     file = group / name / "zarr.json"
     description = json.loads(file.read_text())
     CHANGES[change](description)
     file.write_text(json.dumps(description))
     with pytest.raises(IntegrityError, match="run cdpipe verify"):
-        read_all(open_layer(here(group), name)) if change != "smaller" else read_window(
-            open_layer(here(group), name), whole
+        read_all(open_array(here(group), name)) if change != "smaller" else read_window(
+            open_array(here(group), name), whole
         )
 
 
@@ -88,4 +88,4 @@ def test_what_cdpipe_never_writes_is_refused(group: Path, name: str, change: str
 def test_what_is_no_description_is_refused(group: Path, text: str) -> None:
     (group / "before" / "zarr.json").write_text(text)
     with pytest.raises(IntegrityError, match="not an array that cdpipe wrote"):
-        open_layer(here(group), "before")
+        open_array(here(group), "before")

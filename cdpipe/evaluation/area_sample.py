@@ -22,7 +22,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.ground import pixel_metres, row_areas
 from cdpipe.geo.tilings import grow
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.disk import sync_folder
 from cdpipe.workspace.files import read_sealed, write_sealed
@@ -141,7 +141,7 @@ def _read_strata(population: Population, window: Window) -> NDArray[np.uint8]:
     pair, (rows, cols) = population.pair, population.margin
     group = population.workspace.group("changes", pair.pair_id, population.change_key)
     halo = grow(window, max(rows, cols), pair.grid.shape)
-    change = read_window(open_layer(group, "change"), halo)
+    change = read_window(open_array(group, "change"), halo)
     inner = window.slices_in(halo)
     if not (rows or cols):
         return np.asarray(change[inner])

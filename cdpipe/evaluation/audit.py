@@ -13,7 +13,7 @@ from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.metrics.counts import add_fields, threshold_change
 from cdpipe.metrics.intervals import SIGMAS
 from cdpipe.pairs.coregistration import SIDE, Shift, measure_shift
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 
@@ -238,7 +238,7 @@ def measure_difference(
 
 def _read_members(job: AuditJob, window: Window) -> dict[str, NDArray[np.float32]]:
     groups = {name: job.workspace.group("probabilities", job.pair.pair_id, key) for name, key, _ in job.members}
-    return {name: read_window(open_layer(group, "probability"), window) for name, group in groups.items()}
+    return {name: read_window(open_array(group, "probability"), window) for name, group in groups.items()}
 
 
 def _score_seams(job: AuditJob) -> Seams:
@@ -266,7 +266,7 @@ def _patch_edges(patch_grids: Iterable[PatchGrid], axis: int) -> Iterator[int]:
 
 def _count_lines(job: AuditJob) -> NDArray[np.int64]:
     """(2, lines): neighbours and flips across the lines between rows, then across those between columns."""
-    layer = open_layer(job.workspace.group("changes", job.pair.pair_id, job.change_key), "change")
+    layer = open_array(job.workspace.group("changes", job.pair.pair_id, job.change_key), "change")
     counts = [np.zeros((2, length - 1), np.int64) for length in job.pair.grid.shape]
     for key in job.pair.blocks():
         own = job.pair.window(key)

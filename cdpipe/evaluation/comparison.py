@@ -19,7 +19,7 @@ from cdpipe.metrics.counts import Counts, count_changes
 from cdpipe.metrics.intervals import Values, intervals_over_pairs, pixel_figures
 from cdpipe.pairs.catalog import SPLITS
 from cdpipe.runs.manifest import Manifest, ManifestPair
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
@@ -133,7 +133,7 @@ def write_maps(folder: Location, job: ComparedPair) -> None:
 def _changes(job: ComparedPair, window: Window) -> tuple[Bytes, Bytes]:
     """Change of both runs, 255 where either did not observe."""
     first, second = (
-        read_window(open_layer(workspace.group("changes", job.pair.pair_id, key), "change"), window)
+        read_window(open_array(workspace.group("changes", job.pair.pair_id, key), "change"), window)
         for workspace, key in zip(job.workspaces, job.change_keys, strict=True)
     )
     unseen = (first == NOT_OBSERVED) | (second == NOT_OBSERVED)
@@ -142,7 +142,7 @@ def _changes(job: ComparedPair, window: Window) -> tuple[Bytes, Bytes]:
 
 def _read_label(job: ComparedPair, window: Window) -> Bytes:
     group = job.workspaces[0].group("labels", job.pair.pair_id, str(job.label_key))
-    return np.asarray(read_window(open_layer(group, "label"), window))
+    return np.asarray(read_window(open_array(group, "label"), window))
 
 
 def _difference(job: ComparedPair, window: Window) -> Bytes:
@@ -227,7 +227,7 @@ def _counted(workspace: Workspace, results: Results, window: Window) -> dict[str
     if results.label_key is None:
         return masks
     group = workspace.group("labels", results.pair.pair_id, results.label_key)
-    ignored = read_window(open_layer(group, "label"), window) == IGNORE
+    ignored = read_window(open_array(group, "label"), window) == IGNORE
     return {name: np.where(ignored, np.uint8(NOT_OBSERVED), mask) for name, mask in masks.items()}
 
 

@@ -22,7 +22,7 @@ from cdpipe.metrics.counts import (
     threshold_change,
 )
 from cdpipe.objects.components import Components, sum_by_component
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import RGB, Recipe
 from cdpipe.store.pair import StoredPair, read_observed, read_scene
 from cdpipe.workspace.layout import Workspace
@@ -162,7 +162,7 @@ def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
     pair = results.pair
     if results.label_key is None:
         raise ValueError(f"pair {pair.pair_id}: expected a label, got none")
-    label_layer = open_layer(workspace.group("labels", pair.pair_id, results.label_key), "label")
+    label_layer = open_array(workspace.group("labels", pair.pair_id, results.label_key), "label")
     counts: dict[str, Counts] = {}
     near: dict[str, NearCounts] = {}
     probabilities: dict[str, ScoreHistogram] = {}
@@ -200,11 +200,11 @@ def _layers(
     probabilities: dict[str, NDArray[np.float32]] = {}
     for name, probability_key, threshold in results.members:
         group = workspace.group("probabilities", pair_id, probability_key)
-        probabilities[name] = read_window(open_layer(group, "probability"), window)
+        probabilities[name] = read_window(open_array(group, "probability"), window)
         changes[name] = threshold_change(probabilities[name], threshold)
     if results.change_key is not None:
         group = workspace.group("changes", pair_id, results.change_key)
-        probabilities[ENSEMBLE] = read_window(open_layer(group, "probability"), window)
+        probabilities[ENSEMBLE] = read_window(open_array(group, "probability"), window)
     return changes | read_masks(workspace, results, window), probabilities
 
 
@@ -218,7 +218,7 @@ def read_masks(workspace: Workspace, results: Results, window: Window) -> dict[s
     masks: dict[str, NDArray[np.uint8]] = {}
     if results.change_key is not None:
         group = workspace.group("changes", pair.pair_id, results.change_key)
-        masks[ENSEMBLE] = read_window(open_layer(group, "change"), window)
+        masks[ENSEMBLE] = read_window(open_array(group, "change"), window)
     if results.submissions:
         observed = read_observed(workspace, pair, window)
         for name, runs in results.submissions:

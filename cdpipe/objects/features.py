@@ -23,7 +23,7 @@ from cdpipe.objects.components import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT,
 from cdpipe.objects.find import STEP, Objects, find_objects
 from cdpipe.objects.morphology import clean_mask, ground_disc
 from cdpipe.objects.outlines import densify
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 
@@ -106,7 +106,7 @@ def read_state(scene: ChangeScene, window: Window) -> NDArray[np.uint8]:
     state = np.full((window.height + 2, window.width + 2), NOT_OBSERVED, np.uint8)
     row, col = framed.row - window.row + 1, framed.col - window.col + 1
     inner = state[row : row + framed.height, col : col + framed.width]
-    change = open_layer(scene.workspace.group("changes", scene.pair.pair_id, scene.change_key), "change")
+    change = open_array(scene.workspace.group("changes", scene.pair.pair_id, scene.change_key), "change")
     options = scene.options
     if not options.opening_m and not options.closing_m:
         inner[...] = read_window(change, framed)
@@ -140,9 +140,9 @@ def _read_figures(scene: ChangeScene, window: Window) -> tuple[NDArray[np.float3
     store, pair_id = scene.workspace, scene.pair.pair_id
     votes = np.zeros(window.shape, np.uint8)
     for key, threshold in scene.members:
-        layer = open_layer(store.group("probabilities", pair_id, key), "probability")
+        layer = open_array(store.group("probabilities", pair_id, key), "probability")
         votes += is_change(read_window(layer, window), threshold)
-    ensemble = open_layer(store.group("changes", pair_id, scene.change_key), "probability")
+    ensemble = open_array(store.group("changes", pair_id, scene.change_key), "probability")
     return read_window(ensemble, window), votes
 
 

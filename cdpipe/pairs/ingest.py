@@ -19,7 +19,7 @@ from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.store.arrays import cell_window, write_block
-from cdpipe.store.groups import LABEL_LAYERS, create_group, finish_group, pair_layers
+from cdpipe.store.groups import LABEL_ARRAYS, create_group, finish_group, pair_arrays
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.store.statistics import Moments, measure, no_pixels
 from cdpipe.timing import timed
@@ -113,10 +113,10 @@ def create_pair_groups(job: IngestJob) -> None:
         **({"coregistration": planned.correction.to_json()} if planned.correction else {}),
     }
     group = job.workspace.group("pairs", pair.pair_id, planned.key)
-    create_group(group, pair_layers(pair.roles, *planned.dtypes), planned.grid, block, attributes)
+    create_group(group, pair_arrays(pair.roles, *planned.dtypes), planned.grid, block, attributes)
     if planned.label_key is not None:
         group = job.workspace.group("labels", pair.pair_id, planned.label_key)
-        create_group(group, LABEL_LAYERS, planned.grid, block, {"pair": planned.key})
+        create_group(group, LABEL_ARRAYS, planned.grid, block, {"pair": planned.key})
 
 
 def ingest_block(job: IngestJob, key: BlockKey, *, imagery: bool, label: bool) -> None:

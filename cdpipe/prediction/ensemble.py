@@ -12,7 +12,7 @@ from cdpipe.geo.tilings import CHUNK, strips_in
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, is_change, score_histogram, threshold_change
 from cdpipe.prediction.temperature import logit_histogram, soften
-from cdpipe.store.arrays import open_layer, read_window, write_block
+from cdpipe.store.arrays import open_array, read_window, write_block
 from cdpipe.store.pair import StoredPair
 from cdpipe.timing import timed
 from cdpipe.workspace.layout import Workspace
@@ -121,7 +121,7 @@ def combine(
         else:
             group = workspace.group("probabilities", pair.pair_id, member)
             with timed("read"):
-                values = read_window(open_layer(group, "probability"), window)
+                values = read_window(open_array(group, "probability"), window)
         if ensemble.temperatures:
             values = soften(values, ensemble.temperatures[number])
         if ensemble.votes:
@@ -148,7 +148,7 @@ def _sum_histograms(
     ensemble: Ensemble,
     make: Callable[[NDArray[np.float32], NDArray[np.uint8]], ScoreHistogram],
 ) -> ScoreHistogram:
-    label = open_layer(workspace.group("labels", pair.pair_id, label_key), "label")
+    label = open_array(workspace.group("labels", pair.pair_id, label_key), "label")
     windows = (pair.window(key) for key in pair.blocks())
     parts = (make(combine(workspace, pair, ensemble, window), read_window(label, window)) for window in windows)
     return sum(parts, next(parts))
@@ -165,7 +165,7 @@ def sample_members(
     height, width = (-(-length // step) for length in pair.grid.shape)
     probabilities = np.empty((height, width, len(ensembles)), np.float32)
     labels = np.empty((height, width), np.uint8)
-    label = open_layer(workspace.group("labels", pair.pair_id, label_key), "label")
+    label = open_array(workspace.group("labels", pair.pair_id, label_key), "label")
     for key in pair.blocks():
         window = pair.window(key)
         inside = slice(-window.row % step, None, step), slice(-window.col % step, None, step)

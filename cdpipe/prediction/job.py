@@ -16,7 +16,7 @@ from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import Member, load_forward, probability_key
 from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
-from cdpipe.store.groups import CHANGE_LAYERS, PROBABILITY_LAYERS, create_group, finish_group, is_described
+from cdpipe.store.groups import CHANGE_ARRAYS, PROBABILITY_ARRAYS, create_group, finish_group, is_described
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Kind, Workspace
@@ -235,7 +235,7 @@ def create_result_groups(job: PredictJob, number: int) -> None:
     for member in job.members_of(number):
         group = job.workspace.group("probabilities", pair.pair_id, probability_key(pair.key, member))
         facts = {"model": member.card.name, "model_key": member.card.key, "pair": pair.key}
-        create_group(group, PROBABILITY_LAYERS, pair.grid, pair.block, facts)
+        create_group(group, PROBABILITY_ARRAYS, pair.grid, pair.block, facts)
     if job.ensembles:
         ensemble = job.ensembles[number]
         group = job.workspace.group("changes", pair.pair_id, ensemble.key)
@@ -244,7 +244,7 @@ def create_result_groups(job: PredictJob, number: int) -> None:
             attributes["temperatures"] = list(ensemble.temperatures)
         if ensemble.votes:
             attributes["votes"] = list(ensemble.votes)
-        create_group(group, CHANGE_LAYERS, pair.grid, pair.block, attributes)
+        create_group(group, CHANGE_ARRAYS, pair.grid, pair.block, attributes)
 
 
 def finish_results(job: PredictJob, number: int) -> None:
@@ -259,7 +259,7 @@ def finish_results(job: PredictJob, number: int) -> None:
 def results_are_finished(job: PredictJob, number: int) -> bool:
     """Whether :func:`finish_results` has nothing to do."""
     pair = job.pairs[number]
-    layers = {"probabilities": PROBABILITY_LAYERS, "changes": CHANGE_LAYERS}
+    layers = {"probabilities": PROBABILITY_ARRAYS, "changes": CHANGE_ARRAYS}
     return all(
         is_described(job.workspace.group(kind, pair.pair_id, key), layers[kind], pair.grid)
         and (job.workspace.records(kind, pair.pair_id, key) / GROUP_RECORD).is_file()

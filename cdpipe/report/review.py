@@ -20,7 +20,7 @@ from cdpipe.geo.grid import ID_PATTERN, Grid, Window
 from cdpipe.geo.shapes import transform_shapes
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
@@ -172,7 +172,7 @@ def write_review_label(job: ReviewJob) -> dict[str, int]:
         label = np.full(window.shape, IGNORE, np.uint8)
         if job.label_key is not None:
             group = job.workspace.group("labels", job.pair.pair_id, job.label_key)
-            label = read_window(open_layer(group, "label"), window)
+            label = read_window(open_array(group, "label"), window)
         for tile in tiles_in(window, TILE):  # whole tiles: rounding must not depend on the window
             for verdict, value in PAINTED:
                 if len(shapes[verdict]):

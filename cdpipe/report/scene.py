@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import RGB
 from cdpipe.store.pair import DATES, StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -49,7 +49,7 @@ def shown_bands(roles: tuple[str, ...]) -> list[int]:
 
 
 def _reader(group: Location, name: str, bands: list[int] | None = None) -> Read:
-    array = open_layer(group, name)
+    array = open_array(group, name)
     return lambda window: read_window(array, window) if bands is None else read_window(array, window)[bands]
 
 

@@ -17,7 +17,7 @@ from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.pairs.splits import known_splits
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
@@ -117,7 +117,7 @@ def named_pairs(pairs: list[Pair], catalog: Location) -> dict[str, Pair]:
 
 def encode_change(workspace: Workspace, pair: StoredPair, change_key: str) -> tuple[Runs, int]:
     """Runs of a stored change, and how many pixels were not observed: a mask calls these unchanged."""
-    change = open_layer(workspace.group("changes", pair.pair_id, change_key), "change")
+    change = open_array(workspace.group("changes", pair.pair_id, change_key), "change")
     height, width = pair.grid.shape
     not_observed = 0
 

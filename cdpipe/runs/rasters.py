@@ -12,7 +12,7 @@ from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.runs.products import Product
 from cdpipe.runs.styles import style_path, write_style
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
@@ -90,5 +90,5 @@ def write_rasters(rasters: PairRasters) -> dict[Location, str]:
 
 
 def _reader(group: Location, name: str) -> Callable[[Window], NDArray[Any]]:
-    array = open_layer(group, name)
+    array = open_array(group, name)
     return lambda window: read_window(array, window)

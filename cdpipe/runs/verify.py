@@ -6,7 +6,7 @@ from cdpipe.errors import IntegrityError
 from cdpipe.geo.tilings import count_tiles
 from cdpipe.models.folder import CARD, WEIGHTS
 from cdpipe.runs.manifest import Manifest
-from cdpipe.store.arrays import open_layer
+from cdpipe.store.arrays import open_array
 from cdpipe.store.groups import metadata_files
 from cdpipe.workspace.files import read_sealed
 from cdpipe.workspace.location import Location, locate
@@ -40,7 +40,7 @@ def _missing_records(root: Location, folder: Location) -> list[str]:
     group = root / "store.zarr" / kind / pair_id / key
     for name in _LAYERS.get(kind, ()):
         try:
-            array = open_layer(group, name)
+            array = open_array(group, name)
         except IntegrityError:
             continue
         rows, cols = (count_tiles(length, side) for length, side in zip(array.like.side, array.like.block, strict=True))

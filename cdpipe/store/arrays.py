@@ -50,7 +50,7 @@ class StoredArray:
         return self.like.shape
 
 
-def open_layer(group: Location, name: str) -> StoredArray:
+def open_array(group: Location, name: str) -> StoredArray:
     """Open one array of a group; its description is read each time, so that none is used that is gone or was replaced.
 
     In object storage, where each time costs, what was read in the last minute holds.
@@ -160,7 +160,7 @@ def write_block(group: Location, name: str, window: Window, values: NDArray[Any]
     Raises:
         ValueError: If the window is not exactly one block or the values are not of the array's dtype.
     """
-    array = open_layer(group, name)
+    array = open_array(group, name)
     like = array.like
     row, col = window.row // like.block[0], window.col // like.block[1]
     block = Window(row * like.block[0], col * like.block[1], *like.block)

@@ -22,7 +22,7 @@ from cdpipe.workspace.remembered import Remembered
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ArrayTemplate:
     """Template of one array of a group.
 
     Attributes:
@@ -40,25 +40,30 @@ class Layer:
     cell: int = 1
 
 
-def pair_layers(roles: Sequence[str], before_dtype: str, after_dtype: str) -> list[Layer]:
+def pair_arrays(roles: Sequence[str], before_dtype: str, after_dtype: str) -> list[ArrayTemplate]:
     """Arrays of a pair's group."""
     bands = tuple(roles)
     return [
-        Layer("before", before_dtype, 0, bands),
-        Layer("after", after_dtype, 0, bands),
-        Layer("valid", "uint8", 0),
+        ArrayTemplate("before", before_dtype, 0, bands),
+        ArrayTemplate("after", after_dtype, 0, bands),
+        ArrayTemplate("valid", "uint8", 0),
     ]
 
 
-LABEL_LAYERS = [Layer("label", "uint8", IGNORE), Layer("cells", "uint16", 0, ("valid", "changed"), CELL)]
-PROBABILITY_LAYERS = [Layer("probability", "float32", float("nan"))]
-CHANGE_LAYERS = [Layer("probability", "float32", float("nan")), Layer("change", "uint8", NOT_OBSERVED)]
+LABEL_ARRAYS = [
+    ArrayTemplate("label", "uint8", IGNORE),
+    ArrayTemplate("cells", "uint16", 0, ("valid", "changed"), CELL),
+]
+PROBABILITY_ARRAYS = [ArrayTemplate("probability", "float32", float("nan"))]
+CHANGE_ARRAYS = [ArrayTemplate("probability", "float32", float("nan")), ArrayTemplate("change", "uint8", NOT_OBSERVED)]
 
 # Groups in object storage that this process has found described; nobody takes descriptions away while a run goes on.
 _MADE: Remembered[Location, bool] = Remembered(60.0)
 
 
-def create_group(path: Location, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
+def create_group(
+    path: Location, arrays: Sequence[ArrayTemplate], grid: Grid, block: int, attributes: dict[str, Any]
+) -> None:
     """Make a group with its empty arrays, all at once or not at all.
 
     Where it exists already nothing happens, but that descriptions which are missing are put back. Several workers may
@@ -66,15 +71,15 @@ def create_group(path: Location, layers: Sequence[Layer], grid: Grid, block: int
 
     Args:
         path: Folder of the group.
-        layers: Its arrays.
+        arrays: What it is made of.
         grid: The scene's grid.
         block: Side of a block in pixels.
         attributes: JSON attributes of the group.
     """
 
     def make() -> bool:
-        if not is_described(path, layers, grid):
-            path.make_folder(lambda folder: _write_group(folder, layers, grid, block, attributes))
+        if not is_described(path, arrays, grid):
+            path.make_folder(lambda folder: _write_group(folder, arrays, grid, block, attributes))
         return True
 
     if path.far:
@@ -83,17 +88,19 @@ def create_group(path: Location, layers: Sequence[Layer], grid: Grid, block: int
         make()
 
 
-def _write_group(folder: Path, layers: Sequence[Layer], grid: Grid, block: int, attributes: dict[str, Any]) -> None:
+def _write_group(
+    folder: Path, arrays: Sequence[ArrayTemplate], grid: Grid, block: int, attributes: dict[str, Any]
+) -> None:
     group = zarr.create_group(folder, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
-    for layer in layers:
-        _create_array(group, layer, grid, block)
+    for array in arrays:
+        _create_array(group, array, grid, block)
     _write_coordinates(group, grid)
 
 
-def is_described(path: Location, layers: Sequence[Layer], grid: Grid) -> bool:
+def is_described(path: Location, arrays: Sequence[ArrayTemplate], grid: Grid) -> bool:
     """Whether a group is there with the descriptions of all its arrays."""
     straight = grid.transform[1] == grid.transform[3] == 0
-    names = [*(layer.name for layer in layers), "spatial_ref", *(("x", "y") if straight else ())]
+    names = [*(array.name for array in arrays), "spatial_ref", *(("x", "y") if straight else ())]
     files = ["zarr.json", *(f"{name}/zarr.json" for name in names), *(("x/c/0", "y/c/0") if straight else ())]
     return all(map_files(lambda file: file.is_file(), [path / name for name in files]))
 
@@ -112,24 +119,24 @@ def metadata_files(group: Location) -> list[Location]:
     return [file for file, _ in group.walk() if file.name == "zarr.json" or file.key.startswith(coordinates)]
 
 
-def _create_array(group: zarr.Group, layer: Layer, grid: Grid, block: int) -> None:
-    lengths = [count_tiles(length, layer.cell) for length in grid.shape]
-    chunk = CHUNK if layer.cell == 1 else block // layer.cell
+def _create_array(group: zarr.Group, like: ArrayTemplate, grid: Grid, block: int) -> None:
+    lengths = [count_tiles(length, like.cell) for length in grid.shape]
+    chunk = CHUNK if like.cell == 1 else block // like.cell
     # a scene smaller than a block gets a shard no larger than the chunks it needs
-    shard = [min(block // layer.cell, count_tiles(length, chunk) * chunk) for length in lengths]
-    lead = (len(layer.bands),) if layer.bands else ()
-    attributes: dict[str, Any] = {"grid_mapping": "spatial_ref"} if layer.cell == 1 else {"cell_px": layer.cell}
-    if layer.bands:
-        attributes["bands"] = list(layer.bands)
-    suffix: Literal["", "_cell"] = "" if layer.cell == 1 else "_cell"
+    shard = [min(block // like.cell, count_tiles(length, chunk) * chunk) for length in lengths]
+    lead = (len(like.bands),) if like.bands else ()
+    attributes: dict[str, Any] = {"grid_mapping": "spatial_ref"} if like.cell == 1 else {"cell_px": like.cell}
+    if like.bands:
+        attributes["bands"] = list(like.bands)
+    suffix: Literal["", "_cell"] = "" if like.cell == 1 else "_cell"
     group.create_array(
-        layer.name,
+        like.name,
         shape=(*lead, *lengths),
-        dtype=layer.dtype,
+        dtype=like.dtype,
         chunks=(*lead, chunk, chunk),
-        shards=(*lead, *shard) if layer.cell == 1 else None,
+        shards=(*lead, *shard) if like.cell == 1 else None,
         compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
-        fill_value=layer.fill,
+        fill_value=like.fill,
         dimension_names=(*(["band"] if lead else []), f"y{suffix}", f"x{suffix}"),
         attributes=attributes,
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.store.statistics import Moments
 from cdpipe.workspace.layout import Workspace
@@ -104,7 +104,7 @@ def load_pair(workspace: Workspace, pair_id: str, key: str) -> StoredPair | None
 def read_dates(workspace: Workspace, pair: StoredPair, window: Window) -> tuple[NDArray[Any], NDArray[Any]]:
     """Pixels of both dates, each (band, height, width) in its own dtype."""
     group = workspace.group("pairs", pair.pair_id, pair.key)
-    before, after = (read_window(open_layer(group, date), window) for date in DATES)
+    before, after = (read_window(open_array(group, date), window) for date in DATES)
     return before, after
 
 
@@ -139,4 +139,4 @@ def read_scene(
 def read_observed(workspace: Workspace, pair: StoredPair, window: Window) -> NDArray[np.bool_]:
     """(height, width), True where both dates are observed."""
     group = workspace.group("pairs", pair.pair_id, pair.key)
-    return np.asarray(read_window(open_layer(group, "valid"), window) == BOTH_BITS)
+    return np.asarray(read_window(open_array(group, "valid"), window) == BOTH_BITS)

@@ -27,12 +27,26 @@ from cdpipe.geo.tilings import count_tiles
 from cdpipe.workspace.location import Location
 from cdpipe.workspace.remembered import Remembered
 
-# Parses an array's description; one that cdpipe never writes is refused before memory is given to what it declares.
-
 # Far beyond what a group is made of. A description that declares more was tampered with, and costs memory to believe.
 MAX_BANDS, MAX_CHUNK_BYTES, MAX_SHARD_CHUNKS = 1024, 2**30, 2**16
 
+SUM = 4  # bytes of a crc32c
+MISSING = 2**64 - 1  # offset and length in the index of a chunk that is not there
+BLOSC_HEADER = 16  # bytes
+HEADER = struct.Struct("<4xIII")  # of blosc: bytes as they were, bytes of a block, bytes as they are stored
+UINT32 = struct.Struct("<I")
+GAP = 2**19  # bytes between chunks in a bucket that are read for nothing: a fast line's load in a request's time
 _CHECKSUM = {"name": "crc32c"}
+
+Index = list[list[list[int]]]  # offset and length of each chunk, by row and column
+Place = tuple[int, int]  # offset and length
+Part = tuple[Any, ...]  # slices
+
+# In object storage. A block's content never changes under its name, except that what was damaged is made again;
+# checksums tell.
+_INDEXES: Remembered[Location, tuple[Index, int]] = Remembered(60.0, most=4096)
+
+numcodecs.blosc.use_threads = False  # every call in its own thread; blosc's global pool is safe in one only
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +150,6 @@ def _codecs(dtype: np.dtype[Any], chunk: tuple[int, ...] | None) -> list[dict[st
         "index_location": "end",
     }
     return [{"name": "sharding_indexed", "configuration": shard}]
-
-
-SUM = 4  # bytes of a crc32c
-MISSING = 2**64 - 1  # offset and length in the index of a chunk that is not there
-BLOSC_HEADER = 16  # bytes
-HEADER = struct.Struct("<4xIII")  # of blosc: bytes as they were, bytes of a block, bytes as they are stored
-UINT32 = struct.Struct("<I")
-
-Index = list[list[list[int]]]  # offset and length of each chunk, by row and column
-Place = tuple[int, int]  # offset and length
-Part = tuple[Any, ...]  # slices
-
-numcodecs.blosc.use_threads = False  # every call in its own thread; blosc's global pool is safe in one only
 
 
 class _Scratch(threading.local):
@@ -326,13 +327,6 @@ def _chunk_order(rows: int, cols: int) -> list[tuple[int, int]]:
     return sorted(product(range(rows), range(cols)), key=code)
 
 
-# Reads parts of stored blocks in object storage: indexes are asked for once, neighbouring chunks come together.
-
-GAP = 2**19  # bytes: what a fast line carries in the time that a request takes
-# A block's content never changes under its name, except that what was damaged is made again; checksums tell.
-_INDEXES: Remembered[Location, tuple[Index, int]] = Remembered(60.0, most=4096)
-
-
 def block_index(file: Location, like: Description) -> tuple[Index, int]:
     """Offset and length of each chunk of a stored block, and where the chunks end.
 
@@ -352,7 +346,7 @@ def block_index(file: Location, like: Description) -> tuple[Index, int]:
 
 
 def read_remote_object(file: Location, like: Description, window: Window, out: NDArray[Any]) -> None:
-    """As :func:`cdpipe.store.shards.read_object`, of an object in object storage."""
+    """As :func:`read_object`, in object storage: the index is asked for once, neighbouring chunks come together."""
     try:
         _read(file, like, window, out)
     except ValueError:  # the index may be that of an object that has been made again since

@@ -24,7 +24,7 @@ from cdpipe.inference.torch import make_forward
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_threshold, score_histogram
 from cdpipe.models.folder import load_network, read_card
 from cdpipe.models.networks import build_model
-from cdpipe.store.arrays import open_layer, read_window
+from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import LabelledPair, read_observed, read_scene
 from cdpipe.training.job import TrainJob, Worker, execution
 from cdpipe.training.loss import dice_bce
@@ -60,7 +60,7 @@ def _score_block(job: TrainJob, item: LabelledPair, key: BlockKey, forward: Forw
     observed = read_observed(job.workspace, pair, place.halo)
     scene = read_scene(job.workspace, pair, place.halo, observed, pair.scalings(job.recipe))
     probability = predict_window(forward, job.options.global_batch, scene, observed, place)
-    label = open_layer(job.workspace.group("labels", pair.pair_id, item.label_key), "label")
+    label = open_array(job.workspace.group("labels", pair.pair_id, item.label_key), "label")
     return score_histogram(probability, read_window(label, place.window), bins=BINS)
 
 

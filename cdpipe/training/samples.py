@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
 from cdpipe.metrics.classes import IGNORE
-from cdpipe.store.arrays import open_layer, read_all, read_window
+from cdpipe.store.arrays import open_array, read_all, read_window
 from cdpipe.store.normalisation import DateScaling, Recipe, model_input
 from cdpipe.store.pair import LabelledPair, read_dates, read_observed
 from cdpipe.training.augment import augment_dates, augment_sample
@@ -49,7 +49,7 @@ def index_cells(workspace: Workspace, pairs: tuple[LabelledPair, ...]) -> tuple[
     """All cells with a labelled, observed pixel, and those of them with change."""
     counts = []
     for item in pairs:
-        array = open_layer(workspace.group("labels", item.pair.pair_id, item.label_key), "cells")
+        array = open_array(workspace.group("labels", item.pair.pair_id, item.label_key), "cells")
         counts.append(read_all(array).reshape(2, -1))
     valid, changed = ([np.flatnonzero(count[layer] > 0).astype(np.int64) for count in counts] for layer in (0, 1))
     return _pool(valid), _pool(changed)
@@ -104,7 +104,7 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     shape = item.pair.grid.shape
     window = Window(row, col, min(sampler.patch, shape[0] - row), min(sampler.patch, shape[1] - col))
     group = sampler.workspace.group("labels", item.pair.pair_id, item.label_key)
-    label = read_window(open_layer(group, "label"), window)
+    label = read_window(open_array(group, "label"), window)
     observed = read_observed(sampler.workspace, item.pair, window)
     label = np.where(observed, label, np.uint8(IGNORE))
     dates = augment_dates(read_dates(sampler.workspace, item.pair, window), (date_seeds[0], date_seeds[1]))
