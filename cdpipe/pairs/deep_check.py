@@ -147,24 +147,28 @@ def inspect_pair(pair: Pair, grid: Grid, config: Config) -> DeepReport:
         for sample, source in zip(samples, (pair.before, pair.after), strict=True)
     ]
     warnings = [*_doubt_dates(pair, config), *_doubt_shift(pair, shift, config)]
-    medians = None
+    median = None
     if all(date.size for date in levels):
         warnings += _doubt_offset(pair, (levels[0], levels[1]))
-        medians = _visible_median(pair, levels)
+        median = _visible_median(pair, levels)
+    before, after = (_levels(tally, grid, median is not None) for tally in _tally_dates(pair, grid, config, median))
+    warnings += [*_doubt_levels(pair.before, before), *_doubt_levels(pair.after, after)]
+    return DeepReport(shift, (before, after), tuple(warnings))
+
+
+def _tally_dates(pair: Pair, grid: Grid, config: Config, median: float | None) -> tuple[_Tally, _Tally]:
+    """Count the pixels of both dates; ``median`` of the visible bands, None where none can look like clouds."""
     tallies = _Tally(), _Tally()
     for window in tiles_in(Window(0, 0, *grid.shape), config.align.block):
         both = read_dates(pair, grid, window, config)
         bright = [
-            _bright_and_white(pair, _physical(values, source), medians) & seen
-            for source, (values, seen) in zip((pair.before, pair.after), both, strict=True)
+            _bright_and_white(pair, _physical(values, source), median) & observed
+            for source, (values, observed) in zip((pair.before, pair.after), both, strict=True)
         ]
-        for tally, own, (values, seen) in zip(tallies, (0, 1), both, strict=True):
+        for tally, own, (values, observed) in zip(tallies, (0, 1), both, strict=True):
             # what is bright and white at both dates is a roof or a beach: clouds move on
-            _count(tally, values, seen, bright[own] & ~bright[1 - own])
-    dates = [_levels(tally, grid, medians is not None) for tally in tallies]
-    for source, date in zip((pair.before, pair.after), dates, strict=True):
-        warnings += _doubt_levels(source, date)
-    return DeepReport(shift, (dates[0], dates[1]), tuple(warnings))
+            _count(tally, values, observed, bright[own] & ~bright[1 - own])
+    return tallies
 
 
 def _physical(values: NDArray[Any], source: Source) -> NDArray[np.float32]:
@@ -187,8 +191,8 @@ def _bright_and_white(pair: Pair, values: NDArray[np.float32], median: float | N
     return np.asarray((mean > BRIGHT * median) & (np.ptp(colours, 0) < WHITE * mean))
 
 
-def _count(tally: _Tally, values: NDArray[Any], seen: NDArray[np.bool_], cloud_like: NDArray[np.bool_]) -> None:
-    pixels = values[:, seen]
+def _count(tally: _Tally, values: NDArray[Any], observed: NDArray[np.bool_], cloud_like: NDArray[np.bool_]) -> None:
+    pixels = values[:, observed]
     if not pixels.size:
         return
     tally.observed += pixels.shape[1]

@@ -48,10 +48,8 @@ def same_group(groups: Mapping[str, str | None]) -> list[tuple[str, str]]:
 
 def place_groups(placed: Sequence[tuple[Pair, Grid]], patch: int) -> list[tuple[str, str]]:
     """Pairs that must stay on one side: those that touch or are closer than a patch, and those of one group."""
-    neighbours = find_near({pair.pair_id: grid for pair, grid in placed}, patch)
-    return [(near.one, near.other) for near in neighbours] + same_group(
-        {pair.pair_id: pair.group for pair, _ in placed}
-    )
+    near = [(near.one, near.other) for near in find_near({pair.pair_id: grid for pair, grid in placed}, patch)]
+    return near + same_group({pair.pair_id: pair.group for pair, _ in placed})
 
 
 @dataclass(frozen=True, slots=True)
