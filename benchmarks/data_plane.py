@@ -19,14 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stored_scenes import store_scene
+from stored_scenes import run_pair, store_scene
 from timing import MALLOC, Row, interleave, median_cpu, median_wall, show
 
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
 from cdpipe.prediction.block import Member, predict_block, probability_key
 from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble
-from cdpipe.prediction.job import PredictJob, create_result_groups, plan_work
+from cdpipe.runs.plan import RunPlan, missing_work
+from cdpipe.runs.results import create_result_groups
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -54,25 +55,25 @@ def identity(patches: NDArray[np.float32]) -> NDArray[np.float32]:
     return patches[:, 0]
 
 
-def _make_job(workspace: Workspace, pair: StoredPair) -> PredictJob:
+def _make_plan(workspace: Workspace, pair: StoredPair) -> RunPlan:
     card = ModelCard("none", "unetplusplus", {}, ("red", "green", "blue"), "common", False, PATCH, "0")
     member = Member(card, here(Path()), "none", None, 1.0, 0.0, Execution("none", "float32", "cpu", 1))
     ensemble = plan_ensemble([(probability_key(pair.key, member), 1.0)], 0.5)
-    return PredictJob(workspace, (pair,), (member,), ((0,),), (ensemble,))
+    return RunPlan(workspace, (member,), (run_pair(pair, (member,), ensemble),))
 
 
-def _clear(job: PredictJob) -> None:
+def _clear(plan: RunPlan) -> None:
     """Remove all results and make room for new ones."""
     for folder in ("store.zarr", "records"):
         for kind in ("probabilities", "changes"):
-            shutil.rmtree((job.workspace.root / folder / kind).local(), ignore_errors=True)
-    create_result_groups(job, 0)
+            shutil.rmtree((plan.workspace.root / folder / kind).local(), ignore_errors=True)
+    create_result_groups(plan.workspace, plan.pairs[0])
 
 
 def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
     workspace = Workspace(here(root))
     pair = store_scene(root, size).pair
-    job = _make_job(workspace, pair)
+    plan = _make_plan(workspace, pair)
 
     def read() -> None:
         for key in pair.blocks():
@@ -80,12 +81,12 @@ def _in_process(root: Path, size: int, rounds: int) -> list[Row]:
             read_observed(workspace, pair, pair.window(key))
 
     def work() -> None:
-        own = probability_key(pair.key, job.members[0])
+        own = probability_key(pair.key, plan.members[0])
         for key in pair.blocks():
-            made = {own: predict_block(workspace, pair, key, job.members[0], identity)}
-            ensemble_block(workspace, pair, key, job.ensembles[0], made)
+            made = {own: predict_block(workspace, pair, key, plan.members[0], identity)}
+            ensemble_block(workspace, pair, key, plan.pairs[0].change, made)
 
-    timings = interleave({"read": read, "work": work}, rounds, partial(_clear, job))
+    timings = interleave({"read": read, "work": work}, rounds, partial(_clear, plan))
     patches = (size // PATCH) ** 2
     cpu = {name: median_cpu(each) for name, each in timings.items()}
     wall = {name: median_wall(each) for name, each in timings.items()}
@@ -117,17 +118,17 @@ def _with_ray(root: Path, size: int) -> list[Row]:
 
     workspace = Workspace(here(root))
     pair = store_scene(root, size).pair
-    job = _make_job(workspace, pair)
+    plan = _make_plan(workspace, pair)
     hook = {"worker_process_setup_hook": patch_worker}
     ray.init(num_cpus=2, include_dashboard=False, logging_level=40, log_to_driver=False, runtime_env=hook)
     _silence_ray_data()
     try:
         seconds = []
         for _ in range(3):
-            _clear(job)
-            work = plan_work(job, [0])
+            _clear(plan)
+            work = list(missing_work(plan))
             arrivals, start = [], time.perf_counter()
-            for result in predict_blocks(job, work, 2):
+            for result in predict_blocks(plan, work, 2):
                 if result.error:
                     raise SystemExit(f"a block failed: {result.error} {result.details}")
                 arrivals.append(time.perf_counter() - start)

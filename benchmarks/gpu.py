@@ -27,7 +27,7 @@ from made_project import make_project, run
 from cdpipe.inference.patches import Execution
 from cdpipe.inference.torch import make_forward
 from cdpipe.models.networks import build_model, input_kind
-from cdpipe.prediction.job import choose_batch
+from cdpipe.runs.members import choose_batch
 from cdpipe.training.loss import dice_bce
 
 MODELS = ("unetplusplus", "siamese_seresnext50")

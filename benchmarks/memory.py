@@ -11,7 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from stored_scenes import BLOCK, ROLES, describe_scene, make_job, store_scene, write_scene
+from stored_scenes import BLOCK, ROLES, describe_scene, make_job, run_pair, store_scene, write_scene
 from timing import MALLOC, Row, own_peak, peak_memory, show
 
 from cdpipe.cluster.ingest import keep_freed_memory
@@ -82,7 +82,7 @@ def _predict(root: Path, size: int, *, identity: bool) -> None:
     from cdpipe.models.networks import build_model  # noqa: PLC0415
     from cdpipe.prediction.block import Member, predict_block, probability_key  # noqa: PLC0415
     from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble  # noqa: PLC0415
-    from cdpipe.prediction.job import PredictJob, create_result_groups  # noqa: PLC0415
+    from cdpipe.runs.results import create_result_groups  # noqa: PLC0415
 
     torch.set_num_threads(1)
     pair, workspace = describe_scene(size), Workspace(here(root))
@@ -100,7 +100,7 @@ def _predict(root: Path, size: int, *, identity: bool) -> None:
         for name in (NETWORKS[:1] if identity else NETWORKS)
     )
     ensemble = plan_ensemble([(probability_key(pair.key, member), 1.0) for member in members], 0.5)
-    create_result_groups(PredictJob(workspace, (pair,), members, (tuple(range(len(members))),), (ensemble,)), 0)
+    create_result_groups(workspace, run_pair(pair, members, ensemble))
     forwards = [
         (lambda patches: patches[:, 0]) if identity else make_forward(build_model(member.name), execution)
         for member in members

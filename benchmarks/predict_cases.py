@@ -11,21 +11,19 @@ import numpy as np
 import rasterio
 import torch
 from original_loop import PATCH, Floats
-from rich.console import Console
 
 from cdpipe.cli.main import main
-from cdpipe.cli.session import Session, stored_pairs
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
 from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.geo.grid import Window
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
 from cdpipe.models.networks import build_model
-from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import Member
-from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.runs.manifest import read_manifest
+from cdpipe.runs.members import ModelSource, plan_members
 from cdpipe.runs.plan import plan_run
+from cdpipe.runs.run import Run, take_inventory
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import read_dates, read_observed
@@ -122,12 +120,11 @@ class Benchmark:
         loaded = load_config(self.config)
         options = {"backend": case[0], "precision": case[1], "models": (self.model,)}
         config = Config(**{**loaded.model_dump(), "predict": {**loaded.predict.model_dump(), **options}})
-        session = Session(config, Console(quiet=True))
-        planned = stored_pairs(session)
+        run = Run(config)
         members = plan_members(config, [ModelSource(here(self.model), self.card.name)], "cpu")
-        job, _ = plan_run(session, planned, members, known_splits([item for item, _ in planned], config.split_buffer))
-        pair = next(pair for pair in job.pairs if pair.pair_id == "scene")
+        plan = plan_run(config, run.workspace, take_inventory(run), members)
+        pair = next(pair.stored for pair in plan.pairs if pair.pair_id == "scene")
         whole = Window(0, 0, *pair.grid.shape)
-        observed = read_observed(session.workspace, pair, whole)
-        dates = read_dates(session.workspace, pair, whole)
-        return job.members[0], model_input(dates, observed, pair.scalings(self.card.recipe))
+        observed = read_observed(run.workspace, pair, whole)
+        dates = read_dates(run.workspace, pair, whole)
+        return plan.members[0], model_input(dates, observed, pair.scalings(self.card.recipe))

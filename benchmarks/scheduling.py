@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from rich.console import Console
+from stored_scenes import run_pair
 from timing import Row, own_peak, show
 
-from cdpipe.cli.console import progress
 from cdpipe.cluster.ingest import ingest_pairs
 from cdpipe.cluster.predict import plan_actors, predict_and_publish
 from cdpipe.cluster.session import ray_session
@@ -36,7 +35,7 @@ from cdpipe.pairs.ingest import IngestJob, plan_blocks
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.prediction.block import Member
 from cdpipe.prediction.ensemble import plan_ensemble
-from cdpipe.prediction.job import PredictJob, member_shares, plan_work
+from cdpipe.runs.plan import RunPlan, missing_work
 from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -88,8 +87,7 @@ def measure(stage: str, blocks: int, bare: int) -> dict[str, float]:
         planned = time.monotonic() - begun
         with ray_session(Resources(gpus=0), verbose=False):
             up, begun = time.time(), time.monotonic()
-            with progress(Console(file=sys.stderr), stage, len(work)) as advance:
-                ended = schedule(work, lambda count: advance(count, ""), started)
+            ended = schedule(work, lambda _count: None, started)
             seconds = time.monotonic() - begun
             peak = own_peak()
             rate = bare_rate(bare)
@@ -164,12 +162,12 @@ def plan_predict(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], C
         )
         for name in ("unetplusplus", "siamese_seresnext50")
     )
-    job = PredictJob(workspace, stored, members, ((0, 1),) * pairs)
-    ensembles = tuple(plan_ensemble(member_shares(job, number), 0.5) for number in range(pairs))
-    job = replace(job, ensembles=ensembles)
+    bare = (run_pair(pair, members, None) for pair in stored)
+    plan = RunPlan(
+        workspace, members, tuple(replace(pair, ensemble=plan_ensemble(pair.shares(), 0.5)) for pair in bare)
+    )
     rasters = [
-        (raster_product(PairRasters(workspace, "run", pair, each.key, (), {})),)
-        for pair, each in zip(stored, ensembles, strict=True)
+        (raster_product(PairRasters(workspace, "run", pair.stored, pair.change.key, (), {})),) for pair in plan.pairs
     ]
 
     def schedule(work: Any, advance: Callable[[int], None], started: Path) -> int:
@@ -177,12 +175,12 @@ def plan_predict(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], C
             note(started, first=item.pair == 0)
 
         published = 0
-        for event in predict_and_publish(job, work, plan_actors("auto"), rasters, do, lambda _task: None):
+        for event in predict_and_publish(plan, work, plan_actors("auto"), rasters, do, lambda _task: None):
             advance(int(event.block))
             published += event.published
         return published
 
-    return partial(plan_work, job, range(pairs)), schedule
+    return lambda: list(missing_work(plan)), schedule
 
 
 def make_config(workspace: Workspace) -> Config:

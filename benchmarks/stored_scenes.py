@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from cdpipe.config.load import parse_config
+from cdpipe.config.schema import Sensor
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import CELL, tiles_in
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups
-from cdpipe.pairs.plan import plan_pair
+from cdpipe.pairs.plan import PlannedPair, plan_pair
+from cdpipe.prediction.block import Member
+from cdpipe.prediction.ensemble import Ensemble
+from cdpipe.runs.plan import RunPair
 from cdpipe.store.arrays import cell_window, write_block
 from cdpipe.store.groups import LABEL_ARRAYS, create_group, pair_arrays
 from cdpipe.store.pair import LabelledPair, StoredPair
@@ -53,6 +57,16 @@ def describe_scene(side: int) -> StoredPair:
     before, after = (measure(make_pixels(corner, date), mask, corner) for date in (0, 1))
     facts = dict.fromkeys(("common", "per_date"), (before, after))
     return StoredPair("p", f"{side:012d}", grid_of(side), BLOCK, ROLES, ((1.0, 0.0), (1.0, 0.0)), facts)
+
+
+def run_pair(stored: StoredPair, members: tuple[Member, ...], ensemble: Ensemble | None) -> RunPair:
+    """A stored scene in a run, as if a catalog had named it."""
+    source = Source(
+        here(Path()), "made", Sensor(bands={role: band + 1 for band, role in enumerate(ROLES)}), (1, 2, 3, 4)
+    )
+    row = Pair(stored.pair_id, stored.pair_id, source, source, stored.roles)
+    planned = PlannedPair(row, stored.grid, ("uint16", "uint16"), stored.key, None, {})
+    return RunPair(planned, stored, None, members, ensemble)
 
 
 def store_scene(

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cdpipe.cli.parser import EPILOG, make_parser
+from cdpipe.cli.parser import make_parser
+from cdpipe.cli.verb import EPILOG
 from cdpipe.config.schema import Config
 from cdpipe.workspace.location import Location
 

@@ -1,7 +1,7 @@
 """Stored pairs made straight from arrays, and small networks to train on them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ from rasters import make_config, utm_grid
 from cdpipe.config.schema import Config
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, TILE
+from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.pairs.plan import PlannedPair
+from cdpipe.prediction.block import Member
+from cdpipe.runs.plan import RunPair
 from cdpipe.store.arrays import cell_window, write_block
 from cdpipe.store.groups import (
     CHANGE_ARRAYS,
@@ -141,3 +145,13 @@ def worker(
 
 def _key(*arrays: NDArray[Any]) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:12]
+
+
+def run_pair(stored: StoredPair, members: Sequence[Member] = (), label_key: str | None = None) -> RunPair:
+    """A stored pair in a run, as if a catalog had named it."""
+    sensors = make_config(Path()).sensors
+    name, sensor = next(iter(sensors.items()))
+    source = Source(here(Path()), name, sensor, (1, 2, 3))
+    row = Pair(stored.pair_id, stored.pair_id, source, source, stored.roles)
+    planned = PlannedPair(row, stored.grid, ("uint16", "uint16"), stored.key, label_key, {})
+    return RunPair(planned, stored, None, tuple(members))

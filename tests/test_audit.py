@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from project import Project, array, call, succeed
 from stored import bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.errors import EXIT_INPUT
+from cdpipe.errors import EXIT_INPUT, EXIT_PARTIAL
 from cdpipe.evaluation.audit import AuditJob, Seams, StoredAudit, audit_stored
 from cdpipe.evaluation.audit_tables import describe_stored, pool_audits, table_rows
 from cdpipe.geo.grid import Window
@@ -148,3 +148,16 @@ def test_the_verb_audits_a_finished_run(branch: Project) -> None:
     succeed(branch.arguments("audit", "--set", "audit.patches=0"))
     assert path.read_bytes() == before
     assert call(branch.arguments("audit", "--set", "name=nothing")).code == EXIT_INPUT
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.timeout(900)
+def test_a_pair_that_cannot_be_audited_leaves_the_others_their_models(branch: Project) -> None:
+    """The models were trained with it, so they must be looked up with it, too."""
+    change = next(pair.change for pair in branch.manifest.pairs if pair.pair_id == "val")
+    (shard,) = branch.workspace.glob(f"store.zarr/changes/val/{change}/change/c/0/0")
+    shard.write_bytes(b"")
+    result = call(branch.arguments("audit", "--set", "audit.patches=1"))
+    assert (result.code, "failed: pair val: audit" in result.out) == (EXIT_PARTIAL, True)
+    audits = json.loads((branch.outputs / "report" / "audits.json").read_text())["pairs"]
+    assert {pair_id for pair_id, audit in audits.items() if audit["swap"]} == {"wide", "test", "small", "row"}

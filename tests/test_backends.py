@@ -30,8 +30,8 @@ from cdpipe.models.networks import build_model, input_kind
 from cdpipe.prediction.block import Member, open_forward, probability_key
 from cdpipe.prediction.calibration import WINDOWS, Calibration
 from cdpipe.prediction.in_memory import predict_array
-from cdpipe.prediction.job import ModelSource, plan_members
 from cdpipe.runs.manifest import ManifestPair
+from cdpipe.runs.members import ModelSource, plan_members
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasters import NORTH_UP, make_config, source_of, utm_grid, write_raster
 
-from cdpipe.cli import check as check_verb
+from cdpipe.cli.check import check_on_screen
+from cdpipe.cli.screen import Screen
 from cdpipe.config.schema import Config
 from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 from cdpipe.geo.grid import Grid
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.check import PairReport, check_catalog, check_pair
 from cdpipe.pairs.coregistration import SIDE, correlate, estimate_shift, sample_windows
+from cdpipe.runs.run import Run
 from cdpipe.workspace.location import here
 
 GRID = utm_grid(300, 320)
@@ -234,12 +236,12 @@ def test_the_verb_shows_a_table_and_tells_by_its_exit_code(
     tmp_path: Path, pair: Pair, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = catalog(tmp_path, pair, "tv", "11")
-    assert check_verb.run(config, read=True) == EXIT_DONE
+    assert check_on_screen(Run(config), Screen(), read=True) == EXIT_DONE
     output = capsys.readouterr().out
     assert "2 pair(s), 2 good; 2 with a label, 100.00% of their pixels changed; 0 problem(s)" in output
     assert "320 x 300" in output
     (tmp_path / "1.tif").unlink()
-    assert check_verb.run(config, read=False) == EXIT_INPUT
+    assert check_on_screen(Run(config), Screen()) == EXIT_INPUT
     output = capsys.readouterr().out
     assert f"p0  {tmp_path / '1.tif'}: expected a raster file; there is no such file" in output
     assert "2 pair(s), 0 good" in output

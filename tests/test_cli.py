@@ -23,7 +23,7 @@ JOBS = sorted(path.stem for path in (REPOSITORY / "jobs").glob("*.py"))
 
 def test_every_job_has_a_verb() -> None:
     assert JOBS == ["audit", "evaluate", "ingest", "pipeline", "predict", "report", "train"]
-    assert set(JOBS) <= set(VERBS)
+    assert set(JOBS) <= {verb.name for verb in VERBS}
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -56,7 +56,7 @@ def test_help_and_version_need_no_heavy_library() -> None:
 
 
 def raises(error: BaseException) -> Callable[..., NoReturn]:
-    def verb(*_: object) -> NoReturn:
+    def verb(*_: object, **__: object) -> NoReturn:
         raise error
 
     return verb
@@ -77,7 +77,7 @@ def test_exit_codes(
     error: BaseException, code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(tmp_path, ("small",))
-    monkeypatch.setattr("cdpipe.cli.ingest.run", raises(error))
+    monkeypatch.setattr("cdpipe.api.ingest.ingest", raises(error))
     result = call(project.arguments("ingest"))
     assert result.code == code
     assert says in result.err

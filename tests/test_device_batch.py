@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
 from cdpipe.prediction.block import Member, probability_key
-from cdpipe.prediction.job import MOST, batch_name, choose_batch, remember_batches, remembered_batches, with_batches
+from cdpipe.runs.members import MOST, batch_name, choose_batch, remember_batches, remembered_batches, with_batches
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from project import Project, call
 
-from cdpipe.cli.doctor import advise
+from cdpipe.api.doctor import advise
 from cdpipe.cluster.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_CONFIG

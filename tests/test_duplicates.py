@@ -25,7 +25,8 @@ from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.pairs.ingest import IngestJob, ingest_block
 from cdpipe.pairs.plan import plan_pairs, source_files, stored_pair
 from cdpipe.prediction.block import load_forward, predict_block
-from cdpipe.prediction.job import ModelSource, PredictJob, Thresholds, pair_ensemble, plan_members, plan_uses
+from cdpipe.runs.members import ModelSource, plan_members
+from cdpipe.runs.plan import RunPair, Thresholds, pair_ensemble
 import torch
 torch.set_num_threads(1)
 config = load_config(Path(sys.argv[1]))
@@ -34,12 +35,11 @@ pairs = read_catalog(config)
 planned, _ = plan_pairs(pairs, config, known_hashes(workspace, [file for pair in pairs for file in source_files(pair)]))
 stored = tuple(stored_pair(workspace, item) for item in planned)
 members = plan_members(config, [ModelSource(config.predict.models[0], "third")], "cpu")
-job = PredictJob(workspace, stored, members, ((0,),) * len(stored))
 thresholds = Thresholds(0.5, {"third": 0.5}, "")
 forward = load_forward(members[0])
 print("ready", flush=True)
-for number, (item, pair) in enumerate(zip(planned, stored, strict=True)):
-    ensemble = pair_ensemble(config, job, number, thresholds)
+for item, pair in zip(planned, stored, strict=True):
+    ensemble = pair_ensemble(config, RunPair(item, pair, None, members), thresholds)
     for key in pair.blocks():
         ingest_block(IngestJob(workspace, config, item), key, imagery=True, label=item.label_key is not None)
         predict_block(workspace, pair, key, members[0], forward)

@@ -14,7 +14,7 @@ from cdpipe.errors import EXIT_BUG
 from cdpipe.workspace.records import GROUP_RECORD
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PLANNING = ("ingest", "train", "predict", "session", "status", "audit")
+PLANNING = ("ingest", "train", "predict", "status", "audit")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_another_backend_is_work_and_no_mistake(predicted: Project) -> None:
 
 
 def test_planning_imports_nothing_that_takes_seconds() -> None:
-    imports = ", ".join(f"cdpipe.cli.{name}" for name in PLANNING)
+    imports = ", ".join(f"cdpipe.{layer}.{name}" for name in PLANNING for layer in ("api", "cli"))
     code = f"import sys, {imports}; print(sorted({{'torch', 'ray', 'matplotlib'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -198,7 +198,7 @@ from cdpipe.cluster.ingest import ingest_pairs
 from cdpipe.cluster.predict import predict_and_publish
 from cdpipe.workspace.layout import Workspace
 from cdpipe.pairs.ingest import BlockTask
-from cdpipe.prediction.job import BlockWork
+from cdpipe.runs.plan import BlockWork
 from cdpipe.geo.grid import BlockKey
 
 folder = Path(sys.argv[1])

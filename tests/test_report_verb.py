@@ -5,8 +5,8 @@ import re
 import pytest
 from project import Project, call, contents, succeed
 
-from cdpipe.cli import report
-from cdpipe.cli.session import Session
+from cdpipe.api import pipeline
+from cdpipe.runs.run import Run
 
 WRITTEN = (
     "runs/run/report/*.html",
@@ -61,10 +61,10 @@ def test_without_a_run_there_is_no_report(branch: Project) -> None:
 
 
 def test_a_report_that_fails_costs_no_result(branch: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_session: Session) -> None:
+    def fail(_run: Run) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(report, "run", fail)
+    monkeypatch.setattr(pipeline, "write_report", fail)
     result = succeed(branch.arguments("pipeline"))
     assert "report: not written: no ink; everything else is complete" in " ".join(result.out.split())
     assert "no ink" in (branch.outputs / "errors.log").read_text()

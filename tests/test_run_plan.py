@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from rasters import make_config
-from stored import RGB, bright_squares, store_pair
+from stored import RGB, bright_squares, run_pair, store_pair
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
@@ -18,20 +18,9 @@ from cdpipe.geo.grid import BlockKey
 from cdpipe.models.folder import ModelCard, save_model
 from cdpipe.prediction.block import predict_block, probability_key
 from cdpipe.prediction.ensemble import Ensemble, ensemble_block
-from cdpipe.prediction.job import (
-    DEFAULT_THRESHOLD,
-    ModelSource,
-    PredictJob,
-    Thresholds,
-    create_result_groups,
-    finish_results,
-    missing_roles,
-    pair_ensemble,
-    plan_members,
-    plan_uses,
-    plan_work,
-    suggested_threshold,
-)
+from cdpipe.runs.members import DEFAULT_THRESHOLD, ModelSource, plan_members, suggested_threshold
+from cdpipe.runs.plan import RunPlan, Thresholds, lacking_bands, missing_work, unbiased
+from cdpipe.runs.results import create_result_groups, finish_results
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -70,28 +59,26 @@ def plan(
     folders: Sequence[Path],
     threshold: float = 0.5,
     **predict: Any,
-) -> PredictJob:
+) -> RunPlan:
     options: dict[str, Any] = {"tta": "none", "overlap": 0.0} | predict
     config = make_config(workspace.root.local(), predict=options)
     members = plan_members(config, sources(folders), "cpu")
-    job = PredictJob(workspace, tuple(pairs), members, (plan_uses(members, None),) * len(pairs))
-    return with_ensembles(config, job, threshold)
+    run = RunPlan(workspace, members, tuple(run_pair(pair, members) for pair in pairs))
+    return with_ensembles(config, run, threshold)
 
 
 def sources(folders: Sequence[Path]) -> list[ModelSource]:
     return [ModelSource(here(folder), folder.name) for folder in folders]
 
 
-def with_ensembles(config: Config, job: PredictJob, threshold: float) -> PredictJob:
-    thresholds = Thresholds(threshold, {member.name: threshold for member in job.members}, "a test")
-    ensembles = (pair_ensemble(config, job, number, thresholds) for number in range(len(job.pairs)))
-    return dataclasses.replace(job, ensembles=tuple(ensembles))
+def with_ensembles(config: Config, run: RunPlan, threshold: float) -> RunPlan:
+    thresholds = Thresholds(threshold, {member.name: threshold for member in run.members}, "a test")
+    return run.with_thresholds(config, thresholds)
 
 
-def missing(job: PredictJob) -> list[tuple[int, int, tuple[int, ...], bool]]:
+def missing(run: RunPlan) -> list[tuple[int, int, tuple[int, ...], bool]]:
     """Pair, block column, members and ensemble of every piece of work."""
-    work = plan_work(job, range(len(job.pairs)))
-    return [(item.pair, item.key.block_col, item.members, item.ensemble) for item in work]
+    return [(item.pair, item.key.block_col, item.members, item.ensemble) for item in missing_work(run)]
 
 
 def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,16 +86,16 @@ def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(1 / (1 + np.exp(-patches[:, 0])), np.float32)
 
 
-def do(job: PredictJob) -> None:
+def do(run: RunPlan) -> None:
     """Do all that is missing."""
-    for number in range(len(job.pairs)):
-        create_result_groups(job, number)
-    for item in plan_work(job, range(len(job.pairs))):
-        pair = job.pairs[item.pair]
+    for pair in run.pairs:
+        create_result_groups(run.workspace, pair)
+    for item in missing_work(run):
+        pair = run.pairs[item.pair]
         for index in item.members:
-            predict_block(job.workspace, pair, item.key, job.members[index], forward)
+            predict_block(run.workspace, pair.stored, item.key, pair.members[index], forward)
         if item.ensemble:
-            ensemble_block(job.workspace, pair, item.key, job.ensembles[item.pair])
+            ensemble_block(run.workspace, pair.stored, item.key, pair.change)
 
 
 def test_everything_is_missing_until_it_is_done(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
@@ -119,7 +106,8 @@ def test_everything_is_missing_until_it_is_done(workspace: Workspace, pair: Stor
 
 
 def test_a_probability_alone_can_be_wanted(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
-    job = dataclasses.replace(plan(workspace, [pair], folders[:1]), ensembles=())
+    job = plan(workspace, [pair], folders[:1])
+    job = dataclasses.replace(job, pairs=tuple(dataclasses.replace(each, ensemble=None) for each in job.pairs))
     do(job)
     assert missing(job) == []
     assert missing(plan(workspace, [pair], folders[:1])) == [(0, col, (), True) for col in range(3)]
@@ -140,7 +128,7 @@ def test_weights_count_by_their_shares(workspace: Workspace, pair: StoredPair, f
     plain, tenfold = (
         plan(workspace, [pair], folders[:2], weights={"one": 1.5 * times, "two": 0.5 * times}) for times in (1, 8)
     )
-    assert plain.ensembles[0].key == tenfold.ensembles[0].key
+    assert plain.pairs[0].change.key == tenfold.pairs[0].change.key
 
 
 def test_a_third_model_is_the_only_one_that_runs(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
@@ -170,7 +158,7 @@ def test_another_pair_runs_alone(workspace: Workspace, pair: StoredPair, folders
     other = store_pair(workspace, "q", *bright_squares((70, 300), 1), block=256).pair
     job = plan(workspace, [other, pair], folders[:1])
     assert missing(job) == [(0, col, (0,), True) for col in range(2)]
-    assert plan_work(job, [1]) == []
+    assert list(missing_work(job, [1])) == []
 
 
 def test_a_withdrawn_record_redoes_its_block(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
@@ -208,7 +196,7 @@ def test_a_probability_is_of_its_model_pair_and_manner(
 def test_groups_are_recorded_once_they_are_done(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
     job = plan(workspace, [pair], folders[:2])
     do(job)
-    finish_results(job, 0)
+    finish_results(workspace, job.pairs[0])
     paths = list((workspace.root / "records").glob(f"[pc][rh]*/p/*/{GROUP_RECORD}"))
     assert len(paths) == 3
     for path in paths:
@@ -221,7 +209,7 @@ def test_groups_are_recorded_once_they_are_done(workspace: Workspace, pair: Stor
         stored = {file.relative_to(workspace.root) for file, _ in group.walk()}
         assert set(record.objects) == stored - blocks
     times = [path.stat().tag for path in paths]
-    finish_results(job, 0)
+    finish_results(workspace, job.pairs[0])
     assert [path.stat().tag for path in paths] == times
 
 
@@ -275,26 +263,30 @@ def test_a_pair_is_never_predicted_by_a_model_that_learned_from_it(
     config = make_config(workspace.root.local(), predict={"tta": "none", "overlap": 0.0, "weights": {"net": 3.0}})
     members = plan_members(config, given, "cpu")
     pairs = (pair, dataclasses.replace(pair, pair_id="q", key="q"))
-    job = PredictJob(workspace, pairs, members, (plan_uses(members, None), plan_uses(members, 1)))
-    assert job.uses == ((0, 1, 2, 3), (1, 3))
-    assert list(job.layers(0)) == ["one", "two", "three", "four"]
-    assert list(job.layers(1)) == ["net", "four"]
+    both = (run_pair(pairs[0], unbiased(members, None)), run_pair(pairs[1], unbiased(members, 1)))
+    job = RunPlan(workspace, members, both)
+    assert [pair.members for pair in job.pairs] == [members, (members[1], members[3])]
+    assert list(job.pairs[0].probabilities) == ["one", "two", "three", "four"]
+    assert list(job.pairs[1].probabilities) == ["net", "four"]
     job = with_ensembles(config, job, 0.5)
     keys = [[probability_key(each.key, member) for member in members] for each in pairs]
-    assert job.ensembles[0].members == tuple(zip(keys[0], (1.0, 1.0, 1.0, 1.0), strict=True))
-    assert job.ensembles[1].members == ((keys[1][1], 3.0), (keys[1][3], 1.0))
-    assert {(item.pair, item.members) for item in plan_work(job, (0, 1))} == {(0, (0, 1, 2, 3)), (1, (1, 3))}
+    assert job.pairs[0].change.members == tuple(zip(keys[0], (1.0, 1.0, 1.0, 1.0), strict=True))
+    assert job.pairs[1].change.members == ((keys[1][1], 3.0), (keys[1][3], 1.0))
+    assert {(item.pair, item.members) for item in missing_work(job)} == {(0, (0, 1, 2, 3)), (1, (0, 1))}
 
 
 def test_bands_that_a_pair_lacks_are_named(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
-    members = plan(workspace, [pair], folders[:2]).members
-    infrared = dataclasses.replace(members[0], card=dataclasses.replace(CARD, name="far", roles=("red", "nir", "swir")))
-    assert missing_roles(pair, members) == {}
-    assert missing_roles(pair, [*members, infrared]) == {"far": ["nir", "swir"]}
+    job = plan(workspace, [pair], folders[:2])
+    card = dataclasses.replace(CARD, name="far", roles=("red", "nir", "swir"))
+    infrared = dataclasses.replace(job.members[0], card=card)
+    assert lacking_bands(job) == {}
+    job = dataclasses.replace(job, members=(*job.members, infrared))
+    reason = "model far needs the bands nir, swir, stored are red, green, blue"
+    assert lacking_bands(job) == {pair.pair_id: reason}
 
 
 def test_an_ensemble_names_what_it_is_made_of(workspace: Workspace, pair: StoredPair, folders: list[Path]) -> None:
     job = plan(workspace, [pair], folders[:2], threshold=0.25, weights={"one": 2.0})
-    ensemble = job.ensembles[0]
+    ensemble = job.pairs[0].change
     keys = [probability_key(pair.key, member) for member in job.members]
     assert ensemble == Ensemble(ensemble.key, ((keys[0], 2.0), (keys[1], 1.0)), 0.25)

@@ -16,7 +16,7 @@ from cdpipe.cluster import ingest, predict
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import BlockKey, Grid
 from cdpipe.pairs.ingest import BlockTask
-from cdpipe.prediction.job import BlockWork
+from cdpipe.runs.plan import BlockWork
 from cdpipe.store.groups import CHANGE_ARRAYS, create_group, is_described
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here

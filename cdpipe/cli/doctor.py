@@ -1,67 +1,35 @@
 """``cdpipe doctor``: what this machine or cluster has, and what that means for a run."""
 
 import argparse
-import importlib.metadata
-import importlib.util
-import os
-import shutil
-import sys
 
-import rasterio
-from rich.markup import escape
-from rich.table import Table
-
-from cdpipe.cli.console import make_console, size
-from cdpipe.cli.session import versions
-from cdpipe.cluster.machine import Machine, inspect_cluster, inspect_machine
-from cdpipe.cluster.session import ray_session
-from cdpipe.config.load import load_config
-from cdpipe.config.schema import Config, Resources
+from cdpipe.cli.verb import Verb, add_config, add_verbose
 from cdpipe.errors import EXIT_DONE
-from cdpipe.workspace.location import Location
 
-GIB = 2**30
-WORKER_MEMORY = 2 * GIB  # most that a worker takes, whichever the scene
-TEMPORARY = 20 * GIB  # what Ray spills and logs, at most, in a long run
-OPEN_FILES = 4096
-EXTRAS = {"openvino": "openvino", "aws": "boto3"}
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    add_config(parser, optional=True)
+    add_verbose(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what there is and what to mind; a cluster that ``RAY_ADDRESS`` names is joined and asked."""
-    console = make_console()
-    config = load_config(options.config, options.set) if options.config else None
-    if os.environ.get("RAY_ADDRESS", "local") == "local":
-        machines = [inspect_machine()]
-    else:
-        with ray_session(Resources(), options.verbose):
-            machines = inspect_cluster()
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cdpipe.api.doctor import examine
+    from cdpipe.cli.screen import Screen
+    from cdpipe.config.load import load_config
+    from cdpipe.units import size
+
+    screen = Screen()
+    found = examine(load_config(options.config, options.set) if options.config else None, verbose=options.verbose)
     software = Table("software", "version")
-    for name, version in _software().items():
+    for name, version in found.software.items():
         software.add_row(name, escape(version))
-    console.print(software)
-    console.print(_hardware(machines))
-    advice = [line for machine in machines for line in advise(machine, config)]
-    if config:
-        advice += _advise_workspace(config.workspace)
-    for line in advice or ["nothing to mind"]:
-        console.print(f"- {line}", markup=False)
-    return EXIT_DONE
-
-
-def _software() -> dict[str, str]:
-    extras = {
-        f"extra {extra}": importlib.metadata.version(package)
-        if importlib.util.find_spec(package)
-        else f'not installed: pip install "cdpipe[{extra}]"'
-        for extra, package in EXTRAS.items()
-    }
-    return {"Python": sys.version.split()[0], **versions(), "GDAL": rasterio.__gdal_version__, **extras}
-
-
-def _hardware(machines: list[Machine]) -> Table:
+    screen.show_table(software)
     table = Table("machine", "CPUs", "instructions", "memory", "GPUs", "shared memory", "free for Ray", "open files")
-    for machine in machines:
+    for machine in found.machines:
         table.add_row(
             machine.name,
             str(machine.cpus),
@@ -72,66 +40,16 @@ def _hardware(machines: list[Machine]) -> Table:
             size(machine.temporary),
             str(machine.open_files),
         )
-    return table
-
-
-def advise(machine: Machine, config: Config | None) -> list[str]:
-    """What to mind on a machine, in a line each.
-
-    Args:
-        machine: What it has.
-        config: The configuration, whose ``resources`` and ``predict`` are looked at.
-    """
-    found = []
-    asked = config.resources.workers if config else "auto"
-    workers = len(machine.gpus) or (asked if isinstance(asked, int) else machine.cpus)
-    if machine.memory is not None and workers * WORKER_MEMORY > machine.memory:
-        fitting = max(1, machine.memory // WORKER_MEMORY)
-        found.append(
-            f"{machine.name}: {workers} workers may take {size(workers * WORKER_MEMORY)} of {size(machine.memory)} "
-            f"memory; set resources.workers: {fitting}"
-        )
-    if machine.driver and not machine.gpus:
-        found.append(
-            f"{machine.name}: an NVIDIA driver, but torch sees no GPU: compare torch.version.cuda with nvidia-smi, and "
-            "look for CUDA_VISIBLE_DEVICES; models run on the CPU until then"
-        )
-    if not machine.gpus and "avx512_bf16" not in machine.flags and config and config.predict.precision == "bfloat16":
-        found.append(f"{machine.name}: no bfloat16 instructions, so it is emulated; set predict.precision: float32")
-    if machine.shared_memory is not None and machine.shared_memory < GIB:
-        found.append(
-            f"{machine.name}: /dev/shm has {size(machine.shared_memory)}, so Ray keeps its objects on disk; "
-            "in a container give --shm-size=2g"
-        )
-    if machine.temporary < TEMPORARY:
-        found.append(
-            f"{machine.name}: {size(machine.temporary)} free for what Ray spills and logs; "
-            "set RAY_TMPDIR to a larger disk for long runs"
-        )
-    if machine.open_files < OPEN_FILES:
-        found.append(f"{machine.name}: {machine.open_files} open files a process; ulimit -n {OPEN_FILES} or more")
-    return found
-
-
-def _advise_workspace(workspace: Location) -> list[str]:
-    if workspace.far:
-        return [f"workspace {workspace}: {_access(workspace)}"]
-    path = workspace.local()
-    there = next(folder for folder in (path, *path.parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
-    found = [f"workspace {workspace}: {size(free)} free; cdpipe predict --dry-run says how much a run writes"]
-    if not os.access(there, os.W_OK):
-        found.append(f"workspace {workspace}: {there} cannot be written by this user")
-    return found
-
-
-def _access(workspace: Location) -> str:
-    try:
-        found = workspace.is_dir()
-    except OSError as error:
-        return str(error)
-    return "in object storage, " + ("where something lies already" if found else "where nothing lies yet")
+    screen.show_table(table)
+    for line in found.advice or ["nothing to mind"]:
+        screen.say(f"- {line}")
+    return EXIT_DONE
 
 
 def _size(count: int | None) -> str:
+    from cdpipe.units import size
+
     return "unknown" if count is None else size(count)
+
+
+DOCTOR = Verb("doctor", "what this machine or cluster has, and what that means for a run", add_options, run, None)

@@ -1,7 +1,5 @@
-"""The command line: parse, load the configuration, run a verb, end with the exit code that says what happened."""
+"""The command line: parse, run a verb, end with the exit code that says what happened."""
 
-import argparse
-import importlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,25 +8,13 @@ from pathlib import Path
 from cdpipe.cli.parser import make_parser
 from cdpipe.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
 
-# these need no configuration, or read it themselves
-ALONE = {
-    "init": ("setup", "run"),
-    "catalog": ("setup", "run_catalog"),
-    "config": ("setup", "run_config"),
-    "import-weights": ("setup", "run_import_weights"),
-    "doctor": ("doctor", "run"),
-    "demo": ("pipeline", "run_demo"),
-    "compare": ("evaluate", "run_compare"),
-}
-PAIR_OPTIONS = ("before", "after", "model", "out")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code; users' mistakes are told without a traceback."""
     options = make_parser().parse_args(arguments)
     try:
         _require_utf8(sys.argv[1:] if arguments is None else arguments)
-        return _run(options)
+        code: int = options.run(options)
     except CdpipeError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -39,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:  # noqa: BLE001 (the last resort: this one is ours)
         traceback.print_exc()
         return _complain("this is a bug; please report the lines above", EXIT_BUG)
+    return code
 
 
 def _require_utf8(arguments: Sequence[str]) -> None:
@@ -53,31 +40,6 @@ def _require_utf8(arguments: Sequence[str]) -> None:
 def _complain(text: str, code: int) -> int:
     sys.stderr.write(f"cdpipe: {text}\n")
     return code
-
-
-def _run(options: argparse.Namespace) -> int:
-    """Run a verb, and import its module, with the heavy libraries that it needs, only now."""
-    if options.verb in ALONE or _is_one_pair(options):
-        module, name = ALONE.get(options.verb, ("predict", "run_pair"))
-        code: int = getattr(importlib.import_module(f"cdpipe.cli.{module}"), name)(options)
-        return code
-    from cdpipe.config.load import load_config
-
-    config = load_config(options.config, options.set)
-    if options.verb == "check":
-        from cdpipe.cli import check
-
-        return check.run(config, read=options.read, deep=options.deep)
-    from cdpipe.cli import session
-
-    return session.run(config, options)
-
-
-def _is_one_pair(options: argparse.Namespace) -> bool:
-    """Whether this is ``predict`` without a configuration."""
-    if options.verb != "predict":
-        return False
-    return options.config is None or any(getattr(options, name) for name in PAIR_OPTIONS)
 
 
 if __name__ == "__main__":

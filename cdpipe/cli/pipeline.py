@@ -1,100 +1,94 @@
-"""``cdpipe pipeline``: ingest, train, predict, evaluate, audit and report, one after the other."""
+"""``cdpipe pipeline`` and ``cdpipe demo``: all stages, one after the other."""
 
 import argparse
 import time
-import traceback
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cdpipe.cli import audit, evaluate, ingest, predict, report, train
-from cdpipe.cli.console import duration, make_console
-from cdpipe.cli.session import Session, Unfinished, run_session
-from cdpipe.config.load import load_config
-from cdpipe.demo.scenes import make_sample_scenes
+from cdpipe.cli import audit, evaluate, ingest, predict
+from cdpipe.cli.verb import Verb, add_verbose, local_path
 from cdpipe.errors import EXIT_DONE
-from cdpipe.inference.backends import check_backend
-from cdpipe.workspace.location import here
+
+if TYPE_CHECKING:
+    from cdpipe.api.pipeline import StageResult
+    from cdpipe.cli.screen import Screen
+    from cdpipe.runs.run import Run
 
 
-def run(session: Session) -> None:
-    """Run all stages; each does what is missing.
+def run(options: argparse.Namespace) -> int:
+    """Run all stages; each does what is missing."""
+    from cdpipe.api.pipeline import pipeline
+    from cdpipe.cli.screen import exit_code, open_on_screen
+    from cdpipe.inference.backends import check_backend
 
-    Raises:
-        ConfigError: If what the last of them need is not installed.
-    """
-    check_backend(session.config.predict, "cpu")
-    if session.dry_run:
-        ingest.run(session, for_training=True)
-        session.say("then: train, predict, evaluate, audit, report (their plans need the ingested store)")
-        return
-    ingest.run(session, for_training=True)
-    if not session.config.predict.models:
-        train.run(session)
-    predict.run(session)
-    evaluate.run(session)
-    audit.run(session, probe=False)
-    _report(session)
+    run, screen = open_on_screen(options)
+    if options.dry_run:
+        check_backend(run.config.predict, "cpu")
+        ingest.show_plan(options, for_training=True)
+        screen.say("then: train, predict, evaluate, audit, report (their plans need the ingested store)")
+        return EXIT_DONE
+    pipeline(run, only_failed=options.failed, keep_going=options.keep_going, ended=partial(_show, run, screen))
+    return exit_code(run, screen)
 
 
-def _report(session: Session) -> None:
-    """Write the report; whatever goes wrong with it, the results are there and this was the last of the work."""
-    try:
-        report.run(session)
-    except Unfinished:
-        raise
-    except Exception as error:  # noqa: BLE001 (as above)
-        session.log_error(f"report: {error}", traceback.format_exc())
-        session.say(f"report: not written: {error}; everything else is complete, cdpipe report tries again")
+def _show(run: "Run", screen: "Screen", result: "StageResult") -> None:
+    """Print what a stage's own verb would."""
+    from cdpipe.api.audit import Audits
+    from cdpipe.api.evaluate import Evaluated
+    from cdpipe.api.ingest import Ingested
+    from cdpipe.runs.manifest import Manifest
+    from cdpipe.workspace.location import Location
+
+    match result:
+        case Ingested():
+            ingest.show_ingested(run, screen, result)
+        case Manifest():
+            predict.show_manifest(run, screen, result)
+        case Evaluated():
+            evaluate.show_evaluation(screen, result)
+        case Audits():
+            audit.show_audits(screen, result)
+        case Location():
+            screen.say(f"report: {result}")
 
 
-# ``cdpipe demo``: the whole pipeline on scenes that are made on the spot.
-
-CONFIG = """\
-name: demo
-catalog: scenes/pairs.csv
-workspace: ./work
-sensors:
-  demo: {bands: {red: 1, green: 2, blue: 3, nir: 4}, nodata: 0}
-label: {changed: [1], unchanged: [0]}
-train:
-  models:                     # small networks, so that the demo takes minutes on a laptop without a GPU
-    unetplusplus: {encoder: resnet18, arguments: {encoder_depth: 3, decoder_channels: [32, 16, 16]}}
-    siamese_resnet18: {arguments: {decoder_channels: [16, 24, 48, 96]}}
-  patch: 128
-  global_batch: 4
-  epochs: 6
-  samples_per_epoch: 160
-  learning_rate: 1.0e-3       # from random weights, for a few minutes; the default suits days
-  decay: 0.8
-  patience: 6
-predict: {overlap: 0.25, tta: d4, threshold: auto, model_rasters: true}
-"""
+def add_demo_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``cdpipe demo``."""
+    parser.add_argument(
+        "--out", type=local_path, default=Path("demo"), help="folder for scenes and results (default: ./demo)"
+    )
+    parser.add_argument("--scenes", action="store_true", help="make only the scenes, and a configuration for them")
+    add_verbose(parser)
 
 
 def run_demo(options: argparse.Namespace) -> int:
     """Make scenes and a configuration, run the pipeline, say where things are."""
-    folder: Path = options.out
-    begun = time.monotonic()
-    console = make_console()
-    path = folder / "cdpipe.yaml"
-    if not path.exists():
-        here(path).write(CONFIG.encode())
-    config = load_config(path)
-    if not config.catalog.exists():
-        console.print(f"making sample scenes in {config.catalog.parent}")
-        make_sample_scenes(config.catalog.parent.local())
+    from cdpipe.api.pipeline import open_demo, pipeline
+    from cdpipe.cli.screen import Screen, exit_code
+    from cdpipe.units import duration
+
+    begun, screen = time.monotonic(), Screen()
+    run = open_demo(options.out, progress=screen.show)
+    run.verbose = options.verbose
+    path = options.out / "cdpipe.yaml"
     if options.scenes:
-        console.print(f"{config.catalog} names the scenes, {path} is a configuration for them", markup=False)
+        screen.say(f"{run.config.catalog} names the scenes, {path} is a configuration for them")
         return EXIT_DONE
-    code = run_session(Session(config, console, verbose=options.verbose), "pipeline")
-    outputs = config.workspace / "runs" / config.name
-    console.print(f"\nThe demo took {duration(time.monotonic() - begun)}. To look at what it made:", markup=False)
+    pipeline(run, ended=partial(_show, run, screen))
+    code = exit_code(run, screen)
+    screen.say(f"\nThe demo took {duration(time.monotonic() - begun)}. To look at what it made:")
     for what, where in (
-        ("the report, to open in a browser", outputs / "report" / "index.html"),
-        ("change masks and probabilities, for QGIS", outputs / "rasters"),
-        ("change objects, likewise", outputs / "vectors"),
-        ("a picture of every pair", outputs / "report" / "pictures"),
-        ("figures", outputs / "report" / "evaluation.md"),
+        ("the report, to open in a browser", run.folder / "report" / "index.html"),
+        ("change masks and probabilities, for QGIS", run.folder / "rasters"),
+        ("change objects, likewise", run.folder / "vectors"),
+        ("a picture of every pair", run.folder / "report" / "pictures"),
+        ("figures", run.folder / "report" / "evaluation.md"),
         ("the configuration, to copy and turn into yours", path),
     ):
-        console.print(f"  {where}  ({what})", markup=False, soft_wrap=True)
+        screen.say_path(f"  {where}  ({what})")
     return code
+
+
+PIPELINE = Verb("pipeline", "ingest, train, predict, evaluate, audit, report", ingest.add_options, run)
+DEMO = Verb("demo", "make sample scenes and run the whole pipeline on them", add_demo_options, run_demo, None)

@@ -1,24 +1,16 @@
-"""``cdpipe init``: a commented configuration and a catalog to fill in."""
+"""``cdpipe init``, ``catalog``, ``config`` and ``import-weights``: what a project begins with."""
 
 import argparse
 import shlex
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
-
-from cdpipe.config.load import describe_mistakes, load_config, parse_config, parse_overrides, to_yaml
-from cdpipe.config.original import convert
-from cdpipe.config.presets import KANOPUS, KANOPUS_BANDS, PRESETS
-from cdpipe.config.schema import Model, Normalisation
+from cdpipe.cli.verb import Verb, add_config, local_path
 from cdpipe.errors import EXIT_DONE, ConfigError
-from cdpipe.models.foreign import Import, import_weights
-from cdpipe.pairs.catalog import COLUMNS
 from cdpipe.pairs.layouts import LAYOUTS
 from cdpipe.pairs.layouts.search import NO_LABEL, FoundPairs
-from cdpipe.pairs.layouts.write import format_catalog, format_config
-from cdpipe.workspace.location import here
 
 TEMPLATE = """\
 # cdpipe configuration; relative paths are relative to this file.
@@ -45,14 +37,63 @@ train:
 
 predict: {{overlap: 0.25, tta: d4, threshold: auto}}
 """
+NO_CSV = (".xlsx", ".xls", ".parquet", ".pq")  # suffixes that mean another format when the catalog is read
+SHOWN = 8  # names of one kind
 
 
-def run(options: argparse.Namespace) -> int:
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=local_path, nargs="?", default=Path())
+
+
+def _add_catalog(parser: argparse.ArgumentParser) -> None:
+    layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
+    for layout in LAYOUTS.values():
+        one = layouts.add_parser(layout.name, help=layout.text, description=layout.text)
+        one.add_argument("folder", type=local_path, metavar="DIR", help="where the files are")
+        for option in layout.options:
+            kind = local_path if option.is_path else str
+            one.add_argument(
+                f"--{option.name}", type=kind, required=option.required, metavar=option.metavar, help=option.text
+            )
+        one.add_argument(
+            "--out", type=local_path, default=Path("pairs.csv"), help="catalog to write (default: %(default)s)"
+        )
+        one.add_argument("--force", action="store_true", help="overwrite the catalog")
+        one.add_argument("--config", type=local_path, metavar="FILE", help="also write a configuration to start with")
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, optional=True)
+    parser.add_argument("--preset", metavar="NAME", help="a named recipe; without any argument they are listed")
+    parser.add_argument(
+        "--from", dest="source", type=local_path, metavar="JSON", help="configuration of the original program"
+    )
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", type=local_path, help="a state dict (.pth, .pt, .safetensors), alone or under state_dict"
+    )
+    parser.add_argument("--model", required=True, help="architecture, such as siamese_dpn92 or unetplusplus")
+    parser.add_argument("--out", type=local_path, required=True, help="model folder to write; its name is the model's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="the network's options, as encoder=resnet34"
+    )
+    # by default as the original program trained
+    parser.add_argument("--patch", type=int, default=256, help="patch it was trained with (default: %(default)s)")
+    parser.add_argument("--statistics", choices=("per_date", "common"), default="per_date", help="default: %(default)s")
+    parser.add_argument("--bands", choices=("together", "each"), default="together", help="default: %(default)s")
+
+
+def run_init(options: argparse.Namespace) -> int:
     """Write ``cdpipe.yaml`` and ``pairs.csv``.
 
     Raises:
         ConfigError: If one of them exists already.
     """
+    from cdpipe.pairs.catalog import COLUMNS
+    from cdpipe.workspace.location import here
+
     folder: Path = options.folder
     config, catalog = folder / "cdpipe.yaml", folder / "pairs.csv"
     for path in (config, catalog):
@@ -66,12 +107,6 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-# ``cdpipe catalog``: the table of pairs, made from folders as data sets and the original program lay them out.
-
-NO_CSV = (".xlsx", ".xls", ".parquet", ".pq")  # suffixes that mean another format when the catalog is read
-SHOWN = 8  # names of one kind
-
-
 def run_catalog(options: argparse.Namespace) -> int:
     """Find pairs, write their table and, on request, a configuration, and print what was found.
 
@@ -79,6 +114,9 @@ def run_catalog(options: argparse.Namespace) -> int:
         ConfigError: If a file to write exists already, or options contradict each other.
         InputError: If nothing is found.
     """
+    from cdpipe.pairs.layouts.write import format_catalog, format_config
+    from cdpipe.workspace.location import here
+
     out: Path = options.out
     config: Path | None = options.config
     if out.suffix.lower() in NO_CSV:
@@ -121,22 +159,16 @@ def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-# ``cdpipe config``: print a whole configuration: of a file, of a preset, or of a JSON file of the original.
-
-_PLACEHOLDERS = {
-    "name": "change",
-    "catalog": "pairs.csv",
-    "workspace": "./work",
-    "sensors": {KANOPUS: {"bands": KANOPUS_BANDS}},
-}
-
-
 def run_config(options: argparse.Namespace) -> int:
     """Print YAML that can be saved and run.
 
     Raises:
         ConfigError: If not exactly one source is given, or it is not understood.
     """
+    from cdpipe.config.load import load_config, parse_config, to_yaml
+    from cdpipe.config.presets import KANOPUS, KANOPUS_BANDS, PRESETS
+    from cdpipe.workspace.location import here
+
     given = [options.config, options.preset, options.source]
     if sum(each is not None for each in given) != 1:
         raise ConfigError(f"config: expected a file, --from JSON or --preset NAME, one of {', '.join(PRESETS)}")
@@ -145,7 +177,13 @@ def run_config(options: argparse.Namespace) -> int:
     elif options.preset is not None:
         if options.preset not in PRESETS:
             raise ConfigError(f"config --preset: expected one of {', '.join(PRESETS)}, got {options.preset!r}")
-        values = {**_PLACEHOLDERS, "preset": options.preset}
+        values = {
+            "name": "change",
+            "catalog": "pairs.csv",
+            "workspace": "./work",
+            "sensors": {KANOPUS: {"bands": KANOPUS_BANDS}},
+            "preset": options.preset,
+        }
         text = to_yaml(parse_config(values, Path.cwd(), options.set), here(Path.cwd()))
     else:
         text = _converted(options.source, options.set)
@@ -154,13 +192,14 @@ def run_config(options: argparse.Namespace) -> int:
 
 
 def _converted(path: Path, overrides: list[str]) -> str:
+    from cdpipe.config.load import parse_config, to_yaml
+    from cdpipe.config.original import convert
+    from cdpipe.workspace.location import here
+
     values, remarks = convert(path)
     config = parse_config(values, Path.cwd(), overrides, str(path))
     comments = [f"# from {path.name}", *(f"# {remark}" for remark in remarks)]
     return "\n".join([*comments, to_yaml(config, here(Path.cwd()))])
-
-
-# ``cdpipe import-weights``: weights that others trained, as a model folder.
 
 
 def run_import_weights(options: argparse.Namespace) -> int:
@@ -169,6 +208,12 @@ def run_import_weights(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: If ``--set`` names what no model has.
     """
+    from pydantic import ValidationError
+
+    from cdpipe.config.load import describe_mistakes, parse_overrides
+    from cdpipe.config.schema import Model, Normalisation
+    from cdpipe.models.foreign import import_weights
+
     try:
         model = Model.model_validate(parse_overrides(options.set))
         normalisation = Normalisation(statistics=options.statistics, bands=options.bands)
@@ -179,7 +224,7 @@ def run_import_weights(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _describe(options: argparse.Namespace, found: Import) -> list[str]:
+def _describe(options: argparse.Namespace, found: Any) -> list[str]:
     lines = [f"{options.file}: {found.loaded} entries loaded into {found.card.architecture}, none left over"]
     if found.beside:
         lines.append("  beside them: " + ", ".join(f"{name} {value:g}" for name, value in found.beside.items()))
@@ -194,3 +239,13 @@ def _describe(options: argparse.Namespace, found: Import) -> list[str]:
         lines.append(f"  input as it was trained with: patch {found.card.patch}, {kind} (see --help if it was not)")
     lines.append(f"wrote {options.out}")
     return lines
+
+
+INIT = Verb("init", "write a commented configuration and an empty catalog", _add_init, run_init, None)
+CATALOG = Verb("catalog", "build the catalog from folders of a known layout", _add_catalog, run_catalog)
+CONFIG = Verb(
+    "config", "print a whole configuration: of a file, a preset, or the original's JSON", _add_show, run_config, None
+)
+IMPORT_WEIGHTS = Verb(
+    "import-weights", "weights that others trained, as a model folder", _add_import, run_import_weights, None
+)

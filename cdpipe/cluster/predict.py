@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,28 +20,25 @@ import ray.data
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
-from cdpipe.cli.session import Session
-from cdpipe.cluster.session import MODEL_ENVIRONMENT, total_cpus, total_gpus
+from cdpipe.cluster.session import MODEL_ENVIRONMENT, gpu_kind, total_cpus, total_gpus
 from cdpipe.cluster.tasks import Background, meter
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.inference.patches import Forward
 from cdpipe.prediction.block import Member, is_predicted, load_forward, predict_block, probability_key
 from cdpipe.prediction.ensemble import ensemble_block
-from cdpipe.prediction.job import (
+from cdpipe.runs.members import (
     Batches,
-    BlockWork,
-    PredictJob,
     batch_name,
-    create_result_groups,
-    finish_results,
-    is_stored,
     probe_batch,
     remember_batches,
     remembered_batches,
     with_batches,
 )
+from cdpipe.runs.plan import BlockWork, RunPlan, is_stored
 from cdpipe.runs.products import Product, ensure_written, is_written
+from cdpipe.runs.results import create_result_groups, finish_results
+from cdpipe.runs.run import Run
 from cdpipe.timing import take
 from cdpipe.workspace.clients import add_requests, take_requests
 from cdpipe.workspace.crash import crash_point
@@ -54,8 +51,8 @@ STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the be
 TASKS, TASKS_AN_ACTOR = 500, 8
 BLOCKS_A_GPU = 3
 
-# What is done with a block, given the run, what is missing of the block, and the networks by their member's position.
-DoBlock = Callable[[PredictJob, BlockWork, Callable[[int], Forward]], None]
+# What is done with a block, given the run, what is missing of the block, and the networks of members.
+DoBlock = Callable[[RunPlan, BlockWork, Callable[[Member], Forward]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +72,26 @@ class BlockResult:
     spent: dict[str, float]
 
 
-def do_block(job: PredictJob, item: BlockWork, forward: Callable[[int], Forward]) -> None:
+def do_block(plan: RunPlan, item: BlockWork, forward: Callable[[Member], Forward]) -> None:
     """Predict what is missing of a block; what an earlier attempt has stored already is left."""
-    pair = job.pairs[item.pair]
-    create_result_groups(job, item.pair)
+    workspace, pair = plan.workspace, plan.pairs[item.pair]
+    create_result_groups(workspace, pair)
     made = {}
-    for index in item.members:
-        member = job.members[index]
-        if not is_predicted(job.workspace, pair, item.key, member):
-            made[probability_key(pair.key, member)] = predict_block(
-                job.workspace, pair, item.key, member, forward(index)
-            )
+    for member in (pair.members[index] for index in item.members):
+        if not is_predicted(workspace, pair.stored, item.key, member):
+            key = probability_key(pair.stored.key, member)
+            made[key] = predict_block(workspace, pair.stored, item.key, member, forward(member))
     if item.ensemble:
-        ensemble_block(job.workspace, pair, item.key, job.ensembles[item.pair], made)
+        ensemble_block(workspace, pair.stored, item.key, pair.change, made)
 
 
 def predict_blocks(
-    job: PredictJob, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block
+    plan: RunPlan, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block
 ) -> Iterator[BlockResult]:
     """Do the work, yielding each block's result as it comes, in any order.
 
     Args:
-        job: The run.
+        plan: The run.
         work: What is missing.
         workers: Actors that hold models.
         do: Called in an actor with each block.
@@ -110,7 +105,7 @@ def predict_blocks(
     context.execution_no_progress_timeout_s = STALLED_SECONDS * a_task
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _Predictor,
-        fn_constructor_args=(ray.put(job), ray.put(_pack(work)), do),
+        fn_constructor_args=(ray.put(plan), ray.put(_pack(work)), do),
         compute=ActorPoolStrategy(
             size=min(workers, len(tasks)),
             # while one block has the GPU, the next is read and the last is written
@@ -152,11 +147,11 @@ def plan_actors(requested: int | str) -> int:
 class _Predictor:
     """An actor of the pool; networks are loaded when a block first needs them."""
 
-    def __init__(self, job: "ray.ObjectRef[PredictJob]", work: "ray.ObjectRef[NDArray[np.int64]]", do: DoBlock) -> None:
-        self.job: PredictJob = ray.get(job)
+    def __init__(self, plan: "ray.ObjectRef[RunPlan]", work: "ray.ObjectRef[NDArray[np.int64]]", do: DoBlock) -> None:
+        self.plan: RunPlan = ray.get(plan)
         self.work: NDArray[np.int64] = ray.get(work)
         self.do = do
-        self.forwards: dict[int, Forward] = {}
+        self.forwards: dict[str, Forward] = {}  # by the model's name
         self.turn = threading.Lock()  # on a GPU several threads call this; one at a time has its memory
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -174,15 +169,15 @@ class _Predictor:
         return error, details, json.dumps(take())
 
     def _try(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> tuple[str, str]:
-        job, pair_id = self.job, self.job.pairs[number].pair_id
+        plan, pair_id = self.plan, self.plan.pairs[number].pair_id
         key = BlockKey(pair_id, block_row, block_col)
-        chosen = tuple(index for index in range(len(job.members)) if members >> index & 1)
+        chosen = tuple(index for index in range(members.bit_length()) if members >> index & 1)
         where = f"block {block_row},{block_col}"
         try:
-            attempt = begin_attempt(job.workspace, key)
+            attempt = begin_attempt(plan.workspace, key)
             crash_point(f"block-begun {pair_id} {block_row}_{block_col}")
             try:
-                self.do(job, BlockWork(number, key, chosen, bool(ensemble)), self._forward)
+                self.do(plan, BlockWork(number, key, chosen, bool(ensemble)), self._forward)
             finally:
                 attempt.unlink(missing_ok=True)
         except CdpipeError as error:
@@ -192,15 +187,16 @@ class _Predictor:
             return f"{where}: {type(error).__name__}: {error}", traceback.format_exc()
         return "", ""
 
-    def _forward(self, index: int) -> Forward:
+    def _forward(self, member: Member) -> Forward:
+        name = member.card.name
         with self.turn:
-            if index not in self.forwards:
+            if name not in self.forwards:
                 import torch
 
                 # one thread: sums are then in one order on every machine, and two such actors beat one with two
                 torch.set_num_threads(1)
-                self.forwards[index] = _in_turn(load_forward(self.job.members[index]), self.turn)
-            return self.forwards[index]
+                self.forwards[name] = _in_turn(load_forward(member), self.turn)
+            return self.forwards[name]
 
 
 def _in_turn(forward: Forward, turn: threading.Lock) -> Forward:
@@ -212,7 +208,7 @@ def _in_turn(forward: Forward, turn: threading.Lock) -> Forward:
 
 
 def probe_batches(members: Sequence[Member]) -> Batches:
-    """Find the batch of each member on one of the GPUs; see :mod:`cdpipe.prediction.job`."""
+    """Find the batch of each member on one of the GPUs; see :func:`cdpipe.runs.members.probe_batch`."""
     remote = ray.remote(num_gpus=1, num_cpus=0)(probe_batch)
     found = ray.get([remote.remote(member) for member in members])
     return {batch_name(member): batch for member, batch in zip(members, found, strict=True)}
@@ -226,20 +222,23 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _with_probed_batches(session: Session, job: PredictJob) -> PredictJob:
-    """The run with the batches that suit its GPUs, where any are to work; those not known for them yet are probed."""
-    if job.members[0].execution.device != "cuda" or is_stored(job, range(len(job.pairs))):
-        return job
-    from cdpipe.cluster.session import gpu_kind
-
+def with_probed_batches(run: Run, plan: RunPlan) -> RunPlan:
+    """The plan with the batches that suit its GPUs, where any are to work; those not known for them yet are probed."""
+    if plan.members[0].execution.device != "cuda" or is_stored(plan):
+        return plan
     kind = gpu_kind()
-    known = remembered_batches(session.workspace).get(kind, {})
-    unknown = [member for member in job.members if batch_name(member) not in known]
+    known = remembered_batches(run.workspace).get(kind, {})
+    unknown = [member for member in plan.members if batch_name(member) not in known]
     if unknown:
-        session.say(f"predict: finds out how many patches suit a {kind}")
+        run.say(f"predict: finds out how many patches suit a {kind}")
         known = known | probe_batches(unknown)
-        remember_batches(session.workspace, kind, known)
-    return replace(job, members=with_batches(job.members, known))
+        remember_batches(run.workspace, kind, known)
+    return plan.with_members(with_batches(plan.members, known))
+
+
+def plan_device() -> str:
+    """What kind of device networks run on: ``cuda`` or ``cpu``."""
+    return "cuda" if total_gpus() else "cpu"
 
 
 # Prediction of many pairs, each pair's products made beside it as soon as its last block is stored.
@@ -257,36 +256,36 @@ class Event:
     spent: Mapping[str, float] = field(default_factory=dict)
 
 
-def predict_only(job: PredictJob, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block) -> Iterator[Event]:
+def predict_only(plan: RunPlan, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block) -> Iterator[Event]:
     """Predict blocks without making products of them; a pair may fail more than once."""
-    for result in predict_blocks(job, work, workers, do) if work else ():
+    for result in predict_blocks(plan, work, workers, do) if work else ():
         yield Event(result.pair, block=True, failure=result.error, details=result.details, spent=result.spent)
 
 
-def publish_pair(task: tuple[PredictJob, tuple[Product, ...]]) -> None:
+def publish_pair(task: tuple[RunPlan, tuple[Product, ...]]) -> None:
     """Declare a pair's results finished and make its products.
 
     Args:
         task: The run of that pair alone, and its products.
     """
-    job, products = task
-    finish_results(job, 0)
+    plan, products = task
+    finish_results(plan.workspace, plan.pairs[0])
     for product in products:
         ensure_written(product)
 
 
 def predict_and_publish(
-    job: PredictJob,
+    plan: RunPlan,
     work: Sequence[BlockWork],
     workers: int,
     products: Sequence[tuple[Product, ...]],
     do: DoBlock = do_block,
-    publish: Callable[[tuple[PredictJob, tuple[Product, ...]]], None] = publish_pair,
+    publish: Callable[[tuple[RunPlan, tuple[Product, ...]]], None] = publish_pair,
 ) -> Iterator[Event]:
     """Predict missing blocks and publish every pair that is complete.
 
     Args:
-        job: The run.
+        plan: The run.
         work: What is missing, in the order of pairs.
         workers: Actors that hold models.
         products: The products of each pair.
@@ -298,7 +297,7 @@ def predict_and_publish(
     """
     left, failed = Counter(item.pair for item in work), set()
     background = Background(publish)
-    for event in predict_only(job, work, workers, do):
+    for event in predict_only(plan, work, workers, do):
         number = event.pair
         left[number] -= 1
         if event.failure is None or number not in failed:
@@ -306,21 +305,21 @@ def predict_and_publish(
         if event.failure is not None:
             failed.add(number)
         elif not left[number] and number not in failed:
-            background.start(number, (job.only(number), products[number]))
+            background.start(number, (plan.only(number), products[number]))
         yield from _collect(background, wait=False)
     # what needs no block comes last: workers would wait for it
-    for number in range(len(job.pairs)):
+    for number in range(len(plan.pairs)):
         if number not in left:
-            yield from _publish(job, number, products[number], background)
+            yield from _publish(plan, number, products[number], background)
     yield from _collect(background, wait=True)
 
 
-def _publish(job: PredictJob, number: int, products: tuple[Product, ...], background: Background) -> Iterator[Event]:
+def _publish(plan: RunPlan, number: int, products: tuple[Product, ...], background: Background) -> Iterator[Event]:
     if all(map(is_written, products)):
-        finish_results(job, number)
+        finish_results(plan.workspace, plan.pairs[number])
         yield Event(number, published=True)
     else:
-        background.start(number, (job.only(number), products))
+        background.start(number, (plan.only(number), products))
 
 
 def _collect(background: Background, *, wait: bool) -> Iterator[Event]:

@@ -16,6 +16,7 @@ from ray._private.log import PlainRayHandler
 
 from cdpipe.config.schema import Resources
 from cdpipe.errors import CdpipeError, ConfigError
+from cdpipe.runs.run import Run
 
 # Keeps Ray's harmless messages, which its C++ core writes straight to standard error, off the terminal.
 
@@ -113,6 +114,11 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def start_ray(run: Run) -> None:
+    """Connect to Ray, unless that is done, until the run's outermost call ends."""
+    run.resources.enter_context(ray_session(run.config.resources, run.verbose))
 
 
 @contextlib.contextmanager

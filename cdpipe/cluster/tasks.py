@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import ray
 from ray.util.metrics import Counter
 
-from cdpipe.cluster.session import total_cpus
+from cdpipe.cluster.session import start_ray, total_cpus
 from cdpipe.errors import CdpipeError
+from cdpipe.runs.run import Run
 from cdpipe.workspace.clients import add_requests, take_requests
 
 LONGEST_REASON = 600  # characters
@@ -143,6 +144,33 @@ def map_pairs(
     by_name = dict(jobs)
     for name, result, error in run_bounded(lambda name: remote.remote(by_name[name]), by_name, 2 * total_cpus()):
         yield name, result, describe_failure(error) if error is not None else None
+
+
+def map_every_pair(
+    run: Run, title: str, stage: str, function: Callable[[Job], Result], jobs: Sequence[tuple[str, Job]]
+) -> dict[str, Result]:
+    """Run a function on each pair's job; what goes wrong with a pair is that pair's failure.
+
+    Args:
+        run: The run.
+        title: Of the step, such as ``audit: pairs``.
+        stage: What the reason of a failure begins with.
+        function: Takes a job. Every worker imports the module that it is of; a lambda's it does not.
+        jobs: Each with its pair.
+
+    Returns:
+        Results by pair, in the order of their ids, without the pairs that failed.
+    """
+    start_ray(run)
+    results: dict[str, Result] = {}
+    with run.step(title, len(jobs)) as advance:
+        for pair_id, result, error in map_pairs(function, jobs):
+            advance(1, "")
+            if result is None:
+                run.fail(pair_id, f"{stage}: {error}")
+            else:
+                results[pair_id] = result
+    return dict(sorted(results.items()))
 
 
 # Ray metrics of a run, for whoever watches the cluster: Prometheus reads them from every node's agent.

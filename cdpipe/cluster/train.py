@@ -96,7 +96,7 @@ def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
     return workers, gpus > 0
 
 
-def train(job: TrainJob, workers: int, use_gpu: bool) -> Location:
+def train_on_workers(job: TrainJob, workers: int, use_gpu: bool) -> Location:
     """Train one model to its end, continuing from its last checkpoint if there is one.
 
     Where there is no room for all workers, or a node is lost, fewer do their parts of the global batch too. A node's

@@ -1,6 +1,6 @@
 """How far a pair's second date lies off the first, and whether it is moved onto it: only where that is sure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -267,3 +267,13 @@ def _reader(pair: Pair, grid: Grid, config: Config, shift: tuple[float, float] =
         return before, after, seen_before & seen_after
 
     return read
+
+
+def describe_corrections(decided: Mapping[str, Correction]) -> Iterator[str]:
+    """A line for each pair that does not lie well, and one for all."""
+    moved = sum(correction.moved for correction in decided.values())
+    for pair_id, correction in decided.items():
+        if not correction.reason.startswith("lies well"):
+            what = "is moved" if correction.moved else "is left as it is"
+            yield f"coregister: {pair_id} {what}: {correction.reason}"
+    yield f"coregister: {moved} of {len(decided)} pair(s) are moved"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.cli.session import Session, stored_pairs
 from cdpipe.errors import InputError
 from cdpipe.formats.cog import CHANGE_COLORS, Band, write_cog
 from cdpipe.formats.submission import Runs, decode_window, encode_strips, read_submission
@@ -15,8 +14,8 @@ from cdpipe.geo.tilings import CHUNK
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.plan import labelled_pair
-from cdpipe.pairs.splits import known_splits
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
+from cdpipe.runs.run import Run, take_inventory
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
@@ -24,7 +23,7 @@ from cdpipe.workspace.location import Location
 
 
 @dataclass(frozen=True, slots=True)
-class RunPair:
+class PairResults:
     """A pair in the store with what a run has of it.
 
     Attributes:
@@ -42,57 +41,56 @@ class RunPair:
     finished: ManifestPair | None
 
 
-def finished_run(session: Session) -> Manifest:
+def finished_run(run: Run) -> Manifest:
     """The run's manifest.
 
     Raises:
         InputError: If there is none yet.
     """
-    manifest = read_manifest(session.run_folder)
+    manifest = read_manifest(run.folder)
     if manifest is None:
-        raise InputError(f"run {session.config.name} has no manifest in {session.run_folder}; run cdpipe predict first")
+        raise InputError(f"run {run.config.name} has no manifest in {run.folder}; run cdpipe predict first")
     return manifest
 
 
-def run_pairs(session: Session, manifest: Manifest | None) -> list[RunPair]:
+def result_pairs(run: Run, manifest: Manifest | None) -> list[PairResults]:
     """The pairs that a run has finished, or without a manifest, those that are in the store; others are failures."""
     if manifest is None:
-        return _stored_pairs(session)
-    catalog = {pair.pair_id: pair for pair in read_catalog(session.config)}
+        return _stored_pairs(run)
+    catalog = {pair.pair_id: pair for pair in read_catalog(run.config)}
     found = []
     for listed in manifest.pairs:
-        stored = load_pair(session.workspace, listed.pair_id, listed.pair)
+        stored = load_pair(run.workspace, listed.pair_id, listed.pair)
         if stored is None:
-            session.fail(listed.pair_id, "is not in the store any more; run cdpipe ingest")
+            run.fail(listed.pair_id, "is not in the store any more; run cdpipe ingest")
         elif listed.pair_id in catalog:
-            found.append(RunPair(catalog[listed.pair_id], stored, listed.label, listed.split, listed))
+            found.append(PairResults(catalog[listed.pair_id], stored, listed.label, listed.split, listed))
     return found
 
 
-def _stored_pairs(session: Session) -> list[RunPair]:
-    planned = stored_pairs(session)
-    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
-    found = []
-    for item, stored in planned:
-        label_key = item.label_key if labelled_pair(session.workspace, item) else None
-        found.append(RunPair(item.pair, stored, label_key, splits.get(stored.pair_id), None))
-    return found
+def _stored_pairs(run: Run) -> list[PairResults]:
+    inventory = take_inventory(run)
+    results = []
+    for item, stored in inventory.pairs:
+        label_key = item.label_key if labelled_pair(run.workspace, item) else None
+        results.append(PairResults(item.pair, stored, label_key, inventory.splits.get(stored.pair_id), None))
+    return results
 
 
-def read_masks(session: Session, path: Location, pairs: list[RunPair]) -> dict[str, Runs]:
+def read_masks(run: Run, path: Location, pairs: list[PairResults]) -> dict[str, Runs]:
     """Masks of a submission by pair id; pairs that it has and the run has not are noted as failed.
 
     Raises:
         InputError: If the submission has mistakes or two pairs of the catalog one name.
     """
-    catalog = named_pairs(read_catalog(session.config), session.config.catalog)
-    shapes_of = {each.pair.pair_id: each.stored.grid.shape for each in pairs}
-    shapes = {name: shapes_of.get(pair.pair_id) for name, pair in catalog.items()}
+    catalog = named_pairs(read_catalog(run.config), run.config.catalog)
+    here = {each.pair.pair_id: each.stored.grid.shape for each in pairs}
+    shapes = {name: here.get(pair.pair_id) for name, pair in catalog.items()}
     masks = {catalog[name].pair_id: runs for name, runs in read_submission(path, shapes).items()}
     for pair_id in masks:
-        if pair_id not in shapes_of:
-            session.fail(pair_id, f"has a mask in {path}, but is not among the run's pairs")
-    return {pair_id: runs for pair_id, runs in masks.items() if pair_id in shapes_of}
+        if pair_id not in here:
+            run.fail(pair_id, f"has a mask in {path}, but is not among the run's pairs")
+    return {pair_id: runs for pair_id, runs in masks.items() if pair_id in here}
 
 
 def named_pairs(pairs: list[Pair], catalog: Location) -> dict[str, Pair]:

@@ -1,248 +1,372 @@
-"""What ``cdpipe predict`` works with: models, the pairs that have their bands, who predicts which pair."""
+"""What a run is made of: which members predict which pairs, what counts as change, and what is missing of it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from cdpipe.cli.session import Session
-from cdpipe.cluster.predict import _with_probed_batches
+from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
+from cdpipe.geo.grid import BlockKey
 from cdpipe.models.folder import read_card
 from cdpipe.objects.features import ChangeScene
-from cdpipe.pairs.plan import labelled_pair
-from cdpipe.pairs.splits import known_splits
+from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.prediction.block import Member, probability_key
 from cdpipe.prediction.calibration import Calibration
-from cdpipe.prediction.fit import Planned, find_thresholds, fit_members
-from cdpipe.prediction.job import (
-    ModelSource,
-    PredictJob,
-    Thresholds,
-    is_stored,
-    missing_roles,
-    pair_ensemble,
-    plan_members,
-    plan_uses,
-    remembered_batches,
-    with_batches,
-)
+from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
+from cdpipe.runs.members import ModelSource, plan_members, remembered_batches, with_batches
 from cdpipe.runs.products import Product
 from cdpipe.runs.rasters import PairRasters, raster_product
+from cdpipe.runs.run import Inventory
 from cdpipe.runs.run_layer import plan_run_layer, run_layer_product
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
-from cdpipe.training.plan import jobs_for, trained_model, training_folds
+from cdpipe.store.pair import StoredPair
+from cdpipe.training.plan import trained_model, training_folds, training_jobs
 from cdpipe.version import __version__
+from cdpipe.workspace.layout import Kind, Workspace
+from cdpipe.workspace.records import missing_blocks
+
+UNSEEN = ("out-of-fold", "validation")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """All that a run is made of, before anything is done.
+class RunPair:
+    """A pair of a run.
 
     Attributes:
-        job: Pairs, models and ensembles.
-        planned: The pairs.
-        splits: Split of each pair that has one.
-        thresholds: What counts as change.
-        products: What is published of each pair.
+        planned: What the catalog says of it, and its keys.
+        stored: Its grid and pixels.
+        split: Its split, None where it has none.
+        members: The models that predict it: never one that learned from it.
+        ensemble: How their probabilities become change; None while that is not known, or not wanted.
     """
 
-    job: PredictJob
-    planned: Planned
-    splits: dict[str, str]
-    thresholds: Thresholds
-    products: list[tuple[Product, ...]]
+    planned: PlannedPair
+    stored: StoredPair
+    split: str | None
+    members: tuple[Member, ...]
+    ensemble: Ensemble | None = None
+
+    @property
+    def pair_id(self) -> str:
+        """The pair's id."""
+        return self.stored.pair_id
+
+    @property
+    def change(self) -> Ensemble:
+        """The ensemble, where the run has one.
+
+        Raises:
+            ValueError: If it has none yet.
+        """
+        if self.ensemble is None:
+            raise ValueError(f"pair {self.pair_id}: expected a run whose thresholds are known")
+        return self.ensemble
+
+    @property
+    def probabilities(self) -> dict[str, str]:
+        """Probability key by the member's name, or by the model's where one fold speaks for it."""
+        names = Counter(member.name for member in self.members)
+        return {
+            member.name if names[member.name] == 1 else member.card.name: probability_key(self.stored.key, member)
+            for member in self.members
+        }
+
+    def shares(self, name: str | None = None) -> list[tuple[str, float]]:
+        """Probability key and weight of the members, all or those of one name; folds share their name's weight."""
+        counts = Counter(member.name for member in self.members)
+        return [
+            (probability_key(self.stored.key, member), member.weight / counts[member.name])
+            for member in self.members
+            if name in (None, member.name)
+        ]
+
+    def temperatures(self, name: str | None = None) -> list[float]:
+        """Temperatures of the same members in the same order."""
+        return [member.temperature for member in self.members if name in (None, member.name)]
 
 
-def plan_run(
-    session: Session, planned: Planned, members: tuple[Member, ...], splits: dict[str, str]
-) -> tuple[PredictJob, dict[str, str]]:
-    """Which members predict each pair; and the pairs that thresholds may be fitted on, with what they are.
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What counts as change.
 
-    Raises:
-        ConfigError: If there are no pairs to calibrate int8 on.
+    Attributes:
+        ensemble: Of the ensemble's probability.
+        models: Of each model alone, by name.
+        fitted_on: What the ensemble's was fitted on, in words.
     """
-    own = not session.config.predict.models
-    folds = training_folds(session, [item for item, _ in planned]) if own else {}
-    if session.config.predict.precision == "int8":
-        members = _calibrated(session, planned, members, splits, folds)
-    pairs = tuple(stored for _, stored in planned)
-    uses = tuple(plan_uses(members, folds.get(pair.pair_id)) for pair in pairs)
-    unseen = dict.fromkeys(folds, "out-of-fold")
-    if not unseen:
-        unseen = {pair_id: "validation" for pair_id, split in splits.items() if split == "val"}
-    return PredictJob(session.workspace, pairs, members, uses), unseen
+
+    ensemble: float
+    models: dict[str, float]
+    fitted_on: str
 
 
-def _calibrated(
-    session: Session,
-    planned: Planned,
-    members: tuple[Member, ...],
-    splits: dict[str, str],
-    folds: dict[str, int],
-) -> tuple[Member, ...]:
-    """The members with the pairs that they are calibrated on: the training pairs, but for a model's own fold."""
-    train = [item for item, _ in planned if splits.get(item.pair.pair_id) == "train"]
-    pairs = [pair for item in train if (pair := labelled_pair(session.workspace, item)) is not None]
-    if not pairs:
-        raise ConfigError(
-            "predict.precision: int8 is calibrated on labelled pairs of the split train, and the store has none; "
-            "ingest some with this configuration, or choose bfloat16 or float32"
-        )
-    chosen = []
-    for member in members:
-        seen = (each for each in pairs if member.fold is None or folds.get(each.pair.pair_id) != member.fold)
-        chosen.append(replace(member, calibration=Calibration(session.workspace, tuple(seen))))
-    return tuple(chosen)
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run, and what a worker needs to work on any block of it.
 
-
-def prefer_stored(session: Session, job: PredictJob, sources: list[ModelSource]) -> PredictJob:
-    """The run as it is, or with what the other kind of device has stored, where that is all there and this is not.
-
-    So a laptop may set other thresholds and weights for what a cluster's GPUs have predicted.
+    Attributes:
+        workspace: The store.
+        members: The models.
+        pairs: The pairs.
+        unseen: Pairs that no model learned from which predicts them, and what they are: see :data:`UNSEEN`.
+        thresholds: What counts as change; None while that is not known, or only probabilities are wanted.
     """
-    if session.config.predict.backend != "torch":
-        return job
-    everything = range(len(job.pairs))
-    if is_stored(job, everything):
-        return job
-    for members in possible_members(session, sources):
-        stored = replace(job, members=members)
-        if is_stored(stored, everything):
-            device = members[0].execution.device
-            session.say(f"predict: uses the probabilities that are stored already, computed on {device}")
-            return stored
-    return job
+
+    workspace: Workspace
+    members: tuple[Member, ...]
+    pairs: tuple[RunPair, ...]
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    thresholds: Thresholds | None = None
+
+    def only(self, number: int) -> "RunPlan":
+        """The run of one pair alone, whose position is then 0."""
+        return replace(self, pairs=self.pairs[number : number + 1])
+
+    def with_members(self, members: Sequence[Member]) -> "RunPlan":
+        """The same models run in another way, with other weights or temperatures."""
+        by_name = {member.card.name: member for member in members}
+        pairs = (replace(pair, members=tuple(by_name[each.card.name] for each in pair.members)) for pair in self.pairs)
+        return replace(self, members=tuple(members), pairs=tuple(pairs))
+
+    def with_thresholds(self, config: Config, thresholds: Thresholds) -> "RunPlan":
+        """The run with the ensemble of every pair."""
+        pairs = (replace(pair, ensemble=pair_ensemble(config, pair, thresholds)) for pair in self.pairs)
+        return replace(self, pairs=tuple(pairs), thresholds=thresholds)
 
 
-def possible_members(session: Session, sources: list[ModelSource]) -> Iterator[tuple[Member, ...]]:
-    """The run's members as each kind of device would run them: CPUs, and GPUs with every batch that was probed here."""
-    yield plan_members(session.config, sources, "cpu")
-    if session.config.predict.backend != "torch":
-        return  # the others are made for CPUs
-    members = plan_members(session.config, sources, "cuda")
-    yield members
-    for batches in remembered_batches(session.workspace).values():
-        yield with_batches(members, batches)
+@dataclass(frozen=True, slots=True)
+class BlockWork:
+    """What is missing of a block.
 
-
-def choose_pairs(
-    session: Session, job: PredictJob, planned: Planned, splits: dict[str, str]
-) -> tuple[PredictJob, Planned]:
-    """The run without the pairs that were not asked for.
-
-    Raises:
-        InputError: If none is left.
+    Attributes:
+        pair: Its pair's position in the run.
+        key: The block.
+        members: Positions, among the pair's, of the members whose probability is missing.
+        ensemble: Whether the ensemble's is.
     """
-    known = {name for item, _ in planned for name in (item.pair.pair_id, item.pair.name)}
-    unknown = [name for name in session.only_pairs if name not in known]
-    if unknown:
-        raise InputError(f"--pair: no pair {', '.join(unknown)} in the store; its catalog is {session.config.catalog}")
-    wanted = [n for n, (item, _) in enumerate(planned) if session.wants(item.pair, splits.get(item.pair.pair_id))]
-    if not wanted:
-        raise InputError("no pair of the store is among those that --pair and --split ask for")
-    chosen = replace(job, pairs=tuple(job.pairs[n] for n in wanted), uses=tuple(job.uses[n] for n in wanted))
-    return chosen, [planned[n] for n in wanted]
+
+    pair: int
+    key: BlockKey
+    members: tuple[int, ...]
+    ensemble: bool
 
 
-def model_sources(session: Session, planned: Planned) -> list[ModelSource]:
+def model_sources(config: Config, workspace: Workspace, inventory: Inventory) -> list[ModelSource]:
     """The run's models: those the configuration names, else those it trains.
 
     Raises:
         InputError: If one is not trained yet.
     """
-    if session.config.predict.models:
-        return [ModelSource(folder, read_card(folder).name) for folder in session.config.predict.models]
-    wanted = session.config.predict.members or list(session.config.train.models)
-    jobs = [job for job in jobs_for(session, [item for item, _ in planned]) if job.model in wanted]
+    if config.predict.models:
+        return [ModelSource(folder, read_card(folder).name) for folder in config.predict.models]
+    wanted = config.predict.members or list(config.train.models)
+    jobs = training_jobs(config, workspace, inventory.planned, inventory.splits)
+    jobs = [job for job in jobs if job.model in wanted]
     untrained = [job.name for job in jobs if trained_model(job) is None]
     if untrained:
         raise InputError(
             f"not trained on these pairs with this configuration: {', '.join(untrained)}; run cdpipe train first, "
             "or name model folders under predict.models"
         )
-    return [ModelSource(session.workspace.model(job.name, job.key), job.model, job.fold) for job in jobs]
+    return [ModelSource(workspace.model(job.name, job.key), job.model, job.fold) for job in jobs]
 
 
-def with_needed_bands(session: Session, planned: Planned, members: tuple[Member, ...]) -> Planned:
-    """The pairs that have all bands which the models need; the others are failures.
+def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members: Sequence[Member]) -> RunPlan:
+    """Which members predict each pair, and which pairs thresholds may be fitted on.
+
+    Args:
+        config: The configuration.
+        workspace: The store.
+        inventory: The pairs.
+        members: The models.
 
     Raises:
-        InputError: If none has.
+        ConfigError: If there are no pairs to calibrate int8 on.
     """
-    kept = []
-    for item, stored in planned:
-        lacking = missing_roles(stored, members)
-        for name, roles in lacking.items():
-            bands = f"{', '.join(roles)}, stored are {', '.join(stored.roles)}"
-            session.fail(stored.pair_id, f"model {name} needs the bands {bands}")
-        if not lacking:
-            kept.append((item, stored))
-    if not kept:
-        raise InputError("no pair has the bands that the models need")
-    return kept
+    folds = {} if config.predict.models else training_folds(config, inventory.planned, inventory.splits)
+    if config.predict.precision == "int8":
+        members = _calibrated(workspace, inventory, members, folds)
+    pairs = tuple(
+        RunPair(item, stored, inventory.splits.get(stored.pair_id), unbiased(members, folds.get(stored.pair_id)))
+        for item, stored in inventory.pairs
+    )
+    unseen = dict.fromkeys(folds, UNSEEN[0]) or {
+        pair_id: UNSEEN[1] for pair_id, split in inventory.splits.items() if split == "val"
+    }
+    return RunPlan(workspace, tuple(members), pairs, unseen)
 
 
-def plan_fitting(
-    session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]
-) -> tuple[Planned, PredictJob, dict[str, str]]:
-    """The run before anything is fitted: its pairs, its work, and the pairs that may be fitted on."""
-    planned = with_needed_bands(session, planned, members)
-    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
-    job, unseen = plan_run(session, planned, members, splits)
-    if not session.looking:
-        job = _with_probed_batches(session, prefer_stored(session, job, sources))
-    return planned, job, unseen
+def unbiased(members: Sequence[Member], fold: int | None) -> tuple[Member, ...]:
+    """The members that predict a pair of a fold: never one that learned from it."""
+    return tuple(each for each in members if fold is None or each.fold is None or each.fold == fold)
 
 
-def make_plan(session: Session, planned: Planned, sources: list[ModelSource], members: tuple[Member, ...]) -> Plan:
-    """Find out what the run is made of; thresholds may have to be fitted, and pairs predicted for that."""
-    planned, job, unseen = plan_fitting(session, planned, sources, members)
-    splits = known_splits([item for item, _ in planned], session.config.split_buffer)
-    job = fit_members(session, planned, job, unseen)
-    thresholds = find_thresholds(session, planned, job, unseen)
-    job, planned = choose_pairs(session, job, planned, splits)
-    ensembles = (pair_ensemble(session.config, job, number, thresholds) for number in range(len(job.pairs)))
-    job = replace(job, ensembles=tuple(ensembles))
-    products = [_plan_products(session, job, number, planned, thresholds) for number in range(len(job.pairs))]
-    return Plan(job, planned, splits, thresholds, products)
+def _calibrated(
+    workspace: Workspace, inventory: Inventory, members: Sequence[Member], folds: Mapping[str, int]
+) -> list[Member]:
+    """The members with the pairs that they are calibrated on: the training pairs, but for a model's own fold."""
+    train = [item for item in inventory.planned if inventory.splits.get(item.pair.pair_id) == "train"]
+    pairs = [pair for item in train if (pair := labelled_pair(workspace, item)) is not None]
+    if not pairs:
+        raise ConfigError(
+            "predict.precision: int8 is calibrated on labelled pairs of the split train, and the store has none; "
+            "ingest some with this configuration, or choose bfloat16 or float32"
+        )
+    calibrated = []
+    for member in members:
+        seen = (pair for pair in pairs if member.fold is None or folds.get(pair.pair.pair_id) != member.fold)
+        calibrated.append(replace(member, calibration=Calibration(workspace, tuple(seen))))
+    return calibrated
 
 
-def _plan_products(
-    session: Session, job: PredictJob, number: int, planned: Planned, thresholds: Thresholds
-) -> tuple[Product, ...]:
-    config, pair, change = session.config, job.pairs[number], job.ensembles[number].key
+def lacking_bands(plan: RunPlan) -> dict[str, str]:
+    """Pairs without bands that a model needs, each with the reason."""
+    lacking: dict[str, str] = {}
+    for pair in plan.pairs:
+        for member in plan.members:
+            roles = [role for role in member.card.roles if role not in pair.stored.roles]
+            if roles:
+                bands = f"{', '.join(roles)}, stored are {', '.join(pair.stored.roles)}"
+                lacking.setdefault(pair.pair_id, f"model {member.card.name} needs the bands {bands}")
+    return lacking
+
+
+def without_pairs(plan: RunPlan, left_out: Iterable[str]) -> RunPlan:
+    """The run without some pairs."""
+    gone = set(left_out)
+    return replace(plan, pairs=tuple(pair for pair in plan.pairs if pair.pair_id not in gone))
+
+
+def choose_pairs(config: Config, plan: RunPlan, names: Sequence[str] = (), splits: Sequence[str] = ()) -> RunPlan:
+    """The run with only the pairs that were asked for.
+
+    Args:
+        config: The configuration.
+        plan: The run.
+        names: Ids or names of pairs; all if empty.
+        splits: Splits; all if empty.
+
+    Raises:
+        InputError: If a name is not known or no pair is left.
+    """
+    known = {name for pair in plan.pairs for name in (pair.pair_id, pair.planned.pair.name)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"--pair: no pair {', '.join(unknown)} in the store; its catalog is {config.catalog}")
+    wanted = tuple(
+        pair
+        for pair in plan.pairs
+        if (not names or pair.pair_id in names or pair.planned.pair.name in names)
+        and (not splits or pair.split in splits)
+    )
+    if not wanted:
+        raise InputError("no pair of the store is among those that --pair and --split ask for")
+    return replace(plan, pairs=wanted)
+
+
+def pair_ensemble(config: Config, pair: RunPair, thresholds: Thresholds) -> Ensemble:
+    """The ensemble of a pair."""
+    if config.predict.ensemble == "vote":
+        votes = [thresholds.models[member.name] for member in pair.members]
+        return plan_ensemble(pair.shares(), MAJORITY, votes)
+    return plan_ensemble(pair.shares(), thresholds.ensemble, temperatures=pair.temperatures())
+
+
+def possible_members(
+    config: Config, workspace: Workspace, sources: Sequence[ModelSource]
+) -> Iterator[tuple[Member, ...]]:
+    """The run's members as each kind of device would run them: CPUs, and GPUs with every batch that was probed here."""
+    yield plan_members(config, sources, "cpu")
+    if config.predict.backend != "torch":
+        return  # the others are made for CPUs
+    members = plan_members(config, sources, "cuda")
+    yield members
+    for batches in remembered_batches(workspace).values():
+        yield with_batches(members, batches)
+
+
+def prefer_stored(config: Config, plan: RunPlan, sources: Sequence[ModelSource]) -> RunPlan:
+    """The run as it is, or with what the other kind of device has stored, where that is all there and this is not.
+
+    So a laptop may set other thresholds and weights for what a cluster's GPUs have predicted.
+    """
+    if config.predict.backend != "torch" or is_stored(plan):
+        return plan
+    for members in possible_members(config, plan.workspace, sources):
+        stored = plan.with_members(members)
+        if is_stored(stored):
+            return stored
+    return plan
+
+
+def missing_work(plan: RunPlan, chosen: Iterable[int] | None = None) -> Iterator[BlockWork]:
+    """Blocks of the chosen pairs, or of all, of which something is missing.
+
+    Each pair's records are listed once, when it comes up: whether there is any work is known at once.
+    """
+    for number in range(len(plan.pairs)) if chosen is None else chosen:
+        pair = plan.pairs[number]
+        groups: list[tuple[Kind, str]] = [
+            ("probabilities", probability_key(pair.stored.key, member)) for member in pair.members
+        ]
+        if pair.ensemble is not None:
+            groups.append(("changes", pair.ensemble.key))
+        keys = pair.stored.blocks()
+        missing = [set(missing_blocks(plan.workspace.records(kind, pair.pair_id, key), keys)) for kind, key in groups]
+        for key in keys if any(missing) else ():
+            members = tuple(index for index in range(len(pair.members)) if key in missing[index])
+            ensemble = pair.ensemble is not None and key in missing[-1]
+            if members or ensemble:
+                yield BlockWork(number, key, members, ensemble)
+
+
+def is_stored(plan: RunPlan) -> bool:
+    """Whether no block of the run is missing."""
+    return next(missing_work(plan), None) is None
+
+
+def count_patches(plan: RunPlan, work: Iterable[BlockWork]) -> int:
+    """Patches that networks are run on, about: those of whole pairs, shared out over their blocks."""
+    total = 0.0
+    for item in work:
+        pair = plan.pairs[item.pair].stored
+        patches = plan.members[0].patch_grid(pair)
+        total += len(item.members) * len(patches.origins(0)) * len(patches.origins(1)) / len(pair.blocks())
+    return round(total)
+
+
+def pair_products(config: Config, plan: RunPlan, pair: RunPair) -> tuple[Product, ...]:
+    """What the run publishes of a pair.
+
+    Raises:
+        ValueError: If the run's thresholds are not known yet.
+    """
+    thresholds, change = plan.thresholds, pair.change.key
+    if thresholds is None:
+        raise ValueError("expected a run whose thresholds are known")
     tags = {
         "software": f"cdpipe {__version__}",
-        "models": ", ".join(f"{each.card.name} {each.card.key}" for each in job.members_of(number)),
+        "models": ", ".join(f"{member.card.name} {member.card.key}" for member in pair.members),
         "threshold": f"{thresholds.ensemble:g}",
     }
-    wanted = tuple(job.layers(number).items()) if config.predict.model_rasters else ()
-    rasters = raster_product(PairRasters(session.workspace, config.name, pair, change, wanted, tags))
+    wanted = tuple(pair.probabilities.items()) if config.predict.model_rasters else ()
+    rasters = raster_product(PairRasters(plan.workspace, config.name, pair.stored, change, wanted, tags))
     if config.vectors.format == "none":
         return (rasters,)
-    members = tuple((probability_key(pair.key, each), thresholds.models[each.name]) for each in job.members_of(number))
-    row = planned[number][0].pair
-    dates = row.before_date, row.after_date
-    scene = ChangeScene(session.workspace, pair, change, members, config.vectors, dates)
+    members = tuple(
+        (probability_key(pair.stored.key, member), thresholds.models[member.name]) for member in pair.members
+    )
+    row = pair.planned.pair
+    scene = ChangeScene(plan.workspace, pair.stored, change, members, config.vectors, (row.before_date, row.after_date))
     return rasters, pair_layer_product(PairLayer(config.name, scene, tags))
 
 
-def run_layer(published: Mapping[int, tuple[Product, ...]]) -> Product | None:
-    """The layer of change objects of all pairs that are published, None where they have none."""
-    specs = [product.spec for _, products in sorted(published.items()) for product in products]
+def run_layer(products: Iterable[tuple[Product, ...]]) -> Product | None:
+    """The layer of change objects of pairs, in the order of the run, by their products; None where they have none.
+
+    Raises:
+        ConfigError: If there is no such CRS as ``vectors.crs`` names.
+    """
+    specs = [product.spec for of_pair in products for product in of_pair]
     layer = plan_run_layer([spec for spec in specs if isinstance(spec, PairLayer)])
     return None if layer is None else run_layer_product(layer)
-
-
-def count_patches(job: PredictJob, blocks: list[tuple[int, int]]) -> int:
-    """Patches that networks are run on, about: those of whole pairs, shared out over their blocks.
-
-    Args:
-        job: The run.
-        blocks: For every block, its pair and how many members are missing.
-    """
-    total = 0.0
-    for number, members in blocks:
-        pair = job.pairs[number]
-        patch_grid = job.members[0].patch_grid(pair)
-        total += members * len(patch_grid.origins(0)) * len(patch_grid.origins(1)) / len(pair.blocks())
-    return round(total)

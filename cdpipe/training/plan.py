@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cdpipe.cli.session import Session
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
@@ -252,27 +251,39 @@ def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
     return "\n".join([f"# {job.name}", "", *(f"- {what}: {fact}" for what, fact in facts.items()), ""])
 
 
-def jobs_for(session: Session, planned: list[PlannedPair]) -> list[TrainJob]:
-    """What the configuration wants trained on some of the catalog's pairs."""
-    splits = split_pairs(planned, session.config.split_buffer)
-    if not session.config.splits.allow_leak:
-        refuse_leaks(_leaks(session, planned, splits).leaks)
+def training_jobs(
+    config: Config, workspace: Workspace, planned: Sequence[PlannedPair], splits: Mapping[str, str]
+) -> list[TrainJob]:
+    """What the configuration wants trained on some of the catalog's pairs.
+
+    Args:
+        config: The configuration.
+        workspace: The store.
+        planned: The pairs.
+        splits: Split of each pair that has one; empty where there are too few places for three.
+
+    Raises:
+        ConfigError: If a model to start from is another than what is asked for.
+        InputError: If there are no splits, they leak, or there is nothing to learn from or to choose the best epoch by.
+    """
+    if not splits:
+        splits = split_pairs(planned, config.split_buffer)  # says why there are none
+    if not config.splits.allow_leak:
+        refuse_leaks(training_leaks(config, planned, splits).leaks)
     chosen: dict[str, list[LabelledPair]] = {"train": [], "val": [], "test": []}
     for item in planned:
         split = splits.get(item.pair.pair_id)
-        labelled = labelled_pair(session.workspace, item) if split else None
+        labelled = labelled_pair(workspace, item) if split else None
         if split and labelled:
             chosen[split].append(labelled)
-    folds = training_folds(session, planned)
-    return plan_training(session.workspace, session.config, chosen["train"], chosen["val"], folds)
+    folds = training_folds(config, planned, splits)
+    return plan_training(workspace, config, chosen["train"], chosen["val"], folds)
 
 
-def training_folds(session: Session, planned: list[PlannedPair]) -> dict[str, int]:
+def training_folds(config: Config, planned: Sequence[PlannedPair], splits: Mapping[str, str]) -> dict[str, int]:
     """Fold of each labelled training pair; empty without folds."""
-    config = session.config
     if config.train.folds is None:
         return {}
-    splits = split_pairs(planned, config.split_buffer)
     chosen = [item for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
     placed = [(item.pair, item.grid) for item in chosen]
     if config.splits.allow_leak:
@@ -284,5 +295,6 @@ def training_folds(session: Session, planned: list[PlannedPair]) -> dict[str, in
     return assign_folds({pair_id: names[ids[0]] for ids in places for pair_id in ids}, config.train.folds)
 
 
-def _leaks(session: Session, planned: list[PlannedPair], splits: dict[str, str]) -> Leaks:
-    return find_leaks([(item.pair, item.grid) for item in planned], splits, session.config.train.patch)
+def training_leaks(config: Config, planned: Sequence[PlannedPair], splits: Mapping[str, str]) -> Leaks:
+    """Where training pairs lie too near to those that choose or judge models."""
+    return find_leaks([(item.pair, item.grid) for item in planned], splits, config.train.patch)

@@ -274,6 +274,9 @@ class Location:
         return self.storage.free_bytes(self.key)
 
 
+Place = str | Path | Location  # as callers of the library name it
+
+
 def _parts(location: Location) -> list[str]:
     return str(location).rstrip("/").split("/")
 
@@ -312,6 +315,15 @@ def locate(text: str, base: Location | None = None) -> Location:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", bucket):
         raise ConfigError(f"{text}: expected the name of a bucket after {found[1]}://")
     return Location(Bucket(found[1], bucket), key).resolve()
+
+
+def located(place: Place) -> Location:
+    """The location that a caller means by a text, a path or a location.
+
+    Raises:
+        ConfigError: See :func:`locate`.
+    """
+    return place if isinstance(place, Location) else locate(str(place))
 
 
 def _refuse_odd(text: str, shown: object) -> None:

@@ -1,0 +1,88 @@
+"""Everything that is wrong with a catalog, and what its pairs are like."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.check import PairReport, check_catalog
+from cdpipe.pairs.coregistration import Correction, find_correction
+from cdpipe.pairs.deep_check import DeepReport, inspect_pair
+from cdpipe.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        pairs: What each pair is like, with its problems and warnings.
+        inspected: What pairs that were read in full are like, by pair.
+        warnings: What to look at: the pair, or ``catalog``, and in words what.
+        problems: What is wrong, likewise: none of it may be left for an ingest.
+        corrections: What coregistration would do about each pair's shift, where the configuration asks for it.
+    """
+
+    pairs: Sequence[PairReport]
+    inspected: Mapping[str, DeepReport]
+    warnings: Sequence[tuple[str, str]]
+    problems: Sequence[tuple[str, str]]
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+
+
+def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
+    """Open everything that the catalog names and find every problem; nothing is written.
+
+    Args:
+        run: The run.
+        read: Whether to read every pixel of every file.
+        deep: Whether to read all pairs, on Ray, and judge shift, clouds, saturation, radiometric offset and dates.
+
+    Raises:
+        InputError: If the catalog itself has mistakes.
+        ConfigError: If a configured model is not known.
+    """
+    config, pairs = run.config, read_catalog(run.config)
+    from cdpipe.training.plan import needed_bands  # takes seconds: a mistaken catalog need not wait
+
+    with run.step("check: pairs", len(pairs)) as advance:
+        report = check_catalog(config, pairs, needed_bands(config), lambda: advance(1, ""), read)
+    warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
+    inspected, failed = _inspect(run, report.pairs) if deep else ({}, [])
+    warnings += [(pair_id, text) for pair_id, pair in inspected.items() for text in pair.warnings]
+    warnings += [("catalog", text) for text in report.warnings]
+    problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
+    problems += [*failed, *(("catalog", text) for text in report.problems)]
+    corrections = {}
+    if config.align.coregister == "auto":
+        corrections = {
+            pair.pair_id: find_correction(pair.pair, pair.before.grid, config)
+            for pair in report.pairs
+            if not pair.problems and pair.before is not None
+        }
+    return Checked(report.pairs, inspected, warnings, problems, corrections)
+
+
+def _inspect(run: Run, reports: Sequence[PairReport]) -> tuple[dict[str, DeepReport], list[tuple[str, str]]]:
+    """Read all pairs that have no problem yet.
+
+    Returns:
+        What was found, by pair in the catalog's order; and pairs that could not be read, each with the reason.
+    """
+    good = [(pair.pair, pair.before.grid) for pair in reports if not pair.problems and pair.before is not None]
+    jobs = [(pair.pair_id, (pair, grid, run.config)) for pair, grid in good]
+    if not jobs:
+        return {}, []
+    from cdpipe.cluster.session import ray_session
+    from cdpipe.cluster.tasks import map_pairs
+
+    inspected: dict[str, DeepReport] = {}
+    failed = []
+    with ray_session(run.config.resources, run.verbose), run.step("check: pairs, in full", len(jobs)) as advance:
+        # a lambda, since a function of this module would make every worker import what it does not need
+        for pair_id, report, error in map_pairs(lambda job: inspect_pair(*job), jobs):
+            advance(1, "")
+            if report is None:
+                failed.append((pair_id, str(error)))
+            else:
+                inspected[pair_id] = report
+    return {pair_id: inspected[pair_id] for pair_id, _ in jobs if pair_id in inspected}, failed

@@ -1,0 +1,31 @@
+"""A run of a configuration file, to call the other functions with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cdpipe.config.load import load_config
+from cdpipe.config.schema import Config
+from cdpipe.runs.run import Progress, Run, ignore
+
+
+def open_run(
+    config: str | Path | Config,
+    *,
+    overrides: Sequence[str] = (),
+    progress: Progress = ignore,
+    wait: bool = False,
+) -> Run:
+    """Open a run: nothing is read but its configuration, and nothing written.
+
+    Args:
+        config: A configuration file, or what was read from one.
+        overrides: Keys to override, each as ``key=value``, such as ``predict.threshold=0.4``.
+        progress: Called with how far the work is (:class:`cdpipe.runs.run.Step`), with remarks, and with pairs that
+            failed. ``print`` will do.
+        wait: Wait for another run to let go of the workspace instead of giving up.
+
+    Raises:
+        ConfigError: If the configuration has mistakes; all are listed.
+    """
+    loaded = config if isinstance(config, Config) else load_config(Path(config), list(overrides))
+    return Run(loaded, progress, wait=wait)

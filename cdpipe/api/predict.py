@@ -1,0 +1,314 @@
+"""Models over all pairs, the ensemble, change, and every pair's products as they are done."""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdpipe.api.ingest import ingest
+from cdpipe.config.load import parse_config
+from cdpipe.errors import InputError
+from cdpipe.inference.backends import check_backend
+from cdpipe.metrics.counts import ScoreHistogram
+from cdpipe.prediction.ensemble import Ensemble
+from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, pairs_to_fit_on, wants_fitting
+from cdpipe.runs.manifest import Manifest, manifest_path
+from cdpipe.runs.members import ModelSource, plan_members
+from cdpipe.runs.plan import (
+    RunPair,
+    RunPlan,
+    choose_pairs,
+    count_patches,
+    lacking_bands,
+    missing_work,
+    model_sources,
+    pair_products,
+    plan_run,
+    prefer_stored,
+    run_layer,
+    without_pairs,
+)
+from cdpipe.runs.products import Product, is_written
+from cdpipe.runs.publish import find_published, publish_run
+from cdpipe.runs.run import Inventory, Progress, Run, ignore, rounded, take_inventory
+from cdpipe.timing import add
+from cdpipe.workspace.location import Place, here, located
+from cdpipe.workspace.records import forget_attempts
+
+NAME = "prediction"  # of the one pair, and of its run
+BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
+DRIVERS = ["GTiff", "PNG", "JPEG"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is missing of a run.
+
+    Attributes:
+        pairs: How many pairs it has.
+        models: The names of its models.
+        blocks: How many blocks something is missing of.
+        patches: On how many patches networks are to be run, about.
+        bytes_out: What is written at most, before compression.
+        bytes_free: What is free where the workspace lies; None in object storage.
+        seconds: How long that takes at the last measured rate; None where none was measured.
+    """
+
+    pairs: int
+    models: tuple[str, ...]
+    blocks: int
+    patches: int
+    bytes_out: int
+    bytes_free: int | None
+    seconds: float | None
+
+
+def plan_prediction(
+    run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = (), device: str = "cpu"
+) -> Prediction:
+    """What :func:`predict` would do; records are read, nothing is written and Ray is not started.
+
+    Args:
+        run: The run.
+        pairs: Ids or names of the pairs to predict; all if empty.
+        splits: Splits to predict; all if empty.
+        device: What networks would run on, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: If no pair can be predicted or a model is not trained.
+    """
+    config, inventory = run.config, take_inventory(run)
+    sources = model_sources(config, run.workspace, inventory)
+    members = plan_members(config, sources, device)
+    plan = prefer_stored(config, plan_run(config, run.workspace, inventory, members), sources)
+    plan = choose_pairs(config, plan, pairs, splits)
+    work = list(missing_work(plan))
+    patches = count_patches(plan, work)
+    pixels = sum(pair.stored.grid.height * pair.stored.grid.width for pair in plan.pairs)
+    rate = run.last_rate("predict", "patches")
+    return Prediction(
+        pairs=len(plan.pairs),
+        models=tuple(member.card.name for member in members),
+        blocks=len(work),
+        patches=patches,
+        bytes_out=pixels * (4 * len(members) + 5) * 2,
+        bytes_free=run.workspace.root.free_bytes(),
+        seconds=patches / rate if rate else None,
+    )
+
+
+def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) -> Manifest:
+    """Predict what is missing and publish it; a run that is finished already is only looked at, without Ray.
+
+    Args:
+        run: The run.
+        pairs: Ids or names of the pairs to predict; all if empty.
+        splits: Splits to predict; all if empty.
+
+    Returns:
+        What is published.
+
+    Raises:
+        ConfigError: If models, weights and thresholds do not fit each other, or the backend cannot be had here.
+        InputError: If no pair can be predicted or a model is not trained.
+    """
+    with run.hold():
+        inventory = take_inventory(run)
+        sources = model_sources(run.config, run.workspace, inventory)
+        forget_attempts(run.workspace)
+        run.folder.sweep()
+        wanted = pairs, splits
+        manifest = find_published(run.config, run.workspace, inventory, sources, wanted, run.failures)
+        if manifest is not None:
+            with run.logged("predict", {"blocks": 0, "patches": 0}):
+                return manifest
+        plan = choose_pairs(run.config, settle(run, inventory, sources), *wanted)
+        products = {pair.pair_id: pair_products(run.config, plan, pair) for pair in plan.pairs}
+        run_layer(products.values())  # a CRS that there is not is told before any work
+        published = _predict(run, plan, products)
+        if not published:
+            raise InputError("no pair could be predicted: " + "; ".join(run.failures.values()))
+        return publish_run(run.config, plan, published, run.failures)
+
+
+def predict_pair(  # noqa: PLR0913 (options, to be given by name)
+    dates: tuple[Place, Place],
+    models: Sequence[Place],
+    out: Path,
+    *,
+    bands: Mapping[str, int],
+    overrides: Sequence[str] = (),
+    progress: Progress = ignore,
+    verbose: bool = False,
+) -> list[Path]:
+    """Predict one pair without a configuration.
+
+    Args:
+        dates: Rasters of the first and of the second date.
+        models: Model folders; several make an ensemble.
+        out: Folder for the results; all else goes to ``work/`` beneath it.
+        bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``.
+        overrides: Keys of a configuration to override, each as ``key=value``.
+        progress: Called with how far the work is, see :class:`cdpipe.runs.run.Run`.
+        verbose: Show Ray's own messages.
+
+    Returns:
+        The files that were written to ``out``.
+
+    Raises:
+        ConfigError: If an option is not understood, or the backend cannot be had here.
+        InputError: If a raster or model cannot be used.
+    """
+    catalog = out / "work" / "pair.csv"
+    text = io.StringIO()
+    rows = [["pair_id", "before", "after"], [NAME, *(str(located(date).resolve()) for date in dates)]]
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    values: dict[str, Any] = {
+        "name": NAME,
+        "catalog": str(catalog.resolve()),
+        "workspace": str((out / "work").resolve()),
+        "sensors": {"given": {"bands": dict(bands)}},
+        "align": {"block": BLOCK},
+        "input": {"drivers": DRIVERS, "pixel_coordinates": True},
+        "predict": {"models": [str(located(folder).resolve()) for folder in models]},
+    }
+    config = parse_config(values, Path.cwd(), list(overrides), "predict")
+    check_backend(config.predict, "cpu")
+    run = Run(config, progress, verbose)
+    written = []
+    with run.hold():
+        here(catalog).write(text.getvalue().encode())
+        ingest(run)
+        predict(run)
+        for product in sorted(run.folder.local().glob(f"*s/{NAME}_*")):
+            name = product.name.removeprefix(f"{NAME}_")
+            # in one folder a mask and its objects would share a style
+            target = out / (f"objects{product.suffix}" if product.parent.name == "vectors" else name)
+            shutil.copyfile(product, target)
+            written.append(target)
+    return written
+
+
+def settle(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:
+    """The run with everything that has to be found out by work: batches of GPUs, weights, thresholds.
+
+    Raises:
+        ConfigError: If models, weights and thresholds do not fit each other.
+        InputError: If no pair has the bands that the models need.
+    """
+    plan = plan_members_of(run, inventory, sources)
+    fitting: list[str] = []
+    if wants_fitting(run.config, plan):
+        fitting = predict_to_fit_on(run, plan)
+    plan = fit_weights_of(run, plan, fitting)
+    return fit_thresholds(run.config, run.folder, plan, fitting, measure_by(run))
+
+
+def plan_members_of(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:
+    """The run before anything is fitted, on the devices that there are; pairs without needed bands are failures.
+
+    Raises:
+        ConfigError: If the models do not fit the configuration or there are no pairs to calibrate int8 on.
+        InputError: If no pair has the bands that the models need.
+    """
+    from cdpipe.cluster.predict import plan_device, with_probed_batches
+    from cdpipe.cluster.session import start_ray
+
+    start_ray(run)
+    plan = plan_run(run.config, run.workspace, inventory, plan_members(run.config, sources, plan_device()))
+    lacking = lacking_bands(plan)
+    for pair_id, reason in lacking.items():
+        run.fail(pair_id, reason)
+    plan = without_pairs(plan, lacking)
+    if not plan.pairs:
+        raise InputError("no pair has the bands that the models need")
+    stored = prefer_stored(run.config, plan, sources)
+    if stored is not plan:
+        device = stored.members[0].execution.device
+        run.say(f"predict: uses the probabilities that are stored already, computed on {device}")
+    return with_probed_batches(run, stored)
+
+
+def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
+    """Ids of the labelled pairs that may be fitted on, predicted now; those that cannot be are failures."""
+    from cdpipe.cluster.predict import plan_actors, predict_only
+
+    numbers = pairs_to_fit_on(plan)
+    work = list(missing_work(plan, numbers))
+    if work:
+        manifest_path(run.folder).unlink(missing_ok=True)
+        with run.step("predict pairs to fit thresholds on: blocks", len(work)) as advance:
+            for event in predict_only(plan, work, plan_actors(run.config.resources.workers)):
+                advance(1, "")
+                if event.failure is not None:
+                    run.fail(plan.pairs[event.pair].pair_id, event.failure, event.details)
+    ids = [plan.pairs[number].pair_id for number in numbers]
+    return [pair_id for pair_id in ids if pair_id not in run.failures]
+
+
+def fit_weights_of(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunPlan:
+    """The run with its members' weights and temperatures; what is fitted now is told."""
+    plan, fitted = fit_members(run.config, run.folder, plan, fitting, measure_by(run))
+    if fitted and not fitting:
+        run.say("predict: no validation or out-of-fold pairs to fit temperatures or weights on; models stay equal")
+    for what, values in fitted.items():
+        if values:
+            told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+            run.say(f"predict: {what} with the least log loss on pairs to fit on: {told}")
+    return plan
+
+
+def measure_by(run: Run) -> MeasurePairs:
+    """Measures pairs on Ray; what goes wrong with a pair is that pair's failure."""
+
+    def measure_pairs(
+        pairs: Sequence[RunPair], ensembles: Mapping[str, Ensemble], measure: Measure
+    ) -> dict[str, ScoreHistogram]:
+        from cdpipe.cluster.session import start_ray
+        from cdpipe.cluster.tasks import map_pairs
+
+        start_ray(run)
+        jobs = [
+            (pair.pair_id, (run.workspace, pair.stored, str(pair.planned.label_key), ensembles[pair.pair_id]))
+            for pair in pairs
+        ]
+        histograms: dict[str, ScoreHistogram] = {}
+        # a lambda, since a function of this module would make every worker import what it does not need
+        for pair_id, scores, error in map_pairs(lambda job: measure(*job), jobs):
+            if scores is None:
+                run.fail(pair_id, f"fitting the threshold: {error}")
+            else:
+                histograms[pair_id] = scores
+        return dict(sorted(histograms.items()))
+
+    return measure_pairs
+
+
+def _predict(run: Run, plan: RunPlan, products: Mapping[str, tuple[Product, ...]]) -> dict[str, tuple[Product, ...]]:
+    """Run the models; the products of every pair that was published."""
+    from cdpipe.cluster.predict import plan_actors, predict_and_publish
+
+    work = list(missing_work(plan))
+    # products alone are made where a run goes back to a threshold that it had before
+    if work or not all(is_written(product) for of_pair in products.values() for product in of_pair):
+        manifest_path(run.folder).unlink(missing_ok=True)
+    spent: dict[str, float] = {}
+    published: dict[str, tuple[Product, ...]] = {}
+    facts = {"blocks": len(work), "patches": count_patches(plan, work)}
+    workers = plan_actors(run.config.resources.workers)
+    ordered = [products[pair.pair_id] for pair in plan.pairs]
+    with run.logged("predict", facts) as figures, run.step("predict: blocks", len(work)) as advance:
+        for event in predict_and_publish(plan, work, workers, ordered):
+            pair_id = plan.pairs[event.pair].pair_id
+            if event.failure is not None:
+                run.fail(pair_id, event.failure, event.details)
+            if event.published:
+                published[pair_id] = products[pair_id]
+            add(spent, event.spent)
+            advance(int(event.block), f"{len(published)} of {len(plan.pairs)} pairs published")
+        figures.update(rounded(spent))
+    run.folder.sweep()
+    return {pair_id: each for pair_id, each in published.items() if pair_id not in run.failures}

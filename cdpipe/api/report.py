@@ -1,0 +1,334 @@
+"""What a run found, as pages to open in a browser; and the verdicts that were saved there, as labels."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdpipe.config.load import to_yaml
+from cdpipe.errors import InputError
+from cdpipe.formats.tables import SURPLUS, read_table
+from cdpipe.keys import content_key
+from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.layouts.write import relative
+from cdpipe.report import pages
+from cdpipe.report.charts import read_history, training_charts
+from cdpipe.report.pages import PairPage, Report
+from cdpipe.report.pair import PairJob, make_pair
+from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
+from cdpipe.report.words import took
+from cdpipe.runs.manifest import Manifest
+from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
+from cdpipe.runs.run import Run, versions
+from cdpipe.version import __version__
+from cdpipe.workspace.files import read_json
+from cdpipe.workspace.location import Location, Place, here, locate, located
+
+MADE = ("ingest", "train", "predict")  # stages
+TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries
+PATHS = ("before", "after", "composite", "label", "before_valid", "after_valid")  # columns of a catalog
+JUDGES = ("val", "test")  # splits whose labels choose and judge models, and are left as they are
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPlan:
+    """What a report would have.
+
+    Attributes:
+        pairs: How many pairs have a page.
+        folder: Where it would lie.
+    """
+
+    pairs: int
+    folder: Location
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewPlan:
+    """What would become of a review.
+
+    Attributes:
+        labels: How many pairs would get a label.
+        folder: Where labels and a catalog would lie.
+    """
+
+    labels: int
+    folder: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """What became of a review.
+
+    Attributes:
+        accepted: Changes in the labels.
+        rejected: False alarms in the labels.
+        labels: The rasters that were written, by pair.
+        catalog: A catalog that has them.
+    """
+
+    accepted: int
+    rejected: int
+    labels: Mapping[str, Location]
+    catalog: Location
+
+
+def plan_report(run: Run) -> ReportPlan:
+    """What :func:`write_report` would write; nothing is written.
+
+    Raises:
+        InputError: If the run has no manifest yet.
+    """
+    _, pairs = _finished_pairs(run)
+    return ReportPlan(len(pairs), run.folder / "report")
+
+
+def write_report(run: Run) -> Location:
+    """Draw every finished pair and write the report's pages.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The page to begin with.
+
+    Raises:
+        InputError: If the run has no manifest yet.
+    """
+    with run.hold(keep_failures=True):
+        earlier = run.last_failures()
+        manifest, pairs = _finished_pairs(run)
+        from cdpipe.cluster.tasks import map_every_pair
+
+        folder = run.folder / "report"
+        jobs = [(pair.pair.pair_id, _job(run, folder, pair)) for pair in pairs]
+        facts = map_every_pair(run, "report: pairs", "report", make_pair, jobs)
+        pair_pages = [_page(run, pair, facts[pair.pair.pair_id]) for pair in pairs if pair.pair.pair_id in facts]
+        return pages.write_report(folder, _report(run, manifest, pair_pages, {**earlier, **run.failures}))
+
+
+def _finished_pairs(run: Run) -> tuple[Manifest, list[PairResults]]:
+    """The run's manifest and its finished pairs; pairs that it failed on are failures."""
+    manifest = finished_run(run)
+    for pair_id, reason in manifest.failed.items():
+        run.fail(pair_id, reason)
+    return manifest, result_pairs(run, manifest)
+
+
+def _job(run: Run, folder: Location, pair: PairResults) -> PairJob:
+    if pair.finished is None:
+        raise ValueError(f"pair {pair.pair.pair_id}: expected a finished one")
+    objects = [path for name in pair.finished.vectors if (path := run.workspace.root / name).is_file()]
+    return PairJob(
+        workspace=run.workspace,
+        folder=folder / "images" / pair.pair.pair_id,
+        pair=pair.stored,
+        label_key=pair.label_key,
+        change_key=pair.finished.change,
+        objects=objects[0] if objects else None,
+    )
+
+
+def _page(run: Run, results: PairResults, facts: Mapping[str, Any]) -> PairPage:
+    pair = results.pair
+    return PairPage(
+        pair_id=pair.pair_id,
+        name=pair.name,
+        split=results.split or "",
+        dates=(pair.before_date or "", pair.after_date or ""),
+        sensors=(pair.before.sensor_name, pair.after.sensor_name),
+        facts=facts,
+        files=_files(run, results),
+    )
+
+
+def _files(run: Run, pair: PairResults) -> list[tuple[str, str]]:
+    """Rasters, objects and the picture of a pair, as far as they are there."""
+    products = {**pair.finished.rasters, **pair.finished.vectors} if pair.finished else {}
+    paths = [run.workspace.root / name for name in sorted(products)]
+    paths.append(run.folder / "report" / "pictures" / f"{pair.pair.pair_id}.png")
+    return [(path.name, str(path.relative_to(run.folder))) for path in paths if path.is_file()]
+
+
+def _report(run: Run, manifest: Manifest, pair_pages: Sequence[PairPage], failures: Mapping[str, str]) -> Report:
+    folder = run.folder / "report"
+    # what made results; what only looks at them is run as often as one likes, and must leave the report as it is
+    log = [entry for entry in run.log_entries() if entry.get("stage") in MADE and entry.get("blocks") != 0]
+    facts = {
+        "name": manifest.name,
+        "id": content_key("report", {page.pair_id: page.facts["key"] for page in pair_pages}),
+        "version": __version__,
+        "finished": log[-1]["started"][:10] if log else "",
+        "ensemble": manifest.ensemble,
+        "threshold": manifest.threshold,
+        "fitted_on": manifest.fitted_on,
+    }
+    return Report(
+        run=facts,
+        pairs=pair_pages,
+        problems=_problems(run, {page.pair_id for page in pair_pages}, failures),
+        models=[_model(run, model) for model in manifest.models],
+        training=[chart for model in manifest.models for chart in _training(run, model)],
+        log=[_log_row(entry) for entry in log],
+        versions=log[-1]["versions"] if log else versions(),
+        configuration=_configuration(run),
+        files=_run_files(run, manifest),
+        evaluation=read_json(folder / "evaluation.json"),
+        audits=read_json(folder / "audits.json"),
+    )
+
+
+def _problems(run: Run, done: set[str], failures: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Pairs that have no page: first those that failed, then those of the catalog that the run has not."""
+    names = {pair.pair_id: pair.name for pair in read_catalog(run.config)}
+    failed = sorted(pair_id for pair_id in failures if pair_id not in done)
+    skipped = sorted(pair_id for pair_id in names if pair_id not in done and pair_id not in failures)
+    return [
+        *({"name": names.get(each, each), "failed": True, "reason": failures[each]} for each in failed),
+        *({"name": names[each], "failed": False, "reason": "not among the run's pairs"} for each in skipped),
+    ]
+
+
+def _configuration(run: Run) -> str:
+    """All of it as YAML, but that the workspace goes by its name: the report lies in it, wherever it is moved."""
+    config = run.config.model_copy(update={"workspace": here(Path(run.config.workspace.name))})
+    return to_yaml(config, run.config.catalog.parent)
+
+
+def _model(run: Run, model: Mapping[str, Any]) -> dict[str, str]:
+    card = read_json(run.workspace.root / model["folder"] / "model.json") or {}
+    return {
+        "name": model["name"],
+        "architecture": " ".join(filter(None, (card.get("architecture"), card.get("arguments", {}).get("encoder")))),
+        "folder": model["folder"],
+        "weight": f"{model['weight']:.3g}",
+        "threshold": f"{model['threshold']:.3g}",
+    }
+
+
+def _training(run: Run, model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    folder = run.workspace.root / model["folder"]
+    card = read_json(folder / "model.json") or {}
+    return training_charts(model["name"], read_history(folder / "history.csv"), card.get("metrics", {}).get("epoch"))
+
+
+def _log_row(entry: Mapping[str, Any]) -> dict[str, str]:
+    told = ((key.replace("_", " "), value) for key, value in entry.items() if key in TOLD)
+    facts = ", ".join(f"{value:,} {key}" if isinstance(value, int) else f"{key} {value}" for key, value in told)
+    started = entry["started"].replace("T", " ").removesuffix("+00:00")
+    return {"stage": entry["stage"], "started": started, "took": took(entry["seconds"]), "facts": facts}
+
+
+def _run_files(run: Run, manifest: Manifest) -> list[tuple[str, str]]:
+    names = ("manifest.json", "log.json", "report/summary.csv", "report/evaluation.json")
+    others = [(run.workspace.root / name).relative_to(run.folder) for name in sorted(manifest.vectors)]
+    return [(name.rpartition("/")[2], name) for name in (*names, *others) if (run.folder / name).is_file()]
+
+
+def plan_review(run: Run, file: Place, out: Path | None = None) -> ReviewPlan:
+    """What :func:`review` would write; nothing is written.
+
+    Args:
+        run: The run.
+        file: ``review.geojson``, as the report saved it.
+        out: Folder for labels and catalog; None for the run's own.
+
+    Raises:
+        ConfigError: If labels of this configuration cannot be written.
+        InputError: If the review has mistakes, or says nothing of any pair that may be trained on.
+    """
+    raster_values(run.config.label)
+    judged = located(file)
+    verdicts = read_review(judged, run.config.name)
+    return ReviewPlan(len(_choose(run, judged, verdicts, _pairs_by_id(run))), _review_folder(run, out))
+
+
+def review(run: Run, file: Place, out: Path | None = None) -> Reviewed:
+    """Write a label for every reviewed pair, and a catalog like the configuration's with these labels in it.
+
+    Args:
+        run: The run.
+        file: ``review.geojson``, as the report saved it.
+        out: Folder for labels and catalog; None for the run's own.
+
+    Raises:
+        ConfigError: If labels of this configuration cannot be written.
+        InputError: If the review has mistakes, or says nothing of any pair that may be trained on.
+    """
+    with run.hold(keep_failures=True):
+        values = raster_values(run.config.label)
+        judged = located(file)
+        verdicts = read_review(judged, run.config.name)
+        pairs = _pairs_by_id(run)
+        chosen = _choose(run, judged, verdicts, pairs)
+        from cdpipe.cluster.tasks import map_every_pair
+
+        folder = _review_folder(run, out)
+        paths = {pair_id: folder / "labels" / f"{pair_id}.tif" for pair_id in chosen}
+        jobs = [
+            (pair_id, ReviewJob(run.workspace, paths[pair_id], pair.stored, pair.label_key, of_pair, values))
+            for pair_id, (pair, of_pair) in chosen.items()
+        ]
+        written = map_every_pair(run, "review: labels", "review", write_review_label, jobs)
+        if not written:
+            raise InputError(f"{file}: no label could be written")
+        labels = {pair_id: paths[pair_id] for pair_id in written}
+        catalog = _write_catalog(run, folder, pairs, labels)
+        accepted, rejected = (sum(counts[name] for counts in written.values()) for name in ("accepted", "rejected"))
+        return Reviewed(accepted, rejected, labels, catalog)
+
+
+def _pairs_by_id(run: Run) -> dict[str, PairResults]:
+    return {pair.pair.pair_id: pair for pair in result_pairs(run, finished_run(run))}
+
+
+def _review_folder(run: Run, out: Path | None) -> Location:
+    return run.folder / "review" if out is None else here(out.absolute())
+
+
+def _choose(
+    run: Run, file: Location, verdicts: Sequence[Verdict], pairs: Mapping[str, PairResults]
+) -> dict[str, tuple[PairResults, list[Verdict]]]:
+    """Pairs to label, with the verdicts on each."""
+    by_pair: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.verdict != "unsure":
+            by_pair.setdefault(verdict.pair_id, []).append(verdict)
+    chosen = {}
+    for pair_id, of_pair in sorted(by_pair.items()):
+        pair = pairs.get(pair_id)
+        if pair is None:
+            run.fail(pair_id, f"was reviewed in {file}, but is not among the run's pairs")
+        elif pair.split in JUDGES:
+            run.say(f"review: pair {pair_id} is left alone: it is of {pair.split}, which chooses or judges models")
+        else:
+            chosen[pair_id] = pair, of_pair
+    if not chosen:
+        raise InputError(f"{file}: nothing accepted or rejected in a pair that may be trained on")
+    return chosen
+
+
+def _write_catalog(
+    run: Run, folder: Location, pairs: Mapping[str, PairResults], labels: Mapping[str, Location]
+) -> Location:
+    """The catalog with new labels, paths from where it lies, and the run's splits: new labels must not shuffle them."""
+    columns, rows = read_table(run.config.catalog)
+    columns = [name for name in columns if name]
+    columns += [name for name in ("label", "split") if name not in columns]
+    base, text = run.config.catalog.parent, io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n", restval="")
+    writer.writeheader()
+    for _, cells in rows:
+        row = {name: cell for name, cell in cells.items() if name != SURPLUS}
+        row |= {name: relative(locate(row[name], base), folder) for name in PATHS if row.get(name)}
+        pair_id = row["pair_id"]
+        pair = pairs.get(pair_id)
+        row["split"] = row.get("split") or (pair.split if pair else None) or ""
+        if pair_id in labels:
+            row |= {"label": relative(labels[pair_id], folder), "split": "train"}
+        writer.writerow(row)
+    path = folder / "pairs.csv"
+    path.write(text.getvalue().encode())
+    return path

@@ -1,0 +1,177 @@
+"""Every configured model, each trained by itself, each resumable."""
+
+import importlib.util
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cdpipe.errors import CdpipeError, ConfigError
+from cdpipe.models.folder import ModelCard
+from cdpipe.pairs.splits import describe_leaks, split_pairs
+from cdpipe.runs.run import Inventory, Run, take_inventory
+from cdpipe.training.job import TrainJob
+from cdpipe.training.logs import read_progress
+from cdpipe.training.plan import (
+    check_buildable,
+    finish_model,
+    sweep_training,
+    trained_model,
+    training_jobs,
+    training_leaks,
+)
+from cdpipe.workspace.location import Location
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        name: Its name, which says the fold where there are folds.
+        folder: Where it lies.
+        card: All that there is to know of it: its figures among others.
+        now: Whether this call trained it; else it was there already.
+    """
+
+    name: str
+    folder: Location
+    card: ModelCard
+    now: bool
+
+    def __str__(self) -> str:
+        """Its best epoch, figure and folder, for people."""
+        metrics = self.card.metrics
+        return f"epoch {metrics['epoch'] + 1}, validation IoU {metrics['val_iou']:.3f}, in {self.folder}"
+
+
+def plan_training(run: Run) -> tuple[list[Trained], list[TrainJob]]:
+    """The configuration's models that are trained already, and those that are not; nothing is trained.
+
+    Raises:
+        ConfigError: If a model cannot be built.
+        InputError: If there is nothing to learn from.
+    """
+    _, trained, waiting = _plan(run)
+    return trained, waiting
+
+
+def train(run: Run) -> list[Trained]:
+    """Train the models that are not trained yet.
+
+    While one trains, ``run.progress`` is called from another thread.
+
+    Raises:
+        ConfigError: If a model cannot be built.
+        InputError: If there is nothing to learn from.
+    """
+    with run.hold():
+        inventory, trained, waiting = _plan(run)
+        if waiting:
+            _say_leaks(run, inventory)
+        jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
+        for job in jobs:
+            if trained_model(job) is not None:
+                sweep_training(job)
+        for model in trained:
+            run.say(f"train: {model.name} is trained already: {model}")
+        if waiting:
+            _check_tracking(run)
+            trained += _train(run, waiting)
+        _track(run, jobs)
+        return trained
+
+
+def _plan(run: Run) -> tuple[Inventory, list[Trained], list[TrainJob]]:
+    inventory = take_inventory(run)
+    jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
+    waiting = [job for job in jobs if trained_model(job) is None]
+    for job in waiting:
+        check_buildable(job)
+    cards = [(job, trained_model(job)) for job in jobs]
+    trained = [_trained(run, job, card, now=False) for job, card in cards if card is not None]
+    return inventory, trained, waiting
+
+
+def _trained(run: Run, job: TrainJob, card: ModelCard, *, now: bool) -> Trained:
+    return Trained(job.name, run.workspace.model(job.name, job.key), card, now)
+
+
+def _train(run: Run, waiting: Sequence[TrainJob]) -> list[Trained]:
+    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.train import plan_workers, train_on_workers
+
+    start_ray(run)
+    workers, use_gpu = plan_workers(run.config.resources, run.config.train.global_batch)
+    trained = []
+    for job in waiting:
+        facts = {"model": job.name, "steps": job.steps, "workers": workers, "gpu": use_gpu}
+        with run.logged("train", facts) as figures, _watched(run, job):
+            card = finish_model(job, train_on_workers(job, workers, use_gpu))
+            figures["best_epoch"] = card.metrics["epoch"]
+        trained.append(_trained(run, job, card, now=True))
+        run.say(f"train: {job.name}: {trained[-1]}")
+    return trained
+
+
+def _check_tracking(run: Run) -> None:
+    """Before hours are spent on training."""
+    address = run.config.tracking.mlflow
+    if address and importlib.util.find_spec("mlflow") is None:
+        raise ConfigError(f"tracking.mlflow: {address}: expected MLflow to be installed: pip install 'cdpipe[mlflow]'")
+
+
+def _track(run: Run, jobs: Sequence[TrainJob]) -> None:
+    """Log what is trained where the configuration says; if that fails no model is lost, and the next call does it."""
+    address = run.config.tracking.mlflow
+    if address is None:
+        return
+    _check_tracking(run)
+    from cdpipe.training.tracking import log_model
+
+    for job in jobs:
+        card = trained_model(job)
+        try:
+            if card is not None:
+                log_model(address, run.config.name, job, card)
+        except CdpipeError as error:
+            run.say(f"train: {error}")
+
+
+def _say_leaks(run: Run, inventory: Inventory) -> None:
+    """Say what is let pass, and of what nothing can be told."""
+    splits = inventory.splits or split_pairs(inventory.planned, run.config.split_buffer)
+    found = training_leaks(run.config, inventory.planned, splits)
+    if found.leaks:
+        run.say(f"train: the splits leak, which splits.allow_leak lets pass: {describe_leaks(found.leaks)}")
+    if found.unplaced:
+        run.say(
+            f"train: {len(found.unplaced)} pair(s) have no georeference; whether training pairs lie apart from the "
+            "others cannot be told"
+        )
+
+
+@contextmanager
+def _watched(run: Run, job: TrainJob) -> Iterator[None]:
+    """Tell the progress that the first worker writes down while Ray Train holds this thread."""
+    stop = threading.Event()
+    with run.step(f"train {job.name}: steps", job.options.epochs * job.steps) as advance:
+
+        def poll() -> None:
+            shown = 0
+            while not stop.wait(POLL_SECONDS):
+                found = read_progress(job)
+                done = found["epoch"] * job.steps + found["step"] if found else 0
+                if found and done > shown:
+                    advance(done - shown, f"epoch {found['epoch'] + 1}, loss {found['loss']:.3f}")
+                    shown = done
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()

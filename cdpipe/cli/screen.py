@@ -1,0 +1,117 @@
+"""What the user sees of a run: a bar on a terminal, a line every few seconds in a log, remarks and failures."""
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from cdpipe.api.opening import open_run
+from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL
+from cdpipe.runs.run import Failure, Remark, Run, Step
+from cdpipe.units import duration
+
+LOG_SECONDS = 5.0
+LOG_WIDTH = 160
+
+
+class Screen:
+    """Shows what a run tells; what a verb has to say is printed with it, too."""
+
+    def __init__(self) -> None:
+        """As wide as the terminal, or wide enough for tables in a log."""
+        console = Console(highlight=False, soft_wrap=False)
+        self.console = console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+        self._bars: tuple[Bars, TaskID] | None = None
+        self._title, self._done, self._begun, self._printed = "", 0, 0.0, 0.0
+
+    def show(self, event: Step | Remark | Failure) -> None:
+        """Show how far a step is, a remark, or that a pair failed."""
+        match event:
+            case Remark(text):
+                self.say(text)
+            case Failure(pair_id, reason):
+                text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
+                self.console.print(f"failed: {text}", markup=False, style="red")
+            case Step() if self.console.is_terminal:
+                self._show_bar(event)
+            case Step():
+                self._show_line(event)
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False)
+
+    def say_path(self, text: str) -> None:
+        """Print a line that ends in a path, which is never broken."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def show_table(self, table: RenderableType) -> None:
+        """Print a table."""
+        self.console.print(table)
+
+    def _show_bar(self, step: Step) -> None:
+        if self._bars is None:
+            bars = _make_bars(self.console)
+            bars.start()
+            self._bars = bars, bars.add_task(step.title, total=step.total, note="")
+        bars, task = self._bars
+        bars.update(task, completed=step.done, note=step.note)
+        if step.over:
+            bars.stop()
+            self._bars = None
+
+    def _show_line(self, step: Step) -> None:
+        now = time.monotonic()
+        if step.over or step.title != self._title:
+            self._title, self._done, self._begun, self._printed = "" if step.over else step.title, 0, now, 0.0
+            return
+        more, self._done = step.done - self._done, step.done
+        if (not more or step.done < step.total) and now - max(self._printed, self._begun) < LOG_SECONDS:
+            return
+        self._printed = now
+        rate = step.done / max(now - self._begun, 1e-3)
+        left = (step.total - step.done) / rate if rate else 0.0
+        parts = [f"{step.title}: {step.done}/{step.total}", f"{rate:.3g}/s", f"ETA {duration(left)}", step.note]
+        self.say("  ".join(part for part in parts if part))
+
+
+def _make_bars(console: Console) -> Bars:
+    return Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def open_on_screen(options: argparse.Namespace, overrides: Sequence[str] = ()) -> tuple[Run, Screen]:
+    """The run that the command line means, and the screen that shows what it tells.
+
+    Raises:
+        ConfigError: If the configuration has mistakes.
+    """
+    screen = Screen()
+    run = open_run(options.config, overrides=[*options.set, *overrides], progress=screen.show)
+    run.verbose, run.wait = getattr(options, "verbose", False), getattr(options, "wait", False)
+    return run, screen
+
+
+def exit_code(run: Run, screen: Screen) -> int:
+    """Say how many pairs failed, and give the exit code."""
+    if not run.failures:
+        return EXIT_DONE
+    screen.say(f"{len(run.failures)} pair(s) failed; mend them and run the same command, or only them with --failed")
+    return EXIT_PARTIAL
