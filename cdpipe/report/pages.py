@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,11 @@ class Report:
     files: Sequence[tuple[str, str]]
     evaluation: Any = None
     audits: Any = None
-    rows: list[dict[str, Any]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Take the rows out of the evaluation."""
-        object.__setattr__(self, "rows", tables.evaluation_rows(self.evaluation))
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the evaluation."""
+        return tables.evaluation_rows(self.evaluation)
 
 
 def describe_pair(

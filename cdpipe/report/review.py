@@ -161,8 +161,9 @@ def write_review_label(job: ReviewJob) -> dict[str, int]:
         InputError: If an outline does not lie in the pair's coordinates.
         IntegrityError: If the raster cannot be written.
     """
+    grid = job.pair.grid
     shapes = {
-        verdict: np.array([said.outline(job.pair.grid) for said in job.verdicts if said.verdict == verdict], object)
+        verdict: np.array([change.outline(grid) for change in job.verdicts if change.verdict == verdict], object)
         for verdict, _ in PAINTED
     }
     table = np.full(256, job.values[IGNORE], np.uint8)
@@ -176,10 +177,10 @@ def write_review_label(job: ReviewJob) -> dict[str, int]:
         for tile in tiles_in(window, TILE):  # whole tiles: rounding must not depend on the window
             for verdict, value in PAINTED:
                 if len(shapes[verdict]):
-                    label[tile.slices_in(window)][burn_polygons(shapes[verdict], job.pair.grid.crop(tile)) == 1] = value
+                    label[tile.slices_in(window)][burn_polygons(shapes[verdict], grid.crop(tile)) == 1] = value
         return table[label]
 
     meaning = ", ".join(f"{job.values[value]} {name}" for value, name in ((CHANGED, "changed"), (UNCHANGED, "not")))
     band = Band("uint8", job.values[IGNORE], f"reviewed label: {meaning}")
-    write_cog(job.path, read, job.pair.grid, band)
+    write_cog(job.path, read, grid, band)
     return {verdict: len(outlines) for verdict, outlines in shapes.items()}
