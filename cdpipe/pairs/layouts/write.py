@@ -133,12 +133,12 @@ def format_config(found: FoundPairs, name: str, catalog: Path, config: Path) -> 
         ),
         _sensors(found, info),
     ]
-    settings: dict[str, Any] = {"drivers": drivers} if drivers != ["GTiff"] else {}
+    opening: dict[str, Any] = {"drivers": drivers} if drivers != ["GTiff"] else {}
     if info.grid.crs is None:
-        settings["pixel_coordinates"] = True
-    if settings:
+        opening["pixel_coordinates"] = True
+    if opening:
         comment = "Formats that may be opened; images without georeference lie pixel on pixel."
-        sections.append((comment, {"input": settings}))
+        sections.append((comment, {"input": opening}))
     sections += _label_section(found)
     if found.preset:
         sections.append(("What the original program did; keys of your own win.", {"preset": found.preset}))
