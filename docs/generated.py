@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+import cdpipe
 from cdpipe.cli.parser import make_parser
 from cdpipe.cli.verb import EPILOG
 from cdpipe.config.schema import Config
@@ -28,6 +30,7 @@ def write_reference(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "configuration.md").write_text("\n".join(configuration()) + "\n")
     (folder / "commands.md").write_text("\n".join(commands()) + "\n")
+    (folder / "library.md").write_text("\n".join(library()) + "\n")
 
 
 def configuration() -> Iterator[str]:
@@ -121,6 +124,28 @@ def commands() -> Iterator[str]:
             formatter.add_arguments(group._group_actions)  # noqa: SLF001
             formatter.end_section()
         yield f"```text\n{formatter.format_help().rstrip()}\n```"
+
+
+def library() -> Iterator[str]:
+    """Every function and value that ``import cdpipe`` offers."""
+    yield "# Library\n"
+    yield markdown(cdpipe.__doc__ or "").partition("\n")[2].strip()
+    for name in sorted(set(cdpipe.__all__) - {"__version__"}, key=str.lower):
+        offered = getattr(cdpipe, name)
+        signature = re.sub(r"<function (\w+) at \w+>", r"\1", str(inspect.signature(offered)))
+        signature = re.sub(r"(?:[A-Za-z_]+[.])+([A-Za-z_])", r"\1", signature)
+        yield f"\n## cdpipe.{name}\n\n```text\n{name}{signature}\n```\n"
+        yield markdown(offered.__doc__ or "")
+
+
+def markdown(text: str) -> str:
+    """A docstring, its sections as lists."""
+    text = re.sub(r":(?:class|func|mod|data|meth):`(?:cdpipe\.)?([^`]+)`", r"`\1`", inspect.cleandoc(text)).replace(
+        "``", "`"
+    )
+    text = re.sub(r"^(Args|Attributes|Raises|Returns|Yields):$", r"\n**\1**\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^ {4}(\*?\w+(?:, \w+)*): ", r"- `\1`: ", text, flags=re.MULTILINE)
+    return re.sub(r"^ {4,}", "  ", text, flags=re.MULTILINE)
 
 
 def verbs(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:

@@ -102,7 +102,7 @@ class Run:
 
     Attributes:
         config: The configuration.
-        progress: Called with every step, remark and failure, in the thread that works.
+        progress: Called with every step, remark and failure; while a model trains from another thread.
         verbose: Show Ray's own messages.
         wait: Wait for another run to let go of the workspace instead of giving up.
         failures: Pairs that failed in the last call, with the reason.
