@@ -20,6 +20,7 @@ import ray.train.collective
 import ray.train.torch
 import ray.util
 import torch
+from fsspec import AbstractFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 from torch import nn
@@ -31,7 +32,6 @@ from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.training.job import TrainJob, Worker
 from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
 from cdpipe.training.loop import train_model, write_checkpoint
-from cdpipe.workspace.clients import client_options
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.files import read_json
 from cdpipe.workspace.location import Location, locate
@@ -146,12 +146,77 @@ def _storage(folder: Location) -> dict[str, Any]:
     if not folder.far:
         folder.local().mkdir(parents=True, exist_ok=True)
         return {"storage_path": str(folder)}
-    from obstore.fsspec import FsspecStore
-
-    scheme: Any
     scheme, _, name = str(folder).partition("://")
-    handler = pyarrow.fs.FSSpecHandler(FsspecStore(scheme, **client_options()))
+    handler = pyarrow.fs.FSSpecHandler(BucketFileSystem(scheme=scheme))
     return {"storage_filesystem": pyarrow.fs.PyFileSystem(handler), "storage_path": name}
+
+
+class BucketFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
+    """Buckets as fsspec wants them, by :class:`Location`: requests are tried again, guarded and counted as all others.
+
+    That of obstore does not: it takes no buffers of Arrow, keeps others without a copy, and gives up when an answer
+    breaks off.
+    """
+
+    cachable = False
+
+    def __init__(self, scheme: str, **options: Any) -> None:
+        """The buckets of ``s3``, ``gs`` or ``az``."""
+        super().__init__(**options)
+        self.scheme = scheme
+
+    def _at(self, path: str) -> Location:
+        return locate(f"{self.scheme}://{path.strip('/')}")
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Size and kind of an object or folder."""
+        there, name = self._at(path), path.strip("/")
+        if there.key and there.is_file():
+            return {"name": name, "size": there.stat().size, "type": "file"}
+        if there.is_dir():
+            return {"name": name, "size": 0, "type": "directory"}
+        raise FileNotFoundError(path)
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        """What lies right in a folder."""
+        names = [str(each).partition("://")[2] for each in self._at(path).iterdir()]
+        return [self.info(name) for name in names] if detail else names
+
+    def rm(self, path: str, recursive: bool = False, **_: Any) -> None:
+        """Remove an object, or a folder with all that lies beneath."""
+        if recursive:
+            self._at(path).remove_tree()
+        self._at(path).unlink(missing_ok=True)
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        return self._at(path).open(2**20) if mode == "rb" else _Upload(self._at(path))
+
+
+class _Upload:
+    """A file of this machine that is stored once it is closed."""
+
+    def __init__(self, to: Location) -> None:
+        self._to, self._folder = to, tempfile.TemporaryDirectory()
+        self._file = (Path(self._folder.name) / "upload").open("wb")
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, data: Any) -> int:
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+            self._to.take(Path(self._file.name))
+            self._folder.cleanup()
 
 
 def _checkpoint_folder(checkpoint: Checkpoint, beside: Location) -> Location:

@@ -138,15 +138,10 @@ def _store(scheme: str, bucket: str, quick: bool) -> Any:
     """The library's client for a bucket, which keeps connections open."""
     stores = import_module("obstore.store")
     kind = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}[scheme]
-    return getattr(stores, kind)(bucket, **client_options(quick))
-
-
-def client_options(quick: bool = False) -> dict[str, Any]:
-    """How patient a client of the library is, as the library's options; ``quick`` gives up within seconds."""
-    return {
-        "client_options": (QUICK_TIMEOUTS if quick else TIMEOUTS) | ({"allow_http": True} if plain_endpoint() else {}),
-        "retry_config": RETRIES | QUICK_RETRIES if quick else RETRIES,
-    }
+    options = (QUICK_TIMEOUTS if quick else TIMEOUTS) | ({"allow_http": True} if plain_endpoint() else {})
+    return getattr(stores, kind)(
+        bucket, client_options=options, retry_config=RETRIES | QUICK_RETRIES if quick else RETRIES
+    )
 
 
 def plain_endpoint() -> bool:
