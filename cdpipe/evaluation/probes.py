@@ -12,6 +12,7 @@ from cdpipe.evaluation.scores import ENSEMBLE
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, spread_tiles
 from cdpipe.inference.patches import Forward, Placement, predict_window
+from cdpipe.metrics.classes import CHANGED
 from cdpipe.metrics.counts import add_fields, threshold_change
 from cdpipe.prediction.block import Member, load_forward, probability_key
 from cdpipe.prediction.ensemble import Ensemble, combine, ensemble_threshold
@@ -164,7 +165,7 @@ def _judge(guises: Mapping[str, Probabilities], threshold: float) -> Probe:
     masks = {name: threshold_change(values, threshold) for name, values in guises.items()}
     observed = ~np.isnan(guises["pair"])
     alarms = {
-        name: Alarms(int((~np.isnan(guises[name])).sum()), int((masks[name] == 1).sum()))
+        name: Alarms(int((~np.isnan(guises[name])).sum()), int((masks[name] == CHANGED).sum()))
         for name in ("identity", "identity_shifted")
     }
     swap = measure_difference((guises["pair"], guises["swapped"]), (masks["pair"], masks["swapped"]), observed)

@@ -10,7 +10,7 @@ from cdpipe.formats.submission import Runs, decode_window
 from cdpipe.geo.grid import Window
 from cdpipe.geo.ground import row_areas
 from cdpipe.geo.tilings import grow
-from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
+from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import (
     Counts,
     NearCounts,
@@ -80,7 +80,7 @@ class ObjectTally:
             observed: (height, width), True where both dates are observed.
             layers: Where each layer predicts change, each (height, width).
         """
-        reference = self._label.add(window, (label == 1) & observed)
+        reference = self._label.add(window, (label == CHANGED) & observed)
         for name, change in layers.items():
             self._hits.setdefault(name, []).append(_count(reference, change))
             predicted = self._layers.setdefault(name, Components(self._width)).add(window, change)
@@ -178,12 +178,15 @@ def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
         changes, scores = _layers(workspace, results, halo)
         for name, change in changes.items():
             counts[name] = counts.get(name, Counts()) + count_changes(change[inner], own_label)
-            predicted, reference = (change == 1) & (label != IGNORE), (label == 1) & (change != NOT_OBSERVED)
+            predicted, reference = (
+                (change == CHANGED) & (label != IGNORE),
+                (label == CHANGED) & (change != NOT_OBSERVED),
+            )
             near[name] = near.get(name, NearCounts()) + count_near(predicted, reference, inner, results.tolerance)
         for name, probability in scores.items():
             own = score_histogram(probability[inner], own_label)
             probabilities[name] = probabilities[name] + own if name in probabilities else own
-        objects.add(window, own_label, observed, {name: change[inner] == 1 for name, change in changes.items()})
+        objects.add(window, own_label, observed, {name: change[inner] == CHANGED for name, change in changes.items()})
         if set(RGB) <= set(pair.roles):
             difference = _grey_difference(workspace, pair, window)
             baseline += score_histogram(difference, own_label, high=BASELINE_RANGE, bins=BASELINE_BINS)

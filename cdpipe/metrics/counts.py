@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.metrics.classes import NOT_OBSERVED
+from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED, UNCHANGED
 
 Sums = TypeVar("Sums")
 
@@ -149,7 +149,7 @@ def count_changes(change: NDArray[np.uint8], label: NDArray[np.uint8]) -> Counts
         ValueError: If the shapes differ.
     """
     _check_shapes(change, label)
-    return _count(change == 1, label, change != NOT_OBSERVED)
+    return _count(change == CHANGED, label, change != NOT_OBSERVED)
 
 
 def score_histogram(
@@ -181,7 +181,7 @@ def score_histogram(
         places = _count_reached(score[pixels], edges)
         return tuple(np.bincount(places, minlength=bins + 2).tolist())
 
-    return ScoreHistogram(low, high, reached(observed & (label == 1)), reached(observed & (label == 0)))
+    return ScoreHistogram(low, high, reached(observed & (label == CHANGED)), reached(observed & (label == UNCHANGED)))
 
 
 def _count_reached(scores: NDArray[np.floating], edges: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -232,7 +232,7 @@ def _thresholds(low: float, high: float, bins: int) -> tuple[float, ...]:
 
 
 def _count(change: NDArray[np.bool_], label: NDArray[np.uint8], observed: NDArray[np.bool_]) -> Counts:
-    changed, unchanged = observed & (label == 1), observed & (label == 0)
+    changed, unchanged = observed & (label == CHANGED), observed & (label == UNCHANGED)
     tp, fp = int(np.count_nonzero(change & changed)), int(np.count_nonzero(change & unchanged))
     return Counts(tp, fp, int(np.count_nonzero(changed)) - tp, int(np.count_nonzero(unchanged)) - fp)
 

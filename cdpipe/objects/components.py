@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cdpipe.geo.grid import Window
-from cdpipe.metrics.classes import NOT_OBSERVED
+from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 
 Numbers = NDArray[np.int64]
 
@@ -148,7 +148,7 @@ def find_pieces(
         window: Where it lies.
         width: Of the scene, in pixels.
     """
-    change = np.ascontiguousarray(state[1:-1, 1:-1] == 1).view(np.uint8)
+    change = np.ascontiguousarray(state[1:-1, 1:-1] == CHANGED).view(np.uint8)
     count, labels = cv2.connectedComponents(change, connectivity=CONNECTIVITY, ltype=cv2.CV_32S)
     edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     whole = np.ones(count, np.bool_)

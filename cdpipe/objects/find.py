@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import count_tiles, tiles_in
+from cdpipe.metrics.classes import CHANGED
 from cdpipe.objects.components import Pieces, find_pieces, join_pieces, merge_figures
 from cdpipe.objects.outlines import find_corners, trace_rings
 
@@ -99,7 +100,7 @@ def find_objects(
             left = np.zeros(window.height, np.int64)
         state = read_state(window)
         ids = np.zeros(window.shape, np.int64)
-        if (state[1:-1, 1:-1] == 1).any():
+        if (state[1:-1, 1:-1] == CHANGED).any():
             pieces = find_pieces(state, *read_figures(window), window, shape[1])
             ids = _number(survey, pieces)[pieces.labels]
         _join(survey, ids, above[window.col : window.stop_col + 1], left, window)
