@@ -205,5 +205,5 @@ def test_the_package_offers_it_without_loading_torch_for_everyone() -> None:
     assert cdpipe.predict_array is predict_array
     code = "import sys, cdpipe; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-    with pytest.raises(AttributeError, match="no attribute 'predict'"):
-        cdpipe.predict  # noqa: B018 (looked up, not called)
+    with pytest.raises(AttributeError, match="no attribute 'predict_all'"):
+        cdpipe.predict_all  # noqa: B018 (looked up, not called)

@@ -9,7 +9,7 @@ from cdpipe.evaluation.audit_tables import PROBED, Audit, describe_probes, descr
 from cdpipe.evaluation.probes import ProbeJob, choose_windows
 from cdpipe.geo.tilings import patch_stride
 from cdpipe.models.folder import read_card
-from cdpipe.runs.manifest import Manifest
+from cdpipe.runs.manifest import Manifest, model_folder
 from cdpipe.runs.members import plan_members
 from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
 from cdpipe.runs.plan import RunPair, Thresholds, model_sources, pair_ensemble, plan_run
@@ -109,7 +109,7 @@ def _audit_stored(
     from cdpipe.cluster.tasks import map_every_pair
 
     thresholds = {model[name]: model["threshold"] for model in manifest.models for name in ("layer", "name")}
-    sides = {read_card(run.workspace.root / model["folder"]).patch for model in manifest.models}
+    sides = {read_card(model_folder(run.workspace.root, model)).patch for model in manifest.models}
     patches = tuple((side, patch_stride(side, run.config.predict.overlap)) for side in sorted(sides))
     jobs = []
     for pair in pairs:

@@ -19,7 +19,7 @@ from cdpipe.report.pages import PairPage, Report
 from cdpipe.report.pair import PairJob, make_pair
 from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
 from cdpipe.report.words import took
-from cdpipe.runs.manifest import Manifest
+from cdpipe.runs.manifest import Manifest, model_folder
 from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
 from cdpipe.runs.run import Run, versions
 from cdpipe.version import __version__
@@ -198,7 +198,7 @@ def _configuration(run: Run) -> str:
 
 
 def _model(run: Run, model: Mapping[str, Any]) -> dict[str, str]:
-    card = read_json(run.workspace.root / model["folder"] / "model.json") or {}
+    card = read_json(model_folder(run.workspace.root, model) / "model.json") or {}
     return {
         "name": model["name"],
         "architecture": " ".join(filter(None, (card.get("architecture"), card.get("arguments", {}).get("encoder")))),
@@ -209,7 +209,7 @@ def _model(run: Run, model: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _training(run: Run, model: Mapping[str, Any]) -> list[dict[str, Any]]:
-    folder = run.workspace.root / model["folder"]
+    folder = model_folder(run.workspace.root, model)
     card = read_json(folder / "model.json") or {}
     return training_charts(model["name"], read_history(folder / "history.csv"), card.get("metrics", {}).get("epoch"))
 

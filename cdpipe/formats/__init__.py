@@ -1,1 +1,1 @@
-"""Floor 2: everything that reads or writes a file, one format a module."""
+"""Other people's files, one format a module, all of them through one gate."""

@@ -1,10 +1,11 @@
 """The manifest of a run: written last, it says that everything it lists was complete and matched."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cdpipe.workspace.files import json_bytes, read_json
-from cdpipe.workspace.location import Location
+from cdpipe.workspace.location import Location, locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,16 @@ class Manifest:
     failed: dict[str, str] = field(default_factory=dict)
     vectors: dict[str, str] = field(default_factory=dict)
     stac: dict[str, str] = field(default_factory=dict)
+
+
+def model_folder(root: Location, model: Mapping[str, Any]) -> Location:
+    """The folder of a model that a manifest lists.
+
+    Args:
+        root: The workspace's folder.
+        model: One of :attr:`Manifest.models`.
+    """
+    return locate(str(model["folder"]), root)
 
 
 def manifest_path(run_folder: Location) -> Location:

@@ -5,11 +5,11 @@ from typing import Any
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.tilings import count_tiles
 from cdpipe.models.folder import CARD, WEIGHTS
-from cdpipe.runs.manifest import Manifest
+from cdpipe.runs.manifest import Manifest, model_folder
 from cdpipe.store.arrays import open_array
 from cdpipe.store.groups import metadata_files
 from cdpipe.workspace.files import read_sealed
-from cdpipe.workspace.location import Location, locate
+from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import GROUP_RECORD, damaged_objects, read_record
 
 # Arrays of each kind of group from which the number of its blocks is read.
@@ -71,7 +71,7 @@ def check_model(root: Location, card: Location) -> list[str]:
 def check_manifest(root: Location, manifest: Manifest) -> list[str]:
     """Names of what a manifest lists and what is not there or, for products, is not what was published."""
     groups = [root / "records" / group / GROUP_RECORD for group in listed_groups(manifest)]
-    models = [locate(str(model["folder"]), root) / CARD for model in manifest.models]
+    models = [model_folder(root, model) / CARD for model in manifest.models]
     unrecorded = [path for path in groups if not path.is_file()]
     gone = [name for path in unrecorded for name in (path.relative_to(root), *_missing_records(root, path.parent))]
     gone += [str(path) for path in models if not path.is_file()]

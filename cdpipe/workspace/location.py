@@ -51,7 +51,13 @@ class Location:
         return _parts(self) < _parts(other)
 
     def __truediv__(self, name: str) -> "Location":
-        """What lies beneath under a relative name."""
+        """What lies beneath under a relative name.
+
+        Raises:
+            ValueError: If the name is absolute, and so says where it lies by itself; see :func:`locate`.
+        """
+        if name.startswith("/"):
+            raise ValueError(f"{name}: expected a relative name, to be looked up in {self}")
         return self.joinpath(*name.split("/"))
 
     def joinpath(self, *parts: str) -> "Location":
