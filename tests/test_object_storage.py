@@ -85,6 +85,14 @@ def test_locations_compute_as_paths_do(parts: list[str]) -> None:
     assert sorted([here(Path("a-b")), here(Path("a/b"))]) == list(map(here, sorted([Path("a-b"), Path("a/b")])))
 
 
+@pytest.mark.parametrize("text", ["s3://bucket/work", "/work"])
+@pytest.mark.parametrize("name", ["/elsewhere", "s3://elsewhere/file"])
+def test_what_lies_elsewhere_does_not_lie_beneath(text: str, name: str) -> None:
+    with pytest.raises(ValueError, match="expected a relative name"):
+        locate(text) / name
+    assert str(locate(name, locate(text))) == name
+
+
 @pytest.mark.parametrize(
     "text",
     [

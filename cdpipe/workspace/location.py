@@ -56,7 +56,7 @@ class Location:
         Raises:
             ValueError: If the name is absolute, and so says where it lies by itself; see :func:`locate`.
         """
-        if name.startswith("/"):
+        if name.startswith("/") or "://" in name:
             raise ValueError(f"{name}: expected a relative name, to be looked up in {self}")
         return self.joinpath(*name.split("/"))
 
