@@ -110,7 +110,7 @@ class Bucket:
         found = requests.list_folder(self.address(key))
         if not found:
             raise FileNotFoundError(2, "Nothing lies there", self.show(key))
-        return [each.key for each in found]
+        return [address.key for address in found]
 
     def walk(self, key: str) -> Iterator[tuple[str, Stat]]:
         """Every object beneath, in the order of names."""

@@ -49,5 +49,5 @@ class Remembered(Generic[Key, Answer]):
 
 def forget_everything() -> None:
     """Ask again for everything that anything remembers, as a run does that begins."""
-    for each in list(_ALL):
-        each.forget_all()
+    for answers in list(_ALL):
+        answers.forget_all()

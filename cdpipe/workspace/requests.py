@@ -179,7 +179,7 @@ def list_objects(folder: Address) -> Iterator[tuple[Address, Head]]:
 
     found = tried(folder, pages)
     count("LIST", max(1, len(found)))
-    entries = {str(each["path"]): each for page in found for each in page}
+    entries = {str(entry["path"]): entry for page in found for entry in page}
     for key in sorted(entries):
         if key != folder.key:
             yield Address(folder.scheme, folder.bucket, key), _as_head(entries[key])
@@ -188,7 +188,7 @@ def list_objects(folder: Address) -> Iterator[tuple[Address, Head]]:
 def list_folder(folder: Address) -> list[Address]:
     """What lies right in a folder: objects, and folders of objects."""
     found = tried(folder, lambda library, store: library.list_with_delimiter(store, folder.key or None))
-    keys = [*(str(each["path"]) for each in found["objects"]), *map(str, found["common_prefixes"])]
+    keys = [*(str(entry["path"]) for entry in found["objects"]), *map(str, found["common_prefixes"])]
     count("LIST", max(1, -(-len(keys) // PAGE)))
     return [Address(folder.scheme, folder.bucket, key) for key in sorted(keys) if key != folder.key]
 
