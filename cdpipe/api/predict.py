@@ -199,15 +199,15 @@ def settle(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> Ru
         ConfigError: If models, weights and thresholds do not fit each other.
         InputError: If no pair has the bands that the models need.
     """
-    plan = plan_members_of(run, inventory, sources)
+    plan = plan_before_fitting(run, inventory, sources)
     fitting: list[str] = []
     if wants_fitting(run.config, plan):
         fitting = predict_to_fit_on(run, plan)
-    plan = fit_weights_of(run, plan, fitting)
-    return fit_thresholds(run.config, run.folder, plan, fitting, measure_by(run))
+    plan = with_fitted_weights(run, plan, fitting)
+    return fit_thresholds(run.config, run.folder, plan, fitting, measure_on_ray(run))
 
 
-def plan_members_of(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:
+def plan_before_fitting(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:
     """The run before anything is fitted, on the devices that there are; pairs without needed bands are failures.
 
     Raises:
@@ -249,9 +249,9 @@ def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
     return [pair_id for pair_id in ids if pair_id not in run.failures]
 
 
-def fit_weights_of(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunPlan:
+def with_fitted_weights(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunPlan:
     """The run with its members' weights and temperatures; what is fitted now is told."""
-    plan, fitted = fit_members(run.config, run.folder, plan, fitting, measure_by(run))
+    plan, fitted = fit_members(run.config, run.folder, plan, fitting, measure_on_ray(run))
     if fitted and not fitting:
         run.say("predict: no validation or out-of-fold pairs to fit temperatures or weights on; models stay equal")
     for what, values in fitted.items():
@@ -261,7 +261,7 @@ def fit_weights_of(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunPlan:
     return plan
 
 
-def measure_by(run: Run) -> MeasurePairs:
+def measure_on_ray(run: Run) -> MeasurePairs:
     """Measures pairs on Ray; what goes wrong with a pair is that pair's failure."""
 
     def measure_pairs(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cdpipe.api.predict import fit_weights_of, measure_by, plan_members_of, predict_to_fit_on
+from cdpipe.api.predict import measure_on_ray, plan_before_fitting, predict_to_fit_on, with_fitted_weights
 from cdpipe.config.schema import Aim, Config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.metrics.counts import Counts, ScoreHistogram, best_threshold, counts_by_threshold
@@ -91,11 +91,11 @@ def _refuse_votes(config: Config) -> None:
 def _measure(run: Run) -> tuple[dict[str, ScoreHistogram], str]:
     """Histograms of the ensemble's probabilities by pair to fit on, and what these pairs are."""
     inventory = take_inventory(run)
-    plan = plan_members_of(run, inventory, model_sources(run.config, run.workspace, inventory))
+    plan = plan_before_fitting(run, inventory, model_sources(run.config, run.workspace, inventory))
     fitting = predict_to_fit_on(run, plan)
-    plan = fit_weights_of(run, plan, fitting)
+    plan = with_fitted_weights(run, plan, fitting)
     pairs = [pair for pair in plan.pairs if pair.pair_id in fitting]
-    scores = measure_by(run)(pairs, ensembles_of(pairs), ensemble_scores) if pairs else {}
+    scores = measure_on_ray(run)(pairs, ensembles_of(pairs), ensemble_scores) if pairs else {}
     if not any(sum(of_pair.changed) for of_pair in scores.values()):
         raise InputError("no labelled change on val or out-of-fold pairs, and test pairs are not to be fitted on")
     return scores, next(iter(plan.unseen.values()))
