@@ -33,7 +33,7 @@ import cdpipe
 from cdpipe.errors import EXIT_INPUT
 from cdpipe.models.folder import read_card
 from cdpipe.runs.manifest import ManifestPair
-from cdpipe.runs.verify import PRODUCTS as KINDS
+from cdpipe.runs.products import PRODUCT_KINDS
 from cdpipe.workspace.location import here
 
 (MODEL,) = CONFIG["train"]["models"]
@@ -156,9 +156,9 @@ def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project, mon
     assert "uses the probabilities that are stored already, computed on cpu" in said
     after = snapshot(branch.workspace, *MADE)
     new = {name for name in after if name not in before}
-    assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", *KINDS}
+    assert {name.split("/")[1] for name in new if not name.startswith("runs")} == {"changes", *PRODUCT_KINDS}
     gone = set(before) - set(after)
-    assert {name.split("/")[1] for name in gone} == set(KINDS)  # records of files that are others now
+    assert {name.split("/")[1] for name in gone} == set(PRODUCT_KINDS)  # records of files that are others now
     changed = {name for name in set(before) - gone if after[name] != before[name]}
     assert {name.split("/")[1] for name in changed} == {"run"}  # products and manifest of that name
     assert branch.manifest.fitted_on.endswith("on validation pairs val")

@@ -10,7 +10,7 @@ from project import PRODUCTS, Project, call, contents, snapshot, succeed
 
 from cdpipe.errors import EXIT_INTEGRITY
 from cdpipe.models.folder import CARD as MODEL_CARD
-from cdpipe.runs.verify import PRODUCTS as KINDS
+from cdpipe.runs.products import PRODUCT_KINDS
 
 COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRODUCTS)
 MADE = (*COVERED, "runs/*/manifest.json")
@@ -85,7 +85,7 @@ def is_named(name: str, said: str) -> bool:
         "layers": "/vectors/change.",
         "catalogs": "/stac/",
     }
-    if top == "records" and kind in KINDS:
+    if top == "records" and kind in PRODUCT_KINDS:
         return name in said or products[kind] in said
     return name in said or vouching(top, f"{kind}/{pair_id}", rest) in said
 
@@ -105,13 +105,13 @@ def partners(damaged: dict[str, Callable[[Path], None]]) -> set[str]:
     found = set()
     for name in damaged:
         parts = Path(name).parts
-        if parts[0] == "records" and parts[1] not in KINDS and parts[-1] == "group.json":
+        if parts[0] == "records" and parts[1] not in PRODUCT_KINDS and parts[-1] == "group.json":
             group = "/".join(["store.zarr", *parts[1:4]])
             found |= {f"{group}/{layer}zarr.json" for layer in ("", *(f"{layer}/" for layer in (*LAYERS, *AXES)))}
             found |= {f"{group}/{axis}/c/0" for axis in AXES}
         if parts[0] == "store.zarr" and "c" in parts:
             block = parts[-2:]
-        elif parts[0] == "records" and parts[-1] != "group.json" and parts[1] not in KINDS:
+        elif parts[0] == "records" and parts[-1] != "group.json" and parts[1] not in PRODUCT_KINDS:
             block = tuple(Path(parts[-1]).stem.split("_"))
         else:
             continue

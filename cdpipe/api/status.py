@@ -14,8 +14,9 @@ from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import probability_key
 from cdpipe.runs.manifest import manifest_path, read_manifest
 from cdpipe.runs.plan import RunPlan, missing_work, model_sources, plan_run, possible_members
+from cdpipe.runs.products import PRODUCT_KINDS
 from cdpipe.runs.run import Inventory, Run, planned_pairs
-from cdpipe.runs.verify import PRODUCTS, check_manifest, check_model, check_record, forget_descriptions, listed_groups
+from cdpipe.runs.verify import check_manifest, check_model, check_record, forget_descriptions, listed_groups
 from cdpipe.timing import PARTS
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
@@ -229,14 +230,11 @@ def _withdraw_damaged(root: Location, found: Mapping[Location, list[str]]) -> li
         _withdraw(root, path, found[path])
     damaged += _withdraw_manifests(root, withdrawn)
     for name in dict.fromkeys(damaged):
-        path = root / name
-        # those that were whole have just been compared, and are withdrawn for the sake of a block
-        if (
-            path.name == GROUP_RECORD
-            and path.parent.parent.parent.name not in PRODUCTS
-            and name in found.get(path, [name])
-        ):
-            forget_descriptions(root, path)
+        if name.endswith(f"/{GROUP_RECORD}"):
+            path = root / name
+            # those that were whole have just been compared, and are withdrawn for the sake of a block
+            if path.parent.parent.parent.name not in PRODUCT_KINDS and name in found.get(path, [name]):
+                forget_descriptions(root, path)
     return damaged
 
 

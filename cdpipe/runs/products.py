@@ -17,6 +17,7 @@ _CRASH_POINTS: Mapping[ProductKind, str] = {
     "layers": "vectors-unrecorded",
     "catalogs": "stac-unrecorded",
 }
+PRODUCT_KINDS = tuple(_CRASH_POINTS)
 
 
 @dataclass(frozen=True, slots=True)

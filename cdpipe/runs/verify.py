@@ -6,6 +6,7 @@ from cdpipe.errors import IntegrityError
 from cdpipe.geo.tilings import count_tiles
 from cdpipe.models.folder import CARD, WEIGHTS
 from cdpipe.runs.manifest import Manifest, model_folder
+from cdpipe.runs.products import PRODUCT_KINDS
 from cdpipe.store.arrays import open_array
 from cdpipe.store.groups import metadata_files
 from cdpipe.workspace.files import read_sealed
@@ -19,9 +20,6 @@ _LAYERS = {
     "probabilities": ("probability",),
     "changes": ("change", "probability"),
 }
-
-
-PRODUCTS = ("rasters", "vectors", "layers", "catalogs")  # kinds of records that speak of published files
 
 
 def check_record(root: Location, path: Location) -> list[str]:
@@ -78,7 +76,7 @@ def check_manifest(root: Location, manifest: Manifest) -> list[str]:
     products: dict[str, Any] = manifest.vectors | manifest.stac
     for pair in manifest.pairs:
         products |= pair.rasters | pair.vectors
-    paths = (path for kind in PRODUCTS for path in (root / "records" / kind).glob(f"*/*/{GROUP_RECORD}"))
+    paths = (path for kind in PRODUCT_KINDS for path in (root / "records" / kind).glob(f"*/*/{GROUP_RECORD}"))
     recorded = {name for record in map(read_record, paths) if record is not None for name in record.objects}
     for name, sha in products.items():
         if name not in recorded or not (root / name).is_file() or (root / name).sha256() != sha:
