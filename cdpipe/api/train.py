@@ -54,8 +54,8 @@ def plan_training(run: Run) -> tuple[list[Trained], list[TrainJob]]:
         ConfigError: If a model cannot be built.
         InputError: If there is nothing to learn from.
     """
-    _, trained, waiting = _plan(run)
-    return trained, waiting
+    jobs, trained = _plan(run)
+    return trained, [job for job in jobs if trained_model(job) is None]
 
 
 def train(run: Run) -> list[Trained]:
@@ -68,12 +68,10 @@ def train(run: Run) -> list[Trained]:
         InputError: If there is nothing to learn from.
     """
     with run.hold():
-        inventory, trained, waiting = _plan(run)
-        if waiting:
-            _say_leaks(run, inventory)
-        jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
+        jobs, trained = _plan(run)
+        waiting = [job for job in jobs if trained_model(job) is None]
         for job in jobs:
-            if trained_model(job) is not None:
+            if job not in waiting:
                 sweep_training(job)
         for model in trained:
             run.say(f"train: {model.name} is trained already: {model}")
@@ -84,15 +82,17 @@ def train(run: Run) -> list[Trained]:
         return trained
 
 
-def _plan(run: Run) -> tuple[Inventory, list[Trained], list[TrainJob]]:
+def _plan(run: Run) -> tuple[list[TrainJob], list[Trained]]:
+    """What the configuration wants trained, and what of it is; leaks of the splits are told while any is not."""
     inventory = take_inventory(run)
     jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
-    waiting = [job for job in jobs if trained_model(job) is None]
+    cards = [(job, trained_model(job)) for job in jobs]
+    waiting = [job for job, card in cards if card is None]
     for job in waiting:
         check_buildable(job)
-    cards = [(job, trained_model(job)) for job in jobs]
-    trained = [_trained(run, job, card, now=False) for job, card in cards if card is not None]
-    return inventory, trained, waiting
+    if waiting:
+        _say_leaks(run, inventory)
+    return jobs, [_trained(run, job, card, now=False) for job, card in cards if card is not None]
 
 
 def _trained(run: Run, job: TrainJob, card: ModelCard, *, now: bool) -> Trained:

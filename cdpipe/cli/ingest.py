@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
     run, screen = open_on_screen(options)
     if options.dry_run:
-        show_plan(options, for_training=False)
+        show_plan(options, run, screen, for_training=False)
         return EXIT_DONE
     show_ingested(run, screen, ingest(run, only_failed=options.failed, keep_going=options.keep_going))
     return exit_code(run, screen)
@@ -38,13 +38,11 @@ def show_ingested(run: "Run", screen: "Screen", ingested: "Ingested") -> None:
     screen.say(f"ingest: {ingested.pairs} pair(s) in {store}, {ingested.blocks} block(s) written now")
 
 
-def show_plan(options: argparse.Namespace, *, for_training: bool) -> None:
+def show_plan(options: argparse.Namespace, run: "Run", screen: "Screen", *, for_training: bool) -> None:
     """Say what an ingest from nothing would read and write."""
     from cdpipe.api.ingest import plan_ingest
-    from cdpipe.cli.screen import open_on_screen
     from cdpipe.units import free_text, size, time_text
 
-    run, screen = open_on_screen(options)
     plan = plan_ingest(run, only_failed=options.failed, keep_going=options.keep_going, for_training=for_training)
     written = f"writes at most {size(plan.bytes_out)} before compression{free_text(plan.bytes_free)}"
     screen.say(f"ingest: {plan.pairs} pair(s), {plan.blocks} block(s) of {run.config.align.block} pixels")

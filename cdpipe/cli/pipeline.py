@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     run, screen = open_on_screen(options)
     if options.dry_run:
         check_backend(run.config.predict, "cpu")
-        ingest.show_plan(options, for_training=True)
+        ingest.show_plan(options, run, screen, for_training=True)
         screen.say("then: train, predict, evaluate, audit, report (their plans need the ingested store)")
         return EXIT_DONE
     pipeline(run, only_failed=options.failed, keep_going=options.keep_going, ended=partial(_show, run, screen))

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     run, screen = open_on_screen(options)
     pairs, splits = options.pair or (), options.split or ()
     if options.dry_run:
-        _show_plan(options)
+        _show_plan(options, run, screen)
         return EXIT_DONE
     show_manifest(run, screen, predict(run, pairs=pairs, splits=splits))
     return exit_code(run, screen)
@@ -48,14 +48,12 @@ def show_manifest(run: "Run", screen: "Screen", manifest: "Manifest") -> None:
     screen.say(f"predict: rasters in {run.folder / 'rasters'}")
 
 
-def _show_plan(options: argparse.Namespace) -> None:
+def _show_plan(options: argparse.Namespace, run: "Run", screen: "Screen") -> None:
     import torch
 
     from cdpipe.api.predict import plan_prediction
-    from cdpipe.cli.screen import open_on_screen
     from cdpipe.units import free_text, size, time_text
 
-    run, screen = open_on_screen(options)
     device = "cuda" if run.config.resources.gpus != 0 and torch.cuda.is_available() else "cpu"
     plan = plan_prediction(run, pairs=options.pair or (), splits=options.split or (), device=device)
     missing = f"{plan.blocks} block(s), {plan.patches} patch(es)"
