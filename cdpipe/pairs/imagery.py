@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.config.schema import Config, Input
-from cdpipe.errors import InputError
-from cdpipe.formats.gate import describe_dataset, grid_of, open_raster, read_values, require_imagery
+from cdpipe.config.schema import Config
+from cdpipe.formats.gate import describe_dataset, open_raster, read_values, require_imagery
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.pairs.quality import read_usable
 from cdpipe.workspace.location import Location
 
 
@@ -58,7 +58,7 @@ def read_on_grid(
         values, observed = read_warped(raster, target, window, config.align.resampling)
     if valid is not None:
         own_grid = info.grid if info.grid.crs is not None else grid
-        observed &= _read_usable(valid, source.sensor.unusable, own_grid, (target, window), config.input)
+        observed &= read_usable(valid, source.sensor, own_grid, (target, window), config.input)
     return values, observed
 
 
@@ -111,21 +111,3 @@ def has_data(values: NDArray[Any], nodata: list[float | None]) -> NDArray[np.boo
         with np.errstate(over="ignore"):  # a tag of -1.8e308 on 32-bit values
             present &= band != (band.dtype.type(missing) if floating else int(missing))
     return present
-
-
-def _read_usable(
-    path: Location, unusable: tuple[int, ...], own_grid: Grid, where: tuple[Grid, Window], settings: Input
-) -> NDArray[np.bool_]:
-    """Where a valid or cloud raster has a value that is not unusable; nowhere outside of it."""
-    with open_raster(path, settings) as dataset:
-        info = describe_dataset(path, dataset)
-        if info.count != 1:
-            raise InputError(f"{path}: expected one band in a valid raster, got {info.count}")
-
-        def read(part: Window) -> Pixels:
-            values = read_values(dataset, path, [1], part)
-            return (~np.isin(values, unusable)).astype(np.uint8), np.isfinite(values[0])
-
-        raster = WarpSource(str(path), grid_of(info, own_grid, "its date's raster"), 1, np.uint8, read)
-        usable, _ = read_warped(raster, *where, "nearest")  # 0 where it has no data
-    return np.asarray(usable[0] == 1)
