@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from cdpipe.errors import InputError, IntegrityError
+from cdpipe.keys import content_key
 from cdpipe.models import folder as model_io
-from cdpipe.models.folder import CARD, WEIGHTS, ModelCard, load_network, read_card, save_model
+from cdpipe.models.folder import CARD, WEIGHTS, ModelCard, check_trained, load_network, read_card, save_model
 from cdpipe.models.networks import build_model
 from cdpipe.workspace.location import here
 
+KEYED = ("architecture", "arguments", "statistics", "together", "patch", "weights_sha256")
 ARGUMENTS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": (16, 8, 8)}
 DRAFT = ModelCard(
     name="mine",
@@ -196,3 +198,24 @@ def test_a_key_depends_on_every_weight(tmp_path: Path) -> None:
     state["b"][57] = 1e-45  # the smallest there is
     keys.add(save_model(here(tmp_path), DRAFT, state).key)
     assert len(keys) == 2
+
+
+def test_weights_that_learned_with_another_arithmetic_are_not_run(tmp_path: Path) -> None:
+    draft = dataclasses.replace(DRAFT, architecture="snunet", arguments={"channels": 16}, revision=2)
+    state = build_model("snunet", channels=16).state_dict()
+    check_trained(here(tmp_path), save_model(here(tmp_path), draft, state))
+    card = json.loads((tmp_path / CARD).read_text())
+    del card["revision"]  # as cards were before networks had revisions
+    (tmp_path / CARD).write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"trained with revision 1 of snunet.* revision 2.*init_from: "):
+        check_trained(here(tmp_path), read_card(here(tmp_path)))
+    change_card(tmp_path, training_key=None)  # imported weights are the published ones, whenever that was
+    check_trained(here(tmp_path), read_card(here(tmp_path)))
+
+
+def test_a_network_s_revision_is_part_of_what_its_models_are_known_by() -> None:
+    card = dataclasses.replace(DRAFT, architecture="snunet", arguments={})
+    parts = {name: value for name, value in dataclasses.asdict(card).items() if name in KEYED}
+    assert card.key != content_key("model", {**parts, "roles": list(card.roles)})
+    parts = {name: value for name, value in dataclasses.asdict(DRAFT).items() if name in KEYED}
+    assert DRAFT.key == content_key("model", {**parts, "roles": list(DRAFT.roles)})  # others are known as they were

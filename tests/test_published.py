@@ -206,7 +206,7 @@ def reference_weights(reference: Path, network: str, classes: int) -> dict[str, 
 
 
 @pytest.mark.parametrize("network", ["seresnext50", "densenet161", "resnext101"])
-def test_published_networks_give_the_reference_s_outputs(network: str, shared: Path) -> None:
+def test_siamese_networks_give_the_reference_s_outputs(network: str, shared: Path) -> None:
     reference = shared / "reference"
     model = build_model(f"siamese_{network}").eval()
     assert load_published(f"siamese_{network}", model, reference_weights(reference, network, classes=5)) == (
@@ -216,4 +216,13 @@ def test_published_networks_give_the_reference_s_outputs(network: str, shared: P
     assert load_published(f"siamese_{network}", model, reference_weights(reference, network, classes=1)) == ()
     with np.load(reference / "outputs" / f"{network}_64.npz") as arrays, torch.no_grad():
         probability = torch.sigmoid(model(torch.from_numpy(arrays["x"]))).numpy()
+        np.testing.assert_allclose(probability, arrays["y"], rtol=0, atol=1e-5)
+
+
+def test_snunet_gives_the_reference_s_outputs(shared: Path) -> None:
+    reference, model = shared / "reference", build_model("snunet").eval()
+    assert load_published("snunet", model, reference_weights(reference, "snunet", classes=1)) == ()
+    with np.load(reference / "outputs" / "snunet_64.npz") as arrays, torch.no_grad():
+        probability = torch.sigmoid(model(torch.from_numpy(arrays["x"]))).numpy()
+        assert np.ptp(arrays["y"]) > 0.1
         np.testing.assert_allclose(probability, arrays["y"], rtol=0, atol=1e-5)

@@ -64,7 +64,7 @@ def dpn92(weights: Weights, x: Tensor) -> Tensor:
 
 
 def snunet(weights: Weights, x: Tensor) -> Tensor:
-    """Fang et al. 2021, "SNUNet-CD", node by node as its figure has them."""
+    """Fang et al. 2021, "SNUNet-CD", node by node as its figure has them; gates as its code has them."""
 
     def node(name: str, *inputs: Tensor) -> Tensor:
         first = convolve(weights, f"conv{name}.conv1", torch.cat(inputs, 1))
@@ -76,11 +76,8 @@ def snunet(weights: Weights, x: Tensor) -> Tensor:
         return functional.conv_transpose2d(y, weights[f"Up{name}.up.weight"], weights[f"Up{name}.up.bias"], 2)
 
     def gate(name: str, y: Tensor) -> Tensor:
-        mean, largest = (
-            convolve(weights, f"{name}.fc2", convolve(weights, f"{name}.fc1", squeezed).clamp(min=0))
-            for squeezed in (y.mean((2, 3), keepdim=True), y.amax((2, 3), keepdim=True))
-        )
-        return torch.sigmoid(mean + largest)
+        squeezed = convolve(weights, f"{name}.fc1", y.mean((2, 3), keepdim=True)).clamp(min=0)
+        return torch.sigmoid(2 * convolve(weights, f"{name}.fc2", squeezed))
 
     def encode(date: Tensor) -> list[Tensor]:
         levels = [node("0_0", date)]

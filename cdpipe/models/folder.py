@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.keys import content_key
-from cdpipe.models.networks import build_model, input_kind
+from cdpipe.models.networks import build_model, find_network, input_kind
 from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.files import SEAL, read_json, write_sealed
@@ -37,6 +37,8 @@ class ModelCard:
         threshold: Suggested threshold, fitted on validation pairs.
         metrics: Figures on validation pairs, or what an imported file said.
         fresh: Parameters that still have random values, since the imported file had none that fit.
+        revision: The network's arithmetic that the weights were trained or imported with, see
+            :class:`cdpipe.models.networks.Network`; cards that do not say are of the first.
     """
 
     name: str
@@ -51,19 +53,27 @@ class ModelCard:
     threshold: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
+    revision: int = 1
 
     @property
     def key(self) -> str:
         """Hash of everything that bears on what the model predicts."""
         parts = {**asdict(self), "roles": list(self.roles)}
-        for other in ("name", "training_key", "threshold", "metrics", "fresh"):
+        for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision"):
             del parts[other]
-        return content_key("model", parts)
+        # what runs is the arithmetic of today, whatever the card says
+        return content_key("model", {**parts, **revision_part(self.architecture)})
 
     @property
     def recipe(self) -> Recipe:
         """How stored pixels become its input."""
         return Recipe(input_kind(self.architecture, self.arguments), self.roles, self.statistics, self.together)
+
+
+def revision_part(architecture: str) -> dict[str, int]:
+    """A network's part of a key, as soon as its arithmetic is no longer the first."""
+    revision = find_network(architecture).revision
+    return {"revision": revision} if revision > 1 else {}
 
 
 def save_model(folder: Location, card: ModelCard, state: "dict[str, torch.Tensor]") -> ModelCard:
@@ -109,7 +119,7 @@ def read_card(folder: Location) -> ModelCard:
 
 
 def check_trained(folder: Location, card: ModelCard) -> None:
-    """Refuse a model whose last layer is random: it would predict noise.
+    """Refuse a model that would predict noise: its last layer is random, or it learned with another arithmetic.
 
     Raises:
         InputError: If that is so.
@@ -118,6 +128,13 @@ def check_trained(folder: Location, card: ModelCard) -> None:
         raise InputError(
             f"model {folder}: {', '.join(card.fresh)} never learned anything (the imported weights had other classes); "
             f"train it first: train.models.{card.architecture}.init_from: {folder}"
+        )
+    current = find_network(card.architecture).revision
+    if card.training_key is not None and card.revision != current:
+        raise InputError(
+            f"model {folder}: was trained with revision {card.revision} of {card.architecture}, this version of cdpipe "
+            f"computes revision {current}, which gives other probabilities; train it again, from these weights with "
+            f"train.models.{card.architecture}.init_from: {folder}"
         )
 
 

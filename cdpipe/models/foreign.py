@@ -205,5 +205,6 @@ def import_weights(
         weights_sha256="",
         fresh=fresh,
         metrics=beside,
+        revision=find_network(architecture).revision,
     )
     return Import(save_model(here(folder), card, network.state_dict()), len(state) - len(fresh), beside)

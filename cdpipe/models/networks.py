@@ -29,6 +29,7 @@ class Network:
         bands: Names of the bands, in order, that it eats unless the option ``bands`` says otherwise.
         published: How entries of published weights are called in it: patterns and replacements, of which the first
             that fits a name applies; none where they are called the same.
+        revision: Raised when its arithmetic changes, since the same weights then give other probabilities.
     """
 
     build: "Callable[..., nn.Module]"
@@ -36,6 +37,7 @@ class Network:
     inputs: tuple[InputKind, ...] = ("stacked",)
     bands: tuple[str, ...] = RGB
     published: Rules = ()
+    revision: int = 1
 
 
 def _decoder(name: str, **settings: Any) -> Network:
@@ -80,7 +82,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "siamese_resnext101": _siamese("resnext101_32x8d", published.RESNET, (48, 96, 192, 192), scse=False),
         "siamese_densenet161": _siamese("densenet161", published.DENSENET, (64, 96, 192, 256), scse=False),
         "siamese_dpn92": _siamese("dpn92", published.DPN, (64, 128, 256, 256), scse=False),
-        "snunet": Network(_snunet, lambda: ("channels",)),
+        "snunet": Network(_snunet, lambda: ("channels",), revision=2),
         "unet": _decoder("unet"),
         "manet": _decoder("manet"),
         "linknet": _decoder("linknet"),

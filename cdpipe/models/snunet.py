@@ -47,19 +47,22 @@ class Enlarge(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """A gate for each channel, from its mean and its maximum (Woo et al. 2018, arxiv.org/abs/1807.06521)."""
+    """A gate for each channel, from its mean.
+
+    The paper takes the maximum as well (after Woo et al. 2018, arxiv.org/abs/1807.06521), but the published code pools
+    by the average under both names, so that the published weights have only ever seen the mean, twice.
+    """
 
     def __init__(self, channels: int, reduction: int) -> None:
-        """Make the two layers that mean and maximum share."""
+        """Make the two layers that the mean passes."""
         super().__init__()
         self.fc1 = nn.Conv2d(channels, channels // reduction, 1, bias=False)
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return gates (N, C, 1, 1) for ``x`` (N, C, H, W)."""
-        squeezed = (nn.functional.adaptive_avg_pool2d(x, 1), nn.functional.adaptive_max_pool2d(x, 1))
-        mean, largest = (self.fc2(torch.relu(self.fc1(channels))) for channels in squeezed)
-        return torch.sigmoid(mean + largest)
+        squeezed = self.fc2(torch.relu(self.fc1(nn.functional.adaptive_avg_pool2d(x, 1))))
+        return torch.sigmoid(squeezed + squeezed)
 
 
 class SNUNet(nn.Module):

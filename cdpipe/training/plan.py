@@ -9,8 +9,8 @@ from typing import Any
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
-from cdpipe.models.folder import CARD, ModelCard, read_card, save_model
-from cdpipe.models.networks import NETWORKS, build_model, input_kind, required_bands
+from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
+from cdpipe.models.networks import NETWORKS, build_model, find_network, input_kind, required_bands
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.pairs.splits import (
     Leaks,
@@ -108,6 +108,7 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
     ingredients = {
         "architecture": architecture,
         "arguments": arguments,
+        **revision_part(architecture),
         "init_from": start.key if start else None,
         "frozen_epochs": model.frozen_epochs,
         "options": options.model_dump(mode="json", exclude={"models", "folds"}),
@@ -207,6 +208,7 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
         training_key=job.key,
         threshold=best["best_threshold"],
         metrics=best,
+        revision=find_network(job.architecture).revision,
     )
     (folder / "model.md").write(_describe(job, best, len(history)).encode())
     card = save_model(folder, card, state)
