@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cdpipe.geo.grid import Window
-from cdpipe.store.normalisation import RGB, DateScaling, InputKind, Recipe, date_scaling, model_input
+from cdpipe.store.normalisation import (
+    RGB,
+    DateScaling,
+    InputKind,
+    Recipe,
+    combine_dates,
+    date_scaling,
+    model_input,
+    normalise_date,
+)
 from cdpipe.store.statistics import measure, no_pixels
 
 SHAPE = (31, 27)
@@ -76,6 +85,15 @@ def test_stacked_is_the_plain_z_score_of_each_band_or_of_all(seed: int, together
     else:
         expected = np.stack([z_score(band, observed) for date in pair for band in date])
     np.testing.assert_allclose(result, np.where(observed, expected, 0), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_models_input_is_its_two_dates_normalised_and_combined(kind: InputKind) -> None:
+    pair = dates(4)
+    observed = np.random.default_rng(4).random(SHAPE) < 0.8
+    both = scalings(kind, pair, observed)
+    before, after = (np.where(observed, normalise_date(*each), 0) for each in zip(pair, both, strict=True))
+    assert combine_dates(before, after, both).tobytes() == model_input(pair, observed, both).tobytes()
 
 
 def test_what_the_original_program_did_to_a_whole_scene() -> None:

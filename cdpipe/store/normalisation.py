@@ -127,6 +127,41 @@ def model_input(
     return scene
 
 
+def normalise_date(pixels: NDArray[Any], scaling: DateScaling) -> NDArray[np.float32]:
+    """One date as models know it: its grey where the scaling has one, else its bands.
+
+    Args:
+        pixels: (band, height, width) as stored.
+        scaling: The date's.
+
+    Returns:
+        (1 or bands, height, width); of pixels that are not observed whatever their values give.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if scaling.grey:
+            return _grey(pixels, scaling.bands, scaling.grey)[None]
+        normalised = np.empty((len(scaling.bands), *pixels.shape[1:]), np.float32)
+        _scale_bands(pixels, scaling, normalised)
+        return normalised
+
+
+def combine_dates(
+    before: NDArray[np.float32], after: NDArray[np.float32], scalings: tuple[DateScaling, DateScaling]
+) -> NDArray[np.float32]:
+    """A model's input, as :func:`model_input` makes it, of both normalised dates.
+
+    Args:
+        before: See :func:`normalise_date`; 0 where not observed at both dates.
+        after: Likewise.
+        scalings: One for each date, of the same recipe.
+
+    Returns:
+        (channels, height, width).
+    """
+    first, second = scalings
+    return np.asarray(before - after if first.grey and second.grey else np.concatenate([before, after]))
+
+
 def _grey(pixels: NDArray[Any], bands: tuple[int, ...], scaling: tuple[float, float]) -> NDArray[np.float32]:
     luma, part = np.zeros(pixels.shape[1:], np.float32), np.empty(pixels.shape[1:], np.float32)
     for band, weight in zip(bands, GREY, strict=True):
