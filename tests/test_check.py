@@ -243,7 +243,7 @@ def test_the_verb_shows_a_table_and_tells_by_its_exit_code(
     (tmp_path / "1.tif").unlink()
     assert check_on_screen(Run(config), Screen()) == EXIT_INPUT
     output = capsys.readouterr().out
-    assert f"p0  {tmp_path / '1.tif'}: expected a raster file; there is no such file" in output
+    assert f"p0, p1  {tmp_path / '1.tif'}: expected a raster file; there is no such file" in output
     assert "2 pair(s), 0 good" in output
 
 

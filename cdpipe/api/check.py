@@ -7,6 +7,7 @@ from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.check import PairReport, check_catalog
 from cdpipe.pairs.coregistration import Correction, find_correction
 from cdpipe.pairs.deep_check import DeepReport, inspect_pair
+from cdpipe.pairs.grouping import CATALOG
 from cdpipe.runs.run import Run
 
 
@@ -49,9 +50,9 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
     warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
     inspected, failed = _inspect(run, report.pairs) if deep else ({}, [])
     warnings += [(pair_id, text) for pair_id, pair in inspected.items() for text in pair.warnings]
-    warnings += [("catalog", text) for text in report.warnings]
+    warnings += [(CATALOG, text) for text in report.warnings]
     problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
-    problems += [*failed, *(("catalog", text) for text in report.problems)]
+    problems += [*failed, *((CATALOG, text) for text in report.problems)]
     corrections = {}
     if config.align.coregister == "auto":
         corrections = {

@@ -19,6 +19,7 @@ from cdpipe.pairs.coregistration import (
     known_corrections,
     remember_corrections,
 )
+from cdpipe.pairs.grouping import CATALOG, files_of, group_findings
 from cdpipe.pairs.ingest import BlockTask, IngestJob, Outcome, end_pair, plan_blocks
 from cdpipe.pairs.plan import coregistration_key, known_hashes, plan_pairs, remember_hashes, source_files
 from cdpipe.runs.run import Run, chosen_pairs, rounded
@@ -116,16 +117,20 @@ def ingest(run: Run, *, only_failed: bool = False, keep_going: bool = False, for
             jobs = [IngestJob(run.workspace, run.config, item) for item in planned]
             tasks = plan_blocks(jobs)
             done, spent = _ingest(run, jobs, tasks)
-            figures |= {"pairs": done, "blocks": len(tasks), **rounded(spent)}
+            figures |= {"pairs": done, "blocks": len(tasks), "warnings": list(run.warnings), **rounded(spent)}
         if not done:
-            raise InputError("no pair could be ingested: " + "; ".join(run.failures.values()))
+            raise InputError("no pair could be ingested: " + run.sum_up_failures())
         return Ingested(done, len(tasks), dict(run.failures))
 
 
 def _usable(run: Run, pairs: list[Pair], *, keep_going: bool, for_training: bool) -> list[Pair]:
-    """The pairs in which a check of headers and labels finds no mistake."""
+    """The pairs in which a check of headers and labels finds no mistake; what may be wrong with them is told."""
     with run.step("check: pairs", len(pairs)) as advance:
         report = check_catalog(run.config, pairs, needed_bands(run.config), lambda: advance(1, ""))
+    files = files_of(pairs)
+    warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
+    warnings += [(CATALOG, text) for text in (*report.warnings, *(() if for_training else report.problems))]
+    run.warn([str(group) for group in group_findings(warnings, files)])
     bad = {pair.pair_id: pair.problems for pair in report.pairs if pair.problems}
     general = list(report.problems) if for_training else []
     if not bad and not general:
@@ -135,7 +140,8 @@ def _usable(run: Run, pairs: list[Pair], *, keep_going: bool, for_training: bool
         for pair_id, problems in bad.items():
             run.fail(pair_id, "; ".join(problems))
         return usable
-    lines = [*general, *(f"pair {pair_id}: {problem}" for pair_id, problems in bad.items() for problem in problems)]
+    found = [(pair.pair_id, problem) for pair in report.pairs for problem in pair.problems]
+    lines = [*general, *map(str, group_findings(found, files))]
     if usable and not general:
         lines.append("mend them, or leave those pairs out with --keep-going")
     raise InputError("\n  ".join([f"{run.config.catalog}: {len(bad) + len(general)} problem(s)", *lines]))

@@ -81,6 +81,7 @@ def plan_prediction(
         InputError: If no pair can be predicted or a model is not trained.
     """
     config, inventory = run.config, take_inventory(run)
+    run.recall_warnings()
     sources = model_sources(config, run.workspace, inventory)
     members = plan_members(config, sources, device)
     plan = prefer_stored(config, plan_run(config, run.workspace, inventory, members), sources)
@@ -117,6 +118,7 @@ def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) 
     """
     with run.hold():
         inventory = take_inventory(run)
+        run.recall_warnings()
         sources = model_sources(run.config, run.workspace, inventory)
         forget_attempts(run.workspace)
         run.folder.sweep()
@@ -130,7 +132,7 @@ def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) 
         run_layer(products.values())  # a CRS that there is not is told before any work
         published = _predict(run, plan, products)
         if not published:
-            raise InputError("no pair could be predicted: " + "; ".join(run.failures.values()))
+            raise InputError("no pair could be predicted: " + run.sum_up_failures())
         return publish_run(run.config, plan, published, run.failures)
 
 

@@ -85,6 +85,7 @@ def train(run: Run) -> list[Trained]:
 def _plan(run: Run) -> tuple[list[TrainJob], list[Trained]]:
     """What the configuration wants trained, and what of it is; leaks of the splits are told while any is not."""
     inventory = take_inventory(run)
+    run.recall_warnings()
     jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
     cards = [(job, trained_model(job)) for job in jobs]
     waiting = [job for job, card in cards if card is None]

@@ -9,6 +9,7 @@ from cdpipe.errors import EXIT_DONE, EXIT_INPUT
 
 if TYPE_CHECKING:
     from cdpipe.cli.screen import Screen
+    from cdpipe.pairs.grouping import Group
     from cdpipe.runs.run import Run
 
 
@@ -33,24 +34,26 @@ def check_on_screen(run: "Run", screen: "Screen", *, read: bool = False, deep: b
     from cdpipe.api.check import check
     from cdpipe.cli.check_tables import deep_table, pair_table, summarise
     from cdpipe.pairs.coregistration import describe_corrections
+    from cdpipe.pairs.grouping import files_of, group_findings
 
     checked = check(run, read=read, deep=deep)
     screen.show_table(pair_table(checked.pairs, read=read))
     if deep:
         screen.show_table(deep_table(checked.inspected))
-    _print_list(screen, "Warnings", checked.warnings)
-    _print_list(screen, "Problems", checked.problems)
+    files = files_of(report.pair for report in checked.pairs)
+    for title, findings in (("Warnings", checked.warnings), ("Problems", checked.problems)):
+        _print_list(screen, title, group_findings(findings, files))
     for line in describe_corrections(checked.corrections) if run.config.align.coregister == "auto" else ():
         screen.say_path(line)
     screen.say(summarise(checked.pairs, len(checked.problems), len(checked.warnings)))
     return EXIT_INPUT if checked.problems else EXIT_DONE
 
 
-def _print_list(screen: "Screen", title: str, lines: Sequence[tuple[str, str]]) -> None:
-    if lines:
+def _print_list(screen: "Screen", title: str, groups: "Sequence[Group]") -> None:
+    if groups:
         screen.console.print(f"[bold]{title}[/bold]")
-    for pair_id, text in lines:
-        screen.say_path(f"  {pair_id}  {text}")
+    for group in groups:
+        screen.say_path(f"  {group.who}  {group.text}")
 
 
 CHECK = Verb("check", "open everything the catalog names and list every problem", add_options, run, None)

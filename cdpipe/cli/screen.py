@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
@@ -17,11 +18,13 @@ from rich.progress import Progress as Bars
 
 from cdpipe.api.opening import open_run
 from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL
+from cdpipe.pairs.grouping import kind_of
 from cdpipe.runs.run import Failure, Remark, Run, Step
 from cdpipe.units import duration
 
 LOG_SECONDS = 5.0
 LOG_WIDTH = 160
+FAILURES_SHOWN = 3  # of a kind
 
 
 class Screen:
@@ -33,15 +36,16 @@ class Screen:
         self.console = console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
         self._bars: tuple[Bars, TaskID] | None = None
         self._title, self._done, self._begun, self._printed = "", 0, 0.0, 0.0
+        self._failed: Counter[str] = Counter()  # by what the failures have in common
+        self._untold = 0
 
     def show(self, event: Step | Remark | Failure) -> None:
         """Show how far a step is, a remark, or that a pair failed."""
         match event:
             case Remark(text):
-                self.say(text)
-            case Failure(pair_id, reason):
-                text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
-                self.console.print(f"failed: {text}", markup=False, style="red")
+                self.say_path(text)
+            case Failure():
+                self._show_failure(event)
             case Step() if self.console.is_terminal:
                 self._show_bar(event)
             case Step():
@@ -49,15 +53,34 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line."""
+        self._count_untold()
         self.console.print(text, markup=False)
 
     def say_path(self, text: str) -> None:
         """Print a line that ends in a path, which is never broken."""
+        self._count_untold()
         self.console.print(text, markup=False, soft_wrap=True)
 
     def show_table(self, table: RenderableType) -> None:
         """Print a table."""
+        self._count_untold()
         self.console.print(table)
+
+    def _show_failure(self, failure: Failure) -> None:
+        """Print the first few failures of a kind; the others are counted before anything else is printed."""
+        pair_id, reason = failure.pair_id, failure.reason
+        kind = kind_of(pair_id, reason)
+        self._failed[kind] += 1
+        if self._failed[kind] > FAILURES_SHOWN:
+            self._untold += 1
+            return
+        text = reason if reason.startswith(f"pair {pair_id}") else f"pair {pair_id}: {reason}"
+        self.console.print(f"failed: {text}", markup=False, style="red", soft_wrap=True)
+
+    def _count_untold(self) -> None:
+        if self._untold:
+            self.console.print(f"failed: {self._untold} more pair(s), for reasons like those above", style="red")
+            self._untold = 0
 
     def _show_bar(self, step: Step) -> None:
         if self._bars is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import RasterInfo, describe_raster, grid_of, require_imagery
+from cdpipe.formats.gate import RasterInfo, describe_raster, grid_of, require_file, require_imagery
 from cdpipe.formats.polygons import is_vector
 from cdpipe.geo.crs import covered_share, crs_name, pixel_ratio
 from cdpipe.geo.grid import Grid, Window
@@ -102,9 +102,13 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     warnings += _mask_doubts(pair, before, after)
     overlap, shift, observed = None, None, None
     labelled: tuple[int, int] | tuple[None, None] = None, None
-    if before is not None and pair.label is not None:
+    for valid in (pair.before_valid, pair.after_valid):
+        if valid is not None:
+            with _collected(problems):
+                describe_raster(valid, config.input)
+    if pair.label is not None:
         with _collected(problems):
-            labelled = _count_label(pair.label, before.grid, config)
+            labelled = _judge_label(pair.label, before, after, config)
     if before is not None and after is not None:
         known = len(problems)
         overlap = _overlap(before, after, config.align.min_overlap, problems)
@@ -210,6 +214,21 @@ def _shift_doubt(pair: Pair, shift: Shift | None) -> list[str]:
         return []
     offset = f"{shift.rows:+.1f} rows and {shift.cols:+.1f} columns, confidence {shift.confidence:.2f}"
     return [f"{pair.after.path}: seems to lie off the first date ({offset}); misplaced edges look like change"]
+
+
+def _judge_label(
+    label: Location, before: RasterInfo | None, after: RasterInfo | None, config: Config
+) -> tuple[int, int] | tuple[None, None]:
+    """Its counts on the first date's grid; where that is not known, the label is looked at as far as it can be."""
+    if before is not None:
+        return _count_label(label, before.grid, config)
+    if after is not None:
+        _count_label(label, after.grid, config)
+    elif is_vector(label):
+        require_file(label, config.input, "a vector file")
+    else:
+        describe_raster(label, config.input)
+    return None, None
 
 
 def _count_label(label: Location, grid: Grid, config: Config) -> tuple[int, int]:

@@ -19,6 +19,8 @@ from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD
 
+NOT_INGESTED = "not ingested yet; run cdpipe ingest"
+
 Stamp = list[int | str]  # what tells that a file is still the one that was hashed
 
 
@@ -120,6 +122,20 @@ def _require_hashes(pair: Pair, hashes: Mapping[Location, str]) -> None:
     unknown = [str(path) for path in source_files(pair) if path not in hashes]
     if unknown:
         raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
+
+
+def why_not_planned(pair: Pair, workspace: Workspace, hashes: Mapping[Location, str]) -> str | None:
+    """Why files of a pair have no known hash, and what to do; None if all have one."""
+    unknown = [path for path in source_files(pair) if path not in hashes]
+    if not unknown:
+        return None
+    missing = [path for path in unknown if not path.is_file()]
+    if missing:
+        return f"{missing[0]}: there is no such file"
+    remembered = read_json(workspace.sources) or {}
+    if all(str(path) in remembered for path in unknown):
+        return f"{unknown[0]}: changed since it was ingested; run cdpipe ingest"
+    return NOT_INGESTED
 
 
 def _content(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Location, str]) -> dict[str, Any]:

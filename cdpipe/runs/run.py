@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,16 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.coregistration import known_corrections
-from cdpipe.pairs.plan import PlannedPair, known_hashes, plan_pairs, source_files, stored_pair
+from cdpipe.pairs.grouping import group_findings
+from cdpipe.pairs.plan import (
+    NOT_INGESTED,
+    PlannedPair,
+    known_hashes,
+    plan_pairs,
+    source_files,
+    stored_pair,
+    why_not_planned,
+)
 from cdpipe.pairs.splits import known_splits
 from cdpipe.store.pair import StoredPair
 from cdpipe.version import __version__
@@ -106,6 +115,7 @@ class Run:
         verbose: Show Ray's own messages.
         wait: Wait for another run to let go of the workspace instead of giving up.
         failures: Pairs that failed in the last call, with the reason.
+        warnings: What the check warned of so far, each told once.
         resources: What is let go of when the outermost call ends, such as Ray.
         holding: How many calls, one within the other, hold the workspace.
     """
@@ -115,6 +125,7 @@ class Run:
     verbose: bool = False
     wait: bool = False
     failures: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     holding: int = 0
 
@@ -131,6 +142,20 @@ class Run:
     def say(self, text: str) -> None:
         """Tell something."""
         self.progress(Remark(text))
+
+    def warn(self, texts: Iterable[str]) -> None:
+        """Tell what may be wrong, but for what was told already."""
+        for text in texts:
+            if text not in self.warnings:
+                self.warnings.append(text)
+                self.say(f"warning: {text}")
+
+    def recall_warnings(self) -> None:
+        """Tell what the check warned of when the pairs were last ingested, for verbs that do not check again."""
+        last: dict[str, Any] = next(
+            (entry for entry in reversed(self.log_entries()) if entry.get("stage") == "ingest"), {}
+        )
+        self.warn(last.get("warnings", ()))
 
     def step(self, title: str, total: int) -> contextlib.AbstractContextManager[Advance]:
         """Tell how far a step is; see :func:`tell_step`."""
@@ -150,6 +175,10 @@ class Run:
             self.progress(Failure(pair_id, reason))
         if full:
             raise InputError("stopped, since the disk is full: make room and run the same command again")
+
+    def sum_up_failures(self) -> str:
+        """Which pairs failed and why, equal reasons once."""
+        return "; ".join(map(str, group_findings(self.failures.items())))
 
     def log_error(self, text: str, details: str) -> None:
         """Add to the run's ``errors.log``."""
@@ -237,10 +266,12 @@ def chosen_pairs(run: Run, *, only_failed: bool = False) -> list[Pair]:
 
 
 def planned_pairs(run: Run) -> tuple[list[PlannedPair], dict[str, str]]:
-    """All pairs with their keys; and those whose sources changed or are gone, with the reason."""
+    """All pairs with their keys; and those not ingested, or whose sources changed or are gone, with the reason."""
     pairs = read_catalog(run.config)
-    files = [file for pair in pairs for file in source_files(pair)]
-    return plan_pairs(pairs, run.config, known_hashes(run.workspace, files), known_corrections(run.workspace))
+    hashes = known_hashes(run.workspace, [file for pair in pairs for file in source_files(pair)])
+    planned, failed = plan_pairs(pairs, run.config, hashes, known_corrections(run.workspace))
+    causes = {pair.pair_id: why_not_planned(pair, run.workspace, hashes) for pair in pairs if pair.pair_id in failed}
+    return planned, {pair_id: causes[pair_id] or reason for pair_id, reason in failed.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,16 +300,23 @@ def take_inventory(run: Run) -> Inventory:
     """
     stored, last = [], run.last_failures()
     planned, failed = planned_pairs(run)
-    for pair_id, reason in failed.items():
-        run.fail(pair_id, last.get(pair_id, reason))
     for item in planned:
         pair = stored_pair(run.workspace, item)
         if pair is None:
-            run.fail(item.pair.pair_id, last.get(item.pair.pair_id, "not ingested; run cdpipe ingest"))
+            failed[item.pair.pair_id] = NOT_INGESTED
         else:
             stored.append((item, pair))
+    # why it could not be ingested tells more than that it is not
+    failed = {key: last.get(key, reason) if reason == NOT_INGESTED else reason for key, reason in failed.items()}
     if not stored:
-        raise InputError(f"no pair of {run.config.catalog} is in the store; run cdpipe ingest first")
+        run.failures |= failed  # for ``--failed``; the message sums them up
+        if set(failed.values()) == {NOT_INGESTED}:
+            raise InputError(f"{run.config.catalog}: no pair is in the store: {NOT_INGESTED}")
+        raise InputError(
+            f"{run.config.catalog}: no pair is in the store: {run.sum_up_failures()}; run cdpipe ingest first"
+        )
+    for pair_id, reason in failed.items():
+        run.fail(pair_id, reason)
     return Inventory(tuple(stored), known_splits([item for item, _ in stored], run.config.split_buffer))
 
 
