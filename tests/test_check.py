@@ -143,11 +143,16 @@ def test_doubts_are_warnings(pair: Pair) -> None:
     assert "both dates are the same file" in same
 
 
-def test_a_mask_that_is_not_used_is_pointed_out(pair: Pair) -> None:
-    values = texture((300, 320)).astype(np.uint8)
-    with_alpha = np.concatenate([values, np.full((1, 300, 320), 255, np.uint8)])
-    rewrite_after(pair, with_alpha, GRID, photometric="RGB", alpha="YES")
-    assert any("name it in the catalog's column after_valid" in warning for warning in checked(pair).warnings)
+def test_an_alpha_band_that_has_a_role_is_pointed_out(pair: Pair) -> None:
+    values = np.full((4, *GRID.shape), 255, np.uint8)
+    values[:3] = texture(GRID.shape) % 256
+    rewrite_after(pair, values, GRID)
+    sensors = {"s": {"bands": {"red": 1, "green": 2, "blue": 3, "nir": 4}}}
+    config = make_config(pair.before.path.parent.local(), sensors=sensors)
+    after = dataclasses.replace(pair.after, sensor=config.sensors["s"])
+    warnings = check_pair(dataclasses.replace(pair, after=after), config).warnings
+    assert any("band 4 is declared as alpha, and read as data" in warning for warning in warnings)
+    assert not any("declared as alpha" in warning for warning in checked(pair).warnings)
 
 
 @pytest.mark.parametrize("offset", [(4, -3), (-2, 0)])

@@ -26,6 +26,7 @@ from cdpipe.formats.gate import (
     read_values,
     require_imagery,
 )
+from cdpipe.formats.masks import FileMask
 from cdpipe.geo.crs import canonical_wkt, covered_share, crs_name, pixel_ratio
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Transform, Window
 from cdpipe.geo.ground import pixel_metres
@@ -41,7 +42,7 @@ def test_a_raster_is_described_as_it_was_written(tmp_path: Path, transform: Tran
     path = write_raster(tmp_path / "a.tif", PIXELS, utm_grid(5, 7, transform), nodata=7)
     info = describe_raster(here(path), Input())
     assert info.grid.same_pixels(utm_grid(5, 7, transform))
-    assert (info.driver, info.count, info.dtype, info.nodata, info.has_mask) == ("GTiff", 3, "uint16", 7, False)
+    assert (info.driver, info.count, info.dtype, info.nodata, info.mask) == ("GTiff", 3, "uint16", 7, FileMask())
     with open_raster(here(path), Input()) as dataset:
         window = Window(1, 2, 3, 4)
         assert np.array_equal(read_values(dataset, here(path), [3, 1], window), PIXELS[[2, 0]][:, *window.slices])
@@ -157,7 +158,7 @@ def test_masks_of_the_file_are_noticed(tmp_path: Path) -> None:
     path = write_raster(
         tmp_path / "a.tif", np.zeros((4, 5, 7), np.uint8), utm_grid(5, 7), photometric="RGB", alpha="YES"
     )
-    assert describe_raster(here(path), Input()).has_mask
+    assert describe_raster(here(path), Input()).mask == FileMask(alpha=(4,))
 
 
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path) -> None:

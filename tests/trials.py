@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 import zarr
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasters import make_config, source_of, utm_grid, write_raster
 
@@ -120,9 +121,11 @@ def _compare(job: IngestJob, pair: Pair) -> None:
         with rasterio.open(source.path.local(), driver="GTiff") as dataset:
             values = dataset.read(source.bands)
             tags = [dataset.nodatavals[band - 1] for band in source.bands]
+            transparent = _is_transparent(dataset, source.bands)
             if planned.grid.crs is not None:
                 assert dataset.transform.to_gdal() == rasterio.Affine(*planned.grid.transform).to_gdal()
         present = np.all([_has_data(band, tag) for band, tag in zip(values, tags, strict=True)], axis=0)
+        present &= ~transparent
         stored = np.asarray(zarr.open_array(group / name, mode="r")[...])
         assert stored.dtype == values.dtype
         assert np.array_equal(stored, np.where(present, values, 0)), f"{name} is not what rasterio reads"
@@ -139,6 +142,18 @@ def _compare(job: IngestJob, pair: Pair) -> None:
         assert np.array_equal(zarr.open_array(group / "label", mode="r")[...], expected), (
             "the label is not what rasterio reads"
         )
+
+
+def _is_transparent(dataset: Any, bands: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What rasterio reads as masked, beside nodata; a band that is read is data."""
+    flags = dataset.mask_flag_enums[0]
+    transparent = np.zeros(dataset.shape, np.bool_)
+    for band, kind in zip(dataset.indexes, dataset.colorinterp, strict=True):
+        if kind is ColorInterp.alpha and band not in bands:
+            transparent |= dataset.read(band) == 0
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        transparent |= dataset.dataset_mask() == 0
+    return transparent
 
 
 def _has_data(band: NDArray[Any], tag: float | None) -> NDArray[np.bool_]:

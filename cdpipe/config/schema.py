@@ -53,11 +53,14 @@ class Sensor(Section):
     ``bands`` maps roles (red, green, blue, nir, ...) to 1-based band numbers. A pixel whose value is
     ``nodata`` in any of them is not observed: one value for all bands, ``none`` if every value counts, or either
     for single roles (default: the file's own tag). ``value * scale + offset`` is the physical value.
+    ``mask``: whether pixels that a file's own alpha band or mask marks as transparent are not observed (``file``), or
+    alpha bands and masks are left aside (``ignore``); a band that has a role is never alpha.
     ``unusable`` are the values of a valid or cloud raster that mean "do not use".
     """
 
     bands: dict[str, Positive] = Field(min_length=1)
     nodata: NoData | dict[str, NoData] | None = None
+    mask: Literal["file", "ignore"] = "file"
     scale: float = 1.0
     offset: float = 0.0
     unusable: tuple[int, ...] = (0,)

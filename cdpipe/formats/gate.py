@@ -14,13 +14,14 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_png
 from cdpipe.formats.gdal import error_text, gdal_options, open_gdal, read_pixels
+from cdpipe.formats.masks import FileMask, describe_mask
 from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window, is_possible
 from cdpipe.workspace.location import Location
@@ -74,7 +75,7 @@ class RasterInfo:
         dtype: Type of all its values.
         nodata: The first band's tag.
         block: Rows and columns of the blocks it is stored in.
-        has_mask: Whether it carries an alpha band or a mask of its own, which cdpipe does not read.
+        mask: What it has, beside nodata, to say which pixels were not observed.
         has_palette: Whether its values are indices into a table of colours.
     """
 
@@ -85,7 +86,7 @@ class RasterInfo:
     dtype: str
     nodata: float | None
     block: tuple[int, int]
-    has_mask: bool
+    mask: FileMask
     has_palette: bool
 
 
@@ -157,7 +158,7 @@ def describe_dataset(path: Location, dataset: Any) -> RasterInfo:
             dtype=dataset.dtypes[0],
             nodata=dataset.nodatavals[0],
             block=dataset.block_shapes[0],
-            has_mask=MaskFlags.per_dataset in dataset.mask_flag_enums[0],
+            mask=describe_mask(dataset),
             has_palette=ColorInterp.palette in dataset.colorinterp,
         )
 

@@ -81,18 +81,32 @@ def georeference(grid: Grid) -> dict[str, Any]:
     return {} if grid.crs is None else {"crs": grid.crs, "transform": Affine(*grid.transform)}
 
 
-def read_pixels(dataset: Any, path: Location, bands: Sequence[int], window: Window) -> NDArray[Any]:
-    """Read a window, (band, height, width); where that breaks off in object storage, anew from the start."""
+def read_pixels(
+    dataset: Any, path: Location, bands: Sequence[int], window: Window, *, masks: bool = False
+) -> NDArray[Any]:
+    """Read a window, (band, height, width); where that breaks off in object storage, anew from the start.
+
+    Args:
+        dataset: The open raster.
+        path: Its file.
+        bands: Numbers of bands.
+        window: The pixels.
+        masks: Whether to read the bands' masks instead, as GDAL has them: 0 where there is no data.
+    """
     bands, part = list(bands), gdal_window(window)
+
+    def read(opened: Any) -> NDArray[Any]:
+        return np.asarray((opened.read_masks if masks else opened.read)(bands, window=part))
+
     try:
-        return np.asarray(dataset.read(bands, window=part))
+        return read(dataset)
     except RasterioError:
         if not path.far:
             raise
 
     def read_anew() -> NDArray[Any]:
         with open_gdal(path, dataset.driver) as fresh:
-            return np.asarray(fresh.read(bands, window=part))
+            return read(fresh)
 
     return _tried_again(path, read_anew)
 

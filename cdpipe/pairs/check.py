@@ -18,7 +18,7 @@ from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.classes import CHANGED
 from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
-from cdpipe.pairs.imagery import read_on_grid
+from cdpipe.pairs.imagery import date_bands, read_on_grid
 from cdpipe.pairs.labels import label_values, read_label, undeclared
 from cdpipe.pairs.splits import catalog_leaks
 from cdpipe.store.normalisation import RGB
@@ -99,7 +99,7 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     """Check one pair; what is wrong with its files is reported, not raised."""
     problems, warnings = _missing_roles(pair, required), _doubts_of_row(pair)
     before, after = (_describe(source, config, problems) for source in (pair.before, pair.after))
-    warnings += _mask_doubts(pair, before, after)
+    warnings += _mask_doubts([(pair.before, before), (pair.after, after)])
     overlap, shift, observed = None, None, None
     labelled: tuple[int, int] | tuple[None, None] = None, None
     for valid in (pair.before_valid, pair.after_valid):
@@ -165,18 +165,28 @@ def _describe(source: Source, config: Config, problems: list[str]) -> RasterInfo
     info = None
     with _collected(problems):
         info = require_imagery(describe_raster(source.path, config.input), config.input)
-        source.band_numbers(info.count)
+        date_bands(source, info)
     return info
 
 
-def _mask_doubts(pair: Pair, before: RasterInfo | None, after: RasterInfo | None) -> list[str]:
-    dates = ((before, pair.before_valid, "before_valid"), (after, pair.after_valid, "after_valid"))
-    return [
-        f"{info.path}: has an alpha band or mask of its own, which is not used; "
-        f"if it marks pixels without data, name it in the catalog's column {column}"
-        for info, valid, column in dates
-        if info is not None and info.has_mask and valid is None
-    ]
+def _mask_doubts(dates: Sequence[tuple[Source, RasterInfo | None]]) -> list[str]:
+    """Bands that are declared as alpha and read as data."""
+    doubts = []
+    for source, info in dates:
+        roles = {band: role for role, band in source.sensor.bands.items()}
+        named = [] if info is None or source.half is not None else [band for band in info.mask.alpha if band in roles]
+        doubts += [
+            f"{source.path}: band {band} is declared as alpha, and read as data, since sensor {source.sensor_name} "
+            f"has it as {roles[band]}; if it is transparency, give {roles[band]} another band"
+            for band in named
+        ]
+        doubts += [
+            f"{source.path}: band {band} is declared as alpha, and not used as such, since its description says "
+            "another thing"
+            for band in (() if info is None else info.mask.renamed)
+            if band not in roles
+        ]
+    return doubts
 
 
 def _overlap(before: RasterInfo, after: RasterInfo, least: float, problems: list[str]) -> float | None:

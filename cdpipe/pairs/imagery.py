@@ -1,12 +1,15 @@
 """The pixels of one date on a pair's grid, and which of them were observed."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config
-from cdpipe.formats.gate import describe_dataset, open_raster, read_values, require_imagery
+from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, read_values, require_imagery
+from cdpipe.formats.masks import FileMask
+from cdpipe.formats.observed import opaque, open_mask
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.catalog import Pair, Source
@@ -25,8 +28,9 @@ def read_on_grid(
     """Read a window of one date on the pair's grid.
 
     A pixel is observed if none of the needed bands has nodata there (the sensor's value if it names one for
-    that band, else the file's tag; for floating point also NaN and infinity), and if the valid raster, where there
-    is one, has a usable value. The same pixel comes out the same, bit for bit, whatever the window.
+    that band, else the file's tag; for floating point also NaN and infinity), if the file's own alpha band and mask
+    say so, unless the sensor ignores them, and if the valid raster, where there is one, has a usable value. The same
+    pixel comes out the same, bit for bit, whatever the window.
 
     Args:
         source: The date.
@@ -47,15 +51,18 @@ def read_on_grid(
     target = grid if shift == (0.0, 0.0) else grid.moved(*shift)
     with open_raster(source.path, config.input) as dataset:
         info = require_imagery(describe_dataset(source.path, dataset), config.input)
-        bands = source.band_numbers(info.count)
+        bands, mask = date_bands(source, info)
         nodata = nodata_values(source, [dataset.nodatavals[band - 1] for band in bands])
+        with open_mask(dataset, source.path, replace(mask, alpha=())) as read_mask:
 
-        def read(part: Window) -> Pixels:
-            values = read_values(dataset, source.path, bands, part)
-            return values, has_data(values, nodata)
+            def read(part: Window) -> Pixels:
+                # alpha lies in the same blocks as the bands, or costs as much as one of them
+                values = read_values(dataset, source.path, [*bands, *mask.alpha], part)
+                values, alpha = values[: len(bands)], values[len(bands) :]
+                return values, has_data(values, nodata) & opaque(alpha) & read_mask(part)
 
-        raster = WarpSource(str(source.path), info.grid, len(bands), info.dtype, read)
-        values, observed = read_warped(raster, target, window, config.align.resampling)
+            raster = WarpSource(str(source.path), info.grid, len(bands), info.dtype, read)
+            values, observed = read_warped(raster, target, window, config.align.resampling)
     if valid is not None:
         own_grid = info.grid if info.grid.crs is not None else grid
         observed &= read_usable(valid, source.sensor, own_grid, (target, window), config.input)
@@ -80,6 +87,37 @@ def read_dates(
     return (
         read_on_grid(pair.before, pair.before_valid, grid, window, config),
         read_on_grid(pair.after, pair.after_valid, grid, window, config, shift),
+    )
+
+
+def date_bands(source: Source, info: RasterInfo) -> tuple[tuple[int, ...], FileMask]:
+    """Numbers of a date's bands in its file, and what of the file says which of its pixels were not observed.
+
+    A band that the sensor names is data, also where the file declares it as alpha. Of a composite, each half may have
+    an alpha band at the same place, or both share one that comes last.
+
+    Args:
+        source: The date.
+        info: What its file says of itself.
+
+    Raises:
+        InputError: If the file has too few bands, or a composite has an odd number of them.
+    """
+    alpha, count = info.mask.alpha, info.count
+    shared = (count,) if source.half is not None and count % 2 and count in alpha else ()
+    count -= len(shared)
+    own = count if source.half is None else count // 2
+    offset = own * (source.half or 0)
+    bands = source.band_numbers(count)
+    if source.sensor.mask == "ignore":
+        return bands, FileMask()
+    places = {(band - 1) % own + 1 for band in alpha if band - offset <= own and band not in shared}
+    named = {band + offset for band in source.sensor.bands.values()}
+    mask = replace(info.mask, alpha=(*sorted(place + offset for place in places), *shared)).without(named)
+    return bands, replace(
+        mask,
+        single=tuple(band for band in mask.single if band in bands),
+        combined=mask.combined and source.sensor.nodata is None,
     )
 
 
