@@ -19,10 +19,11 @@ from rasterio.warp import reproject, transform
 from rasters import GEOGRAPHIC, NORTH_UP, make_config, source_of, utm_grid, write_raster
 
 from cdpipe.errors import InputError
+from cdpipe.formats.observed import has_data
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.pairs.imagery import has_data, read_on_grid
+from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.workspace.location import here
 
 # Grids about the source's place: another size of pixels, shifted, turned, upside down, finer, in degrees.

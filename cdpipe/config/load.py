@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -149,12 +149,18 @@ def _known_keys(root: type[BaseModel], location: list[str]) -> list[str]:
     """Keys that the section at ``location`` has."""
     section: Any = root
     for part in location:
-        if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
+        if _is_section(section) and part in section.model_fields:
             section = section.model_fields[part].annotation
+            if type(None) in get_args(section):  # a section that may be left out
+                section = next((each for each in get_args(section) if _is_section(each)), section)
         # a mapping such as sensors or train.models: its value's section follows the user's own name
         elif getattr(section, "__args__", None):
             section = section.__args__[-1]
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    return list(section.model_fields) if _is_section(section) else []
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _tracked(address: str | None, base: Path) -> str | None:

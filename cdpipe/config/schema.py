@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from cdpipe.config.presets import PRESETS
+from cdpipe.config.quality import QUALITY_PRESETS, plain_name
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
 from cdpipe.workspace.location import Location, locate
@@ -47,6 +48,71 @@ class Input(Section):
     pixel_coordinates: bool = False
 
 
+class Quality(Section):
+    """What the values of a sensor's quality rasters mean (``quality: scl`` is short for ``quality: {preset: scl}``).
+
+    ``preset`` is a well-known product: scl, qa_pixel, fmask, python_fmask, hls_fmask, s2cloudless, omnicloudmask, udm2,
+    udm or qa60. ``unusable`` are the values, or names of the preset, that mean "do not use" (default: what the preset
+    has, else 0); or ``usable`` those that alone are used; or ``bits`` the numbers from 0, or names, of bits of which
+    none may be set. Of a probability, values ``above`` or ``below`` a threshold are not used. ``band`` is a number or
+    description, for files of several bands.
+    """
+
+    preset: str | None = None
+    band: Positive | str | None = None
+    unusable: tuple[int | str, ...] | None = None
+    usable: tuple[int | str, ...] | None = None
+    bits: tuple[int | str, ...] | None = None
+    above: float | None = None
+    below: float | None = None
+
+    @field_validator("preset")
+    @classmethod
+    def _check_preset(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in QUALITY_PRESETS:
+            raise ValueError(f"Input should be one of {', '.join(QUALITY_PRESETS)}")
+        return preset
+
+    @model_validator(mode="after")
+    def _check(self) -> "Quality":
+        threshold = self.above is not None or self.below is not None
+        ways = [name for name in ("unusable", "usable", "bits") if getattr(self, name) is not None]
+        if len(ways) + threshold > 1:
+            raise ValueError("expected one of unusable, usable, bits, or above and below")
+        empty = [name for name in ("usable", "bits") if getattr(self, name) == ()]
+        if empty:
+            raise ValueError(f"{empty[0]}: expected at least one")
+        if any(isinstance(bit, int) and not 0 <= bit < 32 for bit in self.bits or ()):
+            raise ValueError(f"bits: expected numbers from 0, the lowest, to 31, got {list(self.bits or ())}")
+        if threshold and self.preset:
+            raise ValueError(f"above and below are for a probability, which preset {self.preset} is not; leave one out")
+        if self.above is not None and self.below is not None and self.below > self.above:
+            raise ValueError(f"below {self.below:g} and above {self.above:g} leave nothing that is usable")
+        if self.preset:
+            self._check_with_preset(self.preset)
+        elif names := [name for name in self._chosen if isinstance(name, str)]:
+            raise ValueError(f"expected numbers, got {', '.join(names)}; names are of a preset")
+        return self
+
+    @property
+    def _chosen(self) -> tuple[int | str, ...]:
+        return (*(self.unusable or ()), *(self.usable or ()), *(self.bits or ()))
+
+    def _check_with_preset(self, name: str) -> None:
+        preset = QUALITY_PRESETS[name]
+        known = ", ".join(preset.flags)
+        unknown = [each for each in self._chosen if isinstance(each, str) and plain_name(each) not in preset.flags]
+        if unknown:
+            raise ValueError(f"expected names of preset {name} ({known}), got {', '.join(unknown)}")
+        numbers = [each for each in self._chosen if isinstance(each, int)]
+        if preset.has_bands and (numbers or self.band is not None):
+            raise ValueError(f"preset {name} knows its bands: choose by name ({known})")
+        if not preset.has_classes and numbers and not self.bits:
+            raise ValueError(f"preset {name} has bits: choose by name ({known}), or give bits: {numbers}")
+        if preset.has_classes and self.bits:
+            raise ValueError(f"preset {name} has classes and no bits: give unusable or usable")
+
+
 class Sensor(Section):
     """What the bands of a sensor's files mean.
 
@@ -55,7 +121,7 @@ class Sensor(Section):
     for single roles (default: the file's own tag). ``value * scale + offset`` is the physical value.
     ``mask``: whether pixels that a file's own alpha band or mask marks as transparent are not observed (``file``), or
     alpha bands and masks are left aside (``ignore``); a band that has a role is never alpha.
-    ``unusable`` are the values of a valid or cloud raster that mean "do not use".
+    ``unusable`` are the values of a valid or cloud raster that mean "do not use" (default: 0); ``quality`` says more.
     """
 
     bands: dict[str, Positive] = Field(min_length=1)
@@ -63,12 +129,20 @@ class Sensor(Section):
     mask: Literal["file", "ignore"] = "file"
     scale: float = 1.0
     offset: float = 0.0
-    unusable: tuple[int, ...] = (0,)
+    unusable: tuple[int, ...] | None = None
+    quality: Quality | None = None
+
+    @field_validator("quality", mode="before")
+    @classmethod
+    def _name_preset(cls, quality: Any) -> Any:
+        return {"preset": quality} if isinstance(quality, str) else quality
 
     @model_validator(mode="after")
     def _check(self) -> "Sensor":
         if self.scale == 0:
             raise ValueError("scale must not be 0")
+        if self.unusable is not None and self.quality is not None:
+            raise ValueError("expected unusable or quality, got both; quality has a list unusable, too")
         unknown = [role for role in self.nodata if role not in self.bands] if isinstance(self.nodata, dict) else []
         if unknown:
             raise ValueError(f"nodata: expected roles of bands, got {', '.join(unknown)}")

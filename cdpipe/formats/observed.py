@@ -1,6 +1,6 @@
-"""Reads which pixels of a raster were not observed, beside nodata: its alpha bands and masks."""
+"""Which pixels of a raster were not observed: its nodata, alpha bands and masks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,3 +44,22 @@ def open_mask(dataset: Any, path: Location, mask: FileMask) -> Iterator[Callable
 def opaque(alpha: NDArray[Any]) -> NDArray[np.bool_]:
     """Where all of some alpha bands, (band, height, width), are above 0: (height, width)."""
     return np.asarray((alpha > 0).all(0))
+
+
+def has_data(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
+    """Where no band has its nodata value, and all are finite.
+
+    Args:
+        values: (band, height, width).
+        nodata: The value of each band that means no data, or None.
+    """
+    present = np.ones(values.shape[1:], np.bool_)
+    floating = values.dtype.kind == "f"
+    for band, missing in zip(values, nodata, strict=True):
+        if floating:
+            present &= np.isfinite(band)
+        if missing is None or not (floating or float(missing).is_integer()):
+            continue
+        with np.errstate(over="ignore"):  # a tag of -1.8e308 on 32-bit values
+            present &= band != (band.dtype.type(missing) if floating else int(missing))
+    return present

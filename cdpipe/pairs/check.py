@@ -20,6 +20,7 @@ from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
 from cdpipe.pairs.imagery import date_bands, read_on_grid
 from cdpipe.pairs.labels import label_values, read_label, undeclared
+from cdpipe.pairs.quality_check import doubt_quality
 from cdpipe.pairs.splits import catalog_leaks
 from cdpipe.store.normalisation import RGB
 from cdpipe.workspace.location import Location
@@ -102,10 +103,7 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     warnings += _mask_doubts([(pair.before, before), (pair.after, after)])
     overlap, shift, observed = None, None, None
     labelled: tuple[int, int] | tuple[None, None] = None, None
-    for valid in (pair.before_valid, pair.after_valid):
-        if valid is not None:
-            with _collected(problems):
-                describe_raster(valid, config.input)
+    warnings += _quality_doubts(pair, (before, after), config, problems)
     if pair.label is not None:
         with _collected(problems):
             labelled = _judge_label(pair.label, before, after, config)
@@ -187,6 +185,24 @@ def _mask_doubts(dates: Sequence[tuple[Source, RasterInfo | None]]) -> list[str]
             if band not in roles
         ]
     return doubts
+
+
+def _quality_doubts(
+    pair: Pair, dates: tuple[RasterInfo | None, RasterInfo | None], config: Config, problems: list[str]
+) -> list[str]:
+    """What may be wrong with the dates' quality rasters; what is wrong becomes a problem."""
+    doubts: list[str] = []
+    sources = ((pair.before, pair.before_valid), (pair.after, pair.after_valid))
+    for (source, valid), info in zip(sources, dates, strict=True):
+        if valid is None:
+            continue
+        with _collected(problems):
+            if info is None or dates[0] is None:
+                describe_raster(valid, config.input)
+                continue
+            own_grid = info.grid if info.grid.crs is not None else dates[0].grid
+            doubts += doubt_quality(valid, source, own_grid, dates[0].grid, config.input)
+    return list(dict.fromkeys(doubts))  # both dates may have the same
 
 
 def _overlap(before: RasterInfo, after: RasterInfo, least: float, problems: list[str]) -> float | None:

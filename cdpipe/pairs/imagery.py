@@ -1,15 +1,11 @@
 """The pixels of one date on a pair's grid, and which of them were observed."""
 
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config
 from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, read_values, require_imagery
 from cdpipe.formats.masks import FileMask
-from cdpipe.formats.observed import opaque, open_mask
+from cdpipe.formats.observed import has_data, opaque, open_mask
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.catalog import Pair, Source
@@ -65,7 +61,7 @@ def read_on_grid(
             values, observed = read_warped(raster, target, window, config.align.resampling)
     if valid is not None:
         own_grid = info.grid if info.grid.crs is not None else grid
-        observed &= read_usable(valid, source.sensor, own_grid, (target, window), config.input)
+        observed &= read_usable(valid, source, own_grid, (target, window), config.input)
     return values, observed
 
 
@@ -130,22 +126,3 @@ def nodata_values(source: Source, tags: list[float | None]) -> list[float | None
     of_band = {source.sensor.bands[role]: value for role, value in of_role.items()}
     chosen = [of_band.get(band, tag) for band, tag in zip(source.bands, tags, strict=True)]
     return [None if value == "none" else value for value in chosen]
-
-
-def has_data(values: NDArray[Any], nodata: list[float | None]) -> NDArray[np.bool_]:
-    """Where no band has its nodata value, and all are finite.
-
-    Args:
-        values: (band, height, width).
-        nodata: The value of each band that means no data, or None.
-    """
-    present = np.ones(values.shape[1:], np.bool_)
-    floating = values.dtype.kind == "f"
-    for band, missing in zip(values, nodata, strict=True):
-        if floating:
-            present &= np.isfinite(band)
-        if missing is None or not (floating or float(missing).is_integer()):
-            continue
-        with np.errstate(over="ignore"):  # a tag of -1.8e308 on 32-bit values
-            present &= band != (band.dtype.type(missing) if floating else int(missing))
-    return present
