@@ -10,9 +10,13 @@ from typing import Any
 
 from cdpipe.api.ingest import ingest
 from cdpipe.config.load import parse_config
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
+from cdpipe.formats.gate import describe_raster
 from cdpipe.inference.backends import check_backend
 from cdpipe.metrics.counts import ScoreHistogram
+from cdpipe.models.folder import read_card
+from cdpipe.pairs.bands import DEFAULT, choose_bands
 from cdpipe.prediction.ensemble import Ensemble
 from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, pairs_to_fit_on, wants_fitting
 from cdpipe.runs.manifest import Manifest, manifest_path
@@ -35,10 +39,11 @@ from cdpipe.runs.products import Product, is_written
 from cdpipe.runs.publish import find_published, publish_run
 from cdpipe.runs.run import Inventory, Progress, Run, ignore, rounded, take_inventory
 from cdpipe.timing import add
-from cdpipe.workspace.location import Place, here, located
+from cdpipe.workspace.location import Location, Place, here, located
 from cdpipe.workspace.records import forget_attempts
 
 NAME = "prediction"  # of the one pair, and of its run
+SENSOR, SENSOR_AFTER = "given", "given_after"
 BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
 DRIVERS = ["GTiff", "PNG", "JPEG"]
 
@@ -141,7 +146,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     models: Sequence[Place],
     out: Path,
     *,
-    bands: Mapping[str, int],
+    bands: Mapping[str, int] | None = None,
     overrides: Sequence[str] = (),
     progress: Progress = ignore,
     verbose: bool = False,
@@ -152,7 +157,8 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         dates: Rasters of the first and of the second date.
         models: Model folders; several make an ensemble.
         out: Folder for the results; all else goes to ``work/`` beneath it.
-        bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``.
+        bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``; without it what each
+            file calls its bands, or else these three.
         overrides: Keys of a configuration to override, each as ``key=value``.
         progress: Called with how far the work is, see :class:`cdpipe.runs.run.Run`.
         verbose: Show Ray's own messages.
@@ -165,21 +171,32 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         InputError: If a raster or model cannot be used.
     """
     catalog = out / "work" / "pair.csv"
-    text = io.StringIO()
-    rows = [["pair_id", "before", "after"], [NAME, *(str(located(date).resolve()) for date in dates)]]
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    places, folders = ([located(place).resolve() for place in given] for given in (dates, models))
     values: dict[str, Any] = {
         "name": NAME,
         "catalog": str(catalog.resolve()),
         "workspace": str((out / "work").resolve()),
-        "sensors": {"given": {"bands": dict(bands)}},
+        "sensors": {SENSOR: {"bands": dict(bands or DEFAULT)}},
         "align": {"block": BLOCK},
         "input": {"drivers": DRIVERS, "pixel_coordinates": True},
-        "predict": {"models": [str(located(folder).resolve()) for folder in models]},
+        "predict": {"models": [str(folder) for folder in folders]},
     }
     config = parse_config(values, Path.cwd(), list(overrides), "predict")
+    sensors, remarks = [SENSOR, SENSOR], list[str]()
+    if bands is None:
+        first, second, remarks = _choose_bands(config, places, folders)
+        values["sensors"] = {SENSOR: {"bands": first}}
+        if second != first:
+            sensors[1] = SENSOR_AFTER
+            values["sensors"] |= {SENSOR_AFTER: {"bands": second}}
+        config = parse_config(values, Path.cwd(), list(overrides), "predict")
+    text = io.StringIO()
+    rows = [["pair_id", "before", "after", "before_sensor", "after_sensor"], [NAME, *map(str, places), *sensors]]
+    csv.writer(text, lineterminator="\n").writerows(rows)
     check_backend(config.predict, "cpu")
     run = Run(config, progress, verbose)
+    for remark in remarks:
+        run.say(remark)
     written = []
     with run.hold():
         here(catalog).write(text.getvalue().encode())
@@ -192,6 +209,17 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
             shutil.copyfile(product, target)
             written.append(target)
     return written
+
+
+def _choose_bands(
+    config: Config, dates: Sequence[Location], models: Sequence[Location]
+) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    """What :func:`choose_bands` says; files that cannot be opened are for the check to tell."""
+    try:
+        before, after = (describe_raster(date, config.input) for date in dates)
+    except InputError:
+        return dict(DEFAULT), dict(DEFAULT), []
+    return choose_bands(before, after, [role for folder in models for role in read_card(folder).roles])
 
 
 def settle(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:

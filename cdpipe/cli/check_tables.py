@@ -8,10 +8,11 @@ from rich.table import Table
 
 from cdpipe.geo.crs import crs_name
 from cdpipe.geo.ground import pixel_metres
-from cdpipe.pairs.check import PairReport
+from cdpipe.pairs.check import PairReport, nodata_text
 from cdpipe.pairs.coregistration import CONFIDENT
 from cdpipe.pairs.deep_check import DeepReport
 
+NAME_WIDTH = 12  # letters shown of a band's name
 HEAD = ("pair", "shift, px", "windows that agree", "seen", "cloud-like", "saturated")
 
 
@@ -34,7 +35,15 @@ def deep_table(found: Mapping[str, DeepReport]) -> Table:
 
 
 def pair_table(reports: Sequence[PairReport], *, read: bool) -> Table:
-    """A row for each pair; ``read`` tells whether its pixels were read."""
+    """A row for each pair, with nodata and names of bands where there are any.
+
+    Args:
+        reports: What is known of the pairs.
+        read: Whether their pixels were read.
+    """
+    infos = [info for report in reports for info in (report.before, report.after) if info is not None]
+    with_nodata = any(info.nodata is not None for info in infos)
+    with_names = any(any(info.descriptions) for info in infos)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("pair", overflow="fold", min_width=8)
     table.add_column("split")
@@ -42,11 +51,19 @@ def pair_table(reports: Sequence[PairReport], *, read: bool) -> Table:
         table.add_column(name, justify="right", overflow="fold")
     if read:
         table.add_column("both seen", justify="right")
+    if with_nodata:
+        table.add_column("nodata", justify="right")
+    if with_names:
+        table.add_column("band names", overflow="fold", min_width=11)
     table.add_column("")
     for report in reports:
         row = _row(report)
         if read:
             row.append(_share(report.observed, 0))
+        if with_nodata:
+            row.append(_both([nodata_text(info.nodata) for info in (report.before, report.after) if info is not None]))
+        if with_names:
+            row.append(_both(_band_names(report)))
         table.add_row(*map(escape, [*row, f"{len(report.problems)} problem(s)" if report.problems else "good"]))
     return table
 
@@ -66,6 +83,16 @@ def _row(report: PairReport) -> list[str]:
         _share(report.overlap, 0),
         _share(changed, 2),
         f"{shift.length:.1f}{doubt}" if shift else "-",
+    ]
+
+
+def _band_names(report: PairReport) -> list[str]:
+    """What each date's file calls the bands that are used."""
+    dates = ((report.pair.before, report.before), (report.pair.after, report.after))
+    return [
+        " ".join((info.descriptions[band - 1] or "-")[:NAME_WIDTH] for band in source.band_numbers(info.count))
+        for source, info in dates
+        if info is not None
     ]
 
 

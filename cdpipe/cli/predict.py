@@ -23,7 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--after", type=any_place, help="second date")
     parser.add_argument("--model", type=any_place, action="append", help="model folder; several make an ensemble")
     parser.add_argument("--out", type=local_path, help="folder for the results")
-    parser.add_argument("--bands", default="red=1,green=2,blue=3", help="what the bands are (default: %(default)s)")
+    parser.add_argument(
+        "--bands", help="what the bands are (default: what the files call them, or else red=1,green=2,blue=3)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,7 +87,7 @@ def _run_pair(options: argparse.Namespace) -> int:
         (options.before, options.after),
         options.model,
         options.out,
-        bands=parse_bands(options.bands),
+        bands=None if options.bands is None else parse_bands(options.bands),
         overrides=options.set,
         progress=screen.show,
         verbose=options.verbose,

@@ -114,6 +114,7 @@ def run_catalog(options: argparse.Namespace) -> int:
         ConfigError: If a file to write exists already, or options contradict each other.
         InputError: If nothing is found.
     """
+    from cdpipe.pairs.layouts.sensors import name_sensors
     from cdpipe.pairs.layouts.write import format_catalog, format_config
     from cdpipe.workspace.location import here
 
@@ -128,6 +129,8 @@ def run_catalog(options: argparse.Namespace) -> int:
     layout = LAYOUTS[options.layout]
     told = {option.name: getattr(options, option.name) for option in layout.options}
     found = layout.search(options.folder, out, **told)
+    if config is not None:
+        found = name_sensors(found)
     table = format_catalog(found.pairs, out.parent)
     starter = None if config is None else format_config(found, options.folder.resolve().name, out, config)
     _report(found, options.folder)

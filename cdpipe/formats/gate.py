@@ -29,6 +29,7 @@ from cdpipe.workspace.location import Location
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
 MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
+MAX_NAME = 100  # letters of a band's description
 MAX_BLOCK_BYTES = 512 * 2**20  # one pixel costs a whole block; tiled files have blocks of a few MiB
 # Deflate packs 1032 : 1 at best. A file that declares more is empty or a trap, harmless while small.
 MAX_RATIO, HARMLESS_BYTES = 1032, 64 * 2**30
@@ -77,6 +78,8 @@ class RasterInfo:
         block: Rows and columns of the blocks it is stored in.
         mask: What it has, beside nodata, to say which pixels were not observed.
         has_palette: Whether its values are indices into a table of colours.
+        descriptions: What the file calls its bands, in one line each; "" where it does not.
+        colours: What it says that each band is to be shown as: red, green, blue, alpha, gray, undefined, ...
     """
 
     path: Location
@@ -88,6 +91,8 @@ class RasterInfo:
     block: tuple[int, int]
     mask: FileMask
     has_palette: bool
+    descriptions: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -160,7 +165,14 @@ def describe_dataset(path: Location, dataset: Any) -> RasterInfo:
             block=dataset.block_shapes[0],
             mask=describe_mask(dataset),
             has_palette=ColorInterp.palette in dataset.colorinterp,
+            descriptions=tuple(_in_a_line(text) for text in dataset.descriptions),
+            colours=tuple(colour.name for colour in dataset.colorinterp),
         )
+
+
+def _in_a_line(text: str | None) -> str:
+    printable = "".join(letter if letter.isprintable() else " " for letter in (text or "")[:MAX_NAME])
+    return " ".join(printable.split())
 
 
 def require_imagery(info: RasterInfo, settings: Input) -> RasterInfo:

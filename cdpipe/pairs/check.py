@@ -16,6 +16,7 @@ from cdpipe.geo.crs import covered_share, crs_name, pixel_ratio
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.classes import CHANGED
+from cdpipe.pairs.bands import doubt_bands
 from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
 from cdpipe.pairs.imagery import date_bands, read_on_grid
@@ -100,7 +101,8 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     """Check one pair; what is wrong with its files is reported, not raised."""
     problems, warnings = _missing_roles(pair, required), _doubts_of_row(pair)
     before, after = (_describe(source, config, problems) for source in (pair.before, pair.after))
-    warnings += _mask_doubts([(pair.before, before), (pair.after, after)])
+    dates = ((pair.before, before), (pair.after, after))
+    warnings += [*_mask_doubts(dates), *doubt_bands(pair, dates), *_doubt_nodata(pair, before, after)]
     overlap, shift, observed = None, None, None
     labelled: tuple[int, int] | tuple[None, None] = None, None
     warnings += _quality_doubts(pair, (before, after), config, problems)
@@ -225,6 +227,26 @@ def _place(grid: Grid) -> str:
     x, y = grid.xy(grid.height / 2, grid.width / 2)
     where = "without georeference" if grid.crs is None else f"in {crs_name(grid.crs)} around {x:.6g}, {y:.6g}"
     return f"{grid.width} x {grid.height} px {where}"
+
+
+def _doubt_nodata(pair: Pair, before: RasterInfo | None, after: RasterInfo | None) -> list[str]:
+    """Whether one date's file alone says which value means no data, and nothing else says it for the other."""
+    if before is None or after is None or (before.nodata is None) == (after.nodata is None):
+        return []
+    shown = f"nodata {nodata_text(before.nodata)} > {nodata_text(after.nodata)}"
+    value = before.nodata if after.nodata is None else after.nodata
+    source, info, valid = (pair.after, after, pair.after_valid)
+    if before.nodata is None:
+        source, info, valid = (pair.before, before, pair.before_valid)
+    if source.sensor.nodata is not None or info.mask or valid is not None or value is None or np.isnan(value):
+        return []
+    todo = f"if they are {value:g}, set sensors.{source.sensor_name}.nodata: {value:g}"
+    return [f"{source.path}: {shown}: nothing says which pixels of this date are missing; {todo}"]
+
+
+def nodata_text(value: float | None) -> str:
+    """A raster's nodata value for people."""
+    return "none" if value is None else f"{value:g}"
 
 
 def _coarse(before: RasterInfo, after: RasterInfo) -> list[str]:

@@ -73,6 +73,7 @@ class FoundPair:
         split: "train", "val", "test" or None.
         group: Pairs of one group show one place.
         before_date: ISO 8601; so is ``after_date``.
+        before_sensor: Name of what took the first image, where there are several; so is ``after_sensor``.
     """
 
     name: str
@@ -84,6 +85,8 @@ class FoundPair:
     group: str | None = None
     before_date: str | None = None
     after_date: str | None = None
+    before_sensor: str | None = None
+    after_sensor: str | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -103,6 +106,7 @@ class FoundPairs:
         bands: Band numbers by role, if the layout says what they are.
         label: Values by meaning, if the layout says what they are.
         preset: The configuration's preset.
+        sensors: Band numbers by role of each sensor, if the files say what they are.
     """
 
     pairs: tuple[FoundPair, ...]
@@ -112,6 +116,7 @@ class FoundPairs:
     bands: Mapping[str, int] | None = None
     label: Mapping[str, tuple[int, ...]] | None = None
     preset: str | None = None
+    sensors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

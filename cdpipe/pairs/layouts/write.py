@@ -173,6 +173,9 @@ def _first_raster(found: FoundPairs) -> RasterInfo:
 def _sensors(found: FoundPairs, info: RasterInfo) -> tuple[str, dict[str, Any]]:
     if found.bands is not None:
         return "What the bands are.", {"sensors": {found.sensor: {"bands": dict(found.bands)}}}
+    if found.sensors:
+        sensors = {name: {"bands": dict(bands)} for name, bands in found.sensors.items()}
+        return "What the bands are, as the files themselves say.", {"sensors": sensors}
     count = info.count // (1 if found.pairs[0].composite is None else 2)
     comment = f"What the {count} band(s) are: a guess to correct, as red: 3."
     bands = {role: number if count >= len(RGB) else 1 for number, role in enumerate(RGB, 1)}
