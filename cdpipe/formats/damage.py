@@ -27,6 +27,9 @@ STEP = 2**20  # bytes to inflate at a time: a stream may hold a thousand times i
 # Tags of a TIFF's directory.
 WIDTH, HEIGHT, SAMPLES, ROWS_PER_STRIP, PLANAR, TILE_WIDTH, TILE_HEIGHT = 256, 257, 277, 278, 284, 322, 323
 STRIP_OFFSETS, TILE_OFFSETS = 273, 324
+SUBFILE, REDUCED, MASK = 254, 1, 4  # what a directory describes, as bits: an overview, a mask
+MOST_ENTRIES = 2**16  # of a directory; a classic TIFF counts them in 16 bits
+MOST_DIRECTORIES = 256  # pages, overviews and their masks
 SEPARATE = 2  # value of PLANAR: every band has blocks of its own
 BIG = 43  # version in the header of a BigTIFF; a classic one has 42
 NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a single number
@@ -34,6 +37,7 @@ NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a single number
 PNG_SIGNATURE = 8  # bytes
 PNG_STEP = 2**20  # bytes read at a time
 
+Entry = tuple[int, int, int, int]  # of a directory: tag, type, number of values, the value if it is one number
 Block = tuple[int, int]  # row and column among the blocks
 
 
@@ -130,18 +134,59 @@ def _is_whole(dataset: Any, part: list[int], block: Block, data: bytes) -> bool:
     return stream.eof and rows * row_bytes <= size <= height * row_bytes
 
 
+def mask_directory(dataset: Any, path: Location) -> int | None:
+    """Where the directory of a TIFF's internal mask lies: the first that is a mask, and none of an overview.
+
+    Returns:
+        Its first byte; None in files of other formats, and where there is none.
+
+    Raises:
+        InputError: If the directories are damaged, or too many.
+    """
+    directory = dataset.get_tag_item("IFD_OFFSET", "TIFF", bidx=1) if dataset.driver == "GTiff" else None
+    if directory is None:
+        return None
+    for offset, entries in [*_directories(path, int(directory))][1:]:
+        kind = next((number for tag, _, _, number in entries if tag == SUBFILE), 0)
+        if kind & MASK and not kind & REDUCED:
+            return offset
+    return None
+
+
+def verify_mask(mask: Any, path: Location, window: Window) -> None:
+    """Inflate the blocks of a window of a TIFF's internal mask, which GDAL has just read.
+
+    Args:
+        mask: The mask, opened as a raster of its own.
+        path: The file that it lies in.
+        window: The pixels that were read.
+
+    Raises:
+        InputError: If a block is damaged.
+    """
+    if mask.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") != "DEFLATE":
+        return
+    places = {block: _place(mask, [1], block) for block in _blocks(window, *mask.block_shapes[0])}
+    stored = {block: place for block, place in places.items() if place[1]}
+    for block, data in zip(stored, path.read_ranges([*stored.values()]), strict=True):
+        if not _is_whole(mask, [1], block, data):
+            raise InputError(f"{path}: not readable as a raster: damaged block {block[0]},{block[1]} of its mask")
+
+
 def verify_block_table(dataset: Any, path: Location) -> None:
     """Compare the number of blocks that a TIFF's directory lists with the number that its size demands.
 
-    Files of other formats pass. GDAL's own block shape does not tell: it takes a large strip for several small ones.
+    Files of other formats pass. GDAL's own block shape does not tell: it takes a large strip for several small ones. It
+    also does without the directories that a file has lost, and so without its mask.
 
     Raises:
-        InputError: If blocks are missing from the list.
+        InputError: If blocks are missing from the list, or the file ends before its last directory.
     """
     directory = dataset.get_tag_item("IFD_OFFSET", "TIFF", bidx=1) if dataset.driver == "GTiff" else None
     if directory is None:
         return
-    expected, listed = _count_blocks(path, int(directory))
+    directories = [*_directories(path, int(directory))]
+    expected, listed = _count_blocks(directories[0][1])
     if listed is not None and listed < expected:
         raise InputError(
             f"{path}: not readable as a raster: {dataset.width}x{dataset.height} pixels need {expected} blocks, "
@@ -149,10 +194,10 @@ def verify_block_table(dataset: Any, path: Location) -> None:
         )
 
 
-def _count_blocks(path: Location, directory: int) -> tuple[int, int | None]:
+def _count_blocks(entries: list[Entry]) -> tuple[int, int | None]:
     """Blocks that the size demands, and the length of the list of block offsets (None where there is none)."""
     listed, tags = None, {SAMPLES: 1, PLANAR: 1}
-    for tag, kind, values, number in _entries(path, directory):
+    for tag, kind, values, number in entries:
         if tag in (STRIP_OFFSETS, TILE_OFFSETS):
             listed = values
         elif kind in NUMBERS and values == 1:
@@ -164,16 +209,37 @@ def _count_blocks(path: Location, directory: int) -> tuple[int, int | None]:
     return expected * (tags[SAMPLES] if tags[PLANAR] == SEPARATE else 1), listed
 
 
-def _entries(path: Location, directory: int) -> Iterator[tuple[int, int, int, int]]:
-    """Tag, type and number of values of each entry of a directory, and the value itself if it is one number."""
+def _directories(path: Location, start: int) -> Iterator[tuple[int, list[Entry]]]:
+    """The directories of a TIFF from one on: where each starts, and its entries."""
+    seen = set[int]()
     with path.open() as file:
         head = file.read(4)
         order = "<" if head[:2] == b"II" else ">"
         big = struct.unpack(f"{order}H", head[2:])[0] == BIG
-        count, entry = (f"{order}Q", f"{order}HHQ8s") if big else (f"{order}H", f"{order}HHI4s")
-        file.seek(directory)
-        [entries] = struct.unpack(count, file.read(struct.calcsize(count)))
-        table = file.read(entries * struct.calcsize(entry))
+        count, entry, link = (f"{order}{form}" for form in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+        while start:
+            seen.add(start)
+            file.seek(start)
+            entries = _number(count, file.read(struct.calcsize(count)))
+            length = min(entries or 0, MOST_ENTRIES) * struct.calcsize(entry)
+            table = file.read(length)
+            following = _number(link, file.read(struct.calcsize(link)))
+            if len(seen) > 1 and (not entries or len(table) < length):  # GDAL judges the first itself
+                raise InputError(f"{path}: not readable as a raster: the file is cut off in its directory at {start}")
+            yield start, [*_entries(order, entry, table)]
+            if following in seen or len(seen) == MOST_DIRECTORIES:
+                raise InputError(
+                    f"{path}: not readable as a raster: expected at most {MOST_DIRECTORIES} directories, each once"
+                )
+            start = following or 0
+
+
+def _number(form: str, data: bytes) -> int | None:
+    """A number, or None where the file ends before it."""
+    return int(struct.unpack(form, data)[0]) if len(data) == struct.calcsize(form) else None
+
+
+def _entries(order: str, entry: str, table: bytes) -> Iterator[Entry]:
     whole = len(table) // struct.calcsize(entry) * struct.calcsize(entry)
     for tag, kind, values, data in struct.iter_unpack(entry, table[:whole]):
         form = f"{order}{NUMBERS.get(kind, 'H')}"

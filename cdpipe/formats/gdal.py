@@ -71,6 +71,17 @@ def open_gdal(path: Location, driver: str) -> Any:
     return _tried_again(path, lambda: rasterio.open(gdal_name(path), driver=driver, sharing=False))
 
 
+def open_directory(path: Location, directory: int) -> Any:
+    """Open a directory of a TIFF, such as its mask, as a raster of its own, in this thread only.
+
+    Args:
+        path: The TIFF.
+        directory: The directory's first byte.
+    """
+    name = f"GTIFF_DIR:off:{directory}:{gdal_name(path)}"
+    return _tried_again(path, lambda: rasterio.open(name, driver="GTiff", sharing=False))
+
+
 def gdal_window(window: Window) -> rasterio.windows.Window:
     """A window in rasterio's terms."""
     return rasterio.windows.Window(window.col, window.row, window.width, window.height)

@@ -1,14 +1,17 @@
 """Which pixels of a raster were not observed: its nodata, alpha bands and masks."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.formats.gate import raster_errors, read_values
-from cdpipe.formats.gdal import read_pixels
+from cdpipe.errors import InputError
+from cdpipe.formats.damage import mask_directory, verify_block_table, verify_mask
+from cdpipe.formats.gate import MAX_BLOCK_BYTES, raster_errors, read_values
+from cdpipe.formats.gdal import open_directory, read_pixels
 from cdpipe.formats.masks import FileMask
 from cdpipe.geo.grid import Window
 from cdpipe.workspace.location import Location
@@ -28,17 +31,39 @@ def open_mask(dataset: Any, path: Location, mask: FileMask) -> Iterator[Callable
         the mask is damaged.
     """
     bands = [1] if mask.shared or mask.combined else [*mask.single]
+    with ExitStack() as stack:
+        inside = _open_inside(dataset, path, stack) if mask.shared else None
 
-    def read(window: Window) -> NDArray[np.bool_]:
-        observed = np.ones(window.shape, np.bool_)
-        if mask.alpha:
-            observed &= opaque(read_values(dataset, path, mask.alpha, window))
-        if bands:
-            with raster_errors(path):
-                observed &= opaque(read_pixels(dataset, path, bands, window, masks=True))
-        return observed
+        def read(window: Window) -> NDArray[np.bool_]:
+            observed = np.ones(window.shape, np.bool_)
+            if mask.alpha:
+                observed &= opaque(read_values(dataset, path, mask.alpha, window))
+            if bands:
+                with raster_errors(path):
+                    observed &= opaque(read_pixels(dataset, path, bands, window, masks=True))
+                    if inside is not None:
+                        verify_mask(inside, path, window)
+            return observed
 
-    yield read
+        yield read
+
+
+def _open_inside(dataset: Any, path: Location, stack: ExitStack) -> Any:
+    """A TIFF's internal mask as a raster of its own; None where it has none."""
+    with raster_errors(path):
+        directory = mask_directory(dataset, path)
+        if directory is None:
+            return None
+        mask = stack.enter_context(open_directory(path, directory))
+        size = math.prod(mask.block_shapes[0])
+        if mask.shape != dataset.shape or mask.count != 1 or size > MAX_BLOCK_BYTES:
+            raise InputError(
+                f"{path}: its mask has {mask.count} band(s) of {mask.width} x {mask.height} px in blocks of "
+                f"{size / 2**20:.0f} MiB; expected {dataset.width} x {dataset.height} px in one band and blocks of at "
+                f"most {MAX_BLOCK_BYTES // 2**20} MiB"
+            )
+        verify_block_table(mask, path)
+    return mask
 
 
 def opaque(alpha: NDArray[Any]) -> NDArray[np.bool_]:
