@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasters import make_config, source_of, utm_grid, write_raster
 
+from cdpipe.cli.check_tables import pair_table
 from cdpipe.config.schema import Input
+from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster, open_raster
 from cdpipe.formats.masks import FileMask
 from cdpipe.formats.observed import open_mask
 from cdpipe.geo.grid import Window
-from cdpipe.pairs.catalog import Source
+from cdpipe.pairs.catalog import Pair, Source
+from cdpipe.pairs.check import check_pair
 from cdpipe.pairs.imagery import date_bands, read_on_grid
+from cdpipe.pairs.masks import MaskFound, sample_mask
 from cdpipe.workspace.location import here
 
 HEIGHT, WIDTH = 40, 50
@@ -217,3 +221,75 @@ def test_ignoring_a_mask_leaves_the_bands_as_they_are(tmp_path: Path) -> None:
     info = describe_raster(here(path), Input())
     assert info.mask == FileMask(shared=True)
     assert date_bands(source_of(path, config, (3, 1)), info) == ((3, 1), FileMask())
+
+
+def looked_at(path: Path, **sensor: Any) -> MaskFound | None:
+    config = make_config(path.parent, sensors={"s": {"bands": {"red": 1, "green": 2, "blue": 3}} | sensor})
+    return sample_mask(source_of(path, config, (1, 2, 3)), config)
+
+
+def test_the_check_tells_how_much_is_transparent(tmp_path: Path) -> None:
+    found = looked_at(write_masked(tmp_path / "a.tif", pixels(3), SEEN))
+    assert found == MaskFound(FileMask(shared=True), float((~SEEN).mean()))
+    assert looked_at(write_masked(tmp_path / "a.tif", pixels(3), SEEN), mask="ignore") is None
+    assert looked_at(write_raster(tmp_path / "b.tif", pixels(3), GRID)) is None
+
+
+def test_a_large_mask_is_sampled_from_edge_to_edge(tmp_path: Path) -> None:
+    seen = np.zeros((2100, 2100), np.bool_)
+    seen[:1050] = True
+    found = looked_at(write_masked(tmp_path / "a.tif", np.ones((3, 2100, 2100), np.uint8), seen, compress="deflate"))
+    assert found is not None
+    assert found.share == pytest.approx(0.5, abs=0.15)
+
+
+def test_odd_masks_are_pointed_out(tmp_path: Path) -> None:
+    def doubt(values: NDArray[Any], seen: NDArray[np.bool_], **profile: Any) -> str:
+        found = looked_at(write_masked(tmp_path / "a.tif", values, seen, **profile))
+        assert found is not None
+        return "; ".join(found.doubts)
+
+    nothing, values = np.zeros_like(SEEN), pixels(3)
+    assert doubt(values, SEEN) == doubt(values, ~nothing) == ""
+    assert "marks every pixel" in doubt(values, nothing)
+    values[:, SEEN] = 0
+    assert "the wrong way round" in doubt(values, SEEN, nodata=0)
+    values = pixels(3)
+    values[:, :4, :10] = 0
+    assert "have the nodata value" in doubt(values, ~nothing, nodata=0)
+    near_infrared = np.concatenate([pixels(3), RNG.integers(0, 255, (1, HEIGHT, WIDTH))]).astype(np.uint8)
+    found = looked_at(write_raster(tmp_path / "b.tif", near_infrared, GRID))
+    assert found is not None
+    assert "near infrared" in found.doubts[0]
+
+
+def test_the_table_of_the_check_has_a_column_where_there_are_masks(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    paths = [write_masked(tmp_path / "a.tif", pixels(3), SEEN), write_raster(tmp_path / "b.tif", pixels(3), GRID)]
+    before, after = (source_of(path, config, (1, 2, 3)) for path in paths)
+    report = check_pair(Pair("p", "p", before, after, ("red", "green", "blue")), config)
+    column = next(c for c in pair_table([report], read=False).columns if c.header == "transparent")
+    assert [*column.cells] == [f"{(~SEEN).mean():.1%} > -"]
+
+
+def test_odd_files_are_observed_where_rasterio_reads_them(shared: Path) -> None:
+    """Also those that nothing but a mask of their own makes odd."""
+    masked = []
+    for path in sorted((shared / "data" / "oddtiffs").glob("*.tif*")):
+        try:
+            info = describe_raster(here(path), Input())
+            with open_raster(here(path), Input()) as dataset, open_mask(dataset, here(path), info.mask) as read:
+                seen = read(Window(0, 0, *info.grid.shape)) if info.mask else None
+        except InputError:
+            continue
+        if seen is None:
+            continue
+        masked.append(path.name)
+        with rasterio.open(path) as dataset:
+            data = [band for band in dataset.indexes if band not in info.mask.alpha]
+            expected = (dataset.read_masks(data) > 0).all(0)
+            if None not in dataset.nodatavals:
+                expected |= ~seen  # rasterio goes by nodata alone
+            assert np.array_equal(seen & expected, seen), path.name
+            assert np.array_equal(seen, dataset.dataset_mask() > 0) or dataset.nodata is not None, path.name
+    assert len(masked) >= 8

@@ -49,6 +49,9 @@ def pair_table(reports: Sequence[PairReport], *, read: bool) -> Table:
     table.add_column("split")
     for name in ("size, px", "pixel, m", "CRS", "bands", "overlap", "changed", "shift, px"):
         table.add_column(name, justify="right", overflow="fold")
+    masked = any(found for report in reports for found in report.masks)
+    if masked:
+        table.add_column("transparent", justify="right")
     if read:
         table.add_column("both seen", justify="right")
     if with_nodata:
@@ -58,6 +61,8 @@ def pair_table(reports: Sequence[PairReport], *, read: bool) -> Table:
     table.add_column("")
     for report in reports:
         row = _row(report)
+        if masked:
+            row.append(" > ".join("-" if found is None else f"{found.share:.1%}" for found in report.masks))
         if read:
             row.append(_share(report.observed, 0))
         if with_nodata:

@@ -21,6 +21,7 @@ from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
 from cdpipe.pairs.imagery import date_bands, read_on_grid
 from cdpipe.pairs.labels import label_values, read_label, undeclared
+from cdpipe.pairs.masks import MaskFound, sample_mask
 from cdpipe.pairs.quality_check import doubt_quality
 from cdpipe.pairs.splits import catalog_leaks
 from cdpipe.store.normalisation import RGB
@@ -43,6 +44,7 @@ class PairReport:
         observed: Share of the grid observed at both dates, if all pixels were read.
         labelled: Pixels of the label that are 0 or 1.
         changed: Pixels of the label that are 1.
+        masks: What each date's own alpha band or mask shows, None where a file has none.
     """
 
     pair: Pair
@@ -55,6 +57,7 @@ class PairReport:
     observed: float | None = None
     labelled: int | None = None
     changed: int | None = None
+    masks: tuple[MaskFound | None, MaskFound | None] = (None, None)
 
     @property
     def pair_id(self) -> str:
@@ -102,7 +105,10 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     problems, warnings = _missing_roles(pair, required), _doubts_of_row(pair)
     before, after = (_describe(source, config, problems) for source in (pair.before, pair.after))
     dates = ((pair.before, before), (pair.after, after))
-    warnings += [*_mask_doubts(dates), *doubt_bands(pair, dates), *_doubt_nodata(pair, before, after)]
+    warnings += [*_alpha_doubts(dates), *doubt_bands(pair, dates), *_doubt_nodata(pair, before, after)]
+    masks = _look_at_mask(pair.before, before, config, problems), _look_at_mask(pair.after, after, config, problems)
+    for source, found in zip((pair.before, pair.after), masks, strict=True):
+        warnings += [f"{source.path}: {doubt}" for doubt in (found.doubts if found else ())]
     overlap, shift, observed = None, None, None
     labelled: tuple[int, int] | tuple[None, None] = None, None
     warnings += _quality_doubts(pair, (before, after), config, problems)
@@ -120,7 +126,8 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
             warnings += _shift_doubt(pair, shift)
             observed = _read_all(pair, before.grid, config, problems) if read_all else None
     problems = list(dict.fromkeys(problems))  # sampling and reading all may meet the same damage
-    return PairReport(pair, tuple(problems), tuple(warnings), before, after, overlap, shift, observed, *labelled)
+    seen = before, after, overlap, shift, observed, labelled[0], labelled[1], masks
+    return PairReport(pair, tuple(problems), tuple(warnings), *seen)
 
 
 def _judge_training(reports: Sequence[PairReport]) -> tuple[list[str], list[str]]:
@@ -169,7 +176,7 @@ def _describe(source: Source, config: Config, problems: list[str]) -> RasterInfo
     return info
 
 
-def _mask_doubts(dates: Sequence[tuple[Source, RasterInfo | None]]) -> list[str]:
+def _alpha_doubts(dates: Sequence[tuple[Source, RasterInfo | None]]) -> list[str]:
     """Bands that are declared as alpha and read as data."""
     doubts = []
     for source, info in dates:
@@ -205,6 +212,14 @@ def _quality_doubts(
             own_grid = info.grid if info.grid.crs is not None else dates[0].grid
             doubts += doubt_quality(valid, source, own_grid, dates[0].grid, config.input)
     return list(dict.fromkeys(doubts))  # both dates may have the same
+
+
+def _look_at_mask(source: Source, info: RasterInfo | None, config: Config, problems: list[str]) -> MaskFound | None:
+    found = None
+    if info is not None and info.mask:
+        with _collected(problems):
+            found = sample_mask(source, config)
+    return found
 
 
 def _overlap(before: RasterInfo, after: RasterInfo, least: float, problems: list[str]) -> float | None:
