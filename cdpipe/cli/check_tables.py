@@ -1,11 +1,12 @@
 """What ``cdpipe check`` found, as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from cdpipe.formats.gate import RasterInfo
 from cdpipe.geo.crs import crs_name
 from cdpipe.geo.ground import pixel_metres
 from cdpipe.pairs.check import PairReport, nodata_text
@@ -41,41 +42,51 @@ def pair_table(reports: Sequence[PairReport], *, read: bool) -> Table:
         reports: What is known of the pairs.
         read: Whether their pixels were read.
     """
-    infos = [info for report in reports for info in (report.before, report.after) if info is not None]
-    with_nodata = any(info.nodata is not None for info in infos)
-    with_names = any(any(info.descriptions) for info in infos)
+    columns = _more_columns(reports, read=read)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("pair", overflow="fold", min_width=8)
     table.add_column("split")
     for name in ("size, px", "pixel, m", "CRS", "bands", "overlap", "changed", "shift, px"):
         table.add_column(name, justify="right", overflow="fold")
-    masked = any(found for report in reports for found in report.masks)
-    if masked:
-        table.add_column("transparent", justify="right")
-    if read:
-        table.add_column("both seen", justify="right")
-    if with_nodata:
-        table.add_column("nodata", justify="right")
-    if with_names:
-        table.add_column("band names", overflow="fold", min_width=11)
+    for name in columns:
+        names = name == "band names"
+        table.add_column(name, justify="left" if names else "right", overflow="fold", min_width=11 if names else None)
     table.add_column("")
     for report in reports:
-        row = _row(report)
-        if masked:
-            row.append(" > ".join("-" if found is None else f"{found.share:.1%}" for found in report.masks))
-        if read:
-            row.append(_share(report.observed, 0))
-        if with_nodata:
-            row.append(_both([nodata_text(info.nodata) for info in (report.before, report.after) if info is not None]))
-        if with_names:
-            row.append(_both(_band_names(report)))
+        row = [*_row(report), *(tell(report) for tell in columns.values())]
         table.add_row(*map(escape, [*row, f"{len(report.problems)} problem(s)" if report.problems else "good"]))
     return table
 
 
+def _more_columns(reports: Sequence[PairReport], *, read: bool) -> dict[str, Callable[[PairReport], str]]:
+    """Columns that not every catalog needs, and what stands there of a pair."""
+    infos = [info for report in reports for info in _infos(report)]
+    columns: dict[str, tuple[bool, Callable[[PairReport], str]]] = {
+        "transparent": (any(found for report in reports for found in report.masks), _transparent),
+        "both seen": (read, lambda report: _share(report.observed, 0)),
+        "nodata": (
+            any(info.nodata is not None for info in infos),
+            lambda report: _both([nodata_text(info.nodata) for info in _infos(report)]),
+        ),
+        "band names": (
+            any(any(info.descriptions) for info in infos),
+            lambda report: _both(_band_names(report)),
+        ),
+    }
+    return {name: tell for name, (needed, tell) in columns.items() if needed}
+
+
+def _infos(report: PairReport) -> list[RasterInfo]:
+    return [info for info in (report.before, report.after) if info is not None]
+
+
+def _transparent(report: PairReport) -> str:
+    return " > ".join("-" if found is None else f"{found.share:.1%}" for found in report.masks)
+
+
 def _row(report: PairReport) -> list[str]:
     before, after, shift = report.before, report.after, report.shift
-    infos = [info for info in (before, after) if info is not None]
+    infos = _infos(report)
     changed = None if not report.labelled else (report.changed or 0) / report.labelled
     doubt = "" if shift is None or shift.confidence > CONFIDENT else "?"
     return [
