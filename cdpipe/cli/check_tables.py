@@ -85,7 +85,7 @@ def _transparent(report: PairReport) -> str:
 
 
 def _row(report: PairReport) -> list[str]:
-    before, after, shift = report.before, report.after, report.shift
+    before, shift = report.before, report.shift
     infos = _infos(report)
     changed = None if not report.labelled else (report.changed or 0) / report.labelled
     doubt = "" if shift is None or shift.confidence > CONFIDENT else "?"
