@@ -87,7 +87,7 @@ def test_a_label_and_a_date_may_both_be_wrong(pair: Pair) -> None:
     write_raster(label_of(pair), np.full(GRID.shape, 7, np.uint8), GRID)
     rewrite_after(pair, texture(GRID.shape)[:2], GRID)
     label_problem, band_problem = sorted(checked(pair).problems, reverse=True)
-    assert "value(s) 7 are in none of label" in label_problem
+    assert "value(s) 7 (96,000 px) are in none of label" in label_problem
     assert "sensor s needs band 3, the file has 2 band(s)" in band_problem
 
 

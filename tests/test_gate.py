@@ -76,15 +76,15 @@ def virtual(path: Path) -> None:
     path.write_text('<VRTDataset rasterXSize="83" rasterYSize="101"/>')
 
 
-def wide_integers(path: Path) -> None:
-    write_raster(path, np.ones((3, 101, 83), np.int64), utm_grid(101, 83))
+def complex_numbers(path: Path) -> None:
+    write_raster(path, np.ones((3, 101, 83), np.complex64), utm_grid(101, 83))
 
 
 def short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9000])
 
 
-@pytest.mark.parametrize("spoil", [not_a_raster, elsewhere, virtual, wide_integers, short])
+@pytest.mark.parametrize("spoil", [not_a_raster, elsewhere, virtual, complex_numbers, short])
 @pytest.mark.parametrize("name", ["before", "after", "label"])
 def test_a_refusal_is_one_line_and_exit_3_and_writes_nothing(tmp_path: Path, spoil: object, name: str) -> None:
     project = make_project(tmp_path / "data", ("test",), input={"roots": ["."]})

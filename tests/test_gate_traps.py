@@ -82,7 +82,6 @@ TRAPS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut off": (cut, "not readable as a raster"),
     "points only": (points_only, "ground control points only"),
     "complex": (with_values(PIXELS.astype(np.complex64)), "values are complex64"),
-    "int64": (with_values(PIXELS.astype(np.int64)), "values are int64"),
     "palette": (palette, "indices into a table of colours"),
     "all nodata": (with_values(np.zeros_like(PIXELS), nodata=0), "no pixel is observed at both dates"),
     "all NaN": (with_values(np.full((1, 64, 64), np.nan, np.float32)), "no pixel is observed at both dates"),

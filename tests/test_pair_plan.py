@@ -29,7 +29,7 @@ def pair(tmp_path: Path) -> Pair:
 def make_pair(folder: Path) -> Pair:
     folder.mkdir(exist_ok=True)
     config = make_config(folder)
-    image = np.arange(3 * 40 * 50, dtype=np.uint16).reshape(3, 40, 50)
+    image = np.arange(6 * 40 * 50, dtype=np.uint16).reshape(6, 40, 50)  # bands of a composite, for one test
     mask = np.ones((40, 50), np.uint8)
     paths = [write_raster(folder / f"{name}.tif", image + number, GRID) for number, name in enumerate(("a", "b"))]
     before, after = (source_of(path, config, BANDS) for path in paths)

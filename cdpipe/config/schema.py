@@ -29,6 +29,20 @@ Precision = Literal["auto", "float32", "bfloat16"]
 NoData = float | Literal["none"]
 
 
+def _label_value(value: Any) -> int | str:
+    """A number, or a colour in lower case."""
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return value.lower()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch("-?[0-9]+", value):
+        return int(value)
+    raise ValueError('Input should be a whole number, or a colour in quotes, as "#ff0000"')
+
+
+LabelValue = Annotated[int | str, PlainValidator(_label_value)]
+
+
 class Section(BaseModel):
     """A part of the configuration: immutable, unknown keys refused."""
 
@@ -163,18 +177,45 @@ class Align(Section):
 
 
 class Label(Section):
-    """Meaning of a label raster's values; a value in none of the lists is a mistake."""
+    """Meaning of a label raster's values; a value in none of the lists is a mistake.
 
-    changed: tuple[int, ...] = (1,)
-    unchanged: tuple[int, ...] = (0,)
-    ignore: tuple[int, ...] = ()
+    A value is a number, or a colour as ``"#ff0000"``, in quotes. In rasters of red, green and blue, equal ones are a
+    number. An index into a table of colours is a number too, unless the lists name a colour: then the table's colour
+    counts. Of rasters with several bands that are no colours, ``band`` is the number of the one that counts.
+    ``mask``: whether pixels that a file's own alpha band or mask marks as transparent have no label (``file``), or
+    alpha bands and masks are left aside (``ignore``).
+    """
+
+    changed: tuple[LabelValue, ...] = (1,)
+    unchanged: tuple[LabelValue, ...] = (0,)
+    ignore: tuple[LabelValue, ...] = ()
+    band: Positive | None = None
+    mask: Literal["file", "ignore"] = "file"
+
+    @property
+    def lists(self) -> dict[str, tuple[LabelValue, ...]]:
+        """The lists of values: changed, unchanged, ignore."""
+        return {"changed": self.changed, "unchanged": self.unchanged, "ignore": self.ignore}
 
     @model_validator(mode="after")
     def _check(self) -> "Label":
-        values = [*self.changed, *self.unchanged, *self.ignore]
+        values = [value for listed in self.lists.values() for value in {as_number(value) for value in listed}]
         if len(set(values)) != len(values):
             raise ValueError("a value may stand in one of changed, unchanged, ignore only")
         return self
+
+
+def colour_bands(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of a colour written as ``#ff0000``."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
+
+
+def as_number(value: LabelValue) -> LabelValue:
+    """The number of a grey that is written as a colour; anything else as it is."""
+    if isinstance(value, int) or len(set(colour_bands(value))) > 1:
+        return value
+    return colour_bands(value)[0]
 
 
 class Normalisation(Section):

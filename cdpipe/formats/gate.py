@@ -26,7 +26,8 @@ from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window, is_possible
 from cdpipe.workspace.location import Location
 
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
+NARROW = {"int64": "int32", "uint64": "uint32"}  # the types in which 64-bit integers are stored
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
 MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
 MAX_NAME = 100  # letters of a band's description
@@ -73,7 +74,7 @@ class RasterInfo:
         driver: GDAL's name of its format.
         grid: Its pixels; ``crs`` is None if it has no usable georeference.
         count: Number of bands.
-        dtype: Type of all its values.
+        dtypes: Type of each band's values.
         nodata: The first band's tag.
         block: Rows and columns of the blocks it is stored in.
         mask: What it has, beside nodata, to say which pixels were not observed.
@@ -86,13 +87,27 @@ class RasterInfo:
     driver: str
     grid: Grid
     count: int
-    dtype: str
+    dtypes: tuple[str, ...]
     nodata: float | None
     block: tuple[int, int]
     mask: FileMask
     has_palette: bool
     descriptions: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """Type of the first band's values."""
+        return self.dtypes[0]
+
+    def stored_dtype(self, bands: Sequence[int]) -> str:
+        """The type in which values of some bands are stored: their own, or 32 bits where they have 64.
+
+        Raises:
+            InputError: If they do not have one type, or one that cdpipe cannot read.
+        """
+        dtype = _common_dtype(self.path, self.dtypes, bands)
+        return NARROW.get(dtype, dtype)
 
 
 @contextmanager
@@ -160,7 +175,7 @@ def describe_dataset(path: Location, dataset: Any) -> RasterInfo:
             driver=dataset.driver,
             grid=_read_grid(path, dataset),
             count=dataset.count,
-            dtype=dataset.dtypes[0],
+            dtypes=tuple(dataset.dtypes),
             nodata=dataset.nodatavals[0],
             block=dataset.block_shapes[0],
             mask=describe_mask(dataset),
@@ -222,12 +237,54 @@ def read_values(dataset: Any, path: Location, bands: Sequence[int], window: Wind
         (band, height, width) in the raster's own type.
 
     Raises:
-        InputError: If the file is damaged there.
+        InputError: If the file is damaged there, or the bands have different types.
     """
+    _common_dtype(path, dataset.dtypes, bands)
     with raster_errors(path):
         values = read_pixels(dataset, path, bands, window)
         verify_deflate(dataset, path, bands, window, values)
         return values
+
+
+def narrowed(values: NDArray[Any], present: NDArray[np.bool_], path: Location, window: Window) -> NDArray[Any]:
+    """Integers of 64 bits as 32, in which they are stored; all else as it is.
+
+    Args:
+        values: (band, height, width), as :func:`read_values` gives them.
+        present: (height, width), where they count; elsewhere they become 0.
+        path: The file.
+        window: The pixels that were read.
+
+    Raises:
+        InputError: If a value that counts does not fit.
+    """
+    target = NARROW.get(values.dtype.name)
+    if target is None:
+        return values
+    limits = np.iinfo(target)
+    outside = ((values < limits.min) | (values > limits.max)) & present
+    if outside.any():
+        band, row, col = np.argwhere(outside)[0]
+        raise InputError(
+            f"{path}: value {values[band, row, col]} in row {window.row + row}, column {window.col + col} does not fit "
+            "32 bits, in which cdpipe stores integers; if it means no data, name it as the sensor's nodata"
+        )
+    return np.where(present, values, 0).astype(target)
+
+
+def _common_dtype(path: Location, dtypes: Sequence[str], bands: Sequence[int]) -> str:
+    """The type of some bands' values, where it is one, and one that can be read."""
+    found = sorted({dtypes[band - 1] for band in bands})
+    unknown = [dtype for dtype in found if dtype not in DTYPES]
+    if unknown:
+        todo = "convert to amplitude" if unknown[0].startswith("c") else "convert it"
+        raise InputError(
+            f"{path}: values are {', '.join(found)}; expected integers, or floats of 32 or 64 bits, {todo} first"
+        )
+    if len(found) > 1:
+        listed = ", ".join(f"{band} {dtypes[band - 1]}" for band in bands)
+        raise InputError(f"{path}: bands of different types ({listed}); expected one type for those that are needed")
+    return found[0]
 
 
 def _open_first(path: Location, drivers: Sequence[str]) -> Any:
@@ -250,15 +307,9 @@ def _check_limits(path: Location, dataset: Any) -> None:
             f"{path}: declares {width} x {height} px in {count} band(s); "
             f"expected at most {MAX_SIDE} px a side and {MAX_BANDS} bands"
         )
-    dtypes = sorted(set(dataset.dtypes))
-    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
-        hint = {"c": "convert to amplitude", "i": "convert to 32 bits", "u": "convert to 32 bits"}
-        todo = hint.get(dtypes[0][0], "convert it")
-        raise InputError(
-            f"{path}: values are {', '.join(dtypes)}; "
-            f"expected integers of at most 32 bits or floats of 32 or 64, {todo} first"
-        )
-    value_bytes = np.dtype(dtypes[0]).itemsize
+    if not set(dataset.dtypes) & set(DTYPES):
+        _common_dtype(path, dataset.dtypes, dataset.indexes)
+    value_bytes = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes if dtype in DTYPES)
     together = count if dataset.interleaving is Interleaving.pixel else 1
     block_bytes = max(math.prod(shape) for shape in dataset.block_shapes) * value_bytes * together
     if block_bytes > MAX_BLOCK_BYTES:

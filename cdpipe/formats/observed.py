@@ -86,5 +86,13 @@ def has_data(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np
         if missing is None or not (floating or float(missing).is_integer()):
             continue
         with np.errstate(over="ignore"):  # a tag of -1.8e308 on 32-bit values
-            present &= band != (band.dtype.type(missing) if floating else int(missing))
+            present &= band != _in_type(missing, band.dtype)
     return present
+
+
+def _in_type(value: float, dtype: np.dtype[Any]) -> Any:
+    """A nodata value as pixels have it; the highest of 64 bits, which a float rounds up, is meant as such."""
+    if dtype.kind == "f":
+        return dtype.type(value)
+    highest = int(np.iinfo(dtype).max)
+    return highest if value == float(highest) else int(value)

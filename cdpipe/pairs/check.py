@@ -20,7 +20,8 @@ from cdpipe.pairs.bands import doubt_bands
 from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
 from cdpipe.pairs.imagery import date_bands, read_on_grid
-from cdpipe.pairs.labels import label_values, read_label, undeclared
+from cdpipe.pairs.label_rasters import count_label_raster
+from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.masks import MaskFound, sample_mask
 from cdpipe.pairs.quality_check import doubt_quality
 from cdpipe.pairs.splits import catalog_leaks
@@ -172,7 +173,7 @@ def _describe(source: Source, config: Config, problems: list[str]) -> RasterInfo
     info = None
     with _collected(problems):
         info = require_imagery(describe_raster(source.path, config.input), config.input)
-        date_bands(source, info)
+        info.stored_dtype(date_bands(source, info)[0])
     return info
 
 
@@ -303,13 +304,7 @@ def _count_label(label: Location, grid: Grid, config: Config) -> tuple[int, int]
     info = describe_raster(label, config.input)
     if covered_share(grid_of(info, grid, "'before'"), grid) == 0:
         raise InputError(f"{label}: lies outside of the pair; it is {_place(info.grid)}, the pair {_place(grid)}")
-    values, meaning = label_values(label, config), config.label
-    known = {*meaning.changed, *meaning.unchanged, *meaning.ignore, info.nodata}
-    unknown = sorted(value for value in values if value not in known)
-    if unknown:
-        raise InputError(undeclared(label, unknown, meaning))
-    changed = sum(values.get(value, 0) for value in meaning.changed)
-    return changed + sum(values.get(value, 0) for value in meaning.unchanged), changed
+    return count_label_raster(label, config)
 
 
 def _read_all(pair: Pair, grid: Grid, config: Config, problems: list[str]) -> float | None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cdpipe.config.schema import Config
-from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, read_values, require_imagery
+from cdpipe.formats.gate import RasterInfo, describe_dataset, narrowed, open_raster, read_values, require_imagery
 from cdpipe.formats.masks import FileMask
 from cdpipe.formats.observed import has_data, opaque, open_mask
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
@@ -37,8 +37,8 @@ def read_on_grid(
         shift: Rows and columns of ``grid`` that the date, and so its valid raster, lies off; that is put right.
 
     Returns:
-        Values (band, height, width) in the raster's own type, bands in the order of the pair's roles,
-        0 where there is no data; and (height, width), True where observed.
+        Values (band, height, width) in the raster's own type, integers of 64 bits as 32, bands in the order of the
+        pair's roles, 0 where there is no data; and (height, width), True where observed.
 
     Raises:
         InputError: If a file is missing, damaged or does not fit.
@@ -49,15 +49,17 @@ def read_on_grid(
         info = require_imagery(describe_dataset(source.path, dataset), config.input)
         bands, mask = date_bands(source, info)
         nodata = nodata_values(source, [dataset.nodatavals[band - 1] for band in bands])
-        with open_mask(dataset, source.path, replace(mask, alpha=())) as read_mask:
+        alpha = [band for band in mask.alpha if info.dtypes[band - 1] == info.dtypes[bands[0] - 1]]
+        with open_mask(dataset, source.path, mask.without(alpha)) as read_mask:
 
             def read(part: Window) -> Pixels:
                 # alpha lies in the same blocks as the bands, or costs as much as one of them
-                values = read_values(dataset, source.path, [*bands, *mask.alpha], part)
-                values, alpha = values[: len(bands)], values[len(bands) :]
-                return values, has_data(values, nodata) & opaque(alpha) & read_mask(part)
+                values = read_values(dataset, source.path, [*bands, *alpha], part)
+                values, opacity = values[: len(bands)], values[len(bands) :]
+                present = has_data(values, nodata) & opaque(opacity) & read_mask(part)
+                return narrowed(values, present, source.path, part), present
 
-            raster = WarpSource(str(source.path), info.grid, len(bands), info.dtype, read)
+            raster = WarpSource(str(source.path), info.grid, len(bands), info.stored_dtype(bands), read)
             values, observed = read_warped(raster, target, window, config.align.resampling)
     if valid is not None:
         own_grid = info.grid if info.grid.crs is not None else grid

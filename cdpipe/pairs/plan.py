@@ -13,6 +13,7 @@ from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.coregistration import Correction
+from cdpipe.pairs.imagery import date_bands
 from cdpipe.store.pair import LabelledPair, StoredPair, load_pair
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
@@ -101,7 +102,11 @@ def plan_pair(
     sources: dict[str, list[str]] = {}
     for path in source_files(pair):
         sources.setdefault(path.name, []).append(hashes[path])
-    return PlannedPair(pair, grid, (rasters[0].dtype, rasters[1].dtype), key, label_key, sources, correction)
+    before, after = (
+        info.stored_dtype(date_bands(source, info)[0])
+        for source, info in zip((pair.before, pair.after), rasters, strict=True)
+    )
+    return PlannedPair(pair, grid, (before, after), key, label_key, sources, correction)
 
 
 def coregistration_key(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Location, str]) -> str:

@@ -11,7 +11,7 @@ import shapely.geometry
 from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 
-from cdpipe.config.schema import Label
+from cdpipe.config.schema import Label, as_number
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.cog import Band, write_cog
 from cdpipe.formats.polygons import burn_polygons
@@ -138,10 +138,14 @@ def raster_values(meaning: Label) -> dict[int, int]:
     Raises:
         ConfigError: If bytes have no room for them.
     """
-    if not meaning.changed or not meaning.unchanged:
-        raise ConfigError("label: expected a value for changed and one for unchanged, which a review's labels need")
-    values = {UNCHANGED: meaning.unchanged[0], CHANGED: meaning.changed[0]}
-    taken = {*meaning.changed, *meaning.unchanged, *meaning.ignore}
+    numbers = {
+        name: [value for value in map(as_number, listed) if isinstance(value, int)]
+        for name, listed in meaning.lists.items()
+    }
+    if not numbers["changed"] or not numbers["unchanged"]:
+        raise ConfigError("label: expected a number for changed and one for unchanged, which a review's labels need")
+    values = {UNCHANGED: numbers["unchanged"][0], CHANGED: numbers["changed"][0]}
+    taken = {value for listed in numbers.values() for value in listed}
     free = next((value for value in range(255, -1, -1) if value not in taken), None)
     if free is None or not all(0 <= value <= 255 for value in values.values()):
         raise ConfigError(f"label: a review's labels are bytes, which have no room for {sorted(taken)} and nodata")

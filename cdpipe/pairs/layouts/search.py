@@ -104,7 +104,7 @@ class FoundPairs:
         hints: What the user should know of the whole, a sentence each.
         sensor: A name for what took the images.
         bands: Band numbers by role, if the layout says what they are.
-        label: Values by meaning, if the layout says what they are.
+        label: Values and colours by meaning, if the layout says what they are.
         preset: The configuration's preset.
         sensors: Band numbers by role of each sensor, if the files say what they are.
     """
@@ -114,7 +114,7 @@ class FoundPairs:
     hints: tuple[str, ...] = ()
     sensor: str = "my_sensor"
     bands: Mapping[str, int] | None = None
-    label: Mapping[str, tuple[int, ...]] | None = None
+    label: Mapping[str, tuple[int | str, ...]] | None = None
     preset: str | None = None
     sensors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 

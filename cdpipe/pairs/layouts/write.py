@@ -12,16 +12,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from cdpipe.config.schema import Label, LabelValue
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import RasterInfo, describe_raster, open_raster, read_values
+from cdpipe.formats.gate import RasterInfo, describe_raster
 from cdpipe.formats.polygons import is_vector
 from cdpipe.formats.tables import FORMULA
-from cdpipe.geo.grid import ID_PATTERN, Window
-from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.pairs.catalog import COLUMNS
+from cdpipe.pairs.label_rasters import label_values, open_label
 from cdpipe.pairs.layouts.search import DRIVERS, FoundPair, FoundPairs, settings
 from cdpipe.store.normalisation import RGB
 from cdpipe.workspace.location import Location, here
@@ -31,7 +31,8 @@ HASH_DIGITS = (8, 16, 32, 64)  # eight tell millions of names apart; more are ta
 PATHS = ("before", "after", "composite", "label")  # columns
 LABELS = 20  # that are looked at for their values, and more if they show no change
 MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling
-DEFAULT_LABEL: Mapping[str, tuple[int, ...]] = {"changed": (1,), "unchanged": (0,)}
+DEFAULT_LABEL: Mapping[str, tuple[LabelValue, ...]] = {"changed": (1,), "unchanged": (0,)}
+BLACK_AND_WHITE = Label(changed=("#ffffff",), unchanged=("#000000",))  # with it, tables of colours are looked up
 MODELS = {"unetplusplus": {"encoder": "resnext50_32x4d"}, "siamese_seresnext50": {}}
 
 
@@ -187,27 +188,48 @@ def _label_section(found: FoundPairs) -> list[tuple[str, dict[str, Any]]]:
     if not masks:
         return []
     meaning = found.label or guess_meaning(masks)
-    return [("What the values of the label rasters mean.", {"label": {k: list(v) for k, v in meaning.items()}})]
+    coloured = any(isinstance(value, str) for values in meaning.values() for value in values)
+    comment = "What the values of the label rasters mean."
+    if coloured:
+        comment = "What the colours of the label rasters mean: a guess to correct, all but the background changed."
+    return [(comment, {"label": {name: list(values) for name, values in meaning.items()}})]
 
 
-def _values(path: Path) -> set[float]:
-    with open_raster(here(path), settings()) as dataset:
-        windows = tiles_in(Window(0, 0, dataset.height, dataset.width), 4 * TILE)
-        return {float(v) for window in windows for v in np.unique(read_values(dataset, here(path), [1], window))}
+def _values(path: Path) -> set[LabelValue | float]:
+    """Values and colours of a mask; its table's colours where black is not the first of them, and so no index of 0."""
+    mask = here(path)
+    with open_label(mask, settings(), BLACK_AND_WHITE) as raster:
+        turned = raster.table is not None and raster.table[0][0] != 0
+    if turned:
+        colours = {_as_colour(value) for value in label_values(mask, settings(), BLACK_AND_WHITE)}
+        if "#000000" in colours:
+            return colours
+    return set(label_values(mask, settings(), Label()))
 
 
-def guess_meaning(masks: Iterable[Path]) -> Mapping[str, tuple[int, ...]]:
-    """What the values of masks mean, as far as some of them show: 0 unchanged, 255 nodata beside others."""
-    values, blurred = set[float](), False
+def _as_colour(value: LabelValue | float) -> LabelValue | float:
+    """A grey as a colour; colours as they are."""
+    return value if isinstance(value, str) else f"#{int(value) * 0x010101:06x}"
+
+
+def guess_meaning(masks: Iterable[Path]) -> Mapping[str, tuple[LabelValue, ...]]:
+    """What the values of masks mean, as far as some of them show: 0 unchanged, 255 nodata beside others.
+
+    Of colours, black is unchanged, or else white; all others changed.
+    """
+    values, blurred = set[LabelValue | float](), False
     for number, path in enumerate(masks):
         if number >= LABELS and values - {0}:
             break
         with contextlib.suppress(InputError):  # for the check to tell
             values |= _values(path)
         blurred |= DRIVERS.get(path.suffix.lower()) == "JPEG"
-    if (blurred or len(values) > MANY) and max(values, default=0) > 1:
+    numbers = {value for value in values if not isinstance(value, str)}
+    if len(numbers) < len(values):
+        return _guess_colours(values)
+    if (blurred or len(numbers) > MANY) and max(numbers, default=0) > 1:
         return {"changed": tuple(range(128, 256)), "unchanged": tuple(range(128))}
-    known = sorted(int(value) for value in values if value.is_integer())
+    known = sorted(int(value) for value in numbers if float(value).is_integer())
     if known in ([1, 2], [2]):
         return {"changed": (2,), "unchanged": (1,)}
     others = [value for value in known if value != 0]
@@ -217,3 +239,12 @@ def guess_meaning(masks: Iterable[Path]) -> Mapping[str, tuple[int, ...]]:
         return DEFAULT_LABEL
     meaning = {"changed": tuple(changed), "unchanged": (0,)}
     return meaning | ({"ignore": tuple(ignored)} if ignored else {})
+
+
+def _guess_colours(values: set[LabelValue | float]) -> Mapping[str, tuple[LabelValue, ...]]:
+    background = next((value for value in ("#000000", 0, "#ffffff", 255) if value in values), None)
+    changed = [value for value in values - {background} if isinstance(value, int | str)]
+    if len(values) > MANY or background is None or not changed:  # blurred, or an image: the check tells
+        return DEFAULT_LABEL
+    ordered = sorted(changed, key=lambda value: (isinstance(value, str), value))
+    return {"changed": tuple(ordered), "unchanged": (background,)}
