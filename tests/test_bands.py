@@ -34,7 +34,7 @@ def info_of(descriptions: Sequence[str], name: str = "scene.tif", colours: Seque
         "GTiff",
         GRID,
         len(descriptions),
-        "uint16",
+        ("uint16",) * len(descriptions),
         None,
         (256, 256),
         FileMask(alpha),
