@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+import rasterio
 from project import call, make_project, succeed, untrained_model
 
 from cdpipe.cli.parser import VERBS
@@ -118,6 +120,8 @@ def test_a_key_given_on_the_command_line_wins(tmp_path: Path) -> None:
         (["--before", "b", "--after", "a", "--model", "m", "--out", "o", "--bands", "red,green"], "--bands red,green"),
         (["--before", "b", "--after", "a", "--model", "m", "--out", "o", "--dry-run"], "--dry-run"),
         (["c.yaml", "--before", "b", "--after", "a"], "got parts of both"),
+        (["c.yaml", "--after-valid", "v"], "got parts of both"),
+        (["--before", "b", "--after", "a", "--model", "m", "--out", "o", "--quality", "scl"], "give one of these, too"),
     ],
 )
 def test_predict_needs_a_configuration_or_all_of_a_pair(
@@ -128,6 +132,27 @@ def test_predict_needs_a_configuration_or_all_of_a_pair(
     assert result.code == EXIT_CONFIG
     assert says in result.err
     assert not list(tmp_path.iterdir())
+
+
+def test_predict_reads_the_quality_rasters_that_it_is_given(tmp_path: Path) -> None:
+    """Each with its date, by what ``--quality`` says; a probability without a threshold is refused in words."""
+    make_project(tmp_path, ("small",))
+    scene, model = tmp_path / "small", untrained_model(tmp_path, "model")
+    with rasterio.open(scene / "after.tif") as raster:
+        profile = {**raster.profile, "count": 1, "dtype": "float32", "nodata": None}
+        values = np.full((1, *raster.shape), 0.25, np.float32)
+    with rasterio.open(tmp_path / "cloud.tif", "w", **profile) as raster:
+        raster.write(values)
+    files = ["--before", str(scene / "before.tif"), "--after", str(scene / "after.tif"), "--model", str(model)]
+    given = ["predict", *files, "--out", str(tmp_path / "out"), "--after-valid", str(tmp_path / "cloud.tif")]
+    for more in ((), ("--quality", "scl")):
+        result = call([*given, *more])
+        assert result.code == EXIT_INPUT
+        assert f"{tmp_path / 'cloud.tif'}: has values such as 0.25; expected whole numbers" in result.err
+    result = call([*given, "--quality", "{above: 40}", "--before-valid", str(tmp_path / "nowhere.tif")])
+    assert result.code == EXIT_INPUT
+    assert "nowhere.tif: expected a raster file" in result.err
+    assert "is sensors.given.quality meant in percent" in result.out
 
 
 def test_predict_names_the_file_that_is_missing(tmp_path: Path) -> None:

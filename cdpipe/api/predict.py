@@ -147,6 +147,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     out: Path,
     *,
     bands: Mapping[str, int] | None = None,
+    valid: tuple[Place | None, Place | None] = (None, None),
     overrides: Sequence[str] = (),
     progress: Progress = ignore,
     verbose: bool = False,
@@ -159,6 +160,8 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         out: Folder for the results; all else goes to ``work/`` beneath it.
         bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``; without it what each
             file calls its bands, or else these three.
+        valid: Cloud or quality rasters of the first and of the second date; ``sensors.given.quality=...`` among the
+            overrides says what their values mean.
         overrides: Keys of a configuration to override, each as ``key=value``.
         progress: Called with how far the work is, see :class:`cdpipe.runs.run.Run`.
         verbose: Show Ray's own messages.
@@ -188,11 +191,13 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         values["sensors"] = {SENSOR: {"bands": first}}
         if second != first:
             sensors[1] = SENSOR_AFTER
-            values["sensors"] |= {SENSOR_AFTER: {"bands": second}}
+            own = config.sensors[SENSOR].model_dump(mode="json", exclude={"bands"}, exclude_unset=True)
+            values["sensors"] |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
         config = parse_config(values, Path.cwd(), list(overrides), "predict")
     text = io.StringIO()
-    rows = [["pair_id", "before", "after", "before_sensor", "after_sensor"], [NAME, *map(str, places), *sensors]]
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    masks = ["" if place is None else str(located(place).resolve()) for place in valid]
+    columns = ["pair_id", "before", "after", "before_sensor", "after_sensor", "before_valid", "after_valid"]
+    csv.writer(text, lineterminator="\n").writerows([columns, [NAME, *map(str, places), *sensors, *masks]])
     check_backend(config.predict, "cpu")
     run = Run(config, progress, verbose)
     for remark in remarks:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cdpipe.runs.run import Run
 
 PAIR_OPTIONS = ("before", "after", "model", "out")
+VALID_OPTIONS = ("before_valid", "after_valid", "quality")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pair", action="append", metavar="ID", help="only this pair; may be repeated")
     parser.add_argument("--before", type=any_place, help="first date (instead of a configuration)")
     parser.add_argument("--after", type=any_place, help="second date")
+    parser.add_argument("--before-valid", type=any_place, help="cloud or quality raster of the first date")
+    parser.add_argument("--after-valid", type=any_place, help="cloud or quality raster of the second date")
+    parser.add_argument(
+        "--quality", help="what these are, such as scl, qa_pixel or '{above: 40}' (default: 0 is unusable)"
+    )
     parser.add_argument("--model", type=any_place, action="append", help="model folder; several make an ensemble")
     parser.add_argument("--out", type=local_path, help="folder for the results")
     parser.add_argument(
@@ -30,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict what is missing and publish it, or say what that would be."""
-    if options.config is None or any(getattr(options, name) for name in PAIR_OPTIONS):
+    if options.config is None or any(getattr(options, name) for name in (*PAIR_OPTIONS, *VALID_OPTIONS)):
         return _run_pair(options)
     from cdpipe.api.predict import predict
     from cdpipe.cli.screen import exit_code, open_on_screen
@@ -74,6 +80,8 @@ def _run_pair(options: argparse.Namespace) -> int:
     wanted = "a configuration, or --before, --after, --model and --out"
     if options.config is not None:
         raise ConfigError(f"predict: expected {wanted}; got parts of both")
+    if options.quality and not (options.before_valid or options.after_valid):
+        raise ConfigError("predict: --quality says what --before-valid and --after-valid are; give one of these, too")
     missing = [f"--{name}" for name in PAIR_OPTIONS if getattr(options, name) is None]
     if missing:
         raise ConfigError(f"predict: expected {wanted}; missing {', '.join(missing)}")
@@ -88,7 +96,8 @@ def _run_pair(options: argparse.Namespace) -> int:
         options.model,
         options.out,
         bands=None if options.bands is None else parse_bands(options.bands),
-        overrides=options.set,
+        valid=(options.before_valid, options.after_valid),
+        overrides=[*([f"sensors.given.quality={options.quality}"] if options.quality else []), *options.set],
         progress=screen.show,
         verbose=options.verbose,
     )
