@@ -329,6 +329,8 @@ def test_predict_without_a_configuration_maps_bands_by_their_names(
     assert {name: sensor.bands for name, sensor in seen[0].sensors.items()} == {"given": BGRN, "given_after": RGBN}
     assert f"{tmp_path / 'b.tif'}: bands as the file names them: blue=1,green=2,red=3,nir=4" in result.out
     assert "warning: " not in result.out
+    result = call(["predict", *options, "--set", "sensors.given.nodata=0"])
+    assert [sensor.nodata for sensor in seen.pop().sensors.values()] == [0, 0]  # of one date alone it would be change
     result = call(["predict", *options, "--bands", "red=1,green=2,blue=3"])
     assert [sensor.bands for sensor in seen[1].sensors.values()] == [DEFAULT]
     assert "b.tif: bands look swapped: band 1 says 'B02' (blue), sensor given calls it red" in result.out

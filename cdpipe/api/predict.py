@@ -194,17 +194,13 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
             own = config.sensors[SENSOR].model_dump(mode="json", exclude={"bands"}, exclude_unset=True)
             values["sensors"] |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
         config = parse_config(values, Path.cwd(), list(overrides), "predict")
-    text = io.StringIO()
-    masks = ["" if place is None else str(located(place).resolve()) for place in valid]
-    columns = ["pair_id", "before", "after", "before_sensor", "after_sensor", "before_valid", "after_valid"]
-    csv.writer(text, lineterminator="\n").writerows([columns, [NAME, *map(str, places), *sensors, *masks]])
     check_backend(config.predict, "cpu")
     run = Run(config, progress, verbose)
     for remark in remarks:
         run.say(remark)
     written = []
     with run.hold():
-        here(catalog).write(text.getvalue().encode())
+        here(catalog).write(_pair_table(places, sensors, valid).encode())
         ingest(run)
         predict(run)
         for product in sorted(run.folder.local().glob(f"*s/{NAME}_*")):
@@ -214,6 +210,15 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
             shutil.copyfile(product, target)
             written.append(target)
     return written
+
+
+def _pair_table(places: Sequence[Location], sensors: Sequence[str], valid: Sequence[Place | None]) -> str:
+    """A catalog of one pair, as CSV."""
+    masks = ["" if place is None else str(located(place).resolve()) for place in valid]
+    columns = ["pair_id", "before", "after", "before_sensor", "after_sensor", "before_valid", "after_valid"]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, [NAME, *map(str, places), *sensors, *masks]])
+    return text.getvalue()
 
 
 def _choose_bands(
