@@ -13,10 +13,13 @@ from cdpipe.errors import InputError
 from cdpipe.models.networks import NETWORKS, build_model, input_kind, required_bands
 
 DECODERS = [name for name, network in NETWORKS.items() if "difference" in network.inputs]
+RGBN = ("red", "green", "blue", "nir")
 SMALL: dict[str, dict[str, Any]] = {
     "unetplusplus": {"encoder": "resnet18", "decoder_channels": (16, 8, 8, 8, 4)},
     "siamese_resnet18": {"decoder_channels": (8, 8, 12, 16)},
     "snunet": {"channels": 16},
+    "siamese_unet": {"encoder": "plain8"},
+    "siamese_unetplusplus": {"encoder": "plain8"},
     **{name: {"encoder": "resnet18"} for name in DECODERS if name != "unetplusplus"},
     "segformer": {"encoder": "mit_b0"},
     "dpt": {"encoder": "tu-vit_tiny_patch16_224"},
@@ -42,15 +45,52 @@ def test_a_model_takes_one_tensor_and_gives_logits(name: str) -> None:
     assert ((logits < 0) | (logits > 1)).any()  # not squeezed by a sigmoid
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_every_decoder_may_read_the_bands_of_both_dates(name: str) -> None:
-    options = {**SMALL[name], "input": "stacked", "bands": ("red", "green", "blue", "nir")}
-    assert input_kind(name, options) == "stacked"
-    assert required_bands(name, options) == ("red", "green", "blue", "nir")
+EATEN = {
+    "difference": ("band_difference", 4),
+    "stacked": ("stacked", 8),
+    "stacked_difference": ("stacked_difference", 12),
+}
+
+
+@pytest.mark.parametrize(("name", "asked"), [(name, asked) for name in DECODERS for asked in EATEN])
+def test_a_decoder_may_read_any_bands_of_both_dates_and_their_difference(name: str, asked: str) -> None:
+    options, (kind, channels) = {**SMALL[name], "bands": RGBN, "input": asked}, EATEN[asked]
+    _check_bands(name, options, kind, channels)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in DECODERS])
+def test_a_siamese_network_may_read_any_bands(name: str) -> None:
+    _check_bands(name, {**SMALL[name], "bands": RGBN}, "stacked", 8)
+
+
+def _check_bands(name: str, options: dict[str, Any], kind: str, channels: int) -> None:
+    assert input_kind(name, options) == kind
+    assert required_bands(name, options) == RGBN
     torch.manual_seed(1)
     model = build_model(name, **options).eval()
     with torch.no_grad():
-        assert model(torch.randn(1, 8, 128, 128)).shape == (1, 1, 128, 128)
+        assert model(torch.randn(1, channels, 128, 128)).shape == (1, 1, 128, 128)
+
+
+def test_a_difference_without_bands_is_that_of_the_greys() -> None:
+    assert input_kind("unetplusplus", {"input": "difference"}) == "difference"
+    assert input_kind("unetplusplus", {"input": "difference", "bands": None}) == "difference"
+    assert input_kind("unetplusplus", {"bands": ["red", "green", "blue"]}) == "band_difference"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unetplusplus", {"input": "stacked", "bands": RGBN}),
+        ("unetplusplus", {"bands": ("blue", "green", "red")}),
+        ("siamese_resnet18", {"bands": ("nir",)}),
+        ("siamese_unet", {"encoder": "resnet18", "bands": RGBN}),
+    ],
+)
+def test_weights_of_red_green_and_blue_are_not_cycled_through_other_bands(name: str, options: dict[str, Any]) -> None:
+    message = r"encoder_weights: imagenet have kernels for red, green, blue, .* bands are .*; leave out"
+    with pytest.raises(ValueError, match=message):
+        build_model(name, encoder_weights="imagenet", **options)
 
 
 def test_every_network_of_the_library_is_there_and_those_that_were_published() -> None:
@@ -95,9 +135,26 @@ def test_an_unknown_name_is_answered_with_those_that_exist(ask: Any) -> None:
             "no option decoder_chanels; it accepts .*decoder_channels",
         ),
         ("unetplusplus", {"activation": "sigmoid"}, "no option activation"),
-        ("unetplusplus", {"input": "sum"}, "expected input difference or stacked, got 'sum'"),
-        ("unet", {"bands": ["nir"]}, "bands: the grey difference is made of red, green, blue; .* input: stacked"),
+        ("unetplusplus", {"input": "sum"}, "expected input difference, stacked or stacked_difference, got 'sum'"),
         ("snunet", {"encoder": "resnet34"}, "no option encoder; it accepts channels"),
+        (
+            "fpn",
+            {"encoder": "plain16"},
+            "plain16 starts at the full size, which fpn does not expect; take unet",
+        ),
+        ("unet", {"encoder": "plain16", "encoder_weights": "imagenet"}, "plain16 has no weights 'imagenet'.* none"),
+        ("unet", {"encoder": "plain17"}, "no encoder named 'plain17'; did you mean plain"),
+        ("unet", {"encoder": "plain16", "encoder_depth": 1}, "encoder_depth: expected 2 to 6 levels, got 1"),
+        ("unet", {"encoder": "plain16", "decoder_channels": [8]}, "decoder_channels: expected 3, from deep .*, got 8"),
+        ("siamese_unet", {"decoder_channels": [64, 32]}, "decoder_channels: expected 3, .* got 64, 32"),
+        ("siamese_unetplusplus", {"decoder_channels": [64, 32, 16, 8]}, "decoder_channels: expected 3"),
+        ("siamese_unet", {"encoder": "resnet18", "decoder_channels": [64]}, "decoder_channels: expected 5"),
+        (
+            "siamese_unet",
+            {"encoder": "mit_b0"},
+            "mit_b0 has no features at half the size; take another, such",
+        ),
+        ("siamese_unet", {"input": "stacked"}, "no option input; it accepts encoder, "),
         ("siamese_resnet18", {"encoder": "resnet34"}, "no option encoder; it accepts encoder_weights"),
         ("siamese_resnet18", {"decoder_channels": (8, 8)}, r"4 decoder channel counts.* and \(8, 8\)"),
         ("unetplusplus", {"encoder": "resnet81"}, "no encoder named 'resnet81'; did you mean resnet"),

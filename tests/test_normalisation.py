@@ -26,7 +26,7 @@ SHAPE = (31, 27)
 WINDOW = Window(0, 0, *SHAPE)
 EVERYWHERE = np.ones(SHAPE, np.bool_)
 PLAIN_UNIT = (1.0, 0.0)
-KINDS: tuple[InputKind, ...] = ("difference", "stacked")
+KINDS: tuple[InputKind, ...] = ("difference", "band_difference", "stacked", "stacked_difference")
 
 Dates = tuple[NDArray[Any], NDArray[Any]]
 
@@ -39,14 +39,14 @@ def dates(seed: int, dtype: str = "uint16", bands: int = 3) -> Dates:
     return before, after
 
 
-def recipe(kind: InputKind, *, together: bool = False) -> Recipe:
-    return Recipe(kind, RGB, "common", together)
+def recipe(kind: InputKind, *, together: bool = False, clip: float | None = None) -> Recipe:
+    return Recipe(kind, RGB, "common", together, clip)
 
 
 def scalings(
-    kind: InputKind, pair: Dates, mask: NDArray[np.bool_], *, together: bool = False
+    kind: InputKind, pair: Dates, mask: NDArray[np.bool_], *, together: bool = False, clip: float | None = None
 ) -> tuple[DateScaling, DateScaling]:
-    own = recipe(kind, together=together)
+    own = recipe(kind, together=together, clip=clip)
     before, after = (date_scaling(measure(date, mask, WINDOW), RGB, PLAIN_UNIT, own) for date in pair)
     return before, after
 
@@ -87,13 +87,39 @@ def test_stacked_is_the_plain_z_score_of_each_band_or_of_all(seed: int, together
     np.testing.assert_allclose(result, np.where(observed, expected, 0), atol=1e-4)
 
 
+@pytest.mark.parametrize("clip", [None, 1.5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_models_input_is_its_two_dates_normalised_and_combined(kind: InputKind) -> None:
+def test_a_models_input_is_its_two_dates_normalised_and_combined(kind: InputKind, clip: float | None) -> None:
     pair = dates(4)
     observed = np.random.default_rng(4).random(SHAPE) < 0.8
-    both = scalings(kind, pair, observed)
+    both = scalings(kind, pair, observed, clip=clip)
     before, after = (np.where(observed, normalise_date(*each), 0) for each in zip(pair, both, strict=True))
     assert combine_dates(before, after, both).tobytes() == model_input(pair, observed, both).tobytes()
+
+
+@given(seed=st.integers(0, 2**32 - 1), clip=st.sampled_from([None, 0.5, 4.0]))
+def test_differences_of_bands_are_those_of_the_clipped_z_scores(seed: int, clip: float | None) -> None:
+    pair = dates(seed)
+    observed = np.random.default_rng(seed).random(SHAPE) < 0.8
+    limit = np.inf if clip is None else clip
+    before, after = (np.stack([z_score(band, observed).clip(-limit, limit) for band in date]) for date in pair)
+    expected = {
+        "band_difference": before - after,
+        "stacked": np.concatenate([before, after]),
+        "stacked_difference": np.concatenate([before, after, before - after]),
+    }
+    for kind, values in expected.items():
+        result = model_input(pair, observed, scalings(kind, pair, observed, clip=clip))  # type: ignore[arg-type]
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, np.where(observed, values, 0), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_clipped_is_each_date_not_their_difference(kind: InputKind) -> None:
+    before, after = dates(13)
+    before[:, 3, 3], after[:, 3, 3] = 60000, 0  # far beyond, on either side
+    both = scalings(kind, (before, after), EVERYWHERE, clip=2.0)
+    assert np.abs(model_input((before, after), EVERYWHERE, both)).max() == (2.0 if kind == "stacked" else 4.0)
 
 
 def test_what_the_original_program_did_to_a_whole_scene() -> None:
@@ -102,7 +128,7 @@ def test_what_the_original_program_did_to_a_whole_scene() -> None:
     colours = [(date - date.mean()) / date.std() for date in eaten]
     greys = [(grey(date) - grey(date).mean()) / grey(date).std() for date in eaten]
     expected = {"difference": (greys[0] - greys[1])[None], "stacked": np.concatenate(colours)}
-    for kind in KINDS:
+    for kind in ("difference", "stacked"):
         result = model_input(pair, EVERYWHERE, scalings(kind, pair, EVERYWHERE, together=True))
         np.testing.assert_allclose(result, expected[kind], atol=1e-4)
 
@@ -171,7 +197,7 @@ def test_a_date_of_one_value_becomes_zero(dtype: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 1e300])
-@pytest.mark.parametrize("kind", ["difference", "stacked"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_not_observed_is_zero_whatever_is_stored_there(kind: InputKind, garbage: float) -> None:
     clean = dates(10, "float64")
     observed = np.random.default_rng(2).random(SHAPE) < 0.6
@@ -184,7 +210,7 @@ def test_not_observed_is_zero_whatever_is_stored_there(kind: InputKind, garbage:
 
 
 @given(row=st.integers(0, 30), col=st.integers(0, 26), height=st.integers(1, 31), width=st.integers(1, 27))
-@pytest.mark.parametrize("kind", ["difference", "stacked"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_window_is_normalised_as_it_is_within_the_scene(
     kind: InputKind, row: int, col: int, height: int, width: int
 ) -> None:

@@ -16,7 +16,7 @@ from cdpipe.models.foreign import load_published
 from cdpipe.models.networks import NETWORKS, build_model
 
 SMALL = "siamese_resnet18"
-SIAMESE = [name for name in NETWORKS if name.startswith("siamese_")]
+SIAMESE = [name for name, network in NETWORKS.items() if network.published]
 # Each layer of an encoder and its place in the published `encoder_stages`.
 PUBLISHED_ENCODER = {
     "SENetEncoder": {"layer0.": "0.", "layer1.": "1.1.", "layer2.": "2.", "layer3.": "3.", "layer4.": "4."},

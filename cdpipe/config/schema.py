@@ -219,14 +219,21 @@ def as_number(value: LabelValue) -> LabelValue:
 
 
 class Normalisation(Section):
-    """Which pixels and bands share a mean and a deviation.
+    """Which pixels and bands share a mean and a deviation, and what becomes of values far from it.
 
     ``statistics``: pixels observed at both dates (``common``) or at that date (``per_date``).
     ``bands``: every band by its own figures (``each``) or all by one (``together``).
+    ``clip``: values more than so many deviations from the mean are moved to there; ``none`` leaves them.
     """
 
     statistics: Literal["common", "per_date"] = "common"
     bands: Literal["each", "together"] = "each"
+    clip: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
+
+    @property
+    def limit(self) -> float | None:
+        """What normalised values are clipped to, None for not at all."""
+        return None if self.clip == "none" else self.clip
 
 
 class Splits(Section):
@@ -238,15 +245,18 @@ class Splits(Section):
 class Model(Section):
     """One model to train; its name in the configuration is its architecture unless ``architecture`` says so.
 
-    ``input`` is ``difference`` (of the greys) or ``stacked`` (``bands`` of both dates) for the decoders that can eat
-    either. ``init_from`` is a model folder to start from, whose encoder keeps its weights for ``frozen_epochs``.
+    ``bands`` are those of each date that it eats (default: red, green, blue). ``input`` is for the decoders that can
+    eat several: the ``difference`` of the dates, of each of the ``bands`` or, where none are named, of the greys;
+    ``stacked``, the bands of both dates; or ``stacked_difference``, these and their difference. ``encoder: plain16``
+    (or 8, 24, 32, 48) starts at the full size, for changes of a few pixels. ``init_from`` is a model folder to start
+    from, whose encoder keeps its weights for ``frozen_epochs``.
     ``arguments`` go to the network's constructor as they are.
     """
 
     architecture: str | None = None
     encoder: str | None = None
     encoder_weights: str | None = None
-    input: Literal["difference", "stacked"] | None = None
+    input: Literal["difference", "stacked", "stacked_difference"] | None = None
     bands: tuple[str, ...] | None = Field(default=None, min_length=1)
     init_from: Place | None = None
     frozen_epochs: Annotated[int, Field(ge=0)] = 0
@@ -274,7 +284,7 @@ class Train(Section):
     """
 
     models: dict[str, Model] = Field(default={"unetplusplus": Model(), "siamese_seresnext50": Model()})
-    patch: int = Field(default=256, ge=32, multiple_of=32)
+    patch: int = Field(default=256, ge=32, multiple_of=8)
     global_batch: Positive = 8
     epochs: Positive = 150
     samples_per_epoch: Positive | Auto = "auto"

@@ -1,4 +1,4 @@
-"""Encoder-decoder networks of segmentation-models-pytorch, on the grey difference or on the bands of both dates."""
+"""Encoder-decoder networks of segmentation-models-pytorch, on a difference of the dates, or on the bands of both."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -11,7 +11,10 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
 
 from cdpipe.errors import InputError
-from cdpipe.store.normalisation import RGB, InputKind
+from cdpipe.models.plain import DEPTH, WIDTHS, check_channels, drop_last_block, level_widths, library_entries
+from cdpipe.store.normalisation import RGB, InputKind, input_channels
+
+smp.encoders.encoders.update(library_entries())
 
 _CLASSES: dict[str, type[nn.Module]] = smp.MODEL_ARCHITECTURES_MAPPING
 # What cdpipe decides itself: one logit per pixel, channels by the input.
@@ -29,7 +32,7 @@ def build_decoder(
     *,
     encoder: str = "resnext50_32x4d",
     input: InputKind = "difference",  # noqa: A002 (the word that configurations use)
-    bands: Sequence[str] = RGB,
+    bands: Sequence[str] | None = None,
     encoder_weights: str | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -39,12 +42,35 @@ def build_decoder(
         ValueError: For an input, encoder or kind of weights that does not exist.
         InputError: If encoder weights can be neither found nor fetched.
     """
-    if input not in ("difference", "stacked"):
-        raise ValueError(f"expected input difference or stacked, got {input!r}")
-    if input == "difference" and tuple(bands) != RGB:
-        raise ValueError(f"bands: the grey difference is made of {', '.join(RGB)}; other bands need input: stacked")
-    options |= {"in_channels": 1 if input == "difference" else 2 * len(bands), "encoder_weights": encoder_weights}
-    return with_encoder(partial(_CLASSES[name], encoder, classes=1, **options), encoder, encoder_weights)
+    kinds = ("difference", "stacked", "stacked_difference")
+    if input not in kinds:
+        raise ValueError(f"expected input {', '.join(kinds[:-1])} or {kinds[-1]}, got {input!r}")
+    kind: InputKind = "band_difference" if input == "difference" and bands else input
+    options |= {"in_channels": input_channels(kind, len(bands or RGB)), "encoder_weights": encoder_weights}
+    if encoder not in WIDTHS:
+        return with_encoder(partial(_CLASSES[name], encoder, classes=1, **options), encoder, encoder_weights)
+    options |= _full_resolution(name, encoder, **options)
+    network = with_encoder(partial(_CLASSES[name], encoder, classes=1, **options), encoder, encoder_weights)
+    drop_last_block(network.get_submodule("decoder"))
+    return network
+
+
+def _full_resolution(
+    name: str,
+    encoder: str,
+    *,
+    encoder_depth: int = DEPTH,
+    decoder_channels: Sequence[int] | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """Options of the library's constructor for an encoder whose first features have the full size."""
+    if name not in ("unet", "unetplusplus"):
+        raise ValueError(f"encoder {encoder} starts at the full size, which {name} does not expect; take unetplusplus")
+    widths = level_widths(WIDTHS[encoder], encoder_depth)
+    channels = list(reversed(widths[:-1])) if decoder_channels is None else list(decoder_channels)
+    check_channels(channels, encoder_depth - 1)
+    # the library counts a last step that enlarges to the full size; it is left out
+    return {"encoder_depth": encoder_depth, "decoder_channels": [*channels, channels[-1]]}
 
 
 def with_encoder(build: Callable[[], nn.Module], encoder: str, weights: str | None) -> nn.Module:

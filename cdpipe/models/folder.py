@@ -37,6 +37,7 @@ class ModelCard:
         threshold: Suggested threshold, fitted on validation pairs.
         metrics: Figures on validation pairs, or what an imported file said.
         fresh: Parameters that still have random values, since the imported file had none that fit.
+        clip: What normalised values are clipped to; None for not at all.
         revision: The network's arithmetic that the weights were trained or imported with, see
             :class:`cdpipe.models.networks.Network`; cards that do not say are of the first.
     """
@@ -53,6 +54,7 @@ class ModelCard:
     threshold: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
+    clip: float | None = None
     revision: int = 1
 
     @property
@@ -61,13 +63,16 @@ class ModelCard:
         parts = {**asdict(self), "roles": list(self.roles)}
         for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision"):
             del parts[other]
+        if self.clip is None:
+            del parts["clip"]
         # what runs is the arithmetic of today, whatever the card says
         return content_key("model", {**parts, **revision_part(self.architecture)})
 
     @property
     def recipe(self) -> Recipe:
         """How stored pixels become its input."""
-        return Recipe(input_kind(self.architecture, self.arguments), self.roles, self.statistics, self.together)
+        kind = input_kind(self.architecture, self.arguments)
+        return Recipe(kind, self.roles, self.statistics, self.together, self.clip)
 
 
 def revision_part(architecture: str) -> dict[str, int]:

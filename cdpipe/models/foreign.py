@@ -205,6 +205,7 @@ def import_weights(
         weights_sha256="",
         fresh=fresh,
         metrics=beside,
+        clip=normalisation.limit,
         revision=find_network(architecture).revision,
     )
     return Import(save_model(here(folder), card, network.state_dict()), len(state) - len(fresh), beside)

@@ -53,7 +53,7 @@ def _decoder(name: str, **settings: Any) -> Network:
 
         return decoder_options(name)
 
-    return Network(build, options, ("difference", "stacked"))
+    return Network(build, options, ("difference", "stacked", "stacked_difference"))
 
 
 def _siamese(encoder: str, rules: Rules, decoder_channels: Sequence[int], *, scse: bool = True) -> Network:
@@ -64,7 +64,19 @@ def _siamese(encoder: str, rules: Rules, decoder_channels: Sequence[int], *, scs
 
         return build_siamese(encoder, **{"decoder_channels": decoder_channels, "scse": scse, **options})
 
-    return Network(build, lambda: ("encoder_weights", "decoder_channels"), published=published.DECODER + rules)
+    options = ("encoder_weights", "decoder_channels", "bands")
+    return Network(build, lambda: options, published=published.DECODER + rules)
+
+
+def _fused(decoder: str) -> Network:
+    """A Siamese network that fuses both dates' features at every level."""
+
+    def build(**options: Any) -> "nn.Module":
+        from cdpipe.models.fused import build_fused
+
+        return build_fused(decoder, **options)
+
+    return Network(build, lambda: ("encoder", "encoder_weights", "encoder_depth", "decoder_channels", "bands"))
 
 
 def _snunet(**options: Any) -> "nn.Module":
@@ -82,7 +94,9 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "siamese_resnext101": _siamese("resnext101_32x8d", published.RESNET, (48, 96, 192, 192), scse=False),
         "siamese_densenet161": _siamese("densenet161", published.DENSENET, (64, 96, 192, 256), scse=False),
         "siamese_dpn92": _siamese("dpn92", published.DPN, (64, 128, 256, 256), scse=False),
-        "snunet": Network(_snunet, lambda: ("channels",), revision=2),
+        "snunet": Network(_snunet, lambda: ("channels", "bands"), revision=2),
+        "siamese_unet": _fused("unet"),
+        "siamese_unetplusplus": _fused("unetplusplus"),
         "unet": _decoder("unet"),
         "manet": _decoder("manet"),
         "linknet": _decoder("linknet"),
@@ -114,14 +128,16 @@ def input_kind(name: str, options: Mapping[str, Any] = _NOTHING) -> InputKind:
     """What a network built with these options eats.
 
     ``"difference"``: (N, 1, H, W), grey before minus grey after.
+    ``"band_difference"``: (N, B, H, W), before minus after; that is ``input: difference`` with ``bands``.
     ``"stacked"``: (N, 2B, H, W), the first date's bands, then the second's.
+    ``"stacked_difference"``: (N, 3B, H, W), these and then their difference.
 
     Raises:
         ValueError: For a name that does not exist.
     """
     default, *others = find_network(name).inputs
     kind: InputKind = options.get("input", default) if others else default
-    return kind
+    return "band_difference" if kind == "difference" and options.get("bands") else kind
 
 
 def required_bands(name: str, options: Mapping[str, Any] = _NOTHING) -> tuple[str, ...]:
@@ -130,7 +146,7 @@ def required_bands(name: str, options: Mapping[str, Any] = _NOTHING) -> tuple[st
     Raises:
         ValueError: For a name that does not exist.
     """
-    return tuple(options.get("bands", find_network(name).bands))
+    return tuple(options.get("bands") or find_network(name).bands)
 
 
 def build_model(name: str, **options: Any) -> "nn.Module":
@@ -139,19 +155,36 @@ def build_model(name: str, **options: Any) -> "nn.Module":
     Args:
         name: One of ``NETWORKS``; ``input_kind`` says what the network eats.
         options: For ``unetplusplus`` and the other decoders of segmentation-models-pytorch: ``encoder``
-            (resnext50_32x4d), ``encoder_weights`` (None), ``input`` (difference), ``bands`` for ``input="stacked"``
-            (red, green, blue) and the library's own depth and decoder options. For ``siamese_*``:
-            ``encoder_weights`` (None) and ``decoder_channels`` (four, from 1/2 to 1/16 of the size). For
-            ``snunet``: ``channels`` of the first level (32).
+            (resnext50_32x4d; ``plain16`` and its like start at the full size), ``encoder_weights`` (None), ``input``
+            (difference), ``bands`` (of the grey difference: red, green, blue) and the library's own depth and decoder
+            options. For ``siamese_unet`` and ``siamese_unetplusplus``: ``encoder`` (plain16), ``encoder_weights``,
+            ``encoder_depth``, ``decoder_channels``, ``bands``. For the other ``siamese_*``: ``encoder_weights`` (None),
+            ``decoder_channels`` (four, from 1/2 to 1/16 of the size) and ``bands``. For ``snunet``: ``channels`` of
+            the first level (32) and ``bands``.
 
     Raises:
         ValueError: For a name, option, encoder or kind of weights that does not exist.
         InputError: If encoder weights can be neither found nor fetched.
     """
-    network = find_network(name)
-    accepted = network.options()
+    check_options(name, options)
+    return find_network(name).build(**options)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a network does not have, and encoder weights of other bands than its own.
+
+    Raises:
+        ValueError: If that is so.
+    """
+    accepted = find_network(name).options()
     # segmentation-models-pytorch drops keywords it does not know without a word.
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it accepts {', '.join(accepted)}")
-    return network.build(**options)
+    bands = required_bands(name, options)
+    # The library would cycle the kernels of red, green and blue through whatever bands there are.
+    if options.get("encoder_weights") and bands != RGB:
+        raise ValueError(
+            f"encoder_weights: {options['encoder_weights']} have kernels for {', '.join(RGB)}, in this order, "
+            f"and bands are {', '.join(bands)}; leave out encoder_weights, or bands"
+        )

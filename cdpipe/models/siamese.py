@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cdpipe.models.decoders import with_encoder
+from cdpipe.store.normalisation import RGB
 
-CHANNELS_PER_DATE = 3
 SIZE_DIVISOR = 32
 
 Features = Callable[[nn.Module, Tensor], list[Tensor]]
@@ -36,13 +36,13 @@ class ConcatScse(nn.Module):
 
 
 def encoder_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
-    """What an encoder yields at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size of ``x`` (N, 3, H, W)."""
+    """What an encoder yields at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size of ``x`` (N, bands, H, W)."""
     features: list[Tensor] = encoder(x)[1:]
     return features
 
 
 def densenet_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
-    """A DenseNet's features of ``x`` (N, 3, H, W), taken where the published network takes them.
+    """A DenseNet's features of ``x`` (N, bands, H, W), taken where the published network takes them.
 
     Unlike the library's, skips leave before the transition's norm and ReLU, and a ReLU follows the last norm.
     """
@@ -63,7 +63,7 @@ def densenet_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def dpn_features(encoder: nn.Module, x: Tensor) -> list[Tensor]:
-    """A DPN's features of ``x`` (N, 3, H, W), taken where the published network takes them.
+    """A DPN's features of ``x`` (N, bands, H, W), taken where the published network takes them.
 
     Unlike the library's, the two paths of a skip are concatenated as they are, without a ReLU.
     """
@@ -95,16 +95,18 @@ class SiameseUnet(nn.Module):
         *,
         scse: bool,
         features: Features,
+        bands: int = 3,
     ) -> None:
         """Put a decoder on an encoder.
 
         Args:
-            encoder: takes (N, 3, H, W).
+            encoder: takes (N, bands, H, W).
             encoder_channels: of its five features, from 1/2 to 1/32 of the size.
             decoder_channels: of the four decoder levels, from 1/2 to 1/16 of the size.
             scse: gate each level with concatenated SCSE, which doubles its channels, and end on a convolution
                 at full size; without, end on a bilinear enlargement.
             features: calls the encoder.
+            bands: of a date.
         """
         super().__init__()
         if len(encoder_channels) != 5 or len(decoder_channels) != 4:
@@ -114,6 +116,7 @@ class SiameseUnet(nn.Module):
             )
         self.encoder = encoder
         self._features = features
+        self._bands = bands
         gates = 2 if scse else 1
         inputs = [*(gates * channels for channels in decoder_channels[1:]), encoder_channels[-1]]
         self.decoder_stages = nn.ModuleList(map(_enlarge, inputs, decoder_channels))
@@ -131,12 +134,12 @@ class SiameseUnet(nn.Module):
         self.final = nn.Conv2d(first // 2 if scse else first, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, 1, H, W) for (N, 6, H, W): three bands of the first date, then of the second."""
+        """Return logits (N, 1, H, W) for (N, 2 bands, H, W): the bands of the first date, then of the second."""
         if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            check_stacked(x, SIZE_DIVISOR)
+            check_stacked(x, self._bands, SIZE_DIVISOR)
         # Date by date, not as one batch: in training each date has its own batch statistics, as published.
-        before = self._features(self.encoder, x[:, :CHANNELS_PER_DATE])
-        after = self._features(self.encoder, x[:, CHANNELS_PER_DATE:])
+        before = self._features(self.encoder, x[:, : self._bands])
+        after = self._features(self.encoder, x[:, self._bands :])
         y = after[-1]
         for level, merge in enumerate(self.bottlenecks, start=1):
             y = self.decoder_stages[-level](y)
@@ -145,13 +148,13 @@ class SiameseUnet(nn.Module):
         return logits
 
 
-def check_stacked(x: Tensor, divisor: int) -> None:
+def check_stacked(x: Tensor, bands: int, divisor: int) -> None:
     """Refuse what is not both dates' bands on each other, of a size that a network can halve often enough.
 
     Raises:
-        ValueError: If ``x`` is not (N, 6, H, W) with H and W multiples of ``divisor``.
+        ValueError: If ``x`` is not (N, 2 bands, H, W) with H and W multiples of ``divisor``.
     """
-    channels = 2 * CHANNELS_PER_DATE
+    channels = 2 * bands
     if x.ndim != 4 or x.shape[1] != channels or any(size % divisor for size in x.shape[2:]):
         raise ValueError(f"expected (N, {channels}, H, W) with H and W multiples of {divisor}, got {tuple(x.shape)}")
 
@@ -177,7 +180,12 @@ _FEATURES = {"densenet161": densenet_features, "dpn92": dpn_features}
 
 
 def build_siamese(
-    encoder: str, decoder_channels: Sequence[int], *, encoder_weights: str | None = None, scse: bool = True
+    encoder: str,
+    decoder_channels: Sequence[int],
+    *,
+    encoder_weights: str | None = None,
+    scse: bool = True,
+    bands: Sequence[str] = RGB,
 ) -> SiameseUnet:
     """Build the network on an encoder of segmentation-models-pytorch.
 
@@ -186,13 +194,14 @@ def build_siamese(
         decoder_channels: Four channel counts, from shallow to deep.
         encoder_weights: The library's name of weights to fetch; fresh ones without.
         scse: Whether the decoder has gates, see :class:`ConcatScse`.
+        bands: Names of a date's bands.
 
     Raises:
         ValueError: For channels, an encoder or a kind of weights that does not exist.
         InputError: If encoder weights can be neither found nor fetched.
     """
-    build = partial(smp.encoders.get_encoder, encoder, weights=encoder_weights)
+    build = partial(smp.encoders.get_encoder, encoder, in_channels=len(bands), weights=encoder_weights)
     body = with_encoder(build, encoder, encoder_weights)
     channels = smp.encoders.encoders[encoder]["params"]["out_channels"][1:]
     features = _FEATURES.get(encoder, encoder_features)
-    return SiameseUnet(body, channels, decoder_channels, scse=scse, features=features)
+    return SiameseUnet(body, channels, decoder_channels, scse=scse, features=features, bands=len(bands))

@@ -4,12 +4,14 @@ Sources: Fang et al. 2021, "SNUNet-CD" (doi 10.1109/LGRS.2021.3056416); github.c
 names of parameters are kept, so that its weights load as they are.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from cdpipe.models.siamese import CHANNELS_PER_DATE, check_stacked
+from cdpipe.models.siamese import check_stacked
+from cdpipe.store.normalisation import RGB
 
 DEPTH = 4  # levels below the first
 
@@ -73,12 +75,13 @@ class SNUNet(nn.Module):
     date's alone.
     """
 
-    def __init__(self, channels: int = 32) -> None:
+    def __init__(self, channels: int = 32, bands: Sequence[str] = RGB) -> None:
         """Make all blocks; level L has ``channels * 2**L`` channels."""
         super().__init__()
+        self._bands = len(bands)
         width = [channels * 2**level for level in range(DEPTH + 1)]
         for level in range(DEPTH + 1):
-            self.add_module(f"conv{level}_0", ConvBlock(width[level - 1] if level else CHANNELS_PER_DATE, width[level]))
+            self.add_module(f"conv{level}_0", ConvBlock(width[level - 1] if level else self._bands, width[level]))
             for step in range(1, DEPTH + 1 - level):
                 merged = (step + 1) * width[level] + width[level + 1]
                 self.add_module(f"conv{level}_{step}", ConvBlock(merged, width[level]))
@@ -91,10 +94,10 @@ class SNUNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, 1, H, W) for (N, 6, H, W): three bands of the first date, then of the second."""
+        """Return logits (N, 1, H, W) for (N, 2 bands, H, W): the bands of the first date, then of the second."""
         if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            check_stacked(x, 2**DEPTH)
-        before, after = self._encode(x[:, :CHANNELS_PER_DATE]), self._encode(x[:, CHANNELS_PER_DATE:])
+            check_stacked(x, self._bands, 2**DEPTH)
+        before, after = self._encode(x[:, : self._bands]), self._encode(x[:, self._bands :])
         rising, levels = after, [[first, second] for first, second in zip(before, after, strict=True)]
         for step in range(1, DEPTH + 1):
             merged = []

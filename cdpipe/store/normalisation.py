@@ -1,4 +1,4 @@
-"""From stored pixels to what a model eats: z-scored grey or colour, zero where not observed."""
+"""From stored pixels to what a model eats: z-scored grey or bands of both dates, zero where not observed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,13 @@ STRIP_PIXELS = 2**16
 
 RGB = ("red", "green", "blue")
 
-InputKind = Literal["difference", "stacked"]
+# What a network eats, see :func:`cdpipe.models.networks.input_kind`.
+InputKind = Literal["difference", "band_difference", "stacked", "stacked_difference"]
+
+
+def input_channels(kind: InputKind, bands: int) -> int:
+    """Channels of a model's input that is made of so many bands of each date."""
+    return {"difference": 1, "band_difference": bands, "stacked": 2 * bands, "stacked_difference": 3 * bands}[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +30,24 @@ class Recipe:
     """How stored pixels become a model's input.
 
     Attributes:
-        kind: ``difference`` (normalised grey, before minus after) or ``stacked`` (bands of both dates).
-        roles: Bands that are read, in order; red, green and blue for a difference.
+        kind: ``difference`` (normalised grey, before minus after), ``band_difference`` (of each band), ``stacked``
+            (bands of both dates) or ``stacked_difference`` (these, and their difference).
+        roles: Bands that are read, in order; red, green and blue for a grey difference.
         statistics: Pixels that normalisation counts: ``common`` or ``per_date``.
         together: Whether the bands share one mean and deviation.
+        clip: What normalised values are clipped to, on either side of 0; None for not at all.
     """
 
     kind: InputKind
     roles: tuple[str, ...]
     statistics: str
     together: bool
+    clip: float | None = None
 
     @property
     def channels(self) -> int:
         """Channels of the model's input."""
-        return 1 if self.kind == "difference" else 2 * len(self.roles)
+        return input_channels(self.kind, len(self.roles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +58,15 @@ class DateScaling:
         bands: Positions of a recipe's bands among the stored ones.
         each: (gain, bias) of each of them.
         grey: (gain, bias) of the luma of red, green and blue; None where the recipe needs none.
+        kind: What is made of both dates.
+        clip: See :class:`Recipe`.
     """
 
     bands: tuple[int, ...]
     each: tuple[tuple[float, float], ...]
     grey: tuple[float, float] | None
+    kind: InputKind
+    clip: float | None = None
 
 
 def date_scaling(moments: Moments, roles: Sequence[str], unit: tuple[float, float], recipe: Recipe) -> DateScaling:
@@ -75,7 +88,8 @@ def date_scaling(moments: Moments, roles: Sequence[str], unit: tuple[float, floa
     pooled = [moments.pool(bands)] * len(bands) if recipe.together else None
     figures = pooled or [moments.combine([(band, 1.0)]) for band in bands]
     grey = moments.combine(zip(bands, GREY, strict=True)) if recipe.kind == "difference" else None
-    return DateScaling(bands, tuple(_gain(*each, unit) for each in figures), _gain(*grey, unit) if grey else None)
+    each = tuple(_gain(*figure, unit) for figure in figures)
+    return DateScaling(bands, each, _gain(*grey, unit) if grey else None, recipe.kind, recipe.clip)
 
 
 def _gain(mean: float, deviation: float, unit: tuple[float, float]) -> tuple[float, float]:
@@ -86,8 +100,7 @@ def _gain(mean: float, deviation: float, unit: tuple[float, float]) -> tuple[flo
 
 def count_channels(scalings: tuple[DateScaling, DateScaling]) -> int:
     """Channels of what :func:`model_input` makes."""
-    first, second = scalings
-    return 1 if first.grey and second.grey else len(first.bands) + len(second.bands)
+    return input_channels(scalings[0].kind, len(scalings[0].bands))
 
 
 def model_input(
@@ -96,7 +109,7 @@ def model_input(
     scalings: tuple[DateScaling, DateScaling],
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """What a model sees: the difference of the greys where the scalings have one, else all bands of both dates.
+    """What a model sees: both dates normalised and combined, 0 where not observed.
 
     Args:
         dates: Before and after, each (band, height, width) as stored.
@@ -105,30 +118,31 @@ def model_input(
         out: Where to put it; by default a new array.
 
     Returns:
-        (1, height, width), before minus after; or (bands of both dates, height, width).
+        (channels, height, width), see :func:`combine_dates`.
     """
     (before, first), (after, second) = zip(dates, scalings, strict=True)
     height, width = observed.shape
     scene = np.empty((count_channels(scalings), height, width), np.float32) if out is None else out
+    own = 1 if first.grey else len(first.bands)
+    stacked = first.kind.startswith("stacked")
     step = max(1, STRIP_PIXELS // width)
     # what is not observed may hold anything, infinity too
     with np.errstate(over="ignore", invalid="ignore"):
         for top in range(0, height, step):
             rows = slice(top, top + step)
             strip = scene[:, rows]
-            if first.grey and second.grey:
-                grey = _grey(before[:, rows], first.bands, first.grey)
-                np.subtract(grey, _grey(after[:, rows], second.bands, second.grey), out=strip[0])
-            else:
-                _scale_bands(before[:, rows], first, strip[: len(first.bands)])
-                _scale_bands(after[:, rows], second, strip[len(first.bands) :])
+            _normalise(before[:, rows], first, strip[:own])
+            later = strip[own : 2 * own] if stacked else np.empty_like(strip)
+            _normalise(after[:, rows], second, later)
+            if first.kind != "stacked":
+                np.subtract(strip[:own], later, out=strip[2 * own :] if stacked else strip)
             if not observed[rows].all():
                 np.copyto(strip, np.float32(0), where=~observed[rows])
     return scene
 
 
 def normalise_date(pixels: NDArray[Any], scaling: DateScaling) -> NDArray[np.float32]:
-    """One date as models know it: its grey where the scaling has one, else its bands.
+    """One date as models know it: its grey where the scaling has one, else its bands; clipped, if the recipe says so.
 
     Args:
         pixels: (band, height, width) as stored.
@@ -137,12 +151,10 @@ def normalise_date(pixels: NDArray[Any], scaling: DateScaling) -> NDArray[np.flo
     Returns:
         (1 or bands, height, width); of pixels that are not observed whatever their values give.
     """
+    normalised = np.empty((1 if scaling.grey else len(scaling.bands), *pixels.shape[1:]), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        if scaling.grey:
-            return _grey(pixels, scaling.bands, scaling.grey)[None]
-        normalised = np.empty((len(scaling.bands), *pixels.shape[1:]), np.float32)
-        _scale_bands(pixels, scaling, normalised)
-        return normalised
+        _normalise(pixels, scaling, normalised)
+    return normalised
 
 
 def combine_dates(
@@ -156,17 +168,32 @@ def combine_dates(
         scalings: One for each date, of the same recipe.
 
     Returns:
-        (channels, height, width).
+        (channels, height, width): before minus after, of the greys or of each band; or the bands of the first date and
+        those of the second, which their difference may follow.
     """
-    first, second = scalings
-    return np.asarray(before - after if first.grey and second.grey else np.concatenate([before, after]))
+    kind = scalings[0].kind
+    if kind == "stacked":
+        return np.concatenate([before, after])
+    difference = np.asarray(before - after)
+    return np.concatenate([before, after, difference]) if kind == "stacked_difference" else difference
 
 
-def _grey(pixels: NDArray[Any], bands: tuple[int, ...], scaling: tuple[float, float]) -> NDArray[np.float32]:
-    luma, part = np.zeros(pixels.shape[1:], np.float32), np.empty(pixels.shape[1:], np.float32)
+def _normalise(pixels: NDArray[Any], scaling: DateScaling, out: NDArray[np.float32]) -> None:
+    if scaling.grey:
+        _grey(pixels, scaling.bands, scaling.grey, out[0])
+    else:
+        _scale_bands(pixels, scaling, out)
+    if scaling.clip is not None:
+        np.clip(out, np.float32(-scaling.clip), np.float32(scaling.clip), out=out)
+
+
+def _grey(
+    pixels: NDArray[Any], bands: tuple[int, ...], scaling: tuple[float, float], luma: NDArray[np.float32]
+) -> None:
+    luma[:], part = 0, np.empty(pixels.shape[1:], np.float32)
     for band, weight in zip(bands, GREY, strict=True):
         luma += _scale(pixels[band], weight, part)
-    return _shift(_scale(luma, scaling[0], luma), scaling[1])
+    _shift(_scale(luma, scaling[0], luma), scaling[1])
 
 
 def _scale_bands(pixels: NDArray[Any], scaling: DateScaling, out: NDArray[np.float32]) -> None:
@@ -179,6 +206,5 @@ def _scale(values: NDArray[Any], gain: float, out: NDArray[np.float32]) -> NDArr
     return out
 
 
-def _shift(values: NDArray[np.float32], bias: float) -> NDArray[np.float32]:
+def _shift(values: NDArray[np.float32], bias: float) -> None:
     values += np.float32(bias)
-    return values

@@ -60,7 +60,8 @@ class TrainJob:
         """How stored pixels become the network's input."""
         kind = input_kind(self.architecture, self.arguments)
         roles = required_bands(self.architecture, self.arguments)
-        return Recipe(kind, roles, self.normalisation.statistics, self.normalisation.bands == "together")
+        own = self.normalisation
+        return Recipe(kind, roles, own.statistics, own.bands == "together", own.limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
-from cdpipe.models.networks import NETWORKS, build_model, find_network, input_kind, required_bands
+from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, required_bands
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.pairs.splits import (
     Leaks,
@@ -147,13 +147,12 @@ def check_buildable(job: TrainJob) -> None:
     import torch
 
     options = {key: value for key, value in job.arguments.items() if key != "encoder_weights"}
-    bands = required_bands(job.architecture, options)
-    channels = 1 if input_kind(job.architecture, options) == "difference" else 2 * len(bands)
     patch = job.options.patch
     try:
+        check_options(job.architecture, job.arguments)
         with torch.device("meta"), torch.no_grad():
             network = build_model(job.architecture, **options).eval()
-            network(torch.empty(1, channels, patch, patch))
+            network(torch.empty(1, job.recipe.channels, patch, patch))
             if job.frozen_epochs:
                 network.get_submodule("encoder")
     except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError) as error:
@@ -203,6 +202,7 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
         roles=job.recipe.roles,
         statistics=job.normalisation.statistics,
         together=job.normalisation.bands == "together",
+        clip=job.normalisation.limit,
         patch=job.options.patch,
         weights_sha256="",
         training_key=job.key,
@@ -241,9 +241,11 @@ def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
     )
     fitted = f"{best['best_threshold']:.3f} (F1 {best['f1_at_best_threshold']:.3f} on those pairs)"
     bands = f"{', '.join(job.recipe.roles)}, normalised by {job.normalisation.statistics} statistics"
+    kind = {"difference": "grey difference"}.get(job.recipe.kind, job.recipe.kind.replace("_", " "))
+    clipped = "" if job.recipe.clip is None else f", clipped to {job.recipe.clip:g} deviations"
     facts = {
         "architecture": f"{job.architecture} {json.dumps(job.arguments)}",
-        "input": f"{bands} of {job.normalisation.bands} band",
+        "input": f"{kind} of {bands} of {job.normalisation.bands} band{clipped}",
         "training": training,
         "learned from": train,
         "best epoch chosen by": val,
