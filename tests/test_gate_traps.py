@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import shapely
 from rasterio.control import GroundControlPoint
-from rasters import NORTH_UP, UTM33, make_config, utm_grid, write_raster
+from rasters import GEOGRAPHIC, NORTH_UP, UTM33, make_config, utm_grid, write_raster
 from trials import ACCEPTED, Trial, run_trials
 
 from cdpipe.config.schema import Config, Input
@@ -195,10 +195,6 @@ def test_a_geojson_may_name_its_crs(tmp_path: Path) -> None:
         assert label.sum() == label[:20, :10].sum() == 200
 
 
-def world_file(suffix: str) -> Callable[[Path], Any]:
-    return lambda path: path.with_suffix(suffix).write_text("1\n0\n0\n-1\n10\n10\n")
-
-
 def auxiliary(text: str) -> Callable[[Path], Any]:
     return lambda path: path.with_name(f"{path.name}.aux.xml").write_text(f"<PAMDataset>{text}</PAMDataset>")
 
@@ -209,9 +205,6 @@ def beside(suffix: str, values: int) -> Callable[[Path], Any]:
 
 SIDECARS = {
     "nodata": auxiliary('<PAMRasterBand band="1"><NoDataValue>3</NoDataValue></PAMRasterBand>'),
-    "place": auxiliary("<SRS>EPSG:4326</SRS><GeoTransform>10,1,0,10,0,-1</GeoTransform>"),
-    "tfw": world_file(".tfw"),
-    "wld": world_file(".wld"),
     "overview": beside(".ovr", 9),
     "mask": beside(".msk", 0),
 }
@@ -230,6 +223,16 @@ def test_sidecars_change_nothing(tmp_path: Path, name: str, grid: Grid | None) -
     plain = look()
     SIDECARS[name](path)
     assert look() == plain
+
+
+@pytest.mark.parametrize("suffix", [".tfw", ".wld", ".prj", ".tif.aux.xml"])
+def test_a_place_in_a_sidecar_never_takes_the_place_of_the_files_own(tmp_path: Path, suffix: str) -> None:
+    """Where a file has none, see :mod:`test_places`."""
+    path = here(write_raster(tmp_path / "a.tif", PIXELS, GRID))
+    plain = describe_raster(path, Input())
+    texts = {".prj": GEOGRAPHIC, ".tif.aux.xml": "<SRS>EPSG:4326</SRS><GeoTransform>10,1,0,10,0,-1</GeoTransform>"}
+    (tmp_path / f"a{suffix}").write_text(texts.get(suffix, "1\n0\n0\n-1\n10\n10\n"))
+    assert describe_raster(path, Input()) == plain
 
 
 def rooted(folder: Path) -> Config:

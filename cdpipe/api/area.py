@@ -21,7 +21,8 @@ from cdpipe.evaluation.area_sample import (
     share_out,
     write_sample,
 )
-from cdpipe.geo.ground import pixel_metres
+from cdpipe.geo.crs import on_earth
+from cdpipe.geo.ground import has_areas, pixel_metres
 from cdpipe.runs.pairs import finished_run, result_pairs
 from cdpipe.runs.run import Run
 from cdpipe.workspace.files import write_json
@@ -161,7 +162,7 @@ def draw_sample(
             "seed": seed,
             "buffer": buffer,
             "areas": areas.tolist(),
-            "unit": "m2" if crs else "pixels",
+            "unit": "m2" if all(has_areas(each.pair.grid) for each in populations.values()) else "pixels",
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_sample(path, placed, crs, facts)
@@ -217,7 +218,7 @@ def _find_populations(run: Run, buffer: float) -> dict[str, Population]:
         for pair in sorted(result_pairs(run, finished_run(run)), key=lambda pair: pair.pair.pair_id)
         if pair.finished
     }
-    without = [name for name, population in populations.items() if population.pair.grid.crs is None]
+    without = [name for name, population in populations.items() if not has_areas(population.pair.grid)]
     if not populations or 0 < len(without) < len(populations):
         raise InputError(
             f"run {run.config.name}: expected pairs that all have a georeference, or none of them, to add up their "
@@ -274,7 +275,8 @@ def _read_labelled(run: Run, path: Path) -> _Labelled:
     facts, points = read_facts(own if own.is_file() and not beside.is_file() else beside)
     populations = _find_populations(run, facts["buffer"])
     _refuse_stale(run, path, facts["keys"], {name: each.change_key for name, each in populations.items()})
-    degrees = len({population.pair.grid.crs for population in populations.values()}) > 1
+    systems = {population.pair.grid.crs for population in populations.values()}
+    degrees = len(systems) > 1 and all(map(on_earth, systems))
     tolerances = {}
     for name, population in populations.items():
         metres = pixel_metres(population.pair.grid)

@@ -17,9 +17,9 @@ import shapely
 from numpy.typing import NDArray
 
 from cdpipe.errors import InputError, IntegrityError
-from cdpipe.geo.crs import WGS84_WKT, transform_by_gdal
+from cdpipe.geo.crs import WGS84_WKT, on_earth, transform_by_gdal
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.geo.ground import pixel_metres, row_areas
+from cdpipe.geo.ground import has_areas, pixel_metres, row_areas
 from cdpipe.geo.tilings import grow
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.store.arrays import open_array, read_window
@@ -152,7 +152,7 @@ def _read_strata(population: Population, window: Window) -> NDArray[np.uint8]:
 
 
 def _row_areas(pair: StoredPair) -> NDArray[np.float64]:
-    return row_areas(pair.grid) if pair.grid.crs else np.ones(pair.grid.height)
+    return row_areas(pair.grid) if has_areas(pair.grid) else np.ones(pair.grid.height)
 
 
 # A sample of points as a GeoPackage to label in a GIS, and beside it, sealed, what the labeller must not see.
@@ -174,22 +174,24 @@ class SamplePoint:
 def place_points(points: Sequence[tuple[str, int, int, int]], grids: dict[str, Grid]) -> tuple[list[SamplePoint], Any]:
     """Number points and say where they lie: in their pairs' CRS if all share one, else in degrees.
 
+    Pairs of several planes have no coordinates in common: each point has those of its own.
+
     Args:
         points: Pair, stratum, row and column of each, already in a random order: numbers must not tell the stratum.
         grids: The pairs' grids.
 
     Returns:
-        The points, and their CRS (None: pixel coordinates, rows counted downwards as negative y).
+        The points, and their CRS (None: of planes, or pixel coordinates, rows counted downwards as negative y).
     """
     systems = {grids[pair_id].crs for pair_id, *_ in points}
-    crs = next(iter(systems)) if len(systems) == 1 else WGS84_WKT
+    crs = next(iter(systems)) if len(systems) == 1 else WGS84_WKT if all(map(on_earth, systems)) else None
     placed = []
     for number, (pair_id, stratum, row, col) in enumerate(points, 1):
         grid = grids[pair_id]
         x, y = grid.xy(row + 0.5, col + 0.5)
-        if grid.crs is None:
+        if not grid.placed:
             y = -y
-        elif crs is not None and grid.crs != crs:
+        elif crs is not None and grid.crs is not None and grid.crs != crs:
             xs, ys = transform_by_gdal(grid.crs, crs, np.array([x]), np.array([y]))
             x, y = float(xs[0]), float(ys[0])
         placed.append(SamplePoint(number, pair_id, stratum, row, col, x, y))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cdpipe.formats.submission import Runs, decode_window
 from cdpipe.geo.grid import Window
-from cdpipe.geo.ground import row_areas
+from cdpipe.geo.ground import has_areas, row_areas
 from cdpipe.geo.tilings import grow
 from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import (
@@ -190,7 +190,7 @@ def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
         if set(RGB) <= set(pair.roles):
             difference = _grey_difference(workspace, pair, window)
             baseline += score_histogram(difference, own_label, high=BASELINE_RANGE, bins=BASELINE_BINS)
-    area_km2 = float(judged_in_row @ row_areas(pair.grid)) / 1e6 if pair.grid.crs else float("nan")
+    area_km2 = float(judged_in_row @ row_areas(pair.grid)) / 1e6 if has_areas(pair.grid) else float("nan")
     return PairScores(counts, baseline, near, objects.counts(), probabilities, area_km2)
 
 

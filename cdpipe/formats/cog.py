@@ -96,7 +96,7 @@ def write_cog(path: Location, blocks: Blocks, grid: Grid, band: Band) -> str:
         path: The file to publish; replaced if it exists.
         blocks: Returns the ``(height, width)`` pixels of any window in the band's dtype. Called twice for
             every pixel: to write, and to compare.
-        grid: Where the pixels are. Without a CRS no georeference is written.
+        grid: Where the pixels are. Without a CRS its transform alone is written, if it has one.
         band: What the pixels are.
 
     Returns:
@@ -161,7 +161,7 @@ def _compare(path: Path, target: Location, blocks: Blocks, grid: Grid) -> None:
     """Refuse a file whose pixels or place differ from what was to be written."""
     with rasterio.open(path, driver="GTiff") as dataset:
         place = Grid(dataset.height, dataset.width, dataset.transform[:6], grid.crs)
-        if (dataset.crs is None) != (grid.crs is None) or (grid.crs and not place.same_pixels(grid)):
+        if (dataset.crs is None) != (grid.crs is None) or not place.same_pixels(grid):
             raise IntegrityError(
                 f"{target}: a GeoTIFF cannot hold this pair's place: expected {grid}, read back transform "
                 f"{place.transform} and CRS {dataset.crs}. Name a grid with another CRS in the catalog"

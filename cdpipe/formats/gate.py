@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from cdpipe.errors import InputError
 from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_png
 from cdpipe.formats.gdal import error_text, gdal_options, open_gdal, read_pixels
 from cdpipe.formats.masks import FileMask, describe_mask
-from cdpipe.geo.crs import canonical_wkt
+from cdpipe.formats.worldfile import georeference_files, placing_pam, read_prj, read_world_files
+from cdpipe.geo.crs import canonical_wkt, crs_name, is_plane, on_earth, place_name, share_coordinates
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window, is_possible
 from cdpipe.workspace.location import Location
 
@@ -72,7 +73,7 @@ class RasterInfo:
     Attributes:
         path: The file.
         driver: GDAL's name of its format.
-        grid: Its pixels; ``crs`` is None if it has no usable georeference.
+        grid: Its pixels; without ``crs`` and not ``placed`` if it has no georeference that can be used.
         count: Number of bands.
         dtypes: Type of each band's values.
         nodata: The first band's tag.
@@ -81,6 +82,8 @@ class RasterInfo:
         has_palette: Whether its values are indices into a table of colours.
         descriptions: What the file calls its bands, in one line each; "" where it does not.
         colours: What it says that each band is to be shown as: red, green, blue, alpha, gray, undefined, ...
+        unused: What of a georeference it has that says no place, in words; None where there is nothing.
+        placing: A file beside it that has its georeference, or the rest of it, and is read only by leave.
     """
 
     path: Location
@@ -94,6 +97,8 @@ class RasterInfo:
     has_palette: bool
     descriptions: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
+    unused: str | None = None
+    placing: Location | None = None
 
     @property
     def dtype(self) -> str:
@@ -160,20 +165,22 @@ def describe_raster(path: Location, settings: Input) -> RasterInfo:
         InputError: As :func:`open_raster` and :func:`describe_dataset`.
     """
     with open_raster(path, settings) as dataset:
-        return describe_dataset(path, dataset)
+        return describe_dataset(path, dataset, settings)
 
 
-def describe_dataset(path: Location, dataset: Any) -> RasterInfo:
-    """Read what an open raster says of itself.
+def describe_dataset(path: Location, dataset: Any, settings: Input) -> RasterInfo:
+    """Read what an open raster says of itself, and where it does not say its place what a world file beside it does.
 
     Raises:
-        InputError: If it is georeferenced by points or a camera model only.
+        InputError: If it is georeferenced by points or a camera model only, in a CRS of no map, or a world file or
+            ``.prj`` that it needs cannot be used.
     """
     with raster_errors(path):
+        grid, unused = _read_grid(path, dataset, settings)
         return RasterInfo(
             path=path,
             driver=dataset.driver,
-            grid=_read_grid(path, dataset),
+            grid=grid,
             count=dataset.count,
             dtypes=tuple(dataset.dtypes),
             nodata=dataset.nodatavals[0],
@@ -182,6 +189,8 @@ def describe_dataset(path: Location, dataset: Any) -> RasterInfo:
             has_palette=ColorInterp.palette in dataset.colorinterp,
             descriptions=tuple(_in_a_line(text) for text in dataset.descriptions),
             colours=tuple(colour.name for colour in dataset.colorinterp),
+            unused=unused,
+            placing=placing_pam(path) if grid.crs is None and not settings.sidecars else None,
         )
 
 
@@ -193,24 +202,73 @@ def _in_a_line(text: str | None) -> str:
 def require_imagery(info: RasterInfo, settings: Input) -> RasterInfo:
     """A date's raster must hold intensities and say where it lies, unless the configuration does without a place.
 
+    A transform without a CRS is a place: in a plane that both dates have in common.
+
     Raises:
         InputError: If there is no usable georeference, or the values are indices into a table of colours.
     """
+    _refuse_placing(info)
     if info.has_palette:
         raise InputError(
             f"{info.path}: values are indices into a table of colours; "
             "expected intensities: convert it with gdal_translate -expand rgb"
         )
-    if info.grid.crs is None and not settings.pixel_coordinates:
+    if not info.grid.placed and not settings.pixel_coordinates:
+        unused = f" ({info.unused})" if info.unused else ""
         raise InputError(
-            f"{info.path}: expected a map projection and a transform, got no georeference that can be used; "
+            f"{info.path}: expected a map projection and a transform, got no georeference that can be used{unused}; "
             "add it, or set input.pixel_coordinates: true if both dates show the same pixels"
         )
     return info
 
 
+def _refuse_placing(info: RasterInfo) -> None:
+    if info.placing is not None:
+        raise InputError(
+            f"{info.path}: its georeference lies beside it in {info.placing.name}, which is not read; "
+            "set input.sidecars: true, or write it into the file (gdal_translate)"
+        )
+
+
+def require_common_place(before: RasterInfo, after: RasterInfo) -> None:
+    """Both dates must have coordinates in common, or neither any and both the same size.
+
+    Raises:
+        InputError: If it is not so; both places are named, and the way out.
+    """
+    if share_coordinates(before.grid, after.grid):
+        return
+    raise InputError(
+        f"{after.path}: {place_name(after.grid)}; expected it to lie with the first date, which is "
+        f"{place_name(before.grid)}{_way_out(before, after)}"
+    )
+
+
+def _way_out(before: RasterInfo, after: RasterInfo) -> str:
+    for info, other in ((before, after), (after, before)):
+        if not info.grid.placed and other.grid.placed:
+            unused = f" ({info.unused})" if info.unused else ""
+            return (
+                f": {info.path.name} has no georeference that can be used{unused}; give it the one it should have (a "
+                "world file beside it, or gdal_edit.py -a_srs ... -a_ullr ...), or, where both show the same pixels, "
+                f"take that of {other.path.name} away (gdal_edit.py -unsetgt -a_srs None) and set "
+                "input.pixel_coordinates: true"
+            )
+        if info.grid.crs is None and other.grid.crs is not None:
+            code = crs_name(other.grid.crs)
+            return (
+                f": {info.path.name} has a transform without a CRS; give it the one it is in, such as "
+                f"gdal_edit.py -a_srs {code if code.startswith('EPSG:') else 'EPSG:...'} {info.path.name}"
+            )
+    if before.grid.placed:
+        return ": there is no way from a plane of its own to another CRS; give both the same"
+    return ": without a georeference both need the same size"
+
+
 def grid_of(info: RasterInfo, default: Grid, what: str) -> Grid:
     """The raster's own grid; without georeference it lies on ``default`` if it has that size.
+
+    A transform without a CRS counts where ``default`` has none either, or is the same.
 
     Args:
         info: A label or valid raster.
@@ -220,14 +278,24 @@ def grid_of(info: RasterInfo, default: Grid, what: str) -> Grid:
     Raises:
         InputError: If it can't be told where the raster lies.
     """
-    if info.grid.crs is None:
-        if info.grid.shape != default.shape:
-            got, expected = (f"{grid.width} x {grid.height} px" for grid in (info.grid, default))
+    _refuse_placing(info)
+    own = info.grid
+    if not own.placed:
+        if own.shape != default.shape:
+            got, expected = (f"{grid.width} x {grid.height} px" for grid in (own, default))
             raise InputError(f"{info.path}: {got} without georeference; expected {expected}, the size of {what}")
         return default
-    if default.crs is None:
+    if not default.placed:
         raise InputError(f"{info.path}: has a georeference, but {what} has none; expected both or neither")
-    return info.grid
+    if share_coordinates(own, default):
+        return own
+    if None in (own.crs, default.crs) and replace(own, crs=default.crs).same_pixels(default):
+        return default
+    one, other = ("it", what) if own.crs is None else (what, "it")
+    raise InputError(
+        f"{info.path}: {place_name(own)}; expected it to lie with {what}, which is {place_name(default)}"
+        + (f": {one} has a transform without a CRS and {other} has one" if None in (own.crs, default.crs) else "")
+    )
 
 
 def read_values(dataset: Any, path: Location, bands: Sequence[int], window: Window) -> NDArray[Any]:
@@ -325,14 +393,29 @@ def _check_limits(path: Location, dataset: Any) -> None:
         )
 
 
-def _read_grid(path: Location, dataset: Any) -> Grid:
+def _read_grid(path: Location, dataset: Any, settings: Input) -> tuple[Grid, str | None]:
+    """A raster's grid, and what it has of a georeference that says no place."""
     affine = dataset.transform
     transform = (affine.a, affine.b, affine.c, affine.d, affine.e, affine.f)
     usable = is_possible(transform) and not affine.is_identity
     if not usable and (dataset.gcps[0] or dataset.rpcs):
         model = "ground control points" if dataset.gcps[0] else "a camera model (RPC)"
         raise InputError(f"{path}: georeferenced by {model} only; expected a map grid: orthorectify it first")
-    crs = dataset.crs
-    if usable and crs and (crs.is_projected or crs.is_geographic):
-        return Grid(dataset.height, dataset.width, transform, canonical_wkt(crs))
-    return Grid(dataset.height, dataset.width, PIXEL_TRANSFORM, None)
+    crs = canonical_wkt(dataset.crs) if dataset.crs else None
+    if crs is None or not usable:
+        files = georeference_files(path)
+        for file in files:
+            require_file(file, settings, "a file that says where a raster lies")
+        if not usable and affine.is_identity:
+            placed = read_world_files(files)
+            usable, transform = placed is not None, placed or transform
+        if usable and crs is None:
+            crs = read_prj(files)
+    if usable:
+        if crs is not None and not (on_earth(crs) or is_plane(crs)):
+            raise InputError(f"{path}: its CRS is {crs_name(crs)}, which is of no map; expected a projected one")
+        return Grid(dataset.height, dataset.width, transform, crs), None
+    unused = None if affine.is_identity else f"the transform {transform} is no map's"
+    if crs is not None and unused is None:
+        unused = f"{crs_name(crs)}, but no transform"
+    return Grid(dataset.height, dataset.width, PIXEL_TRANSFORM, None), unused

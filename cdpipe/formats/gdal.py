@@ -88,8 +88,9 @@ def gdal_window(window: Window) -> rasterio.windows.Window:
 
 
 def georeference(grid: Grid) -> dict[str, Any]:
-    """What ``rasterio.open`` is given to write where a grid lies; nothing without a CRS."""
-    return {} if grid.crs is None else {"crs": grid.crs, "transform": Affine(*grid.transform)}
+    """What ``rasterio.open`` is given to write where a grid lies; nothing where it lies nowhere."""
+    transform = {"transform": Affine(*grid.transform)} if grid.placed else {}
+    return transform if grid.crs is None else {"crs": grid.crs, **transform}
 
 
 def read_pixels(

@@ -43,7 +43,7 @@ def stack_bands(bands: Mapping[str, Path], target: Path, settings: Input) -> Ras
     try:
         with ExitStack() as stack:
             sources = [(path, stack.enter_context(open_raster(path, settings))) for path in map(here, bands.values())]
-            info = _common(sources)
+            info = _common(sources, settings)
             with raster_errors(here(target)), rasterio.Env(GDAL_NUM_THREADS="1"):
                 _write(partial, sources, info, list(bands))
                 _compare(partial, target, sources, info)
@@ -56,9 +56,9 @@ def stack_bands(bands: Mapping[str, Path], target: Path, settings: Input) -> Ras
     return info
 
 
-def _common(sources: list[tuple[Location, Any]]) -> RasterInfo:
+def _common(sources: list[tuple[Location, Any]], settings: Input) -> RasterInfo:
     """What the first file says of itself, if the others say the same."""
-    infos = [describe_dataset(path, dataset) for path, dataset in sources]
+    infos = [describe_dataset(path, dataset, settings) for path, dataset in sources]
     first = infos[0]
     for info in infos[1:]:
         if (info.grid, info.dtype, info.nodata) != (first.grid, first.dtype, first.nodata):

@@ -24,7 +24,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 from pyproj import CRS
 
 from cdpipe.errors import IntegrityError
-from cdpipe.geo.crs import WGS84
+from cdpipe.geo.crs import WGS84, on_earth
 from cdpipe.geo.shapes import cut_at_antimeridian, round_degrees, transform_polygons
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.location import Location, here
@@ -48,7 +48,7 @@ def write_features(
         path: The file to publish; replaced if it exists.
         batches: Features; the column ``geometry`` holds polygons as little-endian WKB.
         schema: Of the batches.
-        crs: WKT; None for pixel coordinates. GeoJSON is brought to WGS 84 unless they are in pixels.
+        crs: WKT; None for pixel coordinates. GeoJSON is brought to WGS 84 if they are on the Earth.
         tags: Metadata of the layer; GeoJSON has no place for them.
 
     Returns:
@@ -64,8 +64,10 @@ def write_features(
     try:
         with _errors(path):
             folder.mkdir(parents=True)
-            if path.suffix == ".geojson" and crs is not None:
+            if path.suffix == ".geojson" and crs is not None and on_earth(crs):
                 batches, crs = map(partial(_to_wgs84, crs=crs), batches), WGS84
+            elif path.suffix == ".geojson":
+                crs = None
             if path.suffix == ".parquet":
                 _write_parquet(temporary, written.watch(batches), schema, crs, tags)
             else:

@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from cdpipe.errors import InputError
-from cdpipe.geo.crs import pixel_ratio, project_positions
+from cdpipe.geo.crs import crs_name, on_earth, pixel_ratio, project_positions
 from cdpipe.geo.grid import Floats, Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
 
@@ -81,9 +81,7 @@ def read_warped(source: WarpSource, grid: Grid, window: Window, resampling: str)
         values, present = source.read(window)
         values[:, ~present] = 0
         return values, present
-    plain = source.grid.crs is None
-    if plain != (grid.crs is None) or (plain and source.grid.shape != grid.shape):
-        raise InputError(_misfit(source, grid))
+    _require_common(source, grid)
     values = np.zeros((source.count, *window.shape), source.dtype)
     present = np.zeros(window.shape, np.bool_)
     ratio = pixel_ratio(source.grid, grid)
@@ -99,12 +97,22 @@ def read_warped(source: WarpSource, grid: Grid, window: Window, resampling: str)
     return values, present
 
 
-def _misfit(source: WarpSource, grid: Grid) -> str:
-    if source.grid.crs is None and grid.crs is None:
-        got, expected = (f"{own.width} x {own.height} px" for own in (source.grid, grid))
-        return f"{source.name}: {got} without georeference; expected {expected}, the size of the pair's grid"
-    without, other = ("it", "the pair's grid") if source.grid.crs is None else ("the pair's grid", "it")
-    return f"{source.name}: {without} has no georeference but {other} has; expected both or neither"
+def _require_common(source: WarpSource, grid: Grid) -> None:
+    own = source.grid
+    if not own.placed and grid.crs is None:  # pixel coordinates; the pair's may have been moved
+        if own.shape != grid.shape:
+            got, expected = (f"{each.width} x {each.height} px" for each in (own, grid))
+            raise InputError(
+                f"{source.name}: {got} without georeference; expected {expected}, the size of the pair's grid"
+            )
+    elif own.placed != grid.placed:
+        without, other = ("it", "the pair's grid") if grid.placed else ("the pair's grid", "it")
+        raise InputError(f"{source.name}: {without} has no georeference but {other} has; expected both or neither")
+    elif own.crs != grid.crs and not (on_earth(own.crs) and on_earth(grid.crs)):
+        raise InputError(
+            f"{source.name}: its CRS is {crs_name(own.crs)}, the pair's {crs_name(grid.crs)}; "
+            "expected two of the Earth, or the same"
+        )
 
 
 def _whole_tiles(window: Window, side: int) -> list[Window]:

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import pyproj
 from pyproj import Transformer
+from pyproj.database import get_units_map
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.warp import transform
@@ -25,7 +26,24 @@ def canonical_wkt(crs: CRS) -> str:
 @lru_cache(maxsize=256)  # to look a CRS up that EPSG does not know takes a tenth of a second
 def _canonical(wkt: str) -> str:
     code = CRS.from_wkt(wkt).to_epsg(confidence_threshold=100)
-    return str(CRS.from_epsg(code).to_wkt()) if code else wkt
+    return str(CRS.from_epsg(code).to_wkt()) if code else _plane_wkt(wkt) if is_plane(wkt) else wkt
+
+
+@lru_cache(maxsize=256)
+def is_plane(wkt: str) -> bool:
+    """Whether a CRS names a plane of its own, such as a site's grid: an engineering CRS, without place on the Earth."""
+    try:
+        return bool(pyproj.CRS.from_wkt(wkt).is_engineering)
+    except pyproj.exceptions.CRSError:
+        return False
+
+
+def _plane_wkt(wkt: str) -> str:
+    """A plane's name and unit, for formats keep no more of it: GeoTIFF loses its datum and its axes."""
+    crs = pyproj.CRS.from_wkt(wkt)
+    name = " ".join(crs.name.split()).replace('"', '""')
+    unit = f'UNIT["{crs.axis_info[0].unit_name}",{crs.axis_info[0].unit_conversion_factor:.15g}]'
+    return f'LOCAL_CS["{name}",{unit},AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
 
 
 WGS84_WKT = canonical_wkt(CRS.from_string(WGS84))
@@ -37,6 +55,45 @@ def known_crs(name: str) -> str | None:
         return _canonical(pyproj.CRS.from_user_input(name).to_wkt())  # rasterio prints what it does not know
     except pyproj.exceptions.CRSError:
         return None
+
+
+@lru_cache(maxsize=256)
+def on_earth(wkt: str | None) -> bool:
+    """Whether there is a CRS and it is one of the Earth's surface."""
+    crs = None if wkt is None else CRS.from_user_input(wkt)
+    return crs is not None and bool(crs.is_projected or crs.is_geographic)
+
+
+@lru_cache(maxsize=256)
+def plane_unit(wkt: str | None) -> float | None:
+    """Metres in a unit of an engineering CRS; None where that is no length, and for everything else."""
+    if wkt is None or not is_plane(wkt):
+        return None
+    axis = pyproj.CRS.from_wkt(wkt).axis_info[0]
+    lengths = {name.lower() for name in get_units_map(category="linear")} | {"meter", "m"}
+    return float(axis.unit_conversion_factor) if axis.unit_name.lower() in lengths else None
+
+
+def share_coordinates(one: Grid, other: Grid) -> bool:
+    """Whether the pixels of both can be laid over each other.
+
+    Both lie on the Earth, in the same named plane, or in planes that neither names; or neither lies anywhere and both
+    have the same number of rows and columns.
+    """
+    if one.placed != other.placed:
+        return False
+    if not one.placed:
+        return one.shape == other.shape
+    return one.crs == other.crs or (on_earth(one.crs) and on_earth(other.crs))
+
+
+def place_name(grid: Grid) -> str:
+    """A grid in words: its size, and where its middle lies."""
+    x, y = grid.xy(grid.height / 2, grid.width / 2)
+    where = "without georeference"
+    if grid.placed:
+        where = f"{'without a CRS' if grid.crs is None else f'in {crs_name(grid.crs)}'} around {x:.6g}, {y:.6g}"
+    return f"{grid.width} x {grid.height} px {where}"
 
 
 def crs_name(wkt: str | None) -> str:
@@ -63,7 +120,12 @@ def transform_by_gdal(of: str, to: str, x: Floats, y: Floats) -> tuple[Floats, F
 
     Returns:
         x and y, each (points,); inf where there are none.
+
+    Raises:
+        InputError: If one of them is a plane of its own, to and from which there is no way.
     """
+    if not (on_earth(of) and on_earth(to)):
+        raise InputError(f"there is no way from {crs_name(of)} to {crs_name(to)}; expected two CRSs of the Earth")
     return _transform(CRS.from_wkt(of), CRS.from_wkt(to), x, y)
 
 

@@ -36,7 +36,8 @@ class Grid:
         width: Columns.
         transform: Affine coefficients ``(a, b, c, d, e, f)``: ``x = a*col + b*row + c``,
             ``y = d*col + e*row + f`` for pixel corners, in units of the CRS.
-        crs: WKT of the coordinate reference system, or None for plain pixel coordinates.
+        crs: WKT of the coordinate reference system. None without: then a transform other than a pixel's own is that
+            of a plane that nobody has named, which both dates of a pair have in common.
     """
 
     height: int
@@ -56,6 +57,11 @@ class Grid:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.height, self.width
+
+    @property
+    def placed(self) -> bool:
+        """Whether it lies somewhere: in a CRS, or in a plane without a name; else pixels are all that it has."""
+        return self.crs is not None or self.transform != PIXEL_TRANSFORM
 
     @property
     def pixel_size(self) -> tuple[float, float]:

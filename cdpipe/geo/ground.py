@@ -11,7 +11,7 @@ from pyproj.exceptions import CRSError, ProjError
 from rasterio.crs import CRS
 
 from cdpipe.errors import InputError
-from cdpipe.geo.crs import WGS84, transform_by_proj
+from cdpipe.geo.crs import WGS84, on_earth, plane_unit, transform_by_proj
 from cdpipe.geo.grid import Floats, Grid
 
 Numbers = NDArray[np.int64]
@@ -26,9 +26,12 @@ STRIP_POINTS = 17  # along the edges of such a strip, which are seldom geodesics
 
 
 def pixel_metres(grid: Grid) -> tuple[float, float] | None:
-    """Width and height in metres that a pixel is known by (1 % off in degrees); None without a CRS."""
+    """Width and height in metres that a pixel is known by (1 % off in degrees); None without a CRS that tells it."""
     if grid.crs is None:
         return None
+    if not on_earth(grid.crs):
+        unit = plane_unit(grid.crs)
+        return None if unit is None else (grid.pixel_size[0] * unit, grid.pixel_size[1] * unit)
     crs = CRS.from_wkt(grid.crs)
     width, height = grid.pixel_size
     if not crs.is_geographic:
@@ -36,6 +39,11 @@ def pixel_metres(grid: Grid) -> tuple[float, float] | None:
         return width * metres, height * metres
     _, latitude = grid.xy(grid.height / 2, grid.width / 2)
     return width * DEGREE_METRES * math.cos(math.radians(latitude)), height * DEGREE_METRES
+
+
+def has_areas(grid: Grid) -> bool:
+    """Whether its pixels have areas in square metres: on the Earth, or in a plane whose unit is a length."""
+    return on_earth(grid.crs) or plane_unit(grid.crs) is not None
 
 
 def pixel_steps(grid: Grid, row: float, col: float) -> Floats:
@@ -47,13 +55,16 @@ def pixel_steps(grid: Grid, row: float, col: float) -> Floats:
         col: Likewise.
 
     Returns:
-        (2, 2): metres east and north (plain pixels right and down without a georeference) of each.
+        (2, 2): metres east and north of each, in a plane along its x and y; without metres pixels right and down.
 
     Raises:
         InputError: If it has no place on the Earth.
     """
-    if grid.crs is None:
+    if not has_areas(grid):
         return np.array([[0.0, 1.0], [1.0, 0.0]])
+    if not on_earth(grid.crs):
+        a, b, _, d, e, _ = grid.transform
+        return np.array([[b, e], [a, d]]) * (plane_unit(grid.crs) or 1.0)
     geod, degrees = _geodesy(grid.crs)
     rows, cols = np.array([row, row, row + 1, row]), np.array([col, col, col, col + 1])
     lon, lat = _require_finite(grid, degrees.transform(*grid.xy(rows, cols)))
@@ -76,10 +87,12 @@ def row_areas(grid: Grid) -> Floats:
     Mean of a row; rows are taken together in strips of :data:`STRIP_ROWS`.
 
     Raises:
-        ValueError: If the grid has no CRS.
+        ValueError: If its pixels have none, see :func:`has_areas`.
     """
-    if grid.crs is None:
-        raise ValueError("expected a grid with a CRS: pixels of none have no area")
+    if not has_areas(grid):
+        raise ValueError("expected a grid with a CRS in metres: pixels of none have no area")
+    if grid.crs is None or not on_earth(grid.crs):
+        return np.full(grid.height, _plane_area(grid))
     geod = Geod(ellps="WGS84")
     there = np.linspace(0, grid.width, STRIP_POINTS)
     cols = np.concatenate([there, there[::-1]])
@@ -101,7 +114,7 @@ def ring_areas(grid: Grid, points: Numbers, ends: Numbers) -> Floats:
         ends: (rings,) where each ring ends among the vertices.
 
     Returns:
-        (rings,) square metres (pixels without a georeference), positive whichever way a ring runs.
+        (rings,) square metres (pixels where there are none), positive whichever way a ring runs.
 
     Raises:
         InputError: If some of it has no place on the Earth.
@@ -115,12 +128,19 @@ def ring_areas(grid: Grid, points: Numbers, ends: Numbers) -> Floats:
     x, y = x - np.repeat(x[starts], lengths), y - np.repeat(y[starts], lengths)  # or digits would cancel
     cross = x[:-1] * y[1:] - x[1:] * y[:-1]
     cross[ends[:-1] - 1] = 0  # from one ring to the next
-    return np.asarray(np.abs(np.add.reduceat(cross, starts)) / 2)
+    areas = np.asarray(np.abs(np.add.reduceat(cross, starts)) / 2)
+    return areas if projection is not None or not has_areas(grid) else areas * _plane_area(grid)
+
+
+def _plane_area(grid: Grid) -> float:
+    """Square metres of a pixel in a plane."""
+    a, b, _, d, e, _ = grid.transform
+    return abs(a * e - b * d) * (plane_unit(grid.crs) or 1.0) ** 2
 
 
 @lru_cache(maxsize=16)
 def _equal_area(grid: Grid) -> Transformer | None:
-    if grid.crs is None:
+    if grid.crs is None or not on_earth(grid.crs):
         return None
     geod, degrees = _geodesy(grid.crs)
     centre = grid.xy(np.array([grid.height / 2]), np.array([grid.width / 2]))

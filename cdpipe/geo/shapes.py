@@ -11,7 +11,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.geo.crs import WGS84, require_places, transform_by_gdal, transform_by_proj
+from cdpipe.geo.crs import WGS84, on_earth, require_places, transform_by_gdal, transform_by_proj
 from cdpipe.geo.grid import Floats, Grid
 from cdpipe.geo.ground import pixel_metres
 
@@ -129,7 +129,7 @@ def find_near(grids: Mapping[str, Grid], patch: int) -> list[Near]:
         grids: Grids by name, such as a pair's id.
         patch: Side of a patch in pixels; of two grids the one with the larger pixels counts. 0: only those that touch.
     """
-    outlines = {name: np.stack(_outline(grid), 1) for name, grid in sorted(grids.items()) if grid.crs is not None}
+    outlines = {name: np.stack(_outline(grid), 1) for name, grid in sorted(grids.items()) if on_earth(grid.crs)}
     outlines = {name: outline for name, outline in outlines.items() if np.isfinite(outline).all()}
     needed = {name: patch * max(pixel_metres(grids[name]) or (0.0, 0.0)) for name in outlines}
     near = []

@@ -15,7 +15,7 @@ from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
 from cdpipe.formats.vectors import GEOMETRY, encode
 from cdpipe.geo.grid import Floats, Grid, Window
-from cdpipe.geo.ground import pixel_steps, ring_areas
+from cdpipe.geo.ground import has_areas, pixel_steps, ring_areas
 from cdpipe.geo.tilings import grow, tiles_in
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.metrics.counts import is_change
@@ -214,7 +214,7 @@ def _features(
         GEOMETRY: encode(polygons),
         "id": [f"{pair_id}_{row}_{col}" for row, col in zip(rows.tolist(), cols.tolist(), strict=True)],
         "pair_id": [pair_id] * len(chosen),
-        "area_m2": [None] * len(chosen) if grid.crs is None else areas[chosen].round(3),
+        "area_m2": areas[chosen].round(3) if has_areas(grid) else [None] * len(chosen),
         "pixels": pixels,
         "probability_mean": (figures[:, PROBABILITY] / pixels / UNIT).round(6),
         "probability_max": (figures[:, MAXIMUM] / UNIT).round(6),

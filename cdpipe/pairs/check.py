@@ -10,9 +10,16 @@ import numpy as np
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import RasterInfo, describe_raster, grid_of, require_file, require_imagery
+from cdpipe.formats.gate import (
+    RasterInfo,
+    describe_raster,
+    grid_of,
+    require_common_place,
+    require_file,
+    require_imagery,
+)
 from cdpipe.formats.polygons import is_vector
-from cdpipe.geo.crs import covered_share, crs_name, pixel_ratio
+from cdpipe.geo.crs import covered_share, pixel_ratio, place_name, share_coordinates
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.classes import CHANGED
@@ -110,12 +117,13 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     masks = _look_at_mask(pair.before, before, config, problems), _look_at_mask(pair.after, after, config, problems)
     for source, found in zip((pair.before, pair.after), masks, strict=True):
         warnings += [f"{source.path}: {doubt}" for doubt in (found.doubts if found else ())]
+    warnings += _place_doubts(before, after)
     overlap, shift, observed = None, None, None
     labelled: tuple[int, int] | tuple[None, None] = None, None
     warnings += _quality_doubts(pair, (before, after), config, problems)
     if pair.label is not None:
         with _collected(problems):
-            labelled = _judge_label(pair.label, before, after, config)
+            labelled = _judge_label(pair.label, before, after, config, warnings)
     if before is not None and after is not None:
         known = len(problems)
         overlap = _overlap(before, after, config.align.min_overlap, problems)
@@ -207,10 +215,10 @@ def _quality_doubts(
         if valid is None:
             continue
         with _collected(problems):
+            doubts += _lying_doubt(describe_raster(valid, config.input), info, "its date's raster")
             if info is None or dates[0] is None:
-                describe_raster(valid, config.input)
                 continue
-            own_grid = info.grid if info.grid.crs is not None else dates[0].grid
+            own_grid = info.grid if info.grid.placed else dates[0].grid
             doubts += doubt_quality(valid, source, own_grid, dates[0].grid, config.input)
     return list(dict.fromkeys(doubts))  # both dates may have the same
 
@@ -225,24 +233,37 @@ def _look_at_mask(source: Source, info: RasterInfo | None, config: Config, probl
 
 def _overlap(before: RasterInfo, after: RasterInfo, least: float, problems: list[str]) -> float | None:
     grid, other = before.grid, after.grid
-    if (grid.crs is None) != (other.crs is None) or (grid.crs is None and grid.shape != other.shape):
-        problems.append(
-            f"{after.path}: {_place(other)}; expected it to lie with the first date, which is {_place(grid)}"
-        )
+    known = len(problems)
+    with _collected(problems):
+        require_common_place(before, after)
+    if len(problems) > known:
         return None
     share = covered_share(other, grid)
     if share < least or share == 0:
         problems.append(
             f"{after.path}: covers {share:.0%} of the first date, expected at least {least:.0%} "
-            f"(align.min_overlap); it is {_place(other)}, the first date {_place(grid)}"
+            f"(align.min_overlap); it is {place_name(other)}, the first date {place_name(grid)}"
         )
     return share
 
 
-def _place(grid: Grid) -> str:
-    x, y = grid.xy(grid.height / 2, grid.width / 2)
-    where = "without georeference" if grid.crs is None else f"in {crs_name(grid.crs)} around {x:.6g}, {y:.6g}"
-    return f"{grid.width} x {grid.height} px {where}"
+def _place_doubts(before: RasterInfo | None, after: RasterInfo | None) -> list[str]:
+    """How both dates are laid over each other, where no CRS says it."""
+    if before is None or after is None or not share_coordinates(before.grid, after.grid) or before.grid.crs is not None:
+        return []
+    if before.grid.placed:
+        return [f"{before.path}: no CRS on either date; both are taken to lie in one plane, by their transforms"]
+    unused = [f"{info.path.name}: {info.unused}" for info in (before, after) if info.unused]
+    reason = f"that can be used ({'; '.join(unused)})" if unused else "on either date"
+    return [f"{before.path}: no georeference {reason}; compared pixel on pixel (input.pixel_coordinates)"]
+
+
+def _lying_doubt(info: RasterInfo, on: RasterInfo | None, what: str) -> list[str]:
+    """A label or valid raster without georeference lies pixel on pixel on what has one."""
+    if info.grid.placed or on is None or not on.grid.placed:
+        return []
+    unused = f" that can be used ({info.unused})" if info.unused else ""
+    return [f"{info.path}: no georeference{unused}; taken to lie pixel on pixel on {what}, which has one"]
 
 
 def _doubt_nodata(pair: Pair, before: RasterInfo | None, after: RasterInfo | None) -> list[str]:
@@ -281,13 +302,13 @@ def _shift_doubt(pair: Pair, shift: Shift | None) -> list[str]:
 
 
 def _judge_label(
-    label: Location, before: RasterInfo | None, after: RasterInfo | None, config: Config
+    label: Location, before: RasterInfo | None, after: RasterInfo | None, config: Config, warnings: list[str]
 ) -> tuple[int, int] | tuple[None, None]:
     """Its counts on the first date's grid; where that is not known, the label is looked at as far as it can be."""
     if before is not None:
-        return _count_label(label, before.grid, config)
+        return _count_label(label, before, config, warnings)
     if after is not None:
-        _count_label(label, after.grid, config)
+        _count_label(label, after, config, warnings)
     elif is_vector(label):
         require_file(label, config.input, "a vector file")
     else:
@@ -295,15 +316,18 @@ def _judge_label(
     return None, None
 
 
-def _count_label(label: Location, grid: Grid, config: Config) -> tuple[int, int]:
-    """How many pixels of a label count, and how many of them changed."""
+def _count_label(label: Location, on: RasterInfo, config: Config, warnings: list[str]) -> tuple[int, int]:
+    """How many pixels of a label count, and how many of them changed; what may be wrong is added to the warnings."""
+    grid = on.grid
     if is_vector(label):
         blocks = tiles_in(Window(0, 0, *grid.shape), config.align.block)
         changed = sum(int((read_label(label, grid, block, config) == CHANGED).sum()) for block in blocks)
         return grid.height * grid.width, changed
     info = describe_raster(label, config.input)
     if covered_share(grid_of(info, grid, "'before'"), grid) == 0:
-        raise InputError(f"{label}: lies outside of the pair; it is {_place(info.grid)}, the pair {_place(grid)}")
+        own, other = place_name(info.grid), place_name(grid)
+        raise InputError(f"{label}: lies outside of the pair; it is {own}, the pair {other}")
+    warnings += _lying_doubt(info, on, "the first date")
     return count_label_raster(label, config)
 
 

@@ -46,7 +46,7 @@ def read_on_grid(
     # a pixel's content lies so far from where it should be
     target = grid if shift == (0.0, 0.0) else grid.moved(*shift)
     with open_raster(source.path, config.input) as dataset:
-        info = require_imagery(describe_dataset(source.path, dataset), config.input)
+        info = require_imagery(describe_dataset(source.path, dataset, config.input), config.input)
         bands, mask = date_bands(source, info)
         nodata = nodata_values(source, [dataset.nodatavals[band - 1] for band in bands])
         alpha = [band for band in mask.alpha if info.dtypes[band - 1] == info.dtypes[bands[0] - 1]]
@@ -62,7 +62,7 @@ def read_on_grid(
             raster = WarpSource(str(source.path), info.grid, len(bands), info.stored_dtype(bands), read)
             values, observed = read_warped(raster, target, window, config.align.resampling)
     if valid is not None:
-        own_grid = info.grid if info.grid.crs is not None else grid
+        own_grid = info.grid if info.grid.placed else grid
         observed &= read_usable(valid, source, own_grid, (target, window), config.input)
     return values, observed
 

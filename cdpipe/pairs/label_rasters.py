@@ -84,7 +84,7 @@ def open_label(label: Location, settings: Input, meaning: Label) -> Iterator[Lab
         InputError: If the file is missing, or its bands are neither values nor colours.
     """
     with open_raster(label, settings) as dataset:
-        info = describe_dataset(label, dataset)
+        info = describe_dataset(label, dataset, settings)
         bands = _choose_bands(info, meaning.band)
         info.stored_dtype(bands)
         with raster_errors(label):

@@ -44,7 +44,7 @@ def sample_mask(source: Source, config: Config) -> MaskFound | None:
         InputError: If the file is missing, damaged or does not fit.
     """
     with open_raster(source.path, config.input) as dataset:
-        info = describe_dataset(source.path, dataset)
+        info = describe_dataset(source.path, dataset, config.input)
         bands, mask = date_bands(source, info)
         if not mask:
             return None

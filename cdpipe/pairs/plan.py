@@ -7,7 +7,7 @@ from typing import Any
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import describe_raster, require_imagery
+from cdpipe.formats.gate import describe_raster, require_common_place, require_imagery
 from cdpipe.formats.polygons import companions
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
@@ -83,6 +83,7 @@ def plan_pair(
         require_imagery(describe_raster(source.path, config.input), config.input)
         for source in (pair.before, pair.after)
     ]
+    require_common_place(*rasters)
     grid = rasters[0].grid
     content = _content(pair, grid, config, hashes)
     align = config.align.model_dump(mode="json", exclude={"min_overlap", "coregister"})

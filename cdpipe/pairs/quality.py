@@ -130,7 +130,7 @@ def open_quality(
     """
     rule = rule_of(source.sensor)
     with open_raster(path, settings) as dataset:
-        info = describe_dataset(path, dataset)
+        info = describe_dataset(path, dataset, settings)
         bands, rule = _placed(rule, info, source, dataset)
         # a value that the sensor calls usable counts, although the file calls it nodata
         nodata = [tag if tag not in rule.counted else None for tag in (dataset.nodatavals[band - 1] for band in bands)]

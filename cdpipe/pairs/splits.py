@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
+from cdpipe.geo.crs import on_earth
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import find_near
 from cdpipe.pairs.catalog import Pair
@@ -94,7 +95,7 @@ def find_leaks(placed: Sequence[tuple[Pair, Grid]], splits: Mapping[str, str], p
         if other is not None:
             sides = f"{names[0]} ({splits[names[0]]}) and {other} ({splits[other]})"
             leaks.append(f"{sides} are both of group {group}")
-    return Leaks(tuple(leaks), tuple(name for name, (_, grid) in sorted(of_split.items()) if grid.crs is None))
+    return Leaks(tuple(leaks), tuple(name for name, (_, grid) in sorted(of_split.items()) if not on_earth(grid.crs)))
 
 
 def catalog_leaks(placed: Sequence[tuple[Pair, Grid]], config: Config) -> list[str]:

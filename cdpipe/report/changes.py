@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from cdpipe.formats.vectors import decode, read_features
-from cdpipe.geo.crs import WGS84_WKT
+from cdpipe.geo.crs import WGS84_WKT, on_earth
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.shapes import transform_shapes
 from cdpipe.report import drawing
@@ -75,7 +75,7 @@ def read_top_changes(path: Location, grid: Grid, count: int = PER_PAIR) -> list[
         grid: The pair's, in whose CRS they are; in degrees where they are GeoJSON.
         count: How many at most; no more are held in memory.
     """
-    degrees = path.suffix == ".geojson" and grid.crs is not None
+    degrees = path.suffix == ".geojson" and on_earth(grid.crs)
     best: list[TopChange] = []
     for batch in read_features(path):
         columns = {name: batch.column(name).to_pylist() for name in ("id", *NUMBERS)}
@@ -91,7 +91,7 @@ def read_top_changes(path: Location, grid: Grid, count: int = PER_PAIR) -> list[
 def _top_change(shape: Any, numbers: dict[str, Any], score: float, grid: Grid, crs: str | None) -> TopChange:
     """An object whose shape is in a CRS."""
     flat = _simplify(shape)
-    if crs is not None and grid.crs is not None:
+    if crs is not None and grid.crs is not None and on_earth(grid.crs):
         flat = shapely.transform(transform_shapes(flat, crs, WGS84_WKT), lambda degrees: np.round(degrees, DECIMALS))
         shape = shape if crs == grid.crs else transform_shapes(shape, crs, grid.crs)
     else:

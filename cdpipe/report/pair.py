@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats import palette
+from cdpipe.geo.crs import on_earth
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.geo.ground import pixel_steps, row_areas
+from cdpipe.geo.ground import has_areas, pixel_steps, row_areas
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.report import drawing
@@ -173,7 +174,7 @@ def _sum_scene(scene: Mapping[str, Read], grid: Grid, cell: int) -> tuple[dict[s
 
 def _count(rows: dict[str, Cells], grid: Grid) -> dict[str, float | None]:
     """Pixels and ground observed and changed."""
-    areas = None if grid.crs is None else row_areas(grid)
+    areas = row_areas(grid) if has_areas(grid) else None
     metres = {f"{name}_m2": None if areas is None else float(counts @ areas) for name, counts in rows.items()}
     return {**{f"{name}_px": float(counts.sum()) for name, counts in rows.items()}, **metres}
 
@@ -202,7 +203,7 @@ def _summands(scene: Mapping[str, Read], window: Window) -> dict[str, NDArray[An
 
 def _on_ground(grid: Grid) -> dict[str, float | None]:
     """Width of a pixel in metres, and where north is, in degrees clockwise from up; at the scene's centre."""
-    if grid.crs is None:
+    if not on_earth(grid.crs):
         return {"pixel_m": None, "north": None}
     steps = pixel_steps(grid, grid.height / 2, grid.width / 2)
     down, right = np.linalg.solve(steps.T, (0.0, 1.0))  # how many rows and columns lead north

@@ -16,7 +16,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats import palette
 from cdpipe.formats.palette import Rgb
 from cdpipe.geo.grid import Grid
-from cdpipe.geo.ground import pixel_steps
+from cdpipe.geo.ground import has_areas, pixel_steps
 from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import Counts
 from cdpipe.report import drawing
@@ -288,7 +288,7 @@ def _metres_per_pixel(grid: Grid | None) -> float | None:
 
     On the ellipsoid and not in units of the CRS: those of the web's Mercator are twice too long in Oslo.
     """
-    if grid is None or grid.crs is None or not CRS.from_wkt(grid.crs).is_projected:
+    if grid is None or not has_areas(grid) or CRS.from_wkt(str(grid.crs)).is_geographic:
         return None
     try:
         _, along = pixel_steps(grid, grid.height / 2, (grid.width - 1) / 2)

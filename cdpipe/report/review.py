@@ -15,7 +15,7 @@ from cdpipe.config.schema import Label, as_number
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.cog import Band, write_cog
 from cdpipe.formats.polygons import burn_polygons
-from cdpipe.geo.crs import WGS84_WKT
+from cdpipe.geo.crs import WGS84_WKT, on_earth
 from cdpipe.geo.grid import ID_PATTERN, Grid, Window
 from cdpipe.geo.shapes import transform_shapes
 from cdpipe.geo.tilings import TILE, tiles_in
@@ -54,10 +54,10 @@ class Verdict:
         Raises:
             InputError: If the one has a georeference and the other none, or it lies where the grid's CRS has no place.
         """
-        if self.pixels != (grid.crs is None):
+        if self.pixels == on_earth(grid.crs):
             known, other = ("none", "one") if self.pixels else ("one", "none")
             raise InputError(f"change {self.change} was reviewed with {known} georeference, the pair has {other}")
-        if grid.crs is None:
+        if grid.crs is None or not on_earth(grid.crs):
             return self.shape
         moved = transform_shapes(self.shape, WGS84_WKT, grid.crs)
         if not np.isfinite(shapely.get_coordinates(moved)).all():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cdpipe.errors import ConfigError
 from cdpipe.formats.vectors import GEOMETRY, SUFFIXES, decode, encode, read_features
-from cdpipe.geo.crs import WGS84, known_crs
+from cdpipe.geo.crs import WGS84, known_crs, on_earth
 from cdpipe.geo.shapes import grid_box, transform_polygons
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA
@@ -64,7 +64,7 @@ def plan_run_layer(pairs: Sequence[PairLayer]) -> RunLayer | None:
     Raises:
         ConfigError: If there is no such CRS as the options name.
     """
-    placed = tuple(pair for pair in pairs if pair.scene.pair.grid.crs is not None)
+    placed = tuple(pair for pair in pairs if on_earth(pair.scene.pair.grid.crs))
     if not placed:
         return None
     scene = placed[0].scene

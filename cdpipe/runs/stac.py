@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from cdpipe.geo.crs import crs_name
+from cdpipe.geo.crs import crs_name, on_earth
 from cdpipe.geo.ground import pixel_metres
 from cdpipe.geo.shapes import footprint
 from cdpipe.keys import content_key
@@ -147,13 +147,14 @@ def describe_item(catalog: StacCatalog, entry: StacPair) -> dict[str, Any]:
         **{f"cdpipe:{name}": value for name, value in catalog.facts.items()},
     }
     place: dict[str, Any] = {"geometry": None}
-    if grid.crs is not None:
+    if grid.placed:
         name = crs_name(grid.crs)
         properties |= {
             "proj:code": name if name.startswith("EPSG:") else None,
             "proj:wkt2": grid.crs,
             "proj:transform": list(grid.transform),
         }
+    if on_earth(grid.crs):
         geometry, box = footprint(grid)
         place = {"geometry": geometry, "bbox": box}
     assets = dict(_assets(path, entry.files, catalog.workspace.root, entry))

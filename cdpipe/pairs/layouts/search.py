@@ -243,4 +243,4 @@ def _size_without_georeference(path: Path) -> str | None:
         grid = describe_raster(here(path), settings()).grid
     except InputError:
         return None
-    return f"{grid.width} x {grid.height}"
+    return None if grid.placed else f"{grid.width} x {grid.height}"

@@ -135,7 +135,9 @@ def format_config(found: FoundPairs, name: str, catalog: Path, config: Path) -> 
         _sensors(found, info),
     ]
     opening: dict[str, Any] = {"drivers": drivers} if drivers != ["GTiff"] else {}
-    if info.grid.crs is None:
+    if info.placing is not None:
+        opening["sidecars"] = True
+    elif not info.grid.placed:
         opening["pixel_coordinates"] = True
     if opening:
         comment = "Formats that may be opened; images without georeference lie pixel on pixel."
