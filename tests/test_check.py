@@ -312,3 +312,15 @@ def test_real_pairs_are_good_and_their_shift_is_small(shared: Path, tmp_path: Pa
         assert report.shift.length < 1.5
         assert report.observed is not None
         assert report.observed > 0.99
+
+
+def test_settings_for_quality_rasters_that_no_pair_has_are_said(pair: Pair) -> None:
+    folder = pair.before.path.parent.local()
+    bands = {"red": 1, "green": 2, "blue": 3}
+    config = make_config(
+        folder, sensors={"s": {"bands": bands, "quality": "scl"}, "other": {"bands": bands, "unusable": [1]}}
+    )
+    (told,) = check_catalog(config, [pair]).warnings
+    assert told.startswith("sensors.s.quality is given, but no quality raster of its dates")
+    valid = here(write_raster(folder / "valid.tif", np.full(GRID.shape, 4, np.uint8), GRID))
+    assert check_catalog(config, [dataclasses.replace(pair, after_valid=valid)]).warnings == ()

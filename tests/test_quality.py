@@ -1,5 +1,6 @@
 """Quality rasters: what presets, values, bits, thresholds, bands and a file's own nodata leave usable."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasters import make_config, source_of, utm_grid, write_raster
 
+from cdpipe.config.load import to_yaml
 from cdpipe.config.quality import QUALITY_PRESETS, named_presets
+from cdpipe.config.schema import Quality
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.tilings import tiles_in
@@ -352,6 +356,10 @@ def test_settings_that_contradict_each_other_are_mistakes(tmp_path: Path) -> Non
         ("my_cloudmask.tif", ("s2cloudless", "omnicloudmask")),
         ("S2A_OCM_v1.tif", ("omnicloudmask",)),
         ("S2_QA60.tif", ("qa60",)),
+        ("MSK_CLASSI_B00.jp2", ("msk_classi",)),
+        ("2020_clouds.tif", ("s2cloudless", "omnicloudmask")),
+        ("cloudfree.tif", None),
+        ("St_Cloudy.tif", None),
         ("valid.tif", None),
         ("sclerosis.tif", None),
         ("muscle_mask.tif", None),
@@ -365,6 +373,33 @@ def test_presets_only_name_what_they_have() -> None:
     for preset in QUALITY_PRESETS.values():
         assert {*preset.unusable, *preset.usable, *preset.fill} <= {*preset.flags}
         assert bool(preset.unusable) != bool(preset.usable)
+
+
+def test_presets_are_documented() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "howto" / "clouds.md").read_text()
+    for name, preset in QUALITY_PRESETS.items():
+        assert re.search(rf"\b{name}\b", Quality.__doc__ or "")
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", page, re.MULTILINE)
+        assert all(f"`{each}`" in row for each in (*preset.unusable, *preset.usable)) or name == "udm"
+
+
+def test_settings_survive_being_written_out(tmp_path: Path) -> None:
+    sensors = {
+        "a": {"bands": {"red": 1}, "quality": "SCL"},
+        "b": {"bands": {"red": 1}, "quality": {"preset": "QA_PIXEL", "unusable": ["Cloud"]}},
+        "c": {"bands": {"red": 1}, "unusable": [3]},
+        "d": {"bands": {"red": 1}},
+    }
+    config = make_config(tmp_path, sensors=sensors)
+    assert config.sensors["a"].quality == Quality(preset="scl")
+    assert make_config(tmp_path, **yaml.safe_load(to_yaml(config, here(tmp_path)))).sensors == config.sensors
+
+
+def test_the_three_bands_of_a_level_1c_mask(tmp_path: Path) -> None:
+    bands = np.random.default_rng(3).integers(0, 2, (3, SIDE, SIDE)).astype(np.uint8)
+    assert np.array_equal(usable(tmp_path, bands, quality="msk_classi"), ~bands.any(0))
+    chosen = usable(tmp_path, bands, quality={"preset": "msk_classi", "unusable": ["opaque_cloud"]})
+    assert np.array_equal(chosen, bands[0] == 0)
 
 
 @pytest.fixture
@@ -405,6 +440,9 @@ def test_a_mask_that_leaves_nothing_is_said(doubts: Callable[..., list[str]]) ->
     """A mask that has 1 for cloud where 0 is unusable; and one whose clear value is tagged as nodata."""
     (told,) = doubts(np.zeros((SIDE, SIDE), np.uint8))
     assert "100% of it is unusable: it has 0 (100%)" in told
+    (told,) = doubts(ones(1, rows=5))  # of clouds
+    assert "69% of it is unusable: it has 0 (69%), 1 (31%)" in told
+    assert doubts(ones(9, rows=15, other=4), quality="scl") == []
     (told,) = doubts(ones(1), nodata=0, unusable=[1])
     assert "100% of it is unusable: it has no data of its own (94%), 1 (6%)" in told
 
@@ -416,6 +454,8 @@ def test_values_that_no_class_has_are_said(doubts: Callable[..., list[str]]) -> 
     assert "(or python_fmask)" in told
     (told,) = doubts(every(np.uint8, 256) % 100)
     assert "has 100 different values, 0 to 99, more than classes have; for a probability give" in told
+    assert "has 256 different values, 0 to 255000" in doubts(every(np.int32) * 1000)[0]
+    assert "different values" not in str(doubts(every(np.int32), quality={"bits": [3]}))
     told = doubts(every(np.int32) + 1)[0]
     assert "256 different values, 1 to 256" in told
 
@@ -430,9 +470,19 @@ def test_thresholds_on_another_scale_are_said(doubts: Callable[..., list[str]]) 
     assert "its values are 0 to 100; is sensors.s.quality a share" in told[0]
 
 
+def test_names_of_bands_are_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        usable(tmp_path, udm2()[:2], ("a\nb" * 40, "\x1b[31m"))
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
 def test_names_are_said_where_only_the_default_holds(doubts: Callable[..., list[str]]) -> None:
     (told,) = doubts(ones(0, other=9), name="T33UUP_SCL_20m.tif")
     assert "its name looks like a known product; give sensors.s.quality: scl (Sentinel-2 L2A scene" in told
+    (told,) = doubts(ones(0, other=9), name="2020_clouds.tif")
+    assert "or sensors.s.unusable with the values that are cloud" in told
     (told,) = doubts(ones(0, other=9), name="fmask.tif")
     assert "quality: fmask (Fmask (of its authors)) or sensors.s.quality: python_fmask" in told
     (told,) = doubts(ones(0, other=9), name="CLDPRB.tif")

@@ -212,6 +212,13 @@ _QA60 = QualityPreset(
     unusable=("opaque_cloud", "cirrus"),
 )
 
+# ESA, Sentinel-2 Products Specification Document, masks of Level-1C from baseline 04.00 on: MSK_CLASSI_B00.jp2.
+_MSK_CLASSI = QualityPreset(
+    "Sentinel-2 L1C MSK_CLASSI",
+    {"opaque_cloud": Flag(1, band=1), "cirrus": Flag(1, band=2), "snow": Flag(1, band=3)},
+    unusable=("opaque_cloud", "cirrus", "snow"),
+)
+
 QUALITY_PRESETS: Mapping[str, QualityPreset] = {
     "scl": _SCL,
     "qa_pixel": _QA_PIXEL,
@@ -223,9 +230,11 @@ QUALITY_PRESETS: Mapping[str, QualityPreset] = {
     "udm2": _UDM2,
     "udm": _UDM,
     "qa60": _QA60,
+    "msk_classi": _MSK_CLASSI,
 }
 
-# What the names of files tell, the most telling first; several presets where a name is not enough.
+# What the names of files tell, the most telling first: several presets where a name is not enough, None where 0 may
+# well be what is not used.
 _NAMES = (
     (r"cld_?prb|cloud_?prob|(?<![a-z0-9])clp(?![a-z0-9])", ()),
     (r"(?<![a-z0-9])scl(?![a-z])", ("scl",)),
@@ -237,7 +246,9 @@ _NAMES = (
     (r"qa_?60", ("qa60",)),
     (r"omnicloudmask|(?<![a-z0-9])ocm(?![a-z0-9])", ("omnicloudmask",)),
     (r"s2_?cloudless|(?<![a-z0-9])clm(?![a-z0-9])", ("s2cloudless",)),
-    (r"cloud_?mask", ("s2cloudless", "omnicloudmask")),
+    (r"msk_?classi", ("msk_classi",)),
+    (r"cloud_?free|no_?clouds?(?![a-z])", None),
+    (r"cloud_?mask|(?<![a-z])clouds?(?![a-z])", ("s2cloudless", "omnicloudmask")),
 )
 
 

@@ -66,10 +66,10 @@ class Quality(Section):
     """What the values of a sensor's quality rasters mean (``quality: scl`` is short for ``quality: {preset: scl}``).
 
     ``preset`` is a well-known product: scl, qa_pixel, fmask, python_fmask, hls_fmask, s2cloudless, omnicloudmask, udm2,
-    udm or qa60. ``unusable`` are the values, or names of the preset, that mean "do not use" (default: what the preset
-    has, else 0); or ``usable`` those that alone are used; or ``bits`` the numbers from 0, or names, of bits of which
-    none may be set. Of a probability, values ``above`` or ``below`` a threshold are not used. ``band`` is a number or
-    description, for files of several bands.
+    udm, qa60 or msk_classi. ``unusable`` are the values, or names of the preset, that mean "do not use" (default: what
+    the preset has, else 0); or ``usable`` those that alone are used; or ``bits`` the numbers from 0, or names, of bits
+    of which none may be set. Of a probability, values ``above`` or ``below`` a threshold are not used. ``band`` is a
+    number or description, for files of several bands.
     """
 
     preset: str | None = None
@@ -83,9 +83,10 @@ class Quality(Section):
     @field_validator("preset")
     @classmethod
     def _check_preset(cls, preset: str | None) -> str | None:
-        if preset is not None and preset not in QUALITY_PRESETS:
+        known = None if preset is None else plain_name(preset)  # products call theirs SCL, QA_PIXEL
+        if known is not None and known not in QUALITY_PRESETS:
             raise ValueError(f"Input should be one of {', '.join(QUALITY_PRESETS)}")
-        return preset
+        return known
 
     @model_validator(mode="after")
     def _check(self) -> "Quality":

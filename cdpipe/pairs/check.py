@@ -104,6 +104,7 @@ def check_catalog(
             reports.append(report)
             advance()
     problems, warnings = _judge_training(reports)
+    warnings += _unused_quality(config, pairs)
     problems += catalog_leaks([(report.pair, report.before.grid) for report in reports if report.before], config)
     return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
 
@@ -148,6 +149,19 @@ def _judge_training(reports: Sequence[PairReport]) -> tuple[list[str], list[str]
     counted = [report.changed for report in training if report.changed is not None]
     barren = counted and len(counted) == len(training) and not sum(counted)
     return (["no label of a training pair has a changed pixel; is label.changed right?"] if barren else []), []
+
+
+def _unused_quality(config: Config, pairs: Sequence[Pair]) -> list[str]:
+    """Sensors that say what quality rasters mean, of which no date has any."""
+    dates = [(pair.before, pair.before_valid) for pair in pairs] + [(pair.after, pair.after_valid) for pair in pairs]
+    used = {source.sensor_name for source, _ in dates} - {source.sensor_name for source, valid in dates if valid}
+    said = {name: "quality" if sensor.quality else "unusable" for name, sensor in config.sensors.items()}
+    return [
+        f"sensors.{name}.{said[name]} is given, but no quality raster of its dates; name them in the catalog's columns "
+        "before_valid and after_valid"
+        for name, sensor in config.sensors.items()
+        if name in used and (sensor.quality or sensor.unusable is not None)
+    ]
 
 
 @contextmanager

@@ -255,7 +255,7 @@ def _choice(dataset: Any, source: Source) -> str:
 
 def _listed(dataset: Any) -> str:
     """The bands of a file, in words."""
-    names = [text or "without description" for text in dataset.descriptions[:SHOWN_BANDS]]
+    names = [repr(text)[1:-1][:32] if text else "-" for text in dataset.descriptions[:SHOWN_BANDS]]
     if not any(dataset.descriptions):
         return f"{dataset.count} bands"
     more = ", ..." if dataset.count > SHOWN_BANDS else ""

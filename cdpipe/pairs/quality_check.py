@@ -19,9 +19,8 @@ from cdpipe.pairs.catalog import Source
 from cdpipe.pairs.quality import QualityPart, Rule, open_quality, rule_of
 from cdpipe.workspace.location import Location
 
-ALMOST_ALL = (
-    0.99  # a scene of which less is usable is of little use; a mask that was read the wrong way round is likely
-)
+# Unusable, from which on a word is due: masks of 0 and 1 are easily read the wrong way round, unless it is said how.
+MUCH, ALMOST_ALL = 0.5, 0.99
 COVERED = 0.999  # told from 64 x 64 points
 MANY = 16  # values that no list of classes has; probabilities and bits do
 COUNTED = 4096  # different values
@@ -64,7 +63,7 @@ def doubt_quality(path: Location, source: Source, own_grid: Grid, grid: Grid, se
         window = _over(place, grid)
         if window is None:
             raise InputError(f"{path}: a quality raster that lies outside of the pair; expected one that covers it")
-        _count(tally, read, window)
+        _count(tally, read, window, whole=not rule_of(source.sensor).is_threshold)
     doubts = [*_doubt_name(path, source), *_doubt_values(tally, source), *_doubt_share(tally, source)]
     covered = covered_share(place, grid)
     if covered < COVERED:
@@ -87,7 +86,7 @@ def _over(place: Grid, grid: Grid) -> Window | None:
     return Window(int(top), int(left), int(bottom - top), int(right - left))
 
 
-def _count(tally: _Tally, read: Callable[[Window], QualityPart], window: Window) -> None:
+def _count(tally: _Tally, read: Callable[[Window], QualityPart], window: Window, *, whole: bool) -> None:
     for tile in tiles_in(window, 4 * TILE):
         common = tile.intersect(window)
         if common is None:
@@ -100,8 +99,9 @@ def _count(tally: _Tally, read: Callable[[Window], QualityPart], window: Window)
         if not found.size:
             continue
         tally.lowest, tally.highest = min(tally.lowest, float(found.min())), max(tally.highest, float(found.max()))
-        values, times = _unique(found)
-        for value, number in zip(values.tolist(), times.tolist(), strict=True):
+        values, times = _unique(found) if whole else (found[:0], found[:0])
+        tally.more |= len(values) > COUNTED
+        for value, number in zip(values[:COUNTED].tolist(), times[:COUNTED].tolist(), strict=True):
             if value in tally.values or len(tally.values) < COUNTED:
                 tally.values[value] += number
             else:
@@ -126,7 +126,8 @@ def _doubt_name(path: Location, source: Source) -> list[str]:
         todo = f"a probability; give {setting}: {{above: ...}}"
     else:
         known = " or ".join(f"{setting}: {name} ({QUALITY_PRESETS[name].what})" for name in presets)
-        todo = f"a known product; give {known}"
+        other = f", or sensors.{source.sensor_name}.unusable with the values that are cloud" if len(presets) > 1 else ""
+        todo = f"a known product; give {known}{other}"
     return [f"only 0 counts as unusable (the default), but its name looks like {todo}"]
 
 
@@ -139,7 +140,7 @@ def _doubt_values(tally: _Tally, source: Source) -> list[str]:
         means = f"no class of {rule.preset.what} and counts as unusable"
         right = f"is {setting} the right preset{_other_preset(rule.preset)}?"
         return [f"{_shown(unknown, tally, None)} is {means}; {right}"] if unknown else []
-    if rule.preset is None and rule.band is None and len(tally.values) > MANY:
+    if rule.preset is None and all(flag.whole for flag in rule.flags) and len(tally.values) > MANY:
         number = f"{'more than ' if tally.more else ''}{len(tally.values)} different values"
         todo = f"for a probability give {setting}: {{above: ...}}, for bits a preset or {setting}: {{bits: [...]}}"
         return [f"has {number}, {tally.lowest:g} to {tally.highest:g}, more than classes have; {todo}"]
@@ -154,7 +155,7 @@ def _other_preset(preset: QualityPreset | None) -> str:
 
 def _doubt_threshold(tally: _Tally, rule: Rule, setting: str) -> list[str]:
     limits = [limit for limit in (rule.above, rule.below) if limit is not None]
-    if not tally.values:
+    if tally.lowest > tally.highest:  # no value at all
         return []
     if max(limits) > 1 >= tally.highest:
         return [f"its values are {tally.lowest:.3g} to {tally.highest:.3g}; is {setting} meant in percent of them?"]
@@ -167,7 +168,7 @@ def _doubt_share(tally: _Tally, source: Source) -> list[str]:
     """Whether next to nothing, or next to all, is unusable."""
     rule = rule_of(source.sensor)
     unusable = 1 - tally.usable / tally.pixels
-    if 0 < unusable < ALMOST_ALL:
+    if 0 < unusable < (MUCH if source.sensor.quality is None else ALMOST_ALL):
         return []
     values = _values(tally, rule)
     what = f"sensors.{source.sensor_name}.{'unusable' if source.sensor.quality is None else 'quality'}"
@@ -180,7 +181,7 @@ def _values(tally: _Tally, rule: Rule) -> str:
     parts = []
     if tally.nodata:
         parts.append(f"no data of its own ({_percent(tally.nodata / tally.pixels)})")
-    if rule.is_threshold and tally.values:
+    if rule.is_threshold and tally.lowest <= tally.highest:
         parts.append(f"values from {tally.lowest:.4g} to {tally.highest:.4g}")
     elif tally.values:
         parts.append(_shown(tally.values, tally, rule.preset))
