@@ -178,13 +178,18 @@ class Align(Section):
 
 
 class Label(Section):
-    """Meaning of a label raster's values; a value in none of the lists is a mistake.
+    """Meaning of a label: of a raster's values, of which one in none of the lists is a mistake, or of polygons.
 
     A value is a number, or a colour as ``"#ff0000"``, in quotes. In rasters of red, green and blue, equal ones are a
     number. An index into a table of colours is a number too, unless the lists name a colour: then the table's colour
     counts. Of rasters with several bands that are no colours, ``band`` is the number of the one that counts.
     ``mask``: whether pixels that a file's own alpha band or mask marks as transparent have no label (``file``), or
     alpha bands and masks are left aside (``ignore``).
+
+    ``layer`` is the layer of a vector file that has several. ``where`` says which of its polygons are change, and
+    ``ignore_where`` which are to be ignored, as conditions on their attributes in SQL, such as ``status = 'changed'``
+    (default: all are change). ``covers`` says that layers cover their scenes even where no polygon lies near, so that
+    nothing changed there.
     """
 
     changed: tuple[LabelValue, ...] = (1,)
@@ -192,6 +197,10 @@ class Label(Section):
     ignore: tuple[LabelValue, ...] = ()
     band: Positive | None = None
     mask: Literal["file", "ignore"] = "file"
+    layer: str | None = None
+    where: str | None = Field(default=None, min_length=1)
+    ignore_where: str | None = Field(default=None, min_length=1)
+    covers: bool = False
 
     @property
     def lists(self) -> dict[str, tuple[LabelValue, ...]]:

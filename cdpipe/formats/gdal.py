@@ -1,12 +1,8 @@
 """What GDAL calls a file, and what it must know to read one in object storage."""
 
 import os
-import shutil
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,12 +33,8 @@ _READING: dict[str, Any] = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "65536",  # the header of most scenes
 }
 TRIES, PAUSE = 5, 0.1  # seconds, a little more each time
-KEPT_COPIES = 16
 
 Result = TypeVar("Result")
-
-_COPIES: dict[tuple[tuple[str, int | str], ...], Path] = {}
-_COPYING = threading.Lock()
 
 
 def gdal_name(path: Location) -> str | Path:
@@ -137,37 +129,3 @@ def _tried_again(path: Location, act: Callable[[], Result]) -> Result:
 def error_text(path: Location, error: BaseException) -> str:
     """What an error of GDAL says, in one line; without credentials, where it may hold a store's answer."""
     return redacted(str(error)) if path.far else " ".join(str(error).split())
-
-
-def local_copy(path: Location, companions: Sequence[Location] = ()) -> Path:
-    """A file of this machine with the content of one in object storage; any other file is itself.
-
-    For vector files, which are small and read all over. What this process has copied is kept until it changes there.
-
-    Args:
-        path: The file.
-        companions: Files that must lie beside it, where they are there.
-    """
-    if not path.far:
-        return path.local()
-    files = [path, *(each for each in companions if each.is_file())]
-    key = tuple((str(each), each.stat().tag) for each in files)
-    with _COPYING:
-        folder = _COPIES.pop(key, None) or _copy(files)
-        _COPIES[key] = folder  # the last in order is the one that was used last
-        if len(_COPIES) > KEPT_COPIES:
-            shutil.rmtree(_COPIES.pop(next(iter(_COPIES))), ignore_errors=True)
-    return folder / path.name
-
-
-def _copy(files: Sequence[Location]) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=_scratch().name))
-    for file in files:
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
-
-
-@lru_cache(maxsize=1)
-def _scratch() -> "tempfile.TemporaryDirectory[str]":
-    """A folder that goes when this process ends."""
-    return tempfile.TemporaryDirectory(prefix="cdpipe-")

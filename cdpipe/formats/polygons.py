@@ -1,11 +1,9 @@
-"""Reads polygons from a vector file, brought to a grid's coordinates.
+"""Polygons of a vector file: which layer, what is known of it, those that may lie on a grid, and their pixels."""
 
-GDAL is kept from what a file of JSON or XML could lead it to: other files, and coordinate systems on the network.
-"""
-
-import io
-import mmap
-import re
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,116 +12,290 @@ import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
+from shapely.errors import ShapelyError
 
-from cdpipe.config.schema import Input
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import require_file
-from cdpipe.formats.gdal import local_copy
-from cdpipe.geo.crs import canonical_wkt, transform_by_gdal
+from cdpipe.formats.features import Features, listed, mentioned, select, write_copy
+from cdpipe.formats.geojson import read_geojson
+from cdpipe.formats.geoparquet import read_geoparquet
+from cdpipe.formats.markup import read_gml, read_kml
+from cdpipe.formats.vector_files import JSON, PARQUET, TEXTS, PrivateFolder, take_in, vector_files
+from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Grid
-from cdpipe.geo.shapes import transform_shapes
+from cdpipe.geo.placing import place_shapes, search_boxes
 from cdpipe.workspace.location import Location
 
-# How a file of each kind begins, and what makes GDAL read it as that kind and no other: some kinds of JSON
-# and XML lead GDAL on to other files.
-BEGINNINGS = {".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\x03fgb"}
-PREFIXES = {".gpkg": "GPKG:", ".geojson": "GeoJSON:", ".json": "GeoJSON:"}
-VECTOR_SUFFIXES = tuple(sorted({*BEGINNINGS, *PREFIXES}))
+SAMPLE = 20_000  # features of a layer that are looked at to tell where it lies; all of most layers
+KEPT = 16  # layers that a process remembers
+_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, CRSError, UnicodeDecodeError)
 
-NODES = 33  # points along a side of a grid by which its place in the file's coordinates is told
+# What GDAL only warns of is nothing that changes outlines; where it does, an error is raised.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module="pyogrio")
 
-# A member "crs" as GDAL may understand it, at any depth: in any case, with escaped letters, in single quotes.
-_MEMBER = re.compile(rb"""["'](?:[cC]|\\u00[46]3)(?:[rR]|\\u00[57]2)(?:[sS]|\\u00[57]3)(?:["']|\\u0000|\0)""")
-_HARMLESS = re.compile(rb'"crs"\s*:\s*[^\s{/]')  # no object, so nothing that GDAL follows
-_NAMED = re.compile(
-    rb'"crs"\s*:\s*\{\s*"type"\s*:\s*"name"\s*,\s*"properties"\s*:\s*\{\s*"name"\s*:\s*"([\w:./+-]*)"\s*\}\s*\}'
-)
-_KNOWN = re.compile(r"[A-Za-z]+:\w+|urn:ogc:def:crs:[\w:.]+")
+Boxes = NDArray[np.float64]
 
 
-def require_plain_crs(path: Location, local: Path) -> None:
-    """A GeoJSON file may name its coordinate reference system by a code and in no other way.
+@dataclass(frozen=True, eq=False, slots=True)
+class Layer:
+    """What is known of a layer of polygons; its outlines lie in private files.
 
-    GDAL would fetch a linked one from the network, and take one that it does not know for WGS 84.
+    Attributes:
+        path: The file, as users know it.
+        crs: WKT of its coordinates; None where the file says none.
+        count: Outlines that are not empty, filtered or not.
+        bounds: Least x and y, greatest x and y of all; None without any.
+        boxes: (parts, 4) likewise of the parts of the first outlines, in the layer's coordinates.
+        sampled: How many outlines these are of.
+        changed: What GDAL opens for outlines of change, and the layer in it.
+        ignored: Likewise for outlines that are ignored, None without such.
+        kept: How many outlines are of change, and how many are ignored.
+        folder: Where the files lie.
+    """
+
+    path: Location
+    crs: str | None
+    count: int
+    bounds: tuple[float, float, float, float] | None
+    boxes: Boxes
+    sampled: int
+    changed: tuple[str, str | None]
+    ignored: tuple[str, str | None] | None
+    kept: tuple[int, int]
+    folder: PrivateFolder
+
+
+@dataclass(slots=True)
+class _Entry:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    layer: Layer | None = None
+
+
+_LAYERS: dict[Any, _Entry] = {}
+_GUARD = threading.Lock()
+
+
+def open_layer(path: Location, config: Config) -> Layer:
+    """Look at the polygons of a file, once in this process as long as the file stays what it is.
 
     Args:
-        path: What the file is called.
-        local: The file, or its copy on this machine.
+        path: A vector file of any kind that :mod:`cdpipe.formats.vector_files` knows.
+        config: Its sections ``input`` and ``label``.
 
     Raises:
-        InputError: If it is not so.
+        InputError: If the file is missing or damaged, has several layers to choose from, or a condition is wrong.
     """
-    with local.open("rb") as file:
-        if not file.seek(0, io.SEEK_END):
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for member in _MEMBER.finditer(data):
-                if not _HARMLESS.match(data, member.start()):
-                    _require_known(path, _NAMED.match(data, member.start()))
-
-
-def _require_known(path: Location, named: re.Match[bytes] | None) -> None:
-    name = named[1].decode("ascii", "replace") if named else ""
+    files = vector_files(path)
+    key: Any = None
+    label = config.label
     try:
-        if _KNOWN.fullmatch(name):
-            CRS.from_user_input(name)
-            return
-    except CRSError:
+        stamps = [(str(file), stat.size, stat.tag) for file in files for stat in [file.stat()]]
+        key = (str(path), tuple(stamps), config.input.roots, label.layer, label.where, label.ignore_where)
+    except (OSError, ValueError):  # told by the gate
         pass
+    with _GUARD:
+        entry = _LAYERS.pop(key, None) or _Entry()
+        _LAYERS[key] = entry  # the last in order is the one that was used last
+        while len(_LAYERS) > KEPT:
+            _LAYERS.pop(next(iter(_LAYERS)))
+    with entry.lock:
+        if entry.layer is None:
+            entry.layer = _look(path, files, config)
+        return entry.layer
+
+
+def _look(path: Location, files: list[Location], config: Config) -> Layer:
+    own, folder = take_in(path, files, config.input, config.label.layer)
+    suffix, label = own.suffix.lower(), config.label
+    wanted = mentioned(label.where, label.ignore_where)
+    try:
+        if suffix in TEXTS:
+            return _private_layer(path, _READERS[suffix](path, own, wanted), config, folder)
+        source = f"GPKG:{own}" if suffix == ".gpkg" else str(own)
+        name = _choose_layer(path, source, label.layer)
+        info = pyogrio.read_info(source, layer=name, force_feature_count=True, force_total_bounds=True)
+        crs = _crs(info["crs"])
+        if label.where is None and label.ignore_where is None:
+            shapes, sampled = _sample(path, source, name, int(info["features"]))
+            count = max(int(info["features"]), sampled)
+            bounds = _bounds(info["total_bounds"], count) if sampled else None
+            return Layer(
+                path, crs, count, bounds, _part_boxes(shapes), sampled, (source, name), None, (count, 0), folder
+            )
+        return _private_layer(path, _read_all(path, source, name, crs, wanted), config, folder)
+    except _ERRORS as error:
+        raise InputError(f"{path}: not readable as polygons: {_one_line(error)}") from None
+
+
+_READERS: dict[str, Callable[[Location, Path, Callable[[str], bool]], Features]] = {
+    **dict.fromkeys(JSON, read_geojson),
+    **dict.fromkeys(PARQUET, read_geoparquet),
+    ".kml": read_kml,
+    ".gml": read_gml,
+}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).replace("It might help to specify the correct driver explicitly", "")[:300]
+
+
+def _crs(text: str | None) -> str | None:
+    """One WKT; None for the names under which a GeoPackage has no coordinate reference system."""
+    if text is None or '["Undefined' in text:
+        return None
+    return canonical_wkt(CRS.from_user_input(text))
+
+
+def _choose_layer(path: Location, source: str, wanted: str | None) -> str:
+    """The layer that is asked for, or the only one that may hold polygons."""
+    layers = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
+    if wanted is not None and wanted in layers:
+        return wanted
+    several = path.suffix.lower() in (".gpkg", ".gdb", ".zip")
+    if wanted is not None and several and layers and not (path.suffix.lower() == ".zip" and len(layers) == 1):
+        raise InputError(f"{path}: has no layer {wanted} (label.layer); expected one of {listed(list(layers))}")
+    areal = [name for name, kind in layers.items() if "Polygon" in kind or "Surface" in kind]
+    others = [name for name, kind in layers.items() if kind in ("Unknown", "GeometryCollection")]
+    if len(layers) == 1 or (len(areal) == 1 and not others):
+        return (areal or list(layers))[0]
     raise InputError(
-        f"{path}: expected a coordinate reference system by its code, such as "
-        f'"crs": {{"type": "name", "properties": {{"name": "urn:ogc:def:crs:EPSG::32633"}}}}, '
-        f"got {repr(name) if name else 'another form'}"
+        f"{path}: expected one layer of polygons, got {listed(list(layers)) or 'none'}"
+        + ("; choose one by label.layer" if layers else "")
     )
 
 
-def companions(path: Location) -> list[Location]:
-    """The files beside a shapefile that decide where its outlines lie; none for other formats."""
-    return [path.with_suffix(suffix) for suffix in (".shx", ".prj")] if path.suffix.lower() == ".shp" else []
+def _decode(path: Location, encoded: NDArray[Any]) -> NDArray[Any]:
+    """Outlines of WKB, None where there is none."""
+    try:
+        return np.asarray(shapely.from_wkb(encoded))
+    except ShapelyError as error:
+        raise InputError(f"{path}: an outline is damaged, or of a kind without area: {_one_line(error)}") from None
 
 
-def is_vector(path: Location | Path) -> bool:
-    """Whether a file's name says that it holds polygons rather than pixels."""
-    return path.suffix.lower() in VECTOR_SUFFIXES
+def _present(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Outlines, without empty ones."""
+    return np.asarray(shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))])
 
 
-def read_polygons(path: Location, grid: Grid, settings: Input) -> NDArray[Any]:
+def _sample(path: Location, source: str, name: str, features: int) -> tuple[NDArray[Any], int]:
+    _, _, encoded, _ = pyogrio.raw.read(source, layer=name, columns=[], max_features=SAMPLE, force_2d=True)
+    _require_all(path, encoded, min(features, SAMPLE))
+    shapes = _present(_decode(path, encoded))
+    return shapes, len(shapes)
+
+
+def _require_all(path: Location, encoded: NDArray[Any], expected: int) -> None:
+    """GDAL takes the end of some files that are cut off for the end of the layer."""
+    if len(encoded) < expected:
+        raise InputError(f"{path}: damaged: {len(encoded)} of {expected} polygons could be read")
+
+
+def _part_boxes(shapes: NDArray[Any]) -> Boxes:
+    return np.asarray(shapely.bounds(_parts(shapes)), np.float64).reshape(-1, 4)
+
+
+def _parts(shapes: NDArray[Any]) -> NDArray[Any]:
+    """What collections hold, taken apart to the last."""
+    while len(shapes) and (shapely.get_type_id(shapes) > shapely.GeometryType.POLYGON).any():
+        shapes = np.asarray(shapely.get_parts(shapes))
+    return np.asarray(shapes[~shapely.is_empty(shapes)])
+
+
+def _bounds(values: Any, count: int) -> tuple[float, float, float, float] | None:
+    if values is None or not count or not np.isfinite(values).all():
+        return None
+    return tuple(float(value) for value in values)  # type: ignore[return-value]
+
+
+def _read_all(path: Location, source: str, name: str, crs: str | None, wanted: Callable[[str], bool]) -> Features:
+    """All of a layer with the attributes that are asked for, to be filtered."""
+    info = pyogrio.read_info(source, layer=name, force_feature_count=True)
+    names = [str(field) for field in info["fields"]]
+    columns = [field for field in names if wanted(field)]
+    meta, fids, encoded, data = pyogrio.raw.read(source, layer=name, columns=columns, force_2d=True, return_fids=True)
+    _require_all(path, encoded, int(info["features"]))
+    found = Features(crs, names)
+    values = {str(field): column for field, column in zip(meta["fields"], data, strict=True)}
+    if "fid" not in map(str.lower, names):
+        values["fid"] = fids
+        found.names = [*names, "fid"]
+    found.columns = {field: [] for field in values}
+    for number, shape in enumerate(_decode(path, encoded)):
+        found.add(shape, {field: column[number] for field, column in values.items()}, wanted)
+    return found
+
+
+def _private_layer(path: Location, found: Features, config: Config, folder: PrivateFolder) -> Layer:
+    """A layer whose outlines are written anew, those of change and those that are ignored each into a file."""
+    label = config.label
+    wkb = np.array([*found.wkb, None], object)[:-1]
+    every = np.ones(len(wkb), np.bool_)
+    changed = every if label.where is None else select(path, found, "label.where", label.where)
+    nothing = np.zeros(len(wkb), np.bool_)
+    ignored = nothing if label.ignore_where is None else select(path, found, "label.ignore_where", label.ignore_where)
+    write_copy(wkb[changed & ~ignored], found.crs, folder.path / "changed.fgb")
+    write_copy(wkb[ignored], found.crs, folder.path / "ignored.fgb")
+    shapes = _present(_decode(path, wkb))
+    boxes = np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4)
+    bounds = _bounds([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], len(boxes)) if len(boxes) else None
+    sample = shapes[:SAMPLE]
+    return Layer(
+        path,
+        found.crs,
+        len(shapes),
+        bounds,
+        _part_boxes(sample),
+        len(sample),
+        (str(folder.path / "changed.fgb"), None),
+        (str(folder.path / "ignored.fgb"), None) if ignored.any() else None,
+        (int((changed & ~ignored).sum()), int(ignored.sum())),
+        folder,
+    )
+
+
+def read_polygons(layer: Layer, grid: Grid) -> tuple[NDArray[Any], NDArray[Any]]:
     """Read the polygons that may lie on a grid.
 
     Args:
-        path: A GeoPackage, GeoJSON, Shapefile or FlatGeobuf with a single layer.
+        layer: The layer.
         grid: Where to look; the grid of a window, to read no more than needed.
-        settings: Where files may lie.
 
     Returns:
-        (polygons,) of Shapely polygons and multipolygons, in the coordinates of ``grid``.
+        (polygons,) of Shapely, in the coordinates of ``grid``: those of change, and those that are ignored.
 
     Raises:
-        InputError: If the file is missing or damaged, has several layers, no CRS or not only polygons.
+        InputError: If the file is damaged, has no CRS or not only polygons.
     """
-    source = _gate(path, settings)
-    try:
-        layer, crs = _only_layer(path, source)
-        if grid.crs is None:
-            raise InputError(f"{path}: has a georeference but the pair's grid has none; expected a raster label")
-        box = _bounding_box(grid, crs)
-        _, _, encoded, _ = pyogrio.raw.read(source, layer=layer, columns=[], bbox=box, force_2d=True)
-    except (DataSourceError, DataLayerError, CRSError) as error:
-        raise InputError(f"{path}: not readable as polygons: {' '.join(str(error).split())}") from None
-    shapes = shapely.from_wkb(encoded)
-    shapes = shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))]
-    kinds = {str(shape.geom_type) for shape in shapes} - {"Polygon", "MultiPolygon"}
+    empty = np.empty(0, object)
+    changed = _read(layer, layer.changed, grid) if layer.kept[0] else empty
+    return changed, _read(layer, layer.ignored, grid) if layer.ignored else empty
+
+
+def _read(layer: Layer, source: tuple[str, str | None], grid: Grid) -> NDArray[Any]:
+    path = layer.path
+    pieces = []
+    for box in search_boxes(grid, layer.crs, layer.bounds):
+        try:
+            _, _, encoded, _ = pyogrio.raw.read(source[0], layer=source[1], columns=[], bbox=box, force_2d=True)
+        except _ERRORS as error:
+            raise InputError(f"{path}: not readable as polygons: {_one_line(error)}") from None
+        pieces.append(_parts(_present(_decode(path, encoded))))
+    shapes = np.concatenate(pieces)
+    kinds = {str(shape.geom_type) for shape in shapes[shapely.get_type_id(shapes) != shapely.GeometryType.POLYGON]}
     if kinds:
         raise InputError(f"{path}: expected polygons, got {', '.join(sorted(kinds))}; buffer or remove them")
-    return _to_crs(path, shapes, crs, grid.crs)
+    moved = place_shapes(shapes, layer.crs, grid)
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise InputError(f"{path}: a polygon reaches beyond where the pair's coordinate system is defined")
+    return moved
 
 
 def burn_polygons(polygons: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
-    """1 where a pixel's centre lies in a polygon, else 0.
+    """1 where a pixel's centre lies in a polygon, else 0; where an outline crosses itself, by the even-odd rule.
 
     Args:
         polygons: (polygons,) of Shapely, in the grid's coordinates.
@@ -139,57 +311,3 @@ def burn_polygons(polygons: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
         return np.zeros(grid.shape, np.uint8)
     burnt = rasterize(near, grid.shape, transform=Affine(*grid.transform), default_value=1, dtype=np.uint8)
     return np.asarray(burnt)
-
-
-def _gate(path: Location, settings: Input) -> str:
-    """The name under which GDAL opens the file as what its suffix says."""
-    require_file(path, settings, "a file of polygons")
-    for companion in companions(path):
-        if companion.is_file():
-            require_file(companion, settings, "a part of a shapefile")
-    local = local_copy(path, companions(path))
-    suffix = path.suffix.lower()
-    beginning = BEGINNINGS.get(suffix)
-    if beginning is not None:
-        with local.open("rb") as file:
-            if file.read(len(beginning)) != beginning:
-                raise InputError(f"{path}: expected a {suffix} file, it does not begin like one")
-    else:
-        require_plain_crs(path, local)
-    return f"{PREFIXES.get(suffix, '')}{local}"
-
-
-def _only_layer(path: Location, source: str) -> tuple[str, str]:
-    """Name and CRS of the file's layer."""
-    names = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
-    if len(names) != 1:
-        raise InputError(f"{path}: expected one layer of polygons, got {', '.join(names) or 'none'}")
-    crs = pyogrio.read_info(source, layer=names[0])["crs"]
-    if crs is None:
-        raise InputError(f"{path}: expected a coordinate reference system, got none; add it (a .prj file?)")
-    return names[0], canonical_wkt(CRS.from_user_input(crs))
-
-
-def _bounding_box(grid: Grid, crs: str) -> tuple[float, float, float, float] | None:
-    """What surrounds the grid in another CRS, with some room; None where that cannot be told."""
-    x, y = (values.ravel() for values in grid.xy(*grid.nodes(NODES)))
-    if grid.crs is not None and grid.crs != crs:
-        x, y = transform_by_gdal(grid.crs, crs, x, y)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return None
-    room_x, room_y = 0.01 * np.ptp(x), 0.01 * np.ptp(y)
-    return (
-        float(x.min() - room_x),
-        float(y.min() - room_y),
-        float(x.max() + room_x),
-        float(y.max() + room_y),
-    )
-
-
-def _to_crs(path: Location, shapes: NDArray[Any], of: str, to: str) -> NDArray[Any]:
-    if of == to or not len(shapes):
-        return shapes
-    moved = np.asarray(transform_shapes(shapes, of, to))
-    if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise InputError(f"{path}: a polygon reaches beyond where the pair's coordinate system is defined")
-    return moved

@@ -15,14 +15,15 @@ from cdpipe.formats.gate import (
     describe_raster,
     grid_of,
     require_common_place,
-    require_file,
     require_imagery,
 )
-from cdpipe.formats.polygons import is_vector
+from cdpipe.formats.placement import doubts_of_layer
+from cdpipe.formats.polygons import open_layer
+from cdpipe.formats.vector_files import is_vector
 from cdpipe.geo.crs import covered_share, pixel_ratio, place_name, share_coordinates
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.metrics.classes import CHANGED
+from cdpipe.metrics.classes import CHANGED, UNCHANGED
 from cdpipe.pairs.bands import doubt_bands
 from cdpipe.pairs.catalog import Pair, Source, parse_time
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
@@ -324,7 +325,7 @@ def _judge_label(
     if after is not None:
         _count_label(label, after, config, warnings)
     elif is_vector(label):
-        require_file(label, config.input, "a vector file")
+        open_layer(label, config)
     else:
         describe_raster(label, config.input)
     return None, None
@@ -334,9 +335,11 @@ def _count_label(label: Location, on: RasterInfo, config: Config, warnings: list
     """How many pixels of a label count, and how many of them changed; what may be wrong is added to the warnings."""
     grid = on.grid
     if is_vector(label):
-        blocks = tiles_in(Window(0, 0, *grid.shape), config.align.block)
-        changed = sum(int((read_label(label, grid, block, config) == CHANGED).sum()) for block in blocks)
-        return grid.height * grid.width, changed
+        counts = np.zeros(256, np.int64)
+        for block in tiles_in(Window(0, 0, *grid.shape), config.align.block):
+            counts += np.bincount(read_label(label, grid, block, config).ravel(), minlength=256)
+        warnings += doubts_of_layer(open_layer(label, config), grid, config.label)
+        return int(counts[UNCHANGED] + counts[CHANGED]), int(counts[CHANGED])
     info = describe_raster(label, config.input)
     if covered_share(grid_of(info, grid, "'before'"), grid) == 0:
         own, other = place_name(info.grid), place_name(grid)

@@ -2,10 +2,13 @@
 
 import numpy as np
 
-from cdpipe.config.schema import Config, Input
-from cdpipe.formats.polygons import burn_polygons, is_vector, read_polygons
+from cdpipe.config.schema import Config
+from cdpipe.formats.placement import require_placed
+from cdpipe.formats.polygons import burn_polygons, open_layer, read_polygons
+from cdpipe.formats.vector_files import is_vector
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.metrics.classes import CHANGED, IGNORE
 from cdpipe.pairs.label_rasters import Classes, read_label_raster
 from cdpipe.workspace.location import Location
 
@@ -30,15 +33,18 @@ def read_label(label: Location, grid: Grid, window: Window, config: Config) -> C
         InputError: If the file is missing, damaged, does not fit, or has a value that has no meaning.
     """
     if is_vector(label):
-        return _burn(label, grid, window, config.input)
+        return _burn(label, grid, window, config)
     return read_label_raster(label, grid, window, config)
 
 
-def _burn(label: Location, grid: Grid, window: Window, settings: Input) -> Classes:
-    """Burn polygons in whole tiles, so that rounding does not depend on the window."""
+def _burn(label: Location, grid: Grid, window: Window, config: Config) -> Classes:
+    """Burn polygons in whole tiles, so that rounding does not depend on the window; ignored ones over the others."""
     burnt = np.zeros(window.shape, np.uint8)
-    polygons = read_polygons(label, grid.crop(window), settings)
-    for part in tiles_in(window, TILE) if len(polygons) else ():
-        tile = Window(part.row // TILE * TILE, part.col // TILE * TILE, TILE, TILE)
-        burnt[part.slices_in(window)] = burn_polygons(polygons, grid.crop(tile))[part.slices_in(tile)]
+    layer = open_layer(label, config)
+    require_placed(layer, grid, config.label.covers)
+    for polygons, value in zip(read_polygons(layer, grid.crop(window)), (CHANGED, IGNORE), strict=True):
+        for part in tiles_in(window, TILE) if len(polygons) else ():
+            tile = Window(part.row // TILE * TILE, part.col // TILE * TILE, TILE, TILE)
+            inside = burn_polygons(polygons, grid.crop(tile))[part.slices_in(tile)]
+            burnt[part.slices_in(window)][inside == 1] = value
     return burnt

@@ -8,7 +8,7 @@ from typing import Any
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster, require_common_place, require_imagery
-from cdpipe.formats.polygons import companions
+from cdpipe.formats.vector_files import is_vector, vector_files
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import Pair, Source
@@ -55,10 +55,10 @@ def source_files(pair: Pair) -> list[Location]:
 
 
 def label_files(pair: Pair) -> list[Location]:
-    """The files that a pair's label is made of: a shapefile comes in several."""
+    """The files that a pair's label is made of: some vector files come in several."""
     if pair.label is None:
         return []
-    return [pair.label, *(path for path in companions(pair.label) if path.is_file())]
+    return vector_files(pair.label) if is_vector(pair.label) else [pair.label]
 
 
 def plan_pair(
