@@ -15,7 +15,8 @@ from project import call, make_project, succeed, untrained_model
 from cdpipe.cli.parser import VERBS
 from cdpipe.config.load import load_config
 from cdpipe.errors import EXIT_BUG, EXIT_CONFIG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError, IntegrityError
-from cdpipe.pairs.catalog import COLUMNS, read_catalog
+from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.table import COLUMNS
 from cdpipe.version import __version__
 from cdpipe.workspace.location import here
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import xlsxwriter
 from rasters import make_config
 from workbooks import Rows, write_xls, write_xlsx
 
@@ -48,6 +49,31 @@ def test_mistakes_name_the_row_as_the_spreadsheet_counts(write: Write, suffix: s
     assert "row 4, pair a b, pair_id: expected" in str(caught.value)
     assert "row 4, pair a b, (beyond the last column): expected nothing, got 'beside'" in str(caught.value)
     assert "row 3" not in str(caught.value)
+
+
+def test_the_sheet_that_has_the_catalog_is_read_from_its_header_on(tmp_path: Path) -> None:
+    """Others come first, and a title stands above it."""
+    path = tmp_path / "pairs.xlsx"
+    with xlsxwriter.Workbook(path) as book:
+        for name, rows in (
+            ("read me", [["These are", "my pairs"]]),
+            (
+                "pairs",
+                [
+                    ["Pairs of 2018"],
+                    [],
+                    ["Pair_ID", "before", "after"],
+                    ["p", "b.tif", "a.tif"],
+                    ["q r", "b.tif", "a.tif"],
+                ],
+            ),
+        ):
+            sheet = book.add_worksheet(name)
+            for number, row in enumerate(rows):
+                sheet.write_row(number, 0, row)
+    with pytest.raises(InputError, match="row 5, pair q r, pair_id: expected"):
+        read_catalog(make_config(tmp_path, catalog="pairs.xlsx"))
+    assert read_lines(here(path))[0] == ("row 1", ["These are", "my pairs"])
 
 
 @both

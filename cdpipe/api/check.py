@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.catalog import load_catalog
 from cdpipe.pairs.check import PairReport, check_catalog
 from cdpipe.pairs.coregistration import Correction, find_correction
 from cdpipe.pairs.deep_check import DeepReport, inspect_pair
@@ -42,7 +42,8 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
         InputError: If the catalog itself has mistakes.
         ConfigError: If a configured model is not known.
     """
-    config, pairs = run.config, read_catalog(run.config)
+    config, catalog = run.config, load_catalog(run.config)
+    pairs = catalog.pairs
     from cdpipe.training.plan import needed_bands  # takes seconds: a mistaken catalog need not wait
 
     with run.step("check: pairs", len(pairs)) as advance:
@@ -50,7 +51,7 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
     warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
     inspected, failed = _inspect(run, report.pairs) if deep else ({}, [])
     warnings += [(pair_id, text) for pair_id, pair in inspected.items() for text in pair.warnings]
-    warnings += [(CATALOG, text) for text in report.warnings]
+    warnings += [(CATALOG, text) for text in (*catalog.remarks, *report.warnings)]
     problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
     problems += [*failed, *((CATALOG, text) for text in report.problems)]
     corrections = {}

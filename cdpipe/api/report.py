@@ -9,10 +9,11 @@ from typing import Any
 
 from cdpipe.config.load import to_yaml
 from cdpipe.errors import InputError
-from cdpipe.formats.tables import SURPLUS, read_table
+from cdpipe.formats.tables import SURPLUS
 from cdpipe.keys import content_key
-from cdpipe.pairs.catalog import read_catalog
+from cdpipe.pairs.catalog import find_file, read_catalog
 from cdpipe.pairs.layouts.write import relative
+from cdpipe.pairs.table import read_catalog_table
 from cdpipe.report import pages
 from cdpipe.report.charts import read_history, training_charts
 from cdpipe.report.pages import PairPage, Report
@@ -24,7 +25,7 @@ from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
 from cdpipe.runs.run import Run, versions
 from cdpipe.version import __version__
 from cdpipe.workspace.files import read_json
-from cdpipe.workspace.location import Location, Place, here, locate, located
+from cdpipe.workspace.location import Location, Place, here, located
 
 MADE = ("ingest", "train", "predict")  # stages
 TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries
@@ -314,15 +315,15 @@ def _write_catalog(
     run: Run, folder: Location, pairs: Mapping[str, PairResults], labels: Mapping[str, Location]
 ) -> Location:
     """The catalog with new labels, paths from where it lies, and the run's splits: new labels must not shuffle them."""
-    columns, rows = read_table(run.config.catalog)
-    columns = [name for name in columns if name]
+    table = read_catalog_table(run.config.catalog)
+    columns = list(table.columns)
     columns += [name for name in ("label", "split") if name not in columns]
     base, text = run.config.catalog.parent, io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n", restval="")
     writer.writeheader()
-    for _, cells in rows:
+    for _, cells in table.rows:
         row = {name: cell for name, cell in cells.items() if name != SURPLUS}
-        row |= {name: relative(locate(row[name], base), folder) for name in PATHS if row.get(name)}
+        row |= {name: relative(find_file(row[name], base), folder) for name in PATHS if row.get(name)}
         pair_id = row["pair_id"]
         pair = pairs.get(pair_id)
         row["split"] = row.get("split") or (pair.split if pair else None) or ""

@@ -91,7 +91,7 @@ def run_init(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: If one of them exists already.
     """
-    from cdpipe.pairs.catalog import COLUMNS
+    from cdpipe.pairs.table import COLUMNS
     from cdpipe.workspace.location import here
 
     folder: Path = options.folder

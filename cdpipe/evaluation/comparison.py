@@ -17,7 +17,7 @@ from cdpipe.geo.grid import Window
 from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import Counts, count_changes
 from cdpipe.metrics.intervals import Values, intervals_over_pairs, pixel_figures
-from cdpipe.pairs.catalog import SPLITS
+from cdpipe.pairs.table import SPLITS
 from cdpipe.runs.manifest import Manifest, ManifestPair
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair

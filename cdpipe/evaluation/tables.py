@@ -33,7 +33,7 @@ from cdpipe.formats.tables import plain_cell
 from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_threshold
 from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED, Values, intervals_over_pairs, pixel_figures, share
 from cdpipe.metrics.reliability import reliability, threshold_curve
-from cdpipe.pairs.catalog import SPLITS
+from cdpipe.pairs.table import SPLITS
 from cdpipe.workspace.files import write_json
 from cdpipe.workspace.location import Location
 

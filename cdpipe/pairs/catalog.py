@@ -1,24 +1,25 @@
 """Reads a catalog: the table of pairs, with all its mistakes at once."""
 
+import contextlib
 import dataclasses
-import datetime
 import difflib
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from cdpipe.config.schema import Config, Sensor
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.tables import FORMULA, SURPLUS, read_table
+from cdpipe.formats.tables import FORMULA, SURPLUS
 from cdpipe.geo.grid import ID_PATTERN
+from cdpipe.pairs.table import DATES, SPLITS, read_catalog_table
 from cdpipe.workspace.location import Location, locate
 
-SPLITS = ("train", "val", "test")
-COLUMNS = (
-    *("pair_id", "name", "before", "after", "composite", "label", "split", "group"),
-    *("before_date", "after_date", "before_sensor", "after_sensor", "sensor", "before_valid", "after_valid"),
-)
+VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\S+://\S+|\b\d{4}-\d{2}-\d{2}\b|\bline \d+|\brow \d+")
+WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # how absolute paths begin there
+SAME = 3  # mistakes of rows in the same words, before they become one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,51 +89,64 @@ class Pair:
     after_valid: Location | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The pairs of a catalog.
+
+    Attributes:
+        pairs: A pair for each row.
+        remarks: What of the table was left out, or understood in a certain way.
+    """
+
+    pairs: list[Pair]
+    remarks: tuple[str, ...]
+
+
 def read_catalog(config: Config) -> list[Pair]:
+    """The pairs of :func:`load_catalog`."""
+    return load_catalog(config).pairs
+
+
+def load_catalog(config: Config) -> Catalog:
     """Read the configuration's catalog; only the table is read, none of the files that it names.
 
     Raises:
         InputError: Naming every mistake: line (CSV) or row (Excel, Parquet), pair, column, what was expected.
     """
-    columns, rows = read_table(config.catalog)
-    mistakes = _column_mistakes(columns)
+    table = read_catalog_table(config.catalog)
+    mistakes: list[tuple[str, str]] = []  # of rows: where, and what
     pairs = []
     places = dict[str, str]()
-    for place, cells in [] if mistakes else rows:
-        own: list[str] = []
-        pairs.append(_read_pair(cells, config, own))
-        earlier = places.setdefault(cells["pair_id"].casefold(), place)
-        if earlier != place:
-            own.append(f"pair_id: expected unique ids, also regardless of case; {earlier} has it too")
-        shown = repr(cells["pair_id"])[1:-1][:64] or "?"  # in one line, whatever it is
-        mistakes += [f"{place}, pair {shown}, {text}" for text in own]
-    if not mistakes and not pairs:
-        mistakes = ["expected at least one pair, got none"]
-    if mistakes:
-        lines = [f"{config.catalog}: {len(mistakes)} mistake(s)", *(f"  {mistake}" for mistake in mistakes)]
-        raise InputError("\n".join(lines))
-    return [pair for pair in pairs if pair is not None]
+    for place, cells in table.rows:
+        own = [f"{column}: {table.bad_dates[place, column]}" for column in DATES if (place, column) in table.bad_dates]
+        pairs.append(_read_pair(cells, table.columns, config, own))
+        if "pair_id" in table.columns:
+            earlier = places.setdefault(cells["pair_id"].casefold(), place)
+            if earlier != place:
+                own.append(f"pair_id: expected unique ids, also regardless of case; {earlier} has it too")
+        shown = repr(cells.get("pair_id", ""))[1:-1][:64] or "?"  # in one line, whatever it is
+        mistakes += [(f"{place}, pair {shown}", text) for text in own]
+    lines = [*table.mistakes, *_in_few_lines(mistakes)]
+    if not lines and not pairs:
+        lines = ["expected at least one pair, got none"]
+    if lines:
+        count = len(table.mistakes) + len(mistakes) or 1
+        raise InputError("\n  ".join([f"{config.catalog}: {count} mistake(s)", *lines]))
+    return Catalog([pair for pair in pairs if pair is not None], table.remarks)
 
 
-def parse_time(text: str) -> datetime.datetime:
-    """A date or time in ISO 8601, comparable with others: without a zone it counts as UTC.
-
-    Raises:
-        ValueError: If it is not ISO 8601.
-    """
-    time = datetime.datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
-
-
-def _column_mistakes(columns: list[str]) -> list[str]:
-    mistakes = [f"column {name}: there twice" for name, n in Counter(columns).items() if n > 1 and name]
-    unknown = [name for name in columns if name and name not in COLUMNS]
-    mistakes += [f"column {name}: unknown; {_hint(name, COLUMNS)}" for name in unknown]
-    if "pair_id" not in columns:
-        mistakes.append("column pair_id: missing; this column is required")
-    if "composite" not in columns and not {"before", "after"} <= set(columns):
-        mistakes.append("expected the columns before and after, or composite")
-    return mistakes
+def _in_few_lines(mistakes: Sequence[tuple[str, str]]) -> list[str]:
+    """Mistakes of rows; those that differ in what the cells hold alone become one line where they are many."""
+    same: dict[str, list[tuple[str, str]]] = {}
+    for place, text in mistakes:
+        same.setdefault(VARIABLE.sub("", text), []).append((place, text))
+    lines: dict[str, None] = {}
+    for place, text in mistakes:
+        alike = same[VARIABLE.sub("", text)]
+        more = f" (and {len(alike) - 1} more rows likewise)" if len(alike) > SAME else ""
+        first, shown = alike[0] if more else (place, text)
+        lines.setdefault(f"{first}, {shown}{more}")
+    return list(lines)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
@@ -141,12 +155,12 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"expected {', '.join(known)}"
 
 
-def _read_pair(cells: Mapping[str, str], config: Config, mistakes: list[str]) -> Pair | None:
+def _read_pair(cells: Mapping[str, str], columns: Sequence[str], config: Config, mistakes: list[str]) -> Pair | None:
     """The pair of a row; mistakes are appended to ``mistakes``, None means that no pair can be made."""
     if cells.get(SURPLUS):
         mistakes.append(f"(beyond the last column): expected nothing, got {cells[SURPLUS]!r}")
-    pair_id, split = cells["pair_id"], cells.get("split") or None
-    if not ID_PATTERN.fullmatch(pair_id):
+    pair_id, split = cells.get("pair_id", ""), cells.get("split") or None
+    if "pair_id" in columns and not ID_PATTERN.fullmatch(pair_id):
         mistakes.append(f"pair_id: expected {ID_PATTERN.pattern}, got {pair_id!r}")
     if FORMULA.match(cells.get("name", "")):
         mistakes.append(f"name: expected a text that no spreadsheet takes for a formula, got {cells['name']!r}")
@@ -158,8 +172,7 @@ def _read_pair(cells: Mapping[str, str], config: Config, mistakes: list[str]) ->
         "before_valid": _read_path(cells, "before_valid", base, mistakes),
         "after_valid": _read_path(cells, "after_valid", base, mistakes),
     }
-    before_date, after_date = (_read_date(cells, f"{date}_date", mistakes) for date in ("before", "after"))
-    sources = _read_sources(cells, config, mistakes)
+    sources = _read_sources(cells, columns, config, mistakes)
     if sources is None:
         return None
     before, after, roles = sources
@@ -171,17 +184,19 @@ def _read_pair(cells: Mapping[str, str], config: Config, mistakes: list[str]) ->
         roles,
         split=split,
         group=cells.get("group") or None,
-        before_date=before_date,
-        after_date=after_date,
+        before_date=cells.get("before_date") or None,
+        after_date=cells.get("after_date") or None,
         **optional,
     )
 
 
 def _read_sources(
-    cells: Mapping[str, str], config: Config, mistakes: list[str]
+    cells: Mapping[str, str], columns: Sequence[str], config: Config, mistakes: list[str]
 ) -> tuple[Source, Source, tuple[str, ...]] | None:
     """Both dates' rasters and bands, and the roles that these have."""
     first, second = (_read_sensor(cells, date, config, mistakes) for date in ("before", "after"))
+    if "composite" not in columns and not {"before", "after"} <= set(columns):
+        return None  # which is told of the columns
     paths = _read_rasters(cells, config.catalog.parent, mistakes)
     if first is None or second is None or paths is None:
         return None
@@ -213,23 +228,46 @@ def _read_path(cells: Mapping[str, str], column: str, base: Location, mistakes: 
     if not text:
         return None
     try:
-        if not text.startswith("/vsi") and "\0" not in text:
-            return locate(text, base)
+        return find_file(text, base)
     except ConfigError as error:
         mistakes.append(f"{column}: {error}")
         return None
-    mistakes.append(f"{column}: expected a file of this machine, or an address in object storage, got {text!r}")
-    return None
 
 
-def _read_date(cells: Mapping[str, str], column: str, mistakes: list[str]) -> str | None:
-    text = cells.get(column) or None
-    try:
-        if text is not None:
-            parse_time(text)
-    except ValueError:
-        mistakes.append(f"{column}: expected a date in ISO 8601 such as 2018-09-22, got {text!r}")
-    return text
+def find_file(text: str, base: Location) -> Location:
+    """The file that a cell names.
+
+    Args:
+        text: A path, a ``file://`` address of this machine, or an address in object storage.
+        base: Where a relative path starts.
+
+    Raises:
+        ConfigError: If it is none of these.
+    """
+    if text.startswith("/vsi") or "\0" in text:
+        raise ConfigError(f"expected a file of this machine, or an address in object storage, got {text!r}")
+    if text.lower().startswith("file:"):
+        text = _path_of_address(text)
+    if ("\\" in text or WINDOWS.match(text)) and (base.far or not (base.local() / text).exists()):
+        todo = "" if WINDOWS.match(text) else f"; here it is {text.replace(chr(92), '/')!r}"
+        raise ConfigError(
+            f"expected a path of this machine, with / between folders, got one of Windows, {text!r}{todo}"
+        )
+    if text.startswith("~") and not base.far and not (base.local() / text).exists():
+        with contextlib.suppress(RuntimeError):  # no such user: a file's name, then
+            text = str(Path(text).expanduser())
+    return locate(text, base)
+
+
+def _path_of_address(text: str) -> str:
+    """The path of a ``file://`` address (RFC 8089), escaped or not."""
+    machine, slash, path = text[len("file:") :].removeprefix("//").partition("/")
+    if not text.lower().startswith("file:/") or machine.lower() not in ("", "localhost") or not slash:
+        raise ConfigError(f"expected a file of this machine, as file:///data/before.tif, got {text!r}")
+    path = f"/{path}"
+    if not Path(path).exists():
+        path = urllib.parse.unquote(path)
+    return path[1:] if WINDOWS.match(path[1:]) else path
 
 
 def _read_sensor(cells: Mapping[str, str], date: str, config: Config, mistakes: list[str]) -> str | None:

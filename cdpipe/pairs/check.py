@@ -10,6 +10,7 @@ import numpy as np
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
+from cdpipe.formats.dates import parse_time
 from cdpipe.formats.gate import (
     RasterInfo,
     describe_raster,
@@ -25,7 +26,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.classes import CHANGED, UNCHANGED
 from cdpipe.pairs.bands import doubt_bands
-from cdpipe.pairs.catalog import Pair, Source, parse_time
+from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
 from cdpipe.pairs.imagery import date_bands, read_on_grid
 from cdpipe.pairs.label_rasters import count_label_raster

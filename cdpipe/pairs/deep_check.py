@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config, Input
+from cdpipe.formats.dates import parse_time
 from cdpipe.formats.gate import open_raster
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
-from cdpipe.pairs.catalog import Pair, Source, parse_time
+from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, comparison_windows, measure_shift
 from cdpipe.pairs.imagery import read_dates
 from cdpipe.store.normalisation import RGB

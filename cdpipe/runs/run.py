@@ -10,7 +10,7 @@ from typing import Any
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.pairs.catalog import Pair, read_catalog
+from cdpipe.pairs.catalog import Pair, load_catalog, read_catalog
 from cdpipe.pairs.coregistration import known_corrections
 from cdpipe.pairs.grouping import group_findings
 from cdpipe.pairs.plan import (
@@ -255,7 +255,9 @@ def chosen_pairs(run: Run, *, only_failed: bool = False) -> list[Pair]:
     Raises:
         InputError: If the catalog has mistakes, or none failed but only those are wanted.
     """
-    pairs = read_catalog(run.config)
+    catalog = load_catalog(run.config)
+    run.warn(f"{run.config.catalog}: {text}" for text in catalog.remarks)
+    pairs = catalog.pairs
     if not only_failed:
         return pairs
     last = run.last_failures()

@@ -11,12 +11,12 @@ import shapely
 from numpy.typing import NDArray
 
 from cdpipe.errors import ConfigError
+from cdpipe.formats.dates import parse_time
 from cdpipe.formats.vectors import GEOMETRY, SUFFIXES, decode, encode, read_features
 from cdpipe.geo.crs import WGS84, known_crs, on_earth
 from cdpipe.geo.shapes import grid_box, transform_polygons
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA
-from cdpipe.pairs.catalog import parse_time
 from cdpipe.runs.products import Product
 from cdpipe.runs.vectors import PairLayer, names_in_all_formats, write_layer
 from cdpipe.workspace.layout import Workspace

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
+from cdpipe.formats.dates import parse_time
 from cdpipe.geo.crs import crs_name, on_earth
 from cdpipe.geo.ground import pixel_metres
 from cdpipe.geo.shapes import footprint
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
-from cdpipe.pairs.catalog import parse_time
 from cdpipe.runs.products import Product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.files import write_json

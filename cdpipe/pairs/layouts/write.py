@@ -20,9 +20,9 @@ from cdpipe.formats.gate import RasterInfo, describe_raster
 from cdpipe.formats.tables import FORMULA
 from cdpipe.formats.vector_files import is_vector
 from cdpipe.geo.grid import ID_PATTERN
-from cdpipe.pairs.catalog import COLUMNS
 from cdpipe.pairs.label_rasters import label_values, open_label
 from cdpipe.pairs.layouts.search import DRIVERS, FoundPair, FoundPairs, settings
+from cdpipe.pairs.table import COLUMNS
 from cdpipe.store.normalisation import RGB
 from cdpipe.workspace.location import Location, here
 
