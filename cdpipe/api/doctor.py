@@ -13,6 +13,7 @@ import rasterio
 from cdpipe.cluster.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.cluster.session import ray_session
 from cdpipe.config.schema import Config, Resources
+from cdpipe.geo.crs import PROJ_FOLDERS
 from cdpipe.runs.run import versions
 from cdpipe.units import size
 from cdpipe.workspace.location import Location
@@ -54,7 +55,7 @@ def examine(config: Config | None = None, *, verbose: bool = False) -> Examinati
     else:
         with ray_session(Resources(), verbose):
             machines = inspect_cluster()
-    advice = [line for machine in machines for line in advise(machine, config)]
+    advice = [line for machine in machines for line in advise(machine, config)] + _advise_environment()
     if config:
         advice += _advise_workspace(config.workspace)
     return Examination(_software(), machines, advice)
@@ -96,6 +97,16 @@ def advise(machine: Machine, config: Config | None) -> list[str]:
     if machine.open_files < OPEN_FILES:
         found.append(f"{machine.name}: {machine.open_files} open files a process; ulimit -n {OPEN_FILES} or more")
     return found
+
+
+def _advise_environment() -> list[str]:
+    """Variables by which other installations often lead GDAL and PROJ astray; cdpipe does not start with a bad PROJ."""
+    return [
+        f"environment variable {name}={os.environ[name]}: read instead of what comes with rasterio; "
+        f"unset {name} unless that is meant"
+        for name in (*PROJ_FOLDERS, "GDAL_DATA")
+        if name in os.environ
+    ]
 
 
 def _advise_workspace(workspace: Location) -> list[str]:

@@ -1,20 +1,25 @@
 """Coordinate reference systems: one text for each, short names, and places of one in another."""
 
 import math
+import os
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pyproj
+import rasterio
 from pyproj import Transformer
 from pyproj.database import get_units_map
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.warp import transform
 
-from cdpipe.errors import InputError
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Floats, Grid
 
 WGS84 = "EPSG:4326"
+PROJ_FOLDERS = ("PROJ_DATA", "PROJ_LIB")  # environment variables, the first of which that is set counts
 SHARE_PARTS = 64  # each way, of a grid of which it is told how much another covers
 
 
@@ -46,7 +51,32 @@ def _plane_wkt(wkt: str) -> str:
     return f'LOCAL_CS["{name}",{unit},AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
 
 
-WGS84_WKT = canonical_wkt(CRS.from_string(WGS84))
+def _look_up_wgs84() -> str:
+    """WKT of WGS 84, if PROJ finds any CRS at all.
+
+    Raises:
+        ConfigError: If it finds none, most often since the environment names another installation's folder.
+    """
+    try:
+        with rasterio.Env():
+            return canonical_wkt(CRS.from_string(WGS84))
+    except CRSError as error:
+        reason = str(error).rpartition("PROJ: ")[2].removeprefix("internal_proj_create_from_database: ").rstrip(".")
+    name = next((name for name in PROJ_FOLDERS if name in os.environ), None)
+    if name is None:
+        raise ConfigError(f"PROJ finds no coordinate reference systems ({reason}); install rasterio again")
+    value = os.environ[name]
+    folder = Path(value)
+    if not (folder / "proj.db").is_file():
+        reason = "there is no proj.db in it" if folder.is_dir() else "there is no such folder"
+    raise ConfigError(
+        f"environment variable {name}={value}: expected the data of the PROJ that rasterio has, got another "
+        f"installation's ({reason}); run cdpipe without it: unset {name}"
+    )
+
+
+# Looked up at once: with a PROJ that finds nothing, files would have other texts of their CRS, and results other keys.
+WGS84_WKT = _look_up_wgs84()
 
 
 def known_crs(name: str) -> str | None:
