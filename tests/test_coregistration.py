@@ -159,7 +159,7 @@ def stored(
     pair: Pair, config: Config, correction: Correction
 ) -> tuple[IngestJob, NDArray[np.uint16], NDArray[np.uint8]]:
     """The second date and what is observed, as ingested."""
-    hashes = {path: path.sha256() for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair, config)}
     planned = plan_pair(pair, config, hashes, {coregistration_key(pair, GRID, config, hashes): correction})
     block = config.align.block
     job = IngestJob(Workspace(config.workspace / str(block)), config, planned)
@@ -216,7 +216,7 @@ def test_a_valid_raster_moves_with_its_date(tmp_path: Path) -> None:
 
 def test_keys_change_only_where_coregistration_is_asked_for(tmp_path: Path, scene: Scene) -> None:
     pair = pair_of(tmp_path, scene[0], scene[1])
-    hashes = {path: path.sha256() for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair, make_config(tmp_path))}
     configs = {mode: make_config(tmp_path, align={"coregister": mode}) for mode in ("off", "report")}
     keys = {mode: plan_pair(pair, config, hashes).key for mode, config in configs.items()}
     auto = make_config(tmp_path, align={"coregister": "auto"})

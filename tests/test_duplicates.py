@@ -23,7 +23,7 @@ from cdpipe.pairs.plan import known_hashes
 from cdpipe.workspace.layout import Workspace
 from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.pairs.ingest import IngestJob, ingest_block
-from cdpipe.pairs.plan import plan_pairs, source_files, stored_pair
+from cdpipe.pairs.plan import all_source_files, plan_pairs, stored_pair
 from cdpipe.prediction.block import load_forward, predict_block
 from cdpipe.runs.members import ModelSource, plan_members
 from cdpipe.runs.plan import RunPair, Thresholds, pair_ensemble
@@ -32,7 +32,7 @@ torch.set_num_threads(1)
 config = load_config(Path(sys.argv[1]))
 workspace = Workspace(config.workspace)
 pairs = read_catalog(config)
-planned, _ = plan_pairs(pairs, config, known_hashes(workspace, [file for pair in pairs for file in source_files(pair)]))
+planned, _ = plan_pairs(pairs, config, known_hashes(workspace, all_source_files(pairs, config)))
 stored = tuple(stored_pair(workspace, item) for item in planned)
 members = plan_members(config, [ModelSource(config.predict.models[0], "third")], "cpu")
 thresholds = Thresholds(0.5, {"third": 0.5}, "")

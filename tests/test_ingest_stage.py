@@ -74,7 +74,7 @@ def make_pair(
 def make_job(folder: Path, pair: Pair, block: int = 512) -> IngestJob:
     label = {"changed": [7], "unchanged": [3], "ignore": [9]}
     config = make_config(folder, sensors={"s": SENSOR}, align={"block": block}, label=label)
-    hashes = {path: path.sha256() for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair, config)}
     return IngestJob(Workspace(here(folder / f"work{block}")), config, plan_pair(pair, config, hashes))
 
 

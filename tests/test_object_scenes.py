@@ -48,7 +48,7 @@ def config_in(folder: Path, **sections: object) -> Config:
 
 def jobs_of(config: Config) -> list[IngestJob]:
     pairs = read_catalog(config)
-    hashes = {file: file.sha256() for pair in pairs for file in source_files(pair)}
+    hashes = {file: file.sha256() for pair in pairs for file in source_files(pair, config)}
     planned, failed = plan_pairs(pairs, config, hashes)
     assert not failed
     return [IngestJob(Workspace(config.workspace), config, item) for item in planned]

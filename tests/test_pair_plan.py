@@ -38,7 +38,7 @@ def make_pair(folder: Path) -> Pair:
 
 
 def plan(pair: Pair, config: Config) -> PlannedPair:
-    return plan_pair(pair, config, {path: path.sha256() for path in source_files(pair)})
+    return plan_pair(pair, config, {path: path.sha256() for path in source_files(pair, config)})
 
 
 def keys(pair: Pair, folder: Path, **sections: Any) -> tuple[str, str | None]:
@@ -165,7 +165,7 @@ def test_names_dates_and_splits_make_no_difference(tmp_path: Path, pair: Pair) -
 def test_other_places_of_equal_pixels_are_other_pairs(tmp_path: Path, pair: Pair) -> None:
     """Where the georeference lies outside of what is hashed, in a sidecar, the grid itself tells pairs apart."""
     before = plan(pair, make_config(tmp_path))
-    hashes = {path: path.sha256() for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair, make_config(tmp_path))}
     moved = utm_grid(40, 50, (10.0, 0.0, 600_000.0, 0.0, -10.0, 4_000_000.0))
     write_raster(pair.before.path.local(), np.zeros((3, 40, 50), np.uint16), moved)
     assert plan_pair(pair, make_config(tmp_path), hashes).key != before.key
@@ -201,7 +201,7 @@ def test_a_shapefile_is_all_its_files(tmp_path: Path, pair: Pair) -> None:
 
 
 def test_a_file_whose_hash_is_not_known_is_named(tmp_path: Path, pair: Pair) -> None:
-    hashes = {path: path.sha256() for path in source_files(pair) if path.name != "valid.tif"}
+    hashes = {path: path.sha256() for path in source_files(pair, make_config(tmp_path)) if path.name != "valid.tif"}
     with pytest.raises(InputError, match=r"pair p: not readable, or changed since it was ingested: .*valid.tif$"):
         plan_pair(pair, make_config(tmp_path), hashes)
 
@@ -210,7 +210,7 @@ def test_pairs_that_cannot_be_planned_do_not_stop_the_others(tmp_path: Path, pai
     nowhere = tmp_path / "nowhere.tif"
     lost = dataclasses.replace(pair, pair_id="lost", after=dataclasses.replace(pair.after, path=here(nowhere)))
     gone = dataclasses.replace(pair, pair_id="gone", label=here(tmp_path / "gone.tif"))
-    hashes = {path: path.sha256() for path in source_files(pair)} | {here(nowhere): "0"}
+    hashes = {path: path.sha256() for path in source_files(pair, make_config(tmp_path))} | {here(nowhere): "0"}
     planned, failed = plan_pairs([lost, pair, gone], make_config(tmp_path), hashes)
     assert [item.pair.pair_id for item in planned] == ["p"]
     assert set(failed) == {"lost", "gone"}

@@ -81,7 +81,7 @@ def test_stored_arrays_have_32_bits(tmp_path: Path) -> None:
     paths = [write_raster(tmp_path / f"{t}.tif", PIXELS.astype(t), GRID) for t in ("int64", "uint64")]
     before, after = (source_of(path, config, (1, 2, 3)) for path in paths)
     pair = Pair("p", "p", before, after, ("red", "green", "blue"))
-    planned = plan_pair(pair, config, {path: path.sha256() for path in source_files(pair)})
+    planned = plan_pair(pair, config, {path: path.sha256() for path in source_files(pair, config)})
     assert planned.dtypes == ("int32", "uint32")
     assert check_pair(pair, config).problems == ()
 

@@ -103,7 +103,7 @@ def _attempt(trial: Trial, folder: Path) -> str:
 
 
 def _ingest(pair: Pair, config: Config, folder: Path) -> IngestJob:
-    hashes = {path: path.sha256() for path in source_files(pair)}
+    hashes = {path: path.sha256() for path in source_files(pair, config)}
     job = IngestJob(Workspace(here(folder / "work")), config, plan_pair(pair, config, hashes))
     create_pair_groups(job)
     for key in block_keys(pair.pair_id, job.planned.grid.shape, config.align.block):

@@ -21,7 +21,14 @@ from cdpipe.pairs.coregistration import (
 )
 from cdpipe.pairs.grouping import CATALOG, files_of, group_findings
 from cdpipe.pairs.ingest import BlockTask, IngestJob, Outcome, end_pair, plan_blocks
-from cdpipe.pairs.plan import coregistration_key, known_hashes, plan_pairs, remember_hashes, source_files
+from cdpipe.pairs.plan import (
+    all_source_files,
+    coregistration_key,
+    known_hashes,
+    plan_pairs,
+    remember_hashes,
+    source_files,
+)
 from cdpipe.runs.run import Run, chosen_pairs, rounded
 from cdpipe.timing import add
 from cdpipe.training.plan import needed_bands
@@ -83,7 +90,7 @@ def plan_ingest(
     for pair in pairs:
         before, after = (describe_raster(source.path, config.input) for source in (pair.before, pair.after))
         blocks += len(block_keys(pair.pair_id, before.grid.shape, config.align.block))
-        bytes_in += sum(file.stat().size for file in source_files(pair))
+        bytes_in += sum(file.stat().size for file in source_files(pair, config))
         depth = len(pair.roles) * sum(np.dtype(info.dtype).itemsize for info in (before, after))
         bytes_out += before.grid.height * before.grid.width * (depth + (2 if pair.label else 1))
     rate = run.last_rate("ingest", "blocks")
@@ -108,7 +115,7 @@ def ingest(run: Run, *, only_failed: bool = False, keep_going: bool = False, for
         pairs = _usable(run, pairs, keep_going=keep_going, for_training=for_training)
         with run.logged("ingest", {}) as figures:
             _hash_sources(run, pairs)
-            hashes = known_hashes(run.workspace, [file for pair in pairs for file in source_files(pair)])
+            hashes = known_hashes(run.workspace, all_source_files(pairs, run.config))
             if run.config.align.coregister == "auto":
                 _coregister(run, pairs, hashes)
             planned, failed = plan_pairs(pairs, run.config, hashes, known_corrections(run.workspace))
@@ -148,7 +155,7 @@ def _usable(run: Run, pairs: list[Pair], *, keep_going: bool, for_training: bool
 
 
 def _hash_sources(run: Run, pairs: list[Pair]) -> None:
-    files = list(dict.fromkeys(file for pair in pairs for file in source_files(pair)))
+    files = all_source_files(pairs, run.config)
     known = known_hashes(run.workspace, files)
     unknown = [file for file in files if file not in known]
     if not unknown:
@@ -166,7 +173,7 @@ def _hash_sources(run: Run, pairs: list[Pair]) -> None:
                 hashes[path] = hashed
     remember_hashes(run.workspace, hashes)
     for pair in pairs:
-        for path in source_files(pair):
+        for path in source_files(pair, run.config):
             if path in unreadable:
                 run.fail(pair.pair_id, unreadable[path])
 

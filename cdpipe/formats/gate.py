@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_png
-from cdpipe.formats.gdal import error_text, gdal_options, open_gdal, read_pixels
+from cdpipe.formats.gdal import error_text, gdal_name, gdal_options, open_gdal, read_pixels
 from cdpipe.formats.masks import FileMask, describe_mask
+from cdpipe.formats.parts import MAX_SOURCES, NO_RASTERS, SINGLE, require_plain_sidecars, vrt_parts
+from cdpipe.formats.vrt import is_vrt
 from cdpipe.formats.worldfile import georeference_files, placing_pam, read_prj, read_world_files
 from cdpipe.geo.crs import canonical_wkt, crs_name, is_plane, on_earth, place_name, share_coordinates
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid, Window, is_possible
@@ -143,6 +146,7 @@ def open_raster(path: Location, settings: Input) -> Iterator[Any]:
         InputError: If there is no such file, or it is not a raster that cdpipe can handle.
     """
     require_file(path, settings, "a raster file")
+    parts = _require_parts(path, settings)
     # a damaged JPEG is otherwise filled up with grey, and a warning that nobody sees
     with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE", **gdal_options(path, settings)) as gdal:
         unknown = sorted({*settings.drivers} - gdal.drivers().keys())
@@ -152,10 +156,60 @@ def open_raster(path: Location, settings: Input) -> Iterator[Any]:
             dataset = _open_first(path, settings.drivers)
         with dataset:
             with raster_errors(path):
-                _check_limits(path, dataset)
+                _require_listed(path, dataset, settings)
+                _check_limits(path, dataset, sum(file.stat().size for file in (path, *parts)))
                 verify_png(dataset, path)
                 verify_block_table(dataset, path)
             yield dataset
+
+
+def parts_of(path: Location, settings: Input) -> list[Location]:
+    """What a raster is read from, beside the file itself: sidecars, world files, the sources of a VRT, ...
+
+    Raises:
+        InputError: If one may not be read, or leads GDAL to what it should not open.
+    """
+    found = georeference_files(path)
+    for file in found:
+        require_file(file, settings, f"a file that {path.name} is read with")
+    found += _require_parts(path, settings)
+    if settings.sidecars or {*settings.drivers} - {*SINGLE, "VRT"}:
+        with open_raster(path, settings) as dataset:
+            found += _require_listed(path, dataset, settings)
+    return [file for file in dict.fromkeys(found) if file != path]
+
+
+def _require_parts(path: Location, settings: Input) -> list[Location]:
+    """The files that GDAL will open with a raster, as far as that can be told before, none of which leads elsewhere."""
+
+    def require(part: Location) -> None:
+        require_file(part, settings, f"a file that {path.name} is read from")
+
+    found = require_plain_sidecars(path, require) if settings.sidecars else []
+    if "VRT" not in settings.drivers or not is_vrt(path):
+        return found
+    sources = vrt_parts(path, settings, require)
+    for source in sources:
+        if source.suffix.lower() not in NO_RASTERS and not is_vrt(source):
+            _judge_source(source, source.stat().tag, settings)
+    return [*found, *sources]
+
+
+@lru_cache(maxsize=2 * MAX_SOURCES)
+def _judge_source(source: Location, tag: int | str, settings: Input) -> None:  # noqa: ARG001 (another content, judged anew)
+    with open_raster(source, settings):
+        pass
+
+
+def _require_listed(path: Location, dataset: Any, settings: Input) -> list[Location]:
+    """The files that GDAL says it reads a raster from, of formats that come in several."""
+    if dataset.driver in {*SINGLE, "VRT"} and not settings.sidecars:
+        return []
+    store = str(gdal_name(path)).removesuffix(path.key) if path.far else ""
+    found = [Location(path.storage, name.removeprefix(store)) for name in dataset.files]
+    for file in found:
+        require_file(file, settings, f"a file that {path.name} is read from")
+    return found
 
 
 def describe_raster(path: Location, settings: Input) -> RasterInfo:
@@ -368,7 +422,7 @@ def _open_first(path: Location, drivers: Sequence[str]) -> Any:
     raise InputError(f"{path}: expected a raster in {' or '.join(drivers)} (input.drivers), got something else")
 
 
-def _check_limits(path: Location, dataset: Any) -> None:
+def _check_limits(path: Location, dataset: Any, stored: int) -> None:
     height, width, count = dataset.height, dataset.width, dataset.count
     if not (0 < max(height, width) <= MAX_SIDE and 0 < count <= MAX_BANDS):
         raise InputError(
@@ -385,7 +439,7 @@ def _check_limits(path: Location, dataset: Any) -> None:
             f"{path}: stored in blocks of {block_bytes / 2**20:.0f} MiB, the least that can be read; "
             f"expected at most {MAX_BLOCK_BYTES // 2**20} MiB; rewrite it with gdal_translate -co TILED=YES"
         )
-    declared, stored = height * width * count * value_bytes, path.stat().size
+    declared = height * width * count * value_bytes
     if declared > max(HARMLESS_BYTES, stored * MAX_RATIO):
         raise InputError(
             f"{path}: declares {declared / 2**30:.0f} GiB of pixels in a file of {stored / 2**20:.1f} MiB; "

@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from cdpipe.errors import InputError
 from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Transform, is_possible
-from cdpipe.workspace.location import Location, map_files
+from cdpipe.workspace.location import Location, present
 
 WORLD_FILE_BYTES = 4096  # six numbers; the longest that are found have 200
 PRJ_BYTES = 2**16  # the longest in EPSG's list have 6000
@@ -30,9 +30,9 @@ def georeference_files(path: Location) -> list[Location]:
     names = [*_world_suffixes(path.suffix), ".prj"]
     files = [path.with_suffix(spelt) for name in names for spelt in (name, name.upper())]
     shapefiles = [path.with_suffix(".shp"), path.with_suffix(".SHP")]
-    there = dict(zip([*files, *shapefiles], map_files(Location.is_file, [*files, *shapefiles]), strict=True))
-    of_shapefile = any(there[file] for file in shapefiles)
-    return [file for file in files if there[file] and not (of_shapefile and is_prj(file))]
+    there = present([*files, *shapefiles])
+    of_shapefile = any(file in there for file in shapefiles)
+    return [file for file in files if file in there and not (of_shapefile and is_prj(file))]
 
 
 def is_prj(file: Location) -> bool:

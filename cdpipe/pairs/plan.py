@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from cdpipe.config.schema import Config
+from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import describe_raster, require_common_place, require_imagery
+from cdpipe.formats.gate import describe_raster, parts_of, require_common_place, require_imagery
 from cdpipe.formats.vector_files import is_vector, vector_files
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
@@ -48,17 +48,48 @@ class PlannedPair:
     correction: Correction | None = None
 
 
-def source_files(pair: Pair) -> list[Location]:
-    """Every file that a pair is made of."""
+Parts = Mapping[Location, Sequence[Location]]  # of each raster, what it is read from beside its own file
+
+
+def source_files(pair: Pair, config: Config) -> list[Location]:
+    """Every file that a pair is made of: also sidecars, world files and the sources of a VRT, as far as they count."""
+    return _source_files(pair, _parts(_rasters(pair), config.input))
+
+
+def all_source_files(pairs: Sequence[Pair], config: Config) -> list[Location]:
+    """Every file that some pairs are made of, each once; in object storage many are asked for at once."""
+    parts = _parts(list(dict.fromkeys(path for pair in pairs for path in _rasters(pair))), config.input)
+    return list(dict.fromkeys(file for pair in pairs for file in _source_files(pair, parts)))
+
+
+def _rasters(pair: Pair) -> list[Location]:
+    label = None if pair.label is None or is_vector(pair.label) else pair.label
+    files = (pair.before.path, pair.after.path, pair.before_valid, pair.after_valid, label)
+    return list(dict.fromkeys(file for file in files if file is not None))
+
+
+def _parts(rasters: Sequence[Location], settings: Input) -> Parts:
+    return dict(zip(rasters, map_files(lambda path: _parts_of(path, settings), rasters), strict=True))
+
+
+def _parts_of(path: Location, settings: Input) -> list[Location]:
+    try:
+        return parts_of(path, settings)
+    except InputError:  # which opening the raster raises, too
+        return []
+
+
+def _source_files(pair: Pair, parts: Parts) -> list[Location]:
     files = [pair.before.path, pair.after.path, pair.before_valid, pair.after_valid]
-    return list(dict.fromkeys([*(file for file in files if file is not None), *label_files(pair)]))
+    rasters = [each for file in files if file is not None for each in (file, *parts[file])]
+    return list(dict.fromkeys([*rasters, *_label_files(pair, parts)]))
 
 
-def label_files(pair: Pair) -> list[Location]:
+def _label_files(pair: Pair, parts: Parts) -> list[Location]:
     """The files that a pair's label is made of: some vector files come in several."""
     if pair.label is None:
         return []
-    return vector_files(pair.label) if is_vector(pair.label) else [pair.label]
+    return vector_files(pair.label) if is_vector(pair.label) else [pair.label, *parts[pair.label]]
 
 
 def plan_pair(
@@ -78,14 +109,15 @@ def plan_pair(
     Raises:
         InputError: If a raster cannot be opened, or a file's hash or the pair's correction is not known.
     """
-    _require_hashes(pair, hashes)
+    parts = _parts(_rasters(pair), config.input)
+    _require_hashes(pair, hashes, parts)
     rasters = [
         require_imagery(describe_raster(source.path, config.input), config.input)
         for source in (pair.before, pair.after)
     ]
     require_common_place(*rasters)
     grid = rasters[0].grid
-    content = _content(pair, grid, config, hashes)
+    content = _content(pair, grid, config, (hashes, parts))
     align = config.align.model_dump(mode="json", exclude={"min_overlap", "coregister"})
     correction = None
     moved: dict[str, Any] = {}
@@ -97,11 +129,11 @@ def plan_pair(
     key = content_key("pair", {**content, "align": align, **moved})
     label_key = None
     if pair.label is not None:
-        source = [hashes[path] for path in label_files(pair)]
-        parts = {"source": source, "values": config.label.model_dump(mode="json"), "pair": key}
-        label_key = content_key("label", parts)
+        source = [hashes[path] for path in _label_files(pair, parts)]
+        meaning = {"source": source, "values": config.label.model_dump(mode="json"), "pair": key}
+        label_key = content_key("label", meaning)
     sources: dict[str, list[str]] = {}
-    for path in source_files(pair):
+    for path in _source_files(pair, parts):
         sources.setdefault(path.name, []).append(hashes[path])
     before, after = (
         info.stored_dtype(date_bands(source, info)[0])
@@ -116,23 +148,24 @@ def coregistration_key(pair: Pair, grid: Grid, config: Config, hashes: Mapping[L
     Raises:
         InputError: If a file's hash is not known.
     """
-    _require_hashes(pair, hashes)
-    return _coregistration_key(_content(pair, grid, config, hashes), config)
+    parts = _parts(_rasters(pair), config.input)
+    _require_hashes(pair, hashes, parts)
+    return _coregistration_key(_content(pair, grid, config, (hashes, parts)), config)
 
 
 def _coregistration_key(content: dict[str, Any], config: Config) -> str:
     return content_key("coregistration", {**content, "resampling": config.align.resampling})
 
 
-def _require_hashes(pair: Pair, hashes: Mapping[Location, str]) -> None:
-    unknown = [str(path) for path in source_files(pair) if path not in hashes]
+def _require_hashes(pair: Pair, hashes: Mapping[Location, str], parts: Parts) -> None:
+    unknown = [str(path) for path in _source_files(pair, parts) if path not in hashes]
     if unknown:
         raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
 
 
-def why_not_planned(pair: Pair, workspace: Workspace, hashes: Mapping[Location, str]) -> str | None:
+def why_not_planned(pair: Pair, config: Config, workspace: Workspace, hashes: Mapping[Location, str]) -> str | None:
     """Why files of a pair have no known hash, and what to do; None if all have one."""
-    unknown = [path for path in source_files(pair) if path not in hashes]
+    unknown = [path for path in source_files(pair, config) if path not in hashes]
     if not unknown:
         return None
     missing = [path for path in unknown if not path.is_file()]
@@ -144,24 +177,30 @@ def why_not_planned(pair: Pair, workspace: Workspace, hashes: Mapping[Location, 
     return NOT_INGESTED
 
 
-def _content(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Location, str]) -> dict[str, Any]:
+def _content(pair: Pair, grid: Grid, config: Config, known: tuple[Mapping[Location, str], Parts]) -> dict[str, Any]:
     """What both dates are read from."""
     return {
-        "before": _source_parts(pair.before, pair.before_valid, hashes),
-        "after": _source_parts(pair.after, pair.after_valid, hashes),
+        "before": _source_parts(pair.before, pair.before_valid, *known),
+        "after": _source_parts(pair.after, pair.after_valid, *known),
         "roles": list(pair.roles),
         "grid": grid.to_json(),
         "input": config.input.model_dump(mode="json", exclude={"drivers", "roots"}),
     }
 
 
-def _source_parts(source: Source, valid: Location | None, hashes: Mapping[Location, str]) -> dict[str, Any]:
+def _source_parts(
+    source: Source, valid: Location | None, hashes: Mapping[Location, str], parts: Parts
+) -> dict[str, Any]:
+    def content(path: Location) -> list[str]:
+        return [hashes[file] for file in (path, *parts[path])]
+
     return {
-        "raster": hashes[source.path],
+        "raster": content(source.path),
         "half": source.half,
         "bands": list(source.bands),
         "sensor": source.sensor.model_dump(mode="json", exclude={"bands"}),
-        "valid": hashes[valid] if valid else None,
+        "named": sorted(source.sensor.bands.values()),  # which are no alpha
+        "valid": content(valid) if valid else None,
     }
 
 

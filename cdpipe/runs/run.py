@@ -16,9 +16,9 @@ from cdpipe.pairs.grouping import group_findings
 from cdpipe.pairs.plan import (
     NOT_INGESTED,
     PlannedPair,
+    all_source_files,
     known_hashes,
     plan_pairs,
-    source_files,
     stored_pair,
     why_not_planned,
 )
@@ -270,9 +270,13 @@ def chosen_pairs(run: Run, *, only_failed: bool = False) -> list[Pair]:
 def planned_pairs(run: Run) -> tuple[list[PlannedPair], dict[str, str]]:
     """All pairs with their keys; and those not ingested, or whose sources changed or are gone, with the reason."""
     pairs = read_catalog(run.config)
-    hashes = known_hashes(run.workspace, [file for pair in pairs for file in source_files(pair)])
+    hashes = known_hashes(run.workspace, all_source_files(pairs, run.config))
     planned, failed = plan_pairs(pairs, run.config, hashes, known_corrections(run.workspace))
-    causes = {pair.pair_id: why_not_planned(pair, run.workspace, hashes) for pair in pairs if pair.pair_id in failed}
+    causes = {
+        pair.pair_id: why_not_planned(pair, run.config, run.workspace, hashes)
+        for pair in pairs
+        if pair.pair_id in failed
+    }
     return planned, {pair_id: causes[pair_id] or reason for pair_id, reason in failed.items()}
 
 

@@ -15,6 +15,7 @@ from cdpipe.workspace.bucket import Bucket
 from cdpipe.workspace.clients import redacted
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.disk import Disk, describe_free
+from cdpipe.workspace.remembered import Remembered
 from cdpipe.workspace.storage import Stat, Storage
 
 SCHEMES = ("s3", "gs", "az")
@@ -25,6 +26,7 @@ _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://?(?!/)(.*)", re.DOTALL)
 # no user, no query, no escape, and nothing that a bucket's name or a key on the way through GDAL could be taken for
 _ODD = re.compile(r"[@?#%\\\0-\x1f\x7f]")
 _DISK = Disk()
+FRESH = 2.0  # seconds that the list of a folder in object storage holds, for the rasters that lie there together
 
 Result = TypeVar("Result")
 
@@ -280,6 +282,7 @@ class Location:
         return self.storage.free_bytes(self.key)
 
 
+_FOLDERS: Remembered[Location, frozenset[str]] = Remembered(FRESH)
 Place = str | Path | Location  # as callers of the library name it
 
 
@@ -348,3 +351,21 @@ def map_files(function: Callable[[Any], Result], files: Sequence[Location]) -> I
         return
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield from pool.map(function, files)
+
+
+def present(files: Sequence[Location]) -> list[Location]:
+    """Those of some files that are there; in object storage each folder is listed once, if that is allowed."""
+    folders = {file.parent for file in files if file.far}
+    listed = dict(zip(folders, map_files(_listed, [*folders]), strict=True))
+    return [file for file in files if (file.key in listed[file.parent] if file.far else file.is_file())]
+
+
+def _listed(folder: Location) -> frozenset[str]:
+    return _FOLDERS.get(folder, lambda: _list(folder))
+
+
+def _list(folder: Location) -> frozenset[str]:
+    try:
+        return frozenset(folder.storage.names(folder.key))
+    except (FileNotFoundError, PermissionError):
+        return frozenset()
