@@ -286,10 +286,9 @@ def test_odd_files_are_observed_where_rasterio_reads_them(shared: Path) -> None:
             continue
         masked.append(path.name)
         with rasterio.open(path) as dataset:
-            data = [band for band in dataset.indexes if band not in info.mask.alpha]
-            expected = (dataset.read_masks(data) > 0).all(0)
-            if None not in dataset.nodatavals:
-                expected |= ~seen  # rasterio goes by nodata alone
-            assert np.array_equal(seen & expected, seen), path.name
-            assert np.array_equal(seen, dataset.dataset_mask() > 0) or dataset.nodata is not None, path.name
+            by_alpha = np.all([dataset.read(band) > 0 for band in info.mask.alpha] or [seen], axis=0)
+            # GDAL takes alpha for a mask in bytes and 16 bits alone
+            if not info.mask.alpha or dataset.dtypes[0] in ("uint8", "uint16"):
+                assert np.array_equal(seen, dataset.dataset_mask() > 0) or dataset.nodata is not None, path.name
+        assert np.array_equal(seen, by_alpha)
     assert len(masked) >= 8
