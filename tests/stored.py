@@ -38,7 +38,15 @@ Bytes = NDArray[np.uint8]
 
 # The smallest networks there are: a forward and a backward of two patches of 32 pixels take 40 ms.
 TINY_NET = {"encoder": "mobilenet_v2", "arguments": {"encoder_depth": 3, "decoder_channels": [16, 16, 16]}}
-TINY_TRAIN = {"models": {"unetplusplus": TINY_NET}, "patch": 32, "global_batch": 2, "samples_per_epoch": 4, "epochs": 3}
+# In float32, so that they are the same on every machine.
+TINY_TRAIN = {
+    "models": {"unetplusplus": TINY_NET},
+    "patch": 32,
+    "global_batch": 2,
+    "samples_per_epoch": 4,
+    "epochs": 3,
+    "precision": "float32",
+}
 
 
 def store_pair(

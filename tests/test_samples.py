@@ -1,6 +1,7 @@
 """Samples: determined by (seed, epoch, index), aligned with their labels, and drawn where they should be."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasters import utm_grid
+from scipy.stats import chi2
 from stored import RGB, Bytes, Dates, store_pair
 
+from cdpipe.errors import IntegrityError
 from cdpipe.geo.tilings import CELL, TILE
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair, StoredPair
-from cdpipe.training.samples import CellPool, Sampler, draw_sample, draw_window, index_cells
+from cdpipe.training.augment import make_augmentation
+from cdpipe.training.samples import (
+    CellPool,
+    PixelPool,
+    Sampler,
+    draw_pixel,
+    draw_sample,
+    draw_window,
+    index_cells,
+    index_pixels,
+)
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
@@ -227,3 +240,124 @@ def test_windows_lie_inside_the_scene_and_hold_their_cell(
         else:
             assert cell_start <= start
             assert start + patch <= cell_stop
+
+
+def make_pixel_sampler(
+    workspace: Workspace, pairs: tuple[LabelledPair, ...], patch: int, share: float, pair_weight: str = "area"
+) -> Sampler:
+    return Sampler(workspace, pairs, index_pixels(workspace, pairs, pair_weight), patch, share, STACKED, seed=5)
+
+
+@pytest.fixture(scope="module")
+def scattered(workspace: Workspace) -> tuple[tuple[LabelledPair, ...], list[NDArray[np.uint8]]]:
+    """Pairs with few changed pixels in cells of every kind, some hidden, and their labels as they count."""
+    rng = np.random.default_rng(8)
+    stored, counted = [], []
+    for number, (shape, changed) in enumerate((((150, 200), 30), ((70, 90), 12), ((64, 64), 0))):
+        label = np.where(rng.random(shape) < 0.1, 255, 0).astype(np.uint8)
+        label.flat[rng.choice(label.size, changed, replace=False)] = 1
+        valid = np.where(rng.random(shape) < 0.2, rng.integers(0, 3, shape), 3).astype(np.uint8)
+        stored.append(store_pair(workspace, f"s{number}", coordinates(shape, number), label, valid))
+        counted.append(np.where(valid == 3, label, 255).astype(np.uint8))
+    return tuple(stored), counted
+
+
+@pytest.mark.parametrize("pair_weight", ["area", "sqrt", "equal"])
+def test_every_changed_pixel_is_drawn_alike(
+    workspace: Workspace,
+    scattered: tuple[tuple[LabelledPair, ...], list[NDArray[np.uint8]]],
+    pair_weight: str,
+) -> None:
+    pairs, labels = scattered
+    sampler = make_pixel_sampler(workspace, pairs, 32, 1.0, pair_weight)
+    power = {"area": 1, "sqrt": 0.5, "equal": 0}[pair_weight]
+    counts = [int((label == 1).sum()) for label in labels]
+    total = sum(count**power for count in counts if count)
+    expected = {
+        (number, int(row), int(col)): counts[number] ** power / total / counts[number]
+        for number, label in enumerate(labels)
+        for row, col in np.argwhere(label == 1)
+    }
+    assert len(expected) > 20
+    rng, draws = np.random.default_rng(0), 4000
+    pool = sampler.pools[1]
+    assert isinstance(pool, PixelPool)
+    assert pool.size == len(expected)
+    found = Counter(draw_pixel(sampler, pool, changed=True, rng=rng) for _ in range(draws))
+    assert found.keys() == expected.keys()
+    squares = sum((found[each] - draws * chance) ** 2 / (draws * chance) for each, chance in expected.items())
+    assert chi2.sf(squares, len(expected) - 1) > 0.001
+
+
+def test_other_samples_are_drawn_around_any_labelled_pixel(
+    workspace: Workspace, scattered: tuple[tuple[LabelledPair, ...], list[NDArray[np.uint8]]]
+) -> None:
+    pairs, labels = scattered
+    sampler = make_pixel_sampler(workspace, pairs, 32, 0.0)
+    counts = [int((label != 255).sum()) for label in labels]
+    pool = sampler.pools[0]
+    assert isinstance(pool, PixelPool)
+    assert pool.size == sum(counts)
+    rng = np.random.default_rng(1)
+    drawn = [draw_pixel(sampler, pool, changed=False, rng=rng) for _ in range(2000)]
+    assert all(labels[number][row, col] != 255 for number, row, col in drawn)
+    shares = [sum(number == each for number, _, _ in drawn) / len(drawn) for each in range(3)]
+    assert shares == pytest.approx([count / sum(counts) for count in counts], abs=0.04)
+
+
+def test_a_drawn_pixel_lies_anywhere_in_its_window(tmp_path: Path) -> None:
+    """Far from the edges every place is equally likely; windows never leave the scene."""
+    workspace = Workspace(here(tmp_path))
+    label = np.zeros((300, 300), np.uint8)
+    label[150, 140] = 1
+    pair = store_pair(workspace, "p", coordinates(label.shape, 0), label)
+    sampler = make_pixel_sampler(workspace, (pair,), 32, 1.0)
+    rng = np.random.default_rng(2)
+    drawn = [draw_window(sampler, rng)[1:] for _ in range(3000)]
+    for axis, place in enumerate((150, 140)):
+        within = np.bincount([place - start[axis] for start in drawn], minlength=32)
+        assert len(within) == 32
+        assert chi2.sf(((within - 3000 / 32) ** 2 / (3000 / 32)).sum(), 31) > 0.001
+
+
+def test_half_of_the_samples_hold_a_changed_pixel(
+    workspace: Workspace, pairs: tuple[LabelledPair, ...], labels: tuple[Bytes, Bytes, Bytes]
+) -> None:
+    sampler = make_pixel_sampler(workspace, pairs[:1], 64, 0.5)
+    assert (labels[0] == 1).sum() == 2
+    held = [(draw_sample(sampler, 0, index)[1] == 1).any() for index in range(200)]
+    assert 70 < sum(held) < 150
+    certain = make_pixel_sampler(workspace, pairs, 64, 1.0)
+    assert all((draw_sample(certain, 0, index)[1] == 1).any() for index in range(40))
+    for index in range(40):
+        number, row, col = window_of(certain, 3, index)
+        height, width = labels[number].shape
+        assert 0 <= row <= max(height - 64, 0)
+        assert 0 <= col <= max(width - 64, 0)
+
+
+def test_pasted_rectangles_come_from_other_samples_that_the_seed_determines(
+    workspace: Workspace, pairs: tuple[LabelledPair, ...]
+) -> None:
+    plain = make_pixel_sampler(workspace, pairs, 64, 0.5)
+    pasting = dataclasses.replace(plain, augmentation=make_augmentation([{"Paste": {"p": 1.0, "side": [0.3, 0.6]}}]))
+    nothing = dataclasses.replace(plain, augmentation=make_augmentation([]))
+    changed = 0
+    for index in range(12):
+        x, label = draw_sample(pasting, 0, index)
+        again = draw_sample(pasting, 0, index)
+        assert (x.tobytes(), label.tobytes()) == (again[0].tobytes(), again[1].tobytes())
+        changed += int((x != draw_sample(nothing, 0, index)[0]).any())
+    assert changed > 5
+
+
+def test_a_label_that_does_not_hold_what_its_cells_count_is_damage(workspace: Workspace, tmp_path: Path) -> None:
+    label = np.zeros((64, 64), np.uint8)
+    label[3, 4] = 1
+    workspace = Workspace(here(tmp_path))
+    pair = store_pair(workspace, "p", coordinates(label.shape, 0), label)
+    sampler = make_pixel_sampler(workspace, (pair,), 32, 1.0)
+    wrong = PixelPool((0,), np.ones(1), (np.array([0]),), (np.array([9]),))
+    seed = next(seed for seed in range(20) if wrong.pick(np.random.default_rng(seed))[2] > 0)
+    with pytest.raises(IntegrityError, match="pair p: the label does not hold what its cells count; run cdpipe verify"):
+        draw_pixel(sampler, wrong, changed=True, rng=np.random.default_rng(seed))

@@ -20,30 +20,59 @@ from stored import Dates, bright_squares, store_pair, train_config, worker
 from torch import nn
 
 from cdpipe.config.schema import Train
-from cdpipe.errors import CdpipeError
+from cdpipe.errors import CdpipeError, InputError
 from cdpipe.evaluation.scores import BASELINE_RECIPE
-from cdpipe.metrics.counts import score_histogram
+from cdpipe.inference.torch import make_forward
+from cdpipe.metrics.counts import counts_by_threshold, score_histogram
 from cdpipe.models.networks import build_model
 from cdpipe.store.normalisation import model_input
 from cdpipe.store.pair import LabelledPair
-from cdpipe.training.job import TrainJob
+from cdpipe.training.job import TrainJob, choose_precision, execution
 from cdpipe.training.loop import (
     ASK_EVERY,
     BEST,
     CHECKPOINT,
     HISTORY,
+    NUMBERS,
     best_epoch,
     finished,
+    kept_epoch,
     make_sampler,
+    part_loss,
     train_model,
     validate,
     write_checkpoint,
 )
 from cdpipe.training.loss import dice_bce
-from cdpipe.training.plan import plan_training
+from cdpipe.training.plan import finish_model, plan_training
 from cdpipe.training.samples import draw_sample
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
+
+# All there is: a schedule by step, weight decay, clipping, averaged weights, losses, drawn pixels, augmentation.
+MODERN: dict[str, Any] = {
+    "optimizer": "adamw",
+    "learning_rate": 0.01,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "clip_norm": 1.0,
+    "ema": 0.9,
+    "keep": "last",
+    "loss": {"soft_jaccard": 1, "bce": {"positive_weight": 2}, "focal": 0.5},
+    "sampling": "pixels",
+    "pair_weight": "sqrt",
+    "augment": [
+        "D4",
+        "BandJitter",
+        {"Haze": {"p": 0.5}},
+        {"GaussNoise": {"p": 0.5}},
+        {"ShiftDate": {"p": 0.5}},
+        {"SwapDates": {"p": 0.5}},
+        {"Paste": {"p": 0.5}},
+        {"Affine": {"p": 0.5, "scale": [0.8, 1.2]}},
+    ],
+    "precision": "bfloat16",
+}
 
 Saved = dict[str, bytes]
 Pairs = tuple[LabelledPair, LabelledPair]
@@ -102,11 +131,13 @@ def contents(checkpoint: Path) -> Saved:
         for number, entry in state["optimizer"]["state"].items()
         for kind, value in entry.items()
     }
-    tensors = {**{f"best {name}": value for name, value in best.items()}, **state["network"], **moments}
+    averages = {f"average {name}": value for name, value in (state["average"] or {}).items()}
+    tensors = {**{f"best {name}": value for name, value in best.items()}, **state["network"], **moments, **averages}
     hashes = {name: hashlib.sha256(value.numpy().tobytes()).digest() for name, value in tensors.items()}
     groups = repr(state["optimizer"]["param_groups"]).encode()
     place = repr((state["step"], state["loss"])).encode()
-    return {**hashes, "groups": groups, "place": place, HISTORY: (checkpoint / HISTORY).read_bytes()}
+    rest = {name: (checkpoint / name).read_bytes() for name in (HISTORY, NUMBERS)}
+    return {**hashes, "groups": groups, "place": place, **rest}
 
 
 def test_a_trivial_rule_is_learned(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
@@ -126,8 +157,9 @@ def test_a_trivial_rule_is_learned(tmp_path: Path, workspace: Workspace, pairs: 
         # drops paths at random while it learns, so what is drawn must not depend on the past
         {"models": {"unetplusplus": {"encoder": "timm-efficientnet-b0", "arguments": {"encoder_depth": 3}}}},
         {"precision": "bfloat16", "learning_rate": 0.05},
+        MODERN,
     ],
-    ids=["random-net", "bfloat16"],
+    ids=["random-net", "bfloat16", "modern"],
 )
 def test_continuing_from_any_epoch_gives_the_same_bits(
     tmp_path: Path, workspace: Workspace, pairs: Pairs, options: dict[str, Any]
@@ -145,9 +177,12 @@ def test_continuing_from_any_epoch_gives_the_same_bits(
         assert [contents(each) for each in rest.kept] == [contents(each) for each in whole.kept[done:]]
 
 
-def test_continuing_within_an_epoch_gives_the_same_bits(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
+@pytest.mark.parametrize("options", [{}, MODERN], ids=["plain", "modern"])
+def test_continuing_within_an_epoch_gives_the_same_bits(
+    tmp_path: Path, workspace: Workspace, pairs: Pairs, options: dict[str, Any]
+) -> None:
     """On notice the state is saved between two steps."""
-    job = make_job(workspace, pairs, epochs=2, samples_per_epoch=20, global_batch=2)
+    job = make_job(workspace, pairs, epochs=2, samples_per_epoch=20, global_batch=2, **options)
     whole, noticed, rest = (Keeper(tmp_path / name) for name in ("whole", "noticed", "rest"))
     train_model(job, worker(whole))
     asked = iter([False, True, False, True])
@@ -166,7 +201,7 @@ def test_one_worker_does_the_parts_of_two(tmp_path: Path, workspace: Workspace, 
     train_model(job, dataclasses.replace(worker(keeper), parts=2))
     saved = torch.load(keeper.kept[0] / CHECKPOINT, weights_only=True)["optimizer"]["state"]
     torch.manual_seed(job.options.seed)
-    network = build_model(job.architecture, **job.arguments).to(memory_format=torch.channels_last).train()
+    network = build_model(job.architecture, **job.arguments).train()
     samples = [draw_sample(make_sampler(job), 0, index) for index in range(4)]
     for part in range(2):
         scenes, labels = (np.stack(each) for each in zip(*samples[part::2], strict=True))
@@ -197,6 +232,90 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path, workspace:
     best = torch.load(keeper.kept[-1] / BEST, weights_only=True)
     assert best.keys() == chosen.keys()
     assert all(torch.equal(best[name], chosen[name]) for name in best)
+
+
+def test_the_last_average_is_kept_whatever_the_epochs_scores(
+    tmp_path: Path, workspace: Workspace, pairs: Pairs
+) -> None:
+    """It is what was validated; patience ends nothing, and the weights themselves are others."""
+    job = make_job(workspace, pairs, epochs=4, patience=1, **{**MODERN, "learning_rate": 1e-6})
+    keeper = Keeper(tmp_path)
+    train_model(job, worker(keeper))
+    assert len(keeper.metrics) == 4
+    falling = [{"val_iou": value} for value in (0.9, 0.5, 0.1)]
+    assert kept_epoch(falling, job.options) == 2
+    assert not finished(falling, job.options)
+    state = torch.load(keeper.kept[-1] / CHECKPOINT, weights_only=True)
+    kept = torch.load(keeper.kept[-1] / BEST, weights_only=True)
+    assert all(torch.equal(kept[name], state["average"][name]) for name in kept)
+    assert any(not torch.equal(kept[name], state["network"][name]) for name in kept)
+    network = build_model(job.architecture, **job.arguments)
+    network.load_state_dict(kept)
+    forward = make_forward(network, execution(job, worker(), "bfloat16"))
+    scores = validate(job, worker(), forward)
+    assert counts_by_threshold(scores)[500].iou == keeper.metrics[-1]["val_iou"]
+
+
+def test_training_goes_on_in_the_precision_that_it_began_in(
+    tmp_path: Path, workspace: Workspace, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that would choose another."""
+    job = make_job(workspace, pairs, epochs=2, precision="auto")
+    whole, rest = Keeper(tmp_path / "whole"), Keeper(tmp_path / "rest")
+    monkeypatch.setattr("cdpipe.training.job.computes_bfloat16", lambda: True)
+    train_model(job, worker(whole))
+    monkeypatch.setattr("cdpipe.training.job.computes_bfloat16", lambda: False)
+    train_model(job, worker(rest, here(whole.kept[0])))
+    assert contents(rest.kept[-1]) == contents(whole.kept[-1])
+    assert json.loads((rest.kept[-1] / NUMBERS).read_text()) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("asked", "able", "chosen"),
+    [
+        ("auto", True, "bfloat16"),
+        ("auto", False, "float32"),
+        ("auto_gpu", True, "float32"),
+        ("bfloat16", False, "bfloat16"),
+        ("float32", True, "float32"),
+    ],
+)
+def test_precision_is_a_rule(monkeypatch: pytest.MonkeyPatch, asked: str, able: bool, chosen: str) -> None:
+    monkeypatch.setattr("cdpipe.training.job.computes_bfloat16", lambda: able)
+    assert choose_precision(Train.model_validate({"precision": asked}), "cpu") == chosen
+
+
+def test_the_last_epoch_needs_no_validation_pairs(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
+    config = train_config(workspace.root.local(), keep="last", epochs=1)
+    (job,) = plan_training(workspace, config, pairs[:1], [])
+    keeper = Keeper(tmp_path)
+    train_model(job, worker(keeper))
+    assert math.isnan(keeper.metrics[0]["val_iou"])
+    card = finish_model(job, here(keeper.kept[0]))
+    assert card.threshold is None
+    assert set(card.metrics) == {"epoch", "learning_rate", "loss"}
+    text = (workspace.model(job.name, job.key) / "model.md").read_text()
+    assert "last epoch: 1" in text
+    assert "in float32" in text
+    assert "threshold" not in text
+    with pytest.raises(InputError, match="no labelled pair of the split 'val'"):
+        plan_training(workspace, train_config(workspace.root.local(), epochs=1), pairs[:1], [])
+
+
+def test_deeper_levels_are_held_to_the_label_too(workspace: Workspace, pairs: Pairs) -> None:
+    job = make_job(workspace, pairs)
+    x, y = draw_sample(make_sampler(job), 0, 0)
+    batch = np.stack([x, x]), np.stack([y, y])[:, None]
+    main, *deeper = (torch.full((2, 1, 32, 32), value) for value in (0.5, -1.0, 2.0))
+
+    class Levels(nn.Module):
+        def forward(self, _: torch.Tensor) -> list[torch.Tensor]:
+            return [main, *deeper]
+
+    label = torch.from_numpy(batch[1])
+    losses = [float(dice_bce(each, label)) for each in (main, *deeper)]
+    found = part_loss(job, execution(job, worker(), "float32"), Levels(), batch)
+    assert float(found) == pytest.approx(losses[0] + 0.5 * (losses[1] + losses[2]) / 2)
 
 
 def test_a_frozen_encoder_keeps_all_it_has_until_it_is_let_go(

@@ -156,7 +156,9 @@ def _model_states(run: Run, inventory: Inventory) -> list[StageState]:
     states = []
     for job in jobs:
         card = trained_model(job)
-        state = _training_state(job) if card is None else f"validation IoU {card.metrics['val_iou']:.3f}"
+        judged = card is not None and "val_iou" in card.metrics
+        known = f"validation IoU {card.metrics['val_iou']:.3f}" if card and judged else "trained, not validated"
+        state = _training_state(job) if card is None else known
         states.append(StageState(f"train: {job.name}", int(card is not None), int(card is None), None, state))
     return states
 

@@ -42,9 +42,10 @@ class Trained:
     now: bool
 
     def __str__(self) -> str:
-        """Its best epoch, figure and folder, for people."""
+        """Its epoch, figure and folder, for people."""
         metrics = self.card.metrics
-        return f"epoch {metrics['epoch'] + 1}, validation IoU {metrics['val_iou']:.3f}, in {self.folder}"
+        judged = f"validation IoU {metrics['val_iou']:.3f}" if "val_iou" in metrics else "not validated"
+        return f"epoch {metrics['epoch'] + 1}, {judged}, in {self.folder}"
 
 
 def plan_training(run: Run) -> tuple[list[Trained], list[TrainJob]]:

@@ -5,10 +5,13 @@ import re
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
+from cdpipe.config.augment import SYMMETRIES, Transform
+from cdpipe.config.losses import DICE_BCE, Losses
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.quality import QUALITY_PRESETS, plain_name
+from cdpipe.config.section import Auto, Positive, Section, Share
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
 from cdpipe.workspace.location import Location, locate
@@ -21,11 +24,8 @@ def _place(value: Any) -> Location:
 
 
 Place = Annotated[Location, PlainValidator(_place), PlainSerializer(str)]
-Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Backend = Literal["torch", "openvino"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "auto_gpu", "float32", "bfloat16"]
 NoData = float | Literal["none"]
 
 
@@ -41,12 +41,6 @@ def _label_value(value: Any) -> int | str:
 
 
 LabelValue = Annotated[int | str, PlainValidator(_label_value)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Input(Section):
@@ -291,6 +285,23 @@ class Train(Section):
     ``samples_per_epoch: auto`` is one pass over the training pairs' area; ``samples_per_pair`` instead counts so many
     for each training pair, however large. ``folds`` trains every model that many times, each time without one fold of
     the training pairs' groups (the catalog's column ``group``), which that model then predicts.
+
+    ``optimizer`` is Adam or AdamW; ``weight_decay`` spares norms and biases. The learning rate falls by ``decay`` every
+    epoch (``schedule: exponential``), or step by step after it has risen for a share ``warmup`` of all steps:
+    ``one_cycle`` or ``cosine``. ``clip_norm`` is the norm that gradients are clipped to (0: none). ``ema`` is the decay
+    of an exponential average of the weights over the steps (such as 0.995), which then is what is validated and kept;
+    0 keeps the weights themselves. ``keep: best`` is the epoch with the highest validation IoU, and ``patience`` ends
+    a training that has not had a better one for so many epochs; ``last`` is the end of a training that never stops
+    early and needs no validation pairs.
+
+    ``changed_share`` of the samples are drawn where there is change. ``sampling: cells`` draws 64-pixel cells with
+    any change and windows around them; ``pixels`` draws changed pixels, all alike, at random places of the window, and
+    other samples anywhere. With it ``pair_weight`` says how often a pair is drawn: by its pixels (``area``), by their
+    square root, or as often as any other (``equal``). ``augment`` lists transforms of albumentations and of cdpipe.
+
+    ``precision: auto`` is bfloat16 where the device computes in it (GPUs, CPUs with AVX512-BF16 or AMX), ``auto_gpu``
+    on GPUs alone. ``memory_format: auto`` is ``channels_last`` on GPUs and in bfloat16; in float32 on a CPU that is
+    slower.
     """
 
     models: dict[str, Model] = Field(default={"unetplusplus": Model(), "siamese_seresnext50": Model()})
@@ -299,11 +310,23 @@ class Train(Section):
     epochs: Positive = 150
     samples_per_epoch: Positive | Auto = "auto"
     samples_per_pair: Positive | None = None
+    optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0, ge=0)
+    schedule: Literal["exponential", "one_cycle", "cosine"] = "exponential"
     decay: float = Field(default=0.97, gt=0, le=1)
+    warmup: float = Field(default=0.15, ge=0, lt=1)
+    clip_norm: float = Field(default=0, ge=0)
+    ema: float = Field(default=0, ge=0, lt=1)
+    keep: Literal["best", "last"] = "best"
     patience: Positive = 7
+    loss: Losses = DICE_BCE
+    sampling: Literal["cells", "pixels"] = "cells"
     changed_share: Share = 0.7
+    pair_weight: Literal["area", "sqrt", "equal"] = "area"
+    augment: tuple[Transform, ...] = SYMMETRIES
     precision: Precision = "auto"
+    memory_format: Literal["auto", "channels_last"] = "auto"
     seed: int = Field(default=0, ge=0)
     folds: Annotated[int, Field(ge=2)] | None = None
 
@@ -314,6 +337,8 @@ class Train(Section):
             raise ValueError(f"a model's name must match {ID_PATTERN.pattern}, got {', '.join(wrong)}")
         if self.samples_per_pair is not None and self.samples_per_epoch != "auto":
             raise ValueError("give samples_per_epoch or samples_per_pair, not both")
+        if self.pair_weight != "area" and self.sampling == "cells":
+            raise ValueError(f"pair_weight: {self.pair_weight} needs sampling: pixels; cells are all drawn alike")
         return self
 
 

@@ -172,12 +172,12 @@ def known_splits(planned: Sequence[PlannedPair], buffer: int) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The pairs that one model learns from and those that its best epoch is chosen by; a fold predicts the rest unseen.
+    """The pairs that one model learns from and those that its epochs are validated on; a fold predicts the rest unseen.
 
     Attributes:
         fold: Which fold is left out; None where there are no folds.
         train: To learn from.
-        val: To choose by.
+        val: To validate on, and to choose the best epoch by if that is kept.
     """
 
     fold: int | None
@@ -220,24 +220,31 @@ def assign_folds(groups: Mapping[str, str], folds: int) -> dict[str, int]:
 
 
 def fold_parts(
-    count: int, train: Sequence[LabelledPair], val: Sequence[LabelledPair], folds: Mapping[str, int]
+    count: int,
+    train: Sequence[LabelledPair],
+    val: Sequence[LabelledPair],
+    folds: Mapping[str, int],
+    *,
+    choose: bool = True,
 ) -> list[Part]:
-    """What the model of each fold learns from, and what its best epoch is chosen by.
+    """What the model of each fold learns from, and what its epochs are validated on.
 
-    Never by the fold that is left out, on which the model is to be judged: by the validation pairs, or where there
-    are none by the next fold, which it then does not learn from either.
+    Where that chooses the best epoch (``choose``), never on the fold that is left out, on which the model is to be
+    judged: on the validation pairs, or where there are none on the next fold, which it then does not learn from either.
+    Where nothing is chosen, on the validation pairs or else on the fold that is left out.
 
     Raises:
         ConfigError: If there are too few folds for that.
     """
-    if not val and count < 3:
+    if choose and not val and count < 3:
         raise ConfigError(
             "train.folds: expected 3 or more where no pair has the split val, since the best epoch is then chosen by "
             f"another fold than the one left out; got {count}"
         )
     parts = []
     for fold in range(count):
-        chooser = [] if val else [item for item in train if folds[item.pair.pair_id] == (fold + 1) % count]
-        left = [item for item in train if folds[item.pair.pair_id] != fold and item not in chooser]
-        parts.append(Part(fold, tuple(left), tuple(val or chooser)))
+        watched = (fold + 1) % count if choose else fold
+        others = [] if val else [item for item in train if folds[item.pair.pair_id] == watched]
+        left = [item for item in train if folds[item.pair.pair_id] != fold and item not in others]
+        parts.append(Part(fold, tuple(left), tuple(val or others)))
     return parts

@@ -96,12 +96,33 @@ class Worker:
     leaving: Callable[[], bool]
 
 
-def execution(job: TrainJob, worker: Worker) -> Execution:
+def execution(job: TrainJob, worker: Worker, precision: str) -> Execution:
     """How a worker runs the network while training and validating."""
+    return Execution(tta="none", precision=precision, device=worker.device, batch=job.options.global_batch)
+
+
+def choose_precision(options: Train, device: str) -> str:
+    """What the network computes in on a device: a rule, since a measurement could turn out another way tomorrow."""
     import torch
 
-    device = torch.device(worker.device).type
-    precision = job.options.precision
-    if precision == "auto":
-        precision = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return Execution(tta="none", precision=precision, device=worker.device, batch=job.options.global_batch)
+    if options.precision in ("float32", "bfloat16"):
+        return options.precision
+    if torch.device(device).type == "cuda":
+        half = torch.cuda.is_bf16_supported()
+    else:
+        half = options.precision == "auto" and computes_bfloat16()
+    return "bfloat16" if half else "float32"
+
+
+def computes_bfloat16() -> bool:
+    """Whether this machine's CPU has instructions for bfloat16, AVX512-BF16 or AMX; without them it is slow."""
+    import torch
+
+    # no public function says so; a torch without these has float32 stay
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in asked)
+
+
+def lies_channels_last(options: Train, run: Execution) -> bool:
+    """Whether weights and activations lie channel by channel of a pixel while training, see :class:`Execution`."""
+    return run.channels_last if options.memory_format == "auto" else options.memory_format == "channels_last"

@@ -1,10 +1,12 @@
 """Training one model: the loop that every worker runs, resumable at each epoch, and within one on notice."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,22 +21,26 @@ from cdpipe.config.schema import Train
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid
-from cdpipe.inference.patches import Forward, Placement, predict_window
+from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.inference.torch import make_forward
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_threshold, score_histogram
 from cdpipe.models.folder import load_network, read_card
 from cdpipe.models.networks import build_model
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import LabelledPair, read_observed, read_scene
-from cdpipe.training.job import TrainJob, Worker, execution
-from cdpipe.training.loss import dice_bce
-from cdpipe.training.samples import Sampler, draw_sample, index_cells
+from cdpipe.training.augment import make_augmentation
+from cdpipe.training.job import TrainJob, Worker, choose_precision, execution, lies_channels_last
+from cdpipe.training.loss import batch_loss
+from cdpipe.training.optimization import clip_gradients, make_optimizer, set_rate, update_average
+from cdpipe.training.samples import CellPools, PixelPools, Sampler, draw_sample, index_cells, index_pixels
 
 BINS = 1000  # of the validation pairs' probabilities
 HALF = BINS // 2  # position of the threshold 0.5
 CHECKPOINT = "state.pt"
 BEST = "best.pt"
 HISTORY = "history.json"
+NUMBERS = "precision.json"  # what the network computes in: another machine that goes on does as the first did
+DEEPER = 0.5  # weight of the mean loss of a network's deeper levels, where it says what they see
 ASK_EVERY = 4  # steps after which workers ask each other whether one of them must leave
 
 # scenes (N, channel, patch, patch) and labels (N, 1, patch, patch); or one of each without their first axis
@@ -80,27 +86,36 @@ class State:
     Attributes:
         network: The network.
         optimizer: Its optimizer.
+        execution: How the network is run.
+        average: The average of its weights that is judged and kept; None where the weights themselves are.
         history: Figures of the epochs that are done.
-        best: Weights of the best of them.
+        best: Weights of the one of them that is kept.
         step: Steps done of the next one.
         loss: Sum of this worker's losses in them.
     """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    execution: Execution
+    average: nn.Module | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     step: int = 0
     loss: float = 0.0
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept."""
+        return self.network if self.average is None else self.average
 
 
 def train_model(job: TrainJob, worker: Worker) -> None:
     """Train until the epochs are over or patience is, saving the state after every epoch.
 
     Every sample is determined by (seed, epoch, index), every random draw of the network by (seed, epoch, step,
-    part), so continuing from a checkpoint gives the bits of a run that was never interrupted. With fewer workers than
-    there are parts of a global batch each does several of them, one after the other, before a step: gradients are the
-    same but for the order of sums.
+    part), the learning rate by the step, so continuing from a checkpoint gives the bits of a run that was never
+    interrupted. With fewer workers than there are parts of a global batch each does several of them, one after the
+    other, before a step: gradients are the same but for the order of sums.
 
     Raises:
         CdpipeError: If training diverges.
@@ -112,24 +127,27 @@ def train_model(job: TrainJob, worker: Worker) -> None:
     sampler = make_sampler(job)
     while not finished(state.history, job.options):
         epoch = len(state.history)
-        for group in state.optimizer.param_groups:
-            group["lr"] = job.options.learning_rate * job.options.decay**epoch
         _train_epoch(job, worker, state, network, sampler)
-        _share_buffers(state.network, worker)
+        _share_buffers(state, worker)
         _refuse_divergence(job, state.network, epoch)
-        scores = validate(job, worker, make_forward(state.network, execution(job, worker)))
+        scores = validate(job, worker, make_forward(state.judged, state.execution))
         state.history.append(_summarise(job, epoch, scores, state))
         state.step, state.loss = 0, 0.0
-        if best_epoch(state.history) == epoch:
-            state.best = {name: value.detach().cpu().clone() for name, value in state.network.state_dict().items()}
+        if kept_epoch(state.history, job.options) == epoch:
+            state.best = {name: value.detach().cpu().clone() for name, value in state.judged.state_dict().items()}
         worker.save(state.history[-1], _files(state) if worker.rank == 0 else None)
 
 
 def finished(history: list[dict[str, Any]], options: Train) -> bool:
-    """Whether training is over: all epochs done, or ``patience`` of them without a better one."""
+    """Whether training is over: all epochs done, or ``patience`` of them without a better one if that is kept."""
     if len(history) >= options.epochs:
         return True
-    return bool(history) and len(history) - 1 - best_epoch(history) >= options.patience
+    return options.keep == "best" and bool(history) and len(history) - 1 - best_epoch(history) >= options.patience
+
+
+def kept_epoch(history: list[dict[str, Any]], options: Train) -> int:
+    """The epoch whose weights are kept."""
+    return best_epoch(history) if options.keep == "best" else len(history) - 1
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
@@ -140,14 +158,20 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 
 def make_sampler(job: TrainJob) -> Sampler:
     """The sampler of a training job."""
+    options = job.options
+    if options.sampling == "pixels":
+        pools: CellPools | PixelPools = index_pixels(job.workspace, job.train, options.pair_weight)
+    else:
+        pools = index_cells(job.workspace, job.train)
     return Sampler(
         workspace=job.workspace,
         pairs=job.train,
-        pools=index_cells(job.workspace, job.train),
-        patch=job.options.patch,
-        changed_share=job.options.changed_share,
+        pools=pools,
+        patch=options.patch,
+        changed_share=options.changed_share,
         recipe=job.recipe,
-        seed=job.options.seed,
+        seed=options.seed,
+        augmentation=make_augmentation(options.augment),
     )
 
 
@@ -157,50 +181,83 @@ def _initial_state(job: TrainJob, worker: Worker) -> State:
         network = load_network(job.init_from, read_card(job.init_from))
     else:
         network = build_model(job.architecture, **job.arguments)
-    network = network.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = State(network, torch.optim.Adam(network.parameters(), lr=job.options.learning_rate))
-    if worker.checkpoint is not None:
-        with (worker.checkpoint / CHECKPOINT).open() as file:
+    checkpoint = worker.checkpoint
+    precision = _agree(choose_precision(job.options, worker.device), worker)
+    if checkpoint is not None:
+        precision = json.loads((checkpoint / NUMBERS).read_text())
+    run = execution(job, worker, precision)
+    layout = torch.channels_last if lies_channels_last(job.options, run) else torch.contiguous_format
+    network = network.to(worker.device, memory_format=layout)  # type: ignore[call-overload]
+    average = deepcopy(network).requires_grad_(False) if job.options.ema else None
+    state = State(network, make_optimizer(network, job.options), run, average)
+    if checkpoint is not None:
+        with (checkpoint / CHECKPOINT).open() as file:
             saved = torch.load(file, map_location=worker.device, weights_only=True)
         state.network.load_state_dict(saved["network"])
         state.optimizer.load_state_dict(saved["optimizer"])
-        with (worker.checkpoint / BEST).open() as file:
+        if state.average is not None:
+            state.average.load_state_dict(saved["average"])
+        with (checkpoint / BEST).open() as file:
             state.best = torch.load(file, map_location="cpu", weights_only=True)
-        state.history = json.loads((worker.checkpoint / HISTORY).read_text())
+        state.history = json.loads((checkpoint / HISTORY).read_text())
         state.step, state.loss = saved["step"], saved["loss"]
     return state
+
+
+def _agree(precision: str, worker: Worker) -> str:
+    """The same precision for all workers: bfloat16 if each of them would take it."""
+    if worker.world == 1:
+        return precision
+    half = torch.tensor(int(precision == "bfloat16"), device=worker.device)
+    torch.distributed.all_reduce(half, torch.distributed.ReduceOp.MIN)
+    return "bfloat16" if half else "float32"
 
 
 def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module, sampler: Sampler) -> None:
     """Do what is left of an epoch's steps."""
     network.train()
-    device = torch.device(worker.device)
-    half = execution(job, worker).precision == "bfloat16"
     epoch = len(state.history)
     if job.frozen_epochs:
         _freeze_encoder(state.network, frozen=epoch < job.frozen_epochs)
     own = range(worker.rank, worker.parts, worker.world)
     for batch in _batches(job, worker, sampler, epoch, state.step):
+        number = epoch * job.steps + state.step
+        set_rate(state.optimizer, job.options, number, job.steps)
         state.optimizer.zero_grad(set_to_none=True)
-        for part, (scenes, labels) in zip(own, batch, strict=True):
-            x = torch.from_numpy(scenes).to(device, memory_format=torch.channels_last)
-            y = torch.from_numpy(labels).to(device)
+        for part, samples in zip(own, batch, strict=True):
             seeds = np.random.SeedSequence([job.options.seed, epoch, state.step, part])
             torch.manual_seed(int(seeds.generate_state(1)[0]))
             # gradients travel with the last of a worker's parts
             waits = getattr(network, "no_sync", nullcontext) if part != own[-1] else nullcontext
             with waits():
-                with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    logits = network(x)
-                loss = dice_bce(logits.float(), y)
+                loss = part_loss(job, state.execution, network, samples)
                 # workers' gradients are averaged, whatever the number of their parts
                 (loss * (worker.world / worker.parts)).backward()  # type: ignore[no-untyped-call]
             state.loss += float(loss.detach()) / len(own)
+        clip_gradients(state.network, job.options.clip_norm)
         state.optimizer.step()
+        if state.average is not None:
+            update_average(state.average, state.network, job.options.ema, number)
         state.step += 1
         worker.progress(epoch, state.step, state.loss / state.step)
         if state.step % ASK_EVERY == 0 and state.step < job.steps and worker.leaving():
             worker.save(None, _files(state) if worker.rank == 0 else None)
+
+
+def part_loss(job: TrainJob, run: Execution, network: nn.Module, samples: Batch) -> torch.Tensor:
+    """The loss of a part of a global batch; a network that says what its deeper levels see is held to that too."""
+    device = torch.device(run.device)
+    layout = torch.channels_last if lies_channels_last(job.options, run) else torch.contiguous_format
+    x = torch.from_numpy(samples[0]).to(device, memory_format=layout)
+    y = torch.from_numpy(samples[1]).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+        said = network(x)
+    first, *deeper = said if isinstance(said, list | tuple) else (said,)
+    loss = batch_loss(job.options.loss, first.float(), y)
+    if deeper:
+        others = torch.stack([batch_loss(job.options.loss, logits.float(), y) for logits in deeper])
+        loss = loss + DEEPER * others.mean()
+    return loss
 
 
 def _freeze_encoder(network: nn.Module, *, frozen: bool) -> None:
@@ -209,11 +266,11 @@ def _freeze_encoder(network: nn.Module, *, frozen: bool) -> None:
     encoder.requires_grad_(not frozen).train(not frozen)
 
 
-def _share_buffers(network: nn.Module, worker: Worker) -> None:
+def _share_buffers(state: State, worker: Worker) -> None:
     """Give all workers the first one's running statistics, so that all validate the network that is saved."""
-    if worker.world > 1:
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, src=0)
+    networks = [state.network] if state.average is None else [state.network, state.average]
+    for buffer in [each for network in networks for each in network.buffers()] if worker.world > 1 else []:
+        torch.distributed.broadcast(buffer, src=0)
 
 
 def _refuse_divergence(job: TrainJob, network: nn.Module, epoch: int) -> None:
@@ -247,7 +304,7 @@ def _stack(samples: list[Batch]) -> Batch:
 
 def _summarise(job: TrainJob, epoch: int, scores: ScoreHistogram, state: State) -> dict[str, Any]:
     at_half = counts_by_threshold(scores)[HALF]
-    threshold, f1 = best_threshold(scores)
+    threshold, f1 = best_threshold(scores) if sum(scores.changed) else (math.nan, math.nan)
     return {
         "epoch": epoch,
         "learning_rate": state.optimizer.param_groups[0]["lr"],
@@ -265,16 +322,17 @@ def _files(state: State) -> dict[str, Any]:
     saved = {
         "network": state.network.state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "average": state.average.state_dict() if state.average is not None else None,
         "step": state.step,
         "loss": state.loss,
     }
-    return {CHECKPOINT: saved, BEST: state.best, HISTORY: state.history}
+    return {CHECKPOINT: saved, BEST: state.best, HISTORY: state.history, NUMBERS: state.execution.precision}
 
 
 def write_checkpoint(folder: Path, files: dict[str, Any]) -> None:
     """Write what :class:`Worker`'s ``save`` was given into a folder."""
     for name, value in files.items():
-        if name == HISTORY:
+        if name.endswith(".json"):
             (folder / name).write_text(json.dumps(value))
         else:
             torch.save(value, folder / name)

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cdpipe.config.schema import Config, Model
+from cdpipe.config.schema import Config, Model, Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
@@ -74,17 +75,23 @@ def plan_training(
         workspace: The store.
         config: The configuration.
         train: Labelled pairs to learn from.
-        val: Labelled pairs to choose the best epoch by; with folds there may be none: the next fold then serves.
+        val: Labelled pairs to choose the best epoch by; with folds there may be none: another fold then serves. None
+            are needed where the last epoch is kept.
         folds: Fold of each training pair.
 
     Raises:
         ConfigError: If a model to start from is another than what is asked for.
         InputError: If there is nothing to learn from or nothing to choose the best epoch by.
     """
-    parts = fold_parts(config.train.folds or 0, train, val, folds) if folds else [Part(None, tuple(train), tuple(val))]
+    choose = config.train.keep == "best"
+    parts = [Part(None, tuple(train), tuple(val))]
+    if folds:
+        parts = fold_parts(config.train.folds or 0, train, val, folds, choose=choose)
     for part in parts:
         where = "" if part.fold is None else f" without fold {part.fold + 1}"
         for name, pairs in (("train", part.train), ("val", part.val)):
+            if name == "val" and not choose:
+                continue
             if not pairs:
                 raise InputError(f"no labelled pair of the split {name!r} is in the store; training needs at least one")
             if not sum(_label_count(workspace, item, "changed") for item in pairs):
@@ -137,14 +144,17 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
 
 
 def check_buildable(job: TrainJob) -> None:
-    """Refuse what no network can be built of or run on; on the device "meta" that takes no memory.
+    """Refuse what no network can be built of or run on, and what no sample can be augmented by.
 
-    It imports torch, which takes seconds: for those who are about to train, not for those who look.
+    Networks are built on the device "meta", which takes no memory. It imports torch, which takes seconds: for those who
+    are about to train, not for those who look.
 
     Raises:
-        ConfigError: If the job's network cannot be built.
+        ConfigError: If the job's network cannot be built, or an augmentation fails.
     """
     import torch
+
+    from cdpipe.training.augment import check_augmentation
 
     options = {key: value for key, value in job.arguments.items() if key != "encoder_weights"}
     patch = job.options.patch
@@ -159,6 +169,7 @@ def check_buildable(job: TrainJob) -> None:
         given = f"patches of {patch} pixels, " + ", ".join(f"{key}: {value}" for key, value in job.arguments.items())
         what = f"no {job.architecture} can be built with {given}"
         raise ConfigError(f"train.models.{job.model}: {what}: {error}") from None
+    check_augmentation(job.options.augment, 1 if job.recipe.kind == "difference" else len(bands), patch)
 
 
 def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) -> int:
@@ -184,16 +195,17 @@ def trained_model(job: TrainJob) -> ModelCard | None:
 
 
 def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
-    """Make a model folder of the best epoch in a finished run's last checkpoint; checkpoints are then removed."""
+    """Make a model folder of what a finished run's last checkpoint keeps; checkpoints are then removed."""
     import torch
 
-    from cdpipe.training.loop import BEST, HISTORY, best_epoch
+    from cdpipe.training.loop import BEST, HISTORY, NUMBERS, kept_epoch
 
     folder = job.workspace.model(job.name, job.key)
     history = json.loads((checkpoint / HISTORY).read_text())
     with (checkpoint / BEST).open() as file:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    best = history[best_epoch(history)]
+    row = history[kept_epoch(history, job.options)]
+    kept = {name: value for name, value in row.items() if not math.isnan(value)}
     (folder / "history.csv").write(_csv(history))
     card = ModelCard(
         name=job.name,
@@ -206,11 +218,12 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
         patch=job.options.patch,
         weights_sha256="",
         training_key=job.key,
-        threshold=best["best_threshold"],
-        metrics=best,
+        threshold=kept.get("best_threshold"),
+        metrics=kept,
         revision=find_network(job.architecture).revision,
     )
-    (folder / "model.md").write(_describe(job, best, len(history)).encode())
+    precision = json.loads((checkpoint / NUMBERS).read_text())
+    (folder / "model.md").write(_describe(job, kept, len(history), precision).encode())
     card = save_model(folder, card, state)
     crash_point("model-with-checkpoints")
     sweep_training(job)
@@ -232,14 +245,13 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
+def _describe(job: TrainJob, kept: dict[str, Any], epochs: int, precision: str) -> str:
     options = job.options
     train, val = (", ".join(sorted(item.pair.pair_id for item in items)) for items in (job.train, job.val))
     training = (
-        f"{epochs} epochs of {job.steps} steps of {options.global_batch} patches of {options.patch} pixels; "
-        f"best epoch: {best['epoch'] + 1}"
+        f"{epochs} epochs of {job.steps} steps of {options.global_batch} patches of {options.patch} pixels in "
+        f"{precision}; {options.keep} epoch: {kept['epoch'] + 1}"
     )
-    fitted = f"{best['best_threshold']:.3f} (F1 {best['f1_at_best_threshold']:.3f} on those pairs)"
     bands = f"{', '.join(job.recipe.roles)}, normalised by {job.normalisation.statistics} statistics"
     kind = {"difference": "grey difference"}.get(job.recipe.kind, job.recipe.kind.replace("_", " "))
     clipped = "" if job.recipe.clip is None else f", clipped to {job.recipe.clip:g} deviations"
@@ -247,12 +259,37 @@ def _describe(job: TrainJob, best: dict[str, Any], epochs: int) -> str:
         "architecture": f"{job.architecture} {json.dumps(job.arguments)}",
         "input": f"{kind} of {bands} of {job.normalisation.bands} band{clipped}",
         "training": training,
+        "learning": _describe_learning(options),
+        "samples": _describe_samples(options),
         "learned from": train,
-        "best epoch chosen by": val,
-        "validation at threshold 0.5": f"IoU {best['val_iou']:.3f}, F1 {best['val_f1']:.3f}",
-        "suggested threshold": fitted,
     }
+    if val:
+        facts["best epoch chosen by" if options.keep == "best" else "validated on"] = val
+    if "best_threshold" in kept:
+        facts["validation at threshold 0.5"] = f"IoU {kept['val_iou']:.3f}, F1 {kept['val_f1']:.3f}"
+        fitted = f"{kept['best_threshold']:.3f} (F1 {kept['f1_at_best_threshold']:.3f} on those pairs)"
+        facts["suggested threshold"] = fitted
     return "\n".join([f"# {job.name}", "", *(f"- {what}: {fact}" for what, fact in facts.items()), ""])
+
+
+def _describe_learning(options: Train) -> str:
+    terms = options.loss.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    loss = " + ".join(f"{name} {json.dumps(term)}" if term else name for name, term in terms.items())
+    falls = f"decay {options.decay:g}" if options.schedule == "exponential" else f"warm-up {options.warmup:g}"
+    facts = [
+        f"{options.optimizer}, learning rate {options.learning_rate:g}, {options.schedule} ({falls})",
+        f"weight decay {options.weight_decay:g}" if options.weight_decay else "",
+        f"gradients clipped at {options.clip_norm:g}" if options.clip_norm else "",
+        f"average of the weights {options.ema:g}" if options.ema else "",
+        f"loss: {loss}",
+    ]
+    return ", ".join(filter(None, facts))
+
+
+def _describe_samples(options: Train) -> str:
+    weight = f" (pairs by {options.pair_weight})" if options.sampling == "pixels" else ""
+    where = f"{options.changed_share:g} of them at changed {options.sampling}{weight}"
+    return f"{where}; augmented by {', '.join(json.dumps(each) for each in options.augment) or 'nothing'}"
 
 
 def training_jobs(

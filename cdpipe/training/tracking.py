@@ -4,6 +4,7 @@ MLflow is an extra, so only who was asked to log may import this module.
 """
 
 import csv
+import math
 import os
 import time
 from pathlib import Path
@@ -54,8 +55,11 @@ def _log(client: MlflowClient, experiment: str, job: TrainJob, card: ModelCard) 
     folder, now = job.workspace.model(job.name, job.key), int(time.time() * 1000)
     for row in csv.DictReader((folder / "history.csv").read_text().splitlines()):
         epoch = int(row.pop("epoch"))
-        client.log_batch(run, metrics=[Metric(name, float(value), now, epoch) for name, value in row.items()])
-    best = [Metric(f"best_{name}", float(card.metrics[name]), now, 0) for name in ("epoch", "val_iou", "val_f1")]
+        figures = {name: float(value) for name, value in row.items()}
+        known = [Metric(name, value, now, epoch) for name, value in figures.items() if not math.isnan(value)]
+        client.log_batch(run, metrics=known)
+    names = [name for name in ("epoch", "val_iou", "val_f1") if name in card.metrics]
+    best = [Metric(f"best_{name}", float(card.metrics[name]), now, 0) for name in names]
     client.log_batch(run, metrics=best)
     with folder.folder_on_disk() as place:
         client.log_artifacts(run, str(place), "model")
