@@ -41,6 +41,18 @@ OTHER: dict[str, Any] = {
     "precision": "bfloat16",
     "seed": 1,
     "samples_per_pair": 7,
+    "optimizer": "adamw",
+    "weight_decay": 0.1,
+    "schedule": "cosine",
+    "warmup": 0.4,
+    "clip_norm": 2.0,
+    "ema": 0.9,
+    "keep": "last",
+    "loss": "focal",
+    "sampling": "pixels",
+    "pair_weight": "sqrt",
+    "augment": [],
+    "memory_format": "channels_last",
 }
 
 
@@ -71,6 +83,8 @@ def test_every_option_of_training_has_a_part_in_the_key(workspace: Workspace, pa
         base = {
             key: kept for key, kept in TINY_TRAIN.items() if (name, key) != ("samples_per_pair", "samples_per_epoch")
         }
+        if name == "pair_weight":
+            base["sampling"] = OTHER["sampling"]
         jobs.append(plan(workspace, pairs, train=base | {name: value}))
     jobs += [plan(workspace, pairs, normalisation={"statistics": "per_date"})]
     jobs += [plan(workspace, pairs, normalisation={"bands": "together"})]

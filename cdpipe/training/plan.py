@@ -169,7 +169,8 @@ def check_buildable(job: TrainJob) -> None:
         given = f"patches of {patch} pixels, " + ", ".join(f"{key}: {value}" for key, value in job.arguments.items())
         what = f"no {job.architecture} can be built with {given}"
         raise ConfigError(f"train.models.{job.model}: {what}: {error}") from None
-    check_augmentation(job.options.augment, 1 if job.recipe.kind == "difference" else len(bands), patch)
+    bands = 1 if job.recipe.kind == "difference" else len(job.recipe.roles)
+    check_augmentation(job.options.augment, bands, patch)
 
 
 def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) -> int:
