@@ -324,3 +324,28 @@ def test_settings_for_quality_rasters_that_no_pair_has_are_said(pair: Pair) -> N
     assert told.startswith("sensors.s.quality is given, but no quality raster of its dates")
     valid = here(write_raster(folder / "valid.tif", np.full(GRID.shape, 4, np.uint8), GRID))
     assert check_catalog(config, [dataclasses.replace(pair, after_valid=valid)]).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "tag", "said"),
+    [
+        (-9999, None, "its uint16 values are never -9999, which sensors.s.nodata gives"),
+        (0.5, None, "its uint16 values are never 0.5"),
+        ({"red": 0, "nir": 70000}, None, "its uint16 values are never 70000"),
+        (0, 65535, "its own nodata value 65535 counts as observed, since sensors.s.nodata gives 0"),
+        (0, 0, None),
+        ("none", 65535, None),
+        ({"red": 0}, 65535, None),
+        (None, 65535, None),
+    ],
+)
+def test_nodata_that_a_sensor_gives_in_vain_is_said(pair: Pair, given: Any, tag: int | None, said: str | None) -> None:
+    rewrite_after(pair, texture(GRID.shape), GRID, nodata=tag)
+    folder = pair.before.path.parent.local()
+    bands = {"red": 1, "green": 2, "blue": 3, "nir": 3}
+    config = make_config(folder, sensors={"s": {"bands": bands, "nodata": given}})
+    dates = [dataclasses.replace(date, sensor=config.sensors["s"]) for date in (pair.before, pair.after)]
+    warnings = check_pair(dataclasses.replace(pair, before=dates[0], after=dates[1]), config).warnings
+    found = [text for text in warnings if text.startswith(f"{pair.after.path}: its ")]
+    assert len(found) == (said is not None)
+    assert not said or said in found[0]

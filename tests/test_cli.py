@@ -153,7 +153,7 @@ def test_predict_reads_the_quality_rasters_that_it_is_given(tmp_path: Path) -> N
     result = call([*given, "--quality", "{above: 40}", "--before-valid", str(tmp_path / "nowhere.tif")])
     assert result.code == EXIT_INPUT
     assert "nowhere.tif: expected a raster file" in result.err
-    assert "is sensors.given.quality meant in percent" in result.out
+    assert "on another scale than 40 (sensors.given.quality); is 0.4 meant?" in result.out
 
 
 def test_predict_names_the_file_that_is_missing(tmp_path: Path) -> None:

@@ -464,10 +464,10 @@ def test_thresholds_on_another_scale_are_said(doubts: Callable[..., list[str]]) 
     share = np.linspace(0, 1, SIDE * SIDE).reshape(SIDE, SIDE).astype(np.float32)
     assert doubts(share, quality={"above": 0.4}) == []
     told = doubts(share, quality={"above": 40})
-    assert "its values are 0 to 1; is sensors.s.quality meant in percent" in told[0]
+    assert "its values are 0 to 1, on another scale than 40 (sensors.s.quality); is 0.4 meant?" in told[0]
     assert "no pixel of it is unusable: it has values from 0 to 1" in told[1]
     told = doubts(share * 100, quality={"above": 0.4})
-    assert "its values are 0 to 100; is sensors.s.quality a share" in told[0]
+    assert "its values are 0 to 100, on another scale than 0.4 (sensors.s.quality); is 40 meant?" in told[0]
 
 
 def test_names_of_bands_are_told_in_one_line(tmp_path: Path) -> None:

@@ -296,6 +296,24 @@ def test_what_counts_as_data(values: NDArray[Any], nodata: float | None, expecte
     assert has_data(values, [nodata]).tolist() == expected
 
 
+LOWEST = (-3.4028234663852886e38, -3.40282346638529e38, -3.402823e38)
+TAGS = (*LOWEST, -9999.9, 9.96921e36, 1e20, 0.1, -1.0, 0.0, -0.0, 255.0)
+
+
+@given(st.sampled_from(TAGS), st.sampled_from(["float32", "float64"]), st.integers(-3, 3))
+def test_floats_have_a_nodata_value_as_gdal_sees_it(
+    tmp_path_factory: pytest.TempPathFactory, tag: float, dtype: str, steps: int
+) -> None:
+    """Written with fewer digits, or computed with others; not what lies further off."""
+    near = float(np.float32(tag))
+    steps = 0 if tag in LOWEST else steps  # where GDAL's own sums overflow
+    values = np.array([[tag, near, -tag, 0.0, 1.0, tag * (1 + steps * 1e-5), near * (1 + steps * 3e-8)]]).astype(dtype)
+    path = write_raster(tmp_path_factory.mktemp("tags") / "a.tif", values, nodata=tag)
+    with rasterio.open(path) as dataset:
+        expected = (dataset.read_masks(1) > 0) & np.isfinite(values)
+        assert np.array_equal(has_data(dataset.read(), [dataset.nodatavals[0]]), expected)
+
+
 def test_a_warped_date_leaves_out_nodata_and_nan(tmp_path: Path) -> None:
     values = np.full((2, 90, 90), 100, np.float32)
     values[0, 40:50, 40:50] = -9999

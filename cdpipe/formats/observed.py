@@ -16,6 +16,9 @@ from cdpipe.formats.masks import FileMask
 from cdpipe.geo.grid import Window
 from cdpipe.workspace.location import Location
 
+ROUNDING = 2 * float(np.finfo(np.float32).eps)  # |a - b| < this * |a + b|
+ROUNDED = 1e-30  # floats nearer to 0 have fewer digits; only the value itself is meant
+
 
 @contextmanager
 def open_mask(dataset: Any, path: Location, mask: FileMask) -> Iterator[Callable[[Window], NDArray[np.bool_]]]:
@@ -74,6 +77,9 @@ def opaque(alpha: NDArray[Any]) -> NDArray[np.bool_]:
 def has_data(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
     """Where no band has its nodata value, and all are finite.
 
+    Floats that differ from it as little as GDAL takes for rounding (``ARE_REAL_EQUAL``: by some 5e-7 of it) have it:
+    tags are written as text, often with fewer digits, and by programs that compute with others.
+
     Args:
         values: (band, height, width).
         nodata: The value of each band that means no data, or None.
@@ -86,7 +92,12 @@ def has_data(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np
         if missing is None or not (floating or float(missing).is_integer()):
             continue
         with np.errstate(over="ignore"):  # a tag of -1.8e308 on 32-bit values
-            present &= band != _in_type(missing, band.dtype)
+            if floating and ROUNDED < abs(missing) < np.inf:
+                wide = (1 + ROUNDING) / (1 - ROUNDING)
+                low, high = sorted((missing / wide, missing * wide))
+                present &= (band <= low) | (band >= high)
+            else:
+                present &= band != _in_type(missing, band.dtype)
     return present
 
 
@@ -96,3 +107,10 @@ def _in_type(value: float, dtype: np.dtype[Any]) -> Any:
         return dtype.type(value)
     highest = int(np.iinfo(dtype).max)
     return highest if value == float(highest) else int(value)
+
+
+def can_hold(dtype: str, value: float) -> bool:
+    """Whether pixels of a type can have a value; NaN counts as one that floats have."""
+    if np.dtype(dtype).kind == "f":
+        return not abs(value) > float(np.finfo(dtype).max) or np.isinf(value)
+    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max

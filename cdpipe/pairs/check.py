@@ -18,6 +18,7 @@ from cdpipe.formats.gate import (
     require_common_place,
     require_imagery,
 )
+from cdpipe.formats.observed import can_hold
 from cdpipe.formats.placement import doubts_of_layer
 from cdpipe.formats.polygons import open_layer
 from cdpipe.formats.vector_files import is_vector
@@ -116,7 +117,12 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     problems, warnings = _missing_roles(pair, required), _doubts_of_row(pair)
     before, after = (_describe(source, config, problems) for source in (pair.before, pair.after))
     dates = ((pair.before, before), (pair.after, after))
-    warnings += [*_alpha_doubts(dates), *doubt_bands(pair, dates), *_doubt_nodata(pair, before, after)]
+    warnings += [
+        *_alpha_doubts(dates),
+        *doubt_bands(pair, dates),
+        *_doubt_nodata(pair, before, after),
+        *_doubt_given_nodata(dates),
+    ]
     masks = _look_at_mask(pair.before, before, config, problems), _look_at_mask(pair.after, after, config, problems)
     for source, found in zip((pair.before, pair.after), masks, strict=True):
         warnings += [f"{source.path}: {doubt}" for doubt in (found.doubts if found else ())]
@@ -295,6 +301,27 @@ def _doubt_nodata(pair: Pair, before: RasterInfo | None, after: RasterInfo | Non
         return []
     todo = f"if they are {value:g}, set sensors.{source.sensor_name}.nodata: {value:g}"
     return [f"{source.path}: {shown}: nothing says which pixels of this date are missing; {todo}"]
+
+
+def _doubt_given_nodata(dates: Sequence[tuple[Source, RasterInfo | None]]) -> list[str]:
+    """Nodata that a sensor gives and no pixel can have, or that leaves a file's own tag unused."""
+    doubts = []
+    for source, info in dates:
+        given = source.sensor.nodata
+        values = {*given.values()} if isinstance(given, dict) else {given}
+        numbers = sorted(value for value in values if isinstance(value, int | float))
+        if info is None or not numbers:
+            continue
+        setting = f"sensors.{source.sensor_name}.nodata"
+        impossible = ", ".join(f"{value:g}" for value in numbers if not can_hold(info.dtype, value))
+        if impossible:
+            doubts.append(f"{source.path}: its {info.dtype} values are never {impossible}, which {setting} gives")
+        tag = None if isinstance(given, dict) or info.nodata is None else info.nodata
+        if tag is not None and np.isfinite(tag) and can_hold(info.dtype, tag) and not np.isclose(tag, numbers[0], 1e-6):
+            doubts.append(
+                f"{source.path}: its own nodata value {tag:g} counts as observed, since {setting} gives {numbers[0]:g}"
+            )
+    return doubts
 
 
 def nodata_text(value: float | None) -> str:

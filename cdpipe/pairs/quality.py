@@ -246,7 +246,7 @@ def _choice(dataset: Any, source: Source) -> str:
     setting, quality = f"sensors.{source.sensor_name}.quality", source.sensor.quality
     described = [plain_name(text or "") for text in dataset.descriptions]
     if quality is not None and quality.preset is not None:
-        own = described.index(quality.preset) + 1 if quality.preset in described else 1
+        own = described.index(quality.preset) + 1 if quality.preset in described else "..."
         return f"{setting}: {{preset: {quality.preset}, band: {own}}}"
     if dataset.count == 8 and (not any(described) or {"clear", "cloud"} <= {*described}):
         return f"{setting}: udm2 for Planet's UDM2, or {setting}: {{band: 1, usable: [1]}}"

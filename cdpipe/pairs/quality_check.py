@@ -157,10 +157,12 @@ def _doubt_threshold(tally: _Tally, rule: Rule, setting: str) -> list[str]:
     limits = [limit for limit in (rule.above, rule.below) if limit is not None]
     if tally.lowest > tally.highest:  # no value at all
         return []
+    given = " and ".join(f"{limit:g}" for limit in limits)
+    values = f"its values are {tally.lowest:.3g} to {tally.highest:.3g}, on another scale than {given} ({setting})"
     if max(limits) > 1 >= tally.highest:
-        return [f"its values are {tally.lowest:.3g} to {tally.highest:.3g}; is {setting} meant in percent of them?"]
-    if max(limits) <= 1 < tally.highest:
-        return [f"its values are {tally.lowest:.3g} to {tally.highest:.3g}; is {setting} a share of these?"]
+        return [f"{values}; is {max(limits) / 100:g} meant?"]
+    if 0 < max(limits) <= 1 and tally.highest > 2:
+        return [f"{values}; is {max(limits) * 100:g} meant?"]
     return []
 
 
