@@ -25,6 +25,7 @@ from cdpipe.store.groups import (
     create_group,
     pair_arrays,
 )
+from cdpipe.store.histograms import Quantiles, count_values, quantiles
 from cdpipe.store.pair import LabelledPair, StoredPair
 from cdpipe.store.statistics import measure
 from cdpipe.training.job import Worker
@@ -78,7 +79,9 @@ def store_pair(
         "common": (measure(dates[0], both, whole), measure(dates[1], both, whole)),
         "per_date": (measure(dates[0], masks[0], whole), measure(dates[1], masks[1], whole)),
     }
-    pair = StoredPair(pair_id, key, grid, block, RGB, ((1.0, 0.0), (1.0, 0.0)), moments)
+    levels = {"common": (_levels(dates[0], both), _levels(dates[1], both))}
+    levels["per_date"] = (_levels(dates[0], masks[0]), _levels(dates[1], masks[1]))
+    pair = StoredPair(pair_id, key, grid, block, RGB, ((1.0, 0.0), (1.0, 0.0)), moments, levels)
     layers = pair_arrays(RGB, dates[0].dtype.name, dates[1].dtype.name)
     store_layers(workspace.group("pairs", pair_id, key).local(), layers, pair, [*dates, valid])
     write_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD, workspace.root, {}, pair.to_json())
@@ -89,6 +92,10 @@ def store_pair(
     facts = {"valid": int((counted != 255).sum()), "changed": int((counted == 1).sum())}
     write_record(workspace.records("labels", pair_id, label_key) / GROUP_RECORD, workspace.root, {}, facts)
     return LabelledPair(pair, label_key)
+
+
+def _levels(date: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[Quantiles, ...]:
+    return tuple(quantiles(histogram, date.dtype) for histogram in count_values(date, mask))
 
 
 def store_probability(workspace: Workspace, pair: StoredPair, key: str, probability: NDArray[np.float32]) -> None:

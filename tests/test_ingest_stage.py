@@ -21,6 +21,7 @@ from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
 from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.plan import labelled_pair, plan_pair, source_files
+from cdpipe.store.histograms import SHARES
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -151,6 +152,8 @@ def test_statistics_are_those_of_the_whole_scene(tmp_path: Path, pair: Pair) -> 
             assert moments.sums == tuple(pixels.sum(axis=1).tolist())
             assert moments.products == tuple(map(tuple, (pixels @ pixels.T).tolist()))
             assert moments.combine([(0, 1.0)]) == pytest.approx((pixels[0].mean(), pixels[0].std()), rel=1e-12)
+            expected = np.quantile(pixels, SHARES, axis=1).T
+            np.testing.assert_allclose(stored.levels[kind][number], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("after_grid", [moved(-5.3, -7.6), moved(-5.5, -8.5, 10.4)], ids=["shifted", "scaled"])
@@ -162,7 +165,7 @@ def test_a_date_on_another_grid_comes_out_the_same_whatever_the_blocks(tmp_path:
     stored = [ingest(job) for job in jobs]
     for name in ("before", "after", "valid"):
         assert np.array_equal(layer(jobs[0], name), layer(jobs[1], name))
-    assert stored[0].moments == stored[1].moments
+    assert (stored[0].moments, stored[0].levels) == (stored[1].moments, stored[1].levels)
     whole = Window(0, 0, *GRID.shape)
     values, observed = read_on_grid(pair.after, None, GRID, whole, jobs[0].config)
     assert np.array_equal(layer(jobs[0], "after"), values)

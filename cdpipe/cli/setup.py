@@ -83,6 +83,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", type=int, default=256, help="patch it was trained with (default: %(default)s)")
     parser.add_argument("--statistics", choices=("per_date", "common"), default="per_date", help="default: %(default)s")
     parser.add_argument("--bands", choices=("together", "each"), default="together", help="default: %(default)s")
+    parser.add_argument("--method", choices=("moments", "robust"), default="moments", help="default: %(default)s")
+    parser.add_argument("--clip", default="auto", help="normalisation.clip of the configuration (default: %(default)s)")
 
 
 def run_init(options: argparse.Namespace) -> int:
@@ -219,9 +221,13 @@ def run_import_weights(options: argparse.Namespace) -> int:
 
     try:
         model = Model.model_validate(parse_overrides(options.set))
-        normalisation = Normalisation(statistics=options.statistics, bands=options.bands)
     except ValidationError as error:
         raise ConfigError("\n".join(["import-weights --set:", *describe_mistakes(error, Model)])) from None
+    given = {name: getattr(options, name) for name in ("statistics", "bands", "method", "clip")}
+    try:
+        normalisation = Normalisation.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(["import-weights:", *describe_mistakes(error, Normalisation)])) from None
     found = import_weights(options.file, options.out.resolve(), options.model, model, (normalisation, options.patch))
     sys.stdout.write("\n".join(_describe(options, found)) + "\n")
     return EXIT_DONE

@@ -223,20 +223,31 @@ def as_number(value: LabelValue) -> LabelValue:
 
 
 class Normalisation(Section):
-    """Which pixels and bands share a mean and a deviation, and what becomes of values far from it.
+    """How each date is brought to a common level and contrast.
 
-    ``statistics``: pixels observed at both dates (``common``) or at that date (``per_date``).
-    ``bands``: every band by its own figures (``each``) or all by one (``together``).
-    ``clip``: values more than so many deviations from the mean are moved to there; ``none`` leaves them.
+    ``method``: by mean and deviation (``moments``), or by median and spread between quartiles (``robust``), which
+    clouds and single bright roofs do not move. ``statistics``: of the pixels observed at both dates (``common``) or at
+    that date (``per_date``). ``bands``: every band by its own figures (``each``) or all by one (``together``).
+    ``clip``: values further than so many deviations from the middle are moved to there; ``none`` leaves them, ``auto``
+    is 4 for ``robust`` and ``none`` for ``moments``.
     """
 
+    method: Literal["moments", "robust"] = "moments"
     statistics: Literal["common", "per_date"] = "common"
     bands: Literal["each", "together"] = "each"
-    clip: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
+    clip: Annotated[float, Field(gt=0)] | Literal["none", "auto"] = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> "Normalisation":
+        if self.method == "robust" and self.bands == "together":
+            raise ValueError("bands: together is for method: moments; a robust normalisation is that of each band")
+        return self
 
     @property
     def limit(self) -> float | None:
         """What normalised values are clipped to, None for not at all."""
+        if self.clip == "auto":
+            return 4.0 if self.method == "robust" else None
         return None if self.clip == "none" else self.clip
 
 

@@ -38,6 +38,7 @@ class ModelCard:
         metrics: Figures on validation pairs, or what an imported file said.
         fresh: Parameters that still have random values, since the imported file had none that fit.
         clip: What normalised values are clipped to; None for not at all.
+        method: How they are normalised: ``moments`` or ``robust``.
         revision: The network's arithmetic that the weights were trained or imported with, see
             :class:`cdpipe.models.networks.Network`; cards that do not say are of the first.
     """
@@ -55,6 +56,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     clip: float | None = None
+    method: str = "moments"
     revision: int = 1
 
     @property
@@ -63,8 +65,9 @@ class ModelCard:
         parts = {**asdict(self), "roles": list(self.roles)}
         for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision"):
             del parts[other]
-        if self.clip is None:
-            del parts["clip"]
+        for later, before in (("clip", None), ("method", "moments")):
+            if parts[later] == before:
+                del parts[later]
         # what runs is the arithmetic of today, whatever the card says
         return content_key("model", {**parts, **revision_part(self.architecture)})
 
@@ -72,7 +75,7 @@ class ModelCard:
     def recipe(self) -> Recipe:
         """How stored pixels become its input."""
         kind = input_kind(self.architecture, self.arguments)
-        return Recipe(kind, self.roles, self.statistics, self.together, self.clip)
+        return Recipe(kind, self.roles, self.statistics, self.together, self.clip, self.method)
 
 
 def revision_part(architecture: str) -> dict[str, int]:

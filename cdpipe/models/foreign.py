@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cdpipe.config.schema import Model, Normalisation
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import CARD, ModelCard, save_model
-from cdpipe.models.networks import build_model, find_network, required_bands
+from cdpipe.models.networks import build_model, find_network, input_kind, required_bands
 from cdpipe.models.published import Rules
 from cdpipe.workspace.location import here
 
@@ -178,7 +178,7 @@ def import_weights(
         settings: Normalisation and patch that the weights were trained with.
 
     Raises:
-        ConfigError: If there is no such network.
+        ConfigError: If there is no such network, or its normalisation does not fit it.
         InputError: If the file cannot be read or does not fit the network, or the folder is a model already.
     """
     if (folder / CARD).exists():
@@ -188,12 +188,14 @@ def import_weights(
         network = build_model(architecture, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"--model {architecture}: {error}") from None
+    normalisation, patch = settings
+    if normalisation.method == "robust" and input_kind(architecture, options) == "difference":
+        raise ConfigError("--method robust is that of each band; a difference of the greys is normalised by moments")
     state, beside = read_weights(path)
     try:
         fresh = load_published(architecture, network, state)
     except ValueError as error:
         raise InputError(f"{path}: does not fit {architecture}: {error}") from None
-    normalisation, patch = settings
     card = ModelCard(
         name=folder.name,
         architecture=architecture,
@@ -206,6 +208,7 @@ def import_weights(
         fresh=fresh,
         metrics=beside,
         clip=normalisation.limit,
+        method=normalisation.method,
         revision=find_network(architecture).revision,
     )
     return Import(save_model(here(folder), card, network.state_dict()), len(state) - len(fresh), beside)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError, InputError, IntegrityError
-from cdpipe.geo.grid import BlockKey
+from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import CELL, block_keys, block_window
 from cdpipe.metrics.classes import CHANGED, IGNORE
 from cdpipe.pairs.imagery import read_on_grid
@@ -20,6 +20,7 @@ from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.store.arrays import cell_window, write_block
 from cdpipe.store.groups import LABEL_ARRAYS, create_group, finish_group, pair_arrays
+from cdpipe.store.histograms import Histogram, Quantiles, count_values, from_json, merge, quantiles, to_json
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair, load_pair, read_observed
 from cdpipe.store.statistics import Moments, measure, no_pixels
 from cdpipe.timing import timed
@@ -156,19 +157,25 @@ def _ingest_imagery(job: IngestJob, key: BlockKey) -> None:
         masks.append(observed)
     with timed("write"):
         stored.append(write_block(group, "valid", window, valid))
-    common = masks[0] & masks[1]
-    own = [measure(values, mask, window) for values, mask in zip(dates.values(), masks, strict=True)]
-    both = [
-        moments if np.array_equal(mask, common) else measure(values, common, window)
-        for values, mask, moments in zip(dates.values(), masks, own, strict=True)
-    ]
-    facts = {
-        "per_date": [moments.to_json() for moments in own],
-        "common": [moments.to_json() for moments in both],
-    }
+    facts = _measure(tuple(dates.values()), masks, window)
     records = job.workspace.records("pairs", key.pair_id, planned.key)
     with timed("write"):
         write_record(block_record(records, key), job.workspace.root, dict(stored), facts)
+
+
+def _measure(dates: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_]], window: Window) -> dict[str, Any]:
+    """Moments and histograms of a block, of the pixels observed at each date and at both."""
+    common = masks[0] & masks[1]
+    facts: dict[str, Any] = {"per_date": [], "common": [], "histograms": {"per_date": [], "common": []}}
+    for values, mask in zip(dates, masks, strict=True):
+        both = measure(values, common, window).to_json(), to_json(count_values(values, common))
+        own: tuple[Any, Any] = both[0], None  # of pixels that are the same ones, histograms are kept once
+        if not np.array_equal(mask, common):
+            own = measure(values, mask, window).to_json(), to_json(count_values(values, mask))
+        for name, (moments, histograms) in (("per_date", own), ("common", both)):
+            facts[name].append(moments)
+            facts["histograms"][name].append(histograms)
+    return facts
 
 
 def _ingest_label(job: IngestJob, key: BlockKey) -> None:
@@ -200,7 +207,11 @@ def _count_cells(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
     return np.asarray(padded.reshape(rows, CELL, cols, CELL).sum(axis=(1, 3)), np.uint16)
 
 
-def _as_stored(job: IngestJob, moments: dict[str, tuple[Moments, Moments]] | None = None) -> StoredPair:
+def _as_stored(
+    job: IngestJob,
+    moments: dict[str, tuple[Moments, Moments]] | None = None,
+    levels: dict[str, tuple[tuple[Quantiles, ...], tuple[Quantiles, ...]]] | None = None,
+) -> StoredPair:
     """The pair as it will lie in the store."""
     planned, config = job.planned, job.config
     before, after = planned.pair.before.sensor, planned.pair.after.sensor
@@ -212,6 +223,7 @@ def _as_stored(job: IngestJob, moments: dict[str, tuple[Moments, Moments]] | Non
         planned.pair.roles,
         ((before.scale, before.offset), (after.scale, after.offset)),
         moments or {},
+        levels or {},
     )
 
 
@@ -249,7 +261,8 @@ def finish_pair(job: IngestJob) -> StoredPair:
             f"pair {planned.pair.pair_id}: no pixel is observed at both dates; "
             "check nodata in the sensor's config, the valid rasters, and that the dates overlap"
         )
-    pair = _as_stored(job, moments)
+    levels = {name: _quantiles(facts, name, planned.dtypes) for name in moments}
+    pair = _as_stored(job, moments, levels)
     crash_point("pair-unfinished")
     finish_group(workspace, "pairs", pair.pair_id, pair.key, pair.to_json())
     return pair
@@ -282,6 +295,22 @@ def _merge(dates: list[list[dict[str, Any]]], bands: int) -> tuple[Moments, Mome
     """Sum of the blocks' moments, for each date."""
     before, after = (sum((Moments.from_json(date[i]) for date in dates), no_pixels(bands)) for i in (0, 1))
     return before, after
+
+
+def _quantiles(
+    facts: list[dict[str, Any]], name: str, dtypes: tuple[str, str]
+) -> tuple[tuple[Quantiles, ...], tuple[Quantiles, ...]]:
+    """Quantiles of each band of each date, from the blocks' histograms."""
+    before, after = (
+        tuple(quantiles(merge(bands), np.dtype(dtype)) for bands in zip(*blocks, strict=True))
+        for blocks, dtype in ((_histograms(facts, name, date), dtype) for date, dtype in enumerate(dtypes))
+    )
+    return before, after
+
+
+def _histograms(facts: list[dict[str, Any]], name: str, date: int) -> list[tuple[Histogram, ...]]:
+    found = (fact["histograms"][name][date] or fact["histograms"]["common"][date] for fact in facts)
+    return [from_json(value) for value in found]
 
 
 def discard_pair(job: IngestJob) -> None:

@@ -11,8 +11,9 @@ from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Placement, predict_window
-from cdpipe.models.folder import check_trained, read_card
+from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import open_forward
+from cdpipe.store.histograms import Quantiles, count_values, quantiles
 from cdpipe.store.normalisation import date_scaling, model_input
 from cdpipe.store.statistics import measure
 from cdpipe.workspace.location import Location, locate
@@ -69,13 +70,19 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     window = Window(0, 0, *both.shape)
     masks = [both, both] if card.statistics == "common" else own
     scalings = [
-        date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), card.recipe)
+        date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), card.recipe, _levels(card, date, mask))
         for date, mask in zip((before, after), masks, strict=True)
     ]
     scene = model_input((before, after), both, (scalings[0], scalings[1]))
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
     forward = open_forward(folder, card, Execution(tta, precision, "cpu", 1, backend))
     return predict_window(forward, 1, scene, both, place)
+
+
+def _levels(card: ModelCard, date: NDArray[Any], mask: NDArray[np.bool_]) -> list[Quantiles] | None:
+    if card.method != "robust":
+        return None
+    return [quantiles(histogram, date.dtype) for histogram in count_values(date, mask)]
 
 
 def _check(

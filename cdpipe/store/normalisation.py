@@ -1,4 +1,4 @@
-"""From stored pixels to what a model eats: z-scored grey or bands of both dates, zero where not observed."""
+"""From stored pixels to what a model eats: normalised grey or bands of both dates, zero where not observed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.store.histograms import Quantiles, robust_figures
 from cdpipe.store.statistics import Moments
 
 GREY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
@@ -36,6 +37,7 @@ class Recipe:
         statistics: Pixels that normalisation counts: ``common`` or ``per_date``.
         together: Whether the bands share one mean and deviation.
         clip: What normalised values are clipped to, on either side of 0; None for not at all.
+        method: ``moments`` (mean and deviation) or ``robust`` (median and spread).
     """
 
     kind: InputKind
@@ -43,6 +45,7 @@ class Recipe:
     statistics: str
     together: bool
     clip: float | None = None
+    method: str = "moments"
 
     @property
     def channels(self) -> int:
@@ -69,7 +72,13 @@ class DateScaling:
     clip: float | None = None
 
 
-def date_scaling(moments: Moments, roles: Sequence[str], unit: tuple[float, float], recipe: Recipe) -> DateScaling:
+def date_scaling(
+    moments: Moments,
+    roles: Sequence[str],
+    unit: tuple[float, float],
+    recipe: Recipe,
+    levels: Sequence[Quantiles] | None = None,
+) -> DateScaling:
     """Derive a date's scaling from its statistics.
 
     Args:
@@ -77,19 +86,32 @@ def date_scaling(moments: Moments, roles: Sequence[str], unit: tuple[float, floa
         roles: Names of the stored bands.
         unit: The sensor's (scale, offset): ``stored * scale + offset`` is the physical value.
         recipe: What is made of them.
+        levels: Quantiles of the stored bands, for a robust recipe.
 
     Raises:
-        ValueError: If a band is missing or there are no pixels.
+        ValueError: If a band is missing, there are no pixels, or the recipe is robust and needs a grey.
     """
     missing = [role for role in recipe.roles if role not in roles]
     if missing:
         raise ValueError(f"bands {', '.join(missing)} are not among {', '.join(roles)}")
     bands = tuple(list(roles).index(role) for role in recipe.roles)
-    pooled = [moments.pool(bands)] * len(bands) if recipe.together else None
-    figures = pooled or [moments.combine([(band, 1.0)]) for band in bands]
+    if recipe.method == "robust":
+        if recipe.kind == "difference" or recipe.together or levels is None:
+            raise ValueError("robust normalisation is that of each band: there are no quantiles of greys")
+        figures = [_robust(moments, levels[band], band) for band in bands]
+    else:
+        pooled = [moments.pool(bands)] * len(bands) if recipe.together else None
+        figures = pooled or [moments.combine([(band, 1.0)]) for band in bands]
     grey = moments.combine(zip(bands, GREY, strict=True)) if recipe.kind == "difference" else None
     each = tuple(_gain(*figure, unit) for figure in figures)
     return DateScaling(bands, each, _gain(*grey, unit) if grey else None, recipe.kind, recipe.clip)
+
+
+def _robust(moments: Moments, levels: Quantiles, band: int) -> tuple[float, float]:
+    """Median and spread of a band; its deviation where 98 % of the pixels are of one value, or all are."""
+    _, deviation = moments.combine([(band, 1.0)])
+    median, spread = robust_figures(levels)
+    return median, (spread or deviation) if deviation else 0.0
 
 
 def _gain(mean: float, deviation: float, unit: tuple[float, float]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """A pair as it lies in the store: its grid, its statistics, its pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
 from cdpipe.store.arrays import open_array, read_window
+from cdpipe.store.histograms import Quantiles
 from cdpipe.store.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.store.statistics import Moments
 from cdpipe.workspace.layout import Workspace
@@ -32,6 +33,7 @@ class StoredPair:
         roles: Names of the stored bands.
         units: (scale, offset) of each date's sensor.
         moments: Statistics by ``common`` and ``per_date``, each of both dates.
+        levels: Quantiles of each band, likewise.
     """
 
     pair_id: str
@@ -41,12 +43,15 @@ class StoredPair:
     roles: tuple[str, ...]
     units: tuple[tuple[float, float], tuple[float, float]]
     moments: dict[str, tuple[Moments, Moments]]
+    levels: dict[str, tuple[tuple[Quantiles, ...], tuple[Quantiles, ...]]] = field(default_factory=dict)
 
     def scalings(self, recipe: Recipe) -> tuple[DateScaling, DateScaling]:
         """How each date is normalised."""
+        moments = self.moments[recipe.statistics]
+        levels = self.levels[recipe.statistics] if recipe.method == "robust" else (None, None)
         before, after = (
-            date_scaling(moments, self.roles, unit, recipe)
-            for moments, unit in zip(self.moments[recipe.statistics], self.units, strict=True)
+            date_scaling(own, self.roles, unit, recipe, quantiles)
+            for own, unit, quantiles in zip(moments, self.units, levels, strict=True)
         )
         return before, after
 
@@ -66,6 +71,7 @@ class StoredPair:
             "roles": list(self.roles),
             "units": [list(unit) for unit in self.units],
             "moments": {name: [date.to_json() for date in dates] for name, dates in self.moments.items()},
+            "levels": {name: [[list(band) for band in date] for date in dates] for name, dates in self.levels.items()},
         }
 
 
@@ -95,6 +101,10 @@ def load_pair(workspace: Workspace, pair_id: str, key: str) -> StoredPair | None
             {
                 name: (Moments.from_json(before), Moments.from_json(after))
                 for name, (before, after) in facts["moments"].items()
+            },
+            {
+                name: (tuple(map(tuple, before)), tuple(map(tuple, after)))
+                for name, (before, after) in facts["levels"].items()
             },
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -61,7 +61,7 @@ class TrainJob:
         kind = input_kind(self.architecture, self.arguments)
         roles = required_bands(self.architecture, self.arguments)
         own = self.normalisation
-        return Recipe(kind, roles, own.statistics, own.bands == "together", own.limit)
+        return Recipe(kind, roles, own.statistics, own.bands == "together", own.limit, own.method)
 
 
 @dataclass(frozen=True, slots=True)

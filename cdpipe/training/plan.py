@@ -11,7 +11,7 @@ from cdpipe.config.schema import Config, Model, Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
-from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, required_bands
+from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, input_kind, required_bands
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.pairs.splits import (
     Leaks,
@@ -53,13 +53,26 @@ def architecture_of(name: str, model: Model) -> str:
 
 
 def needed_bands(config: Config) -> tuple[str, ...]:
-    """Bands that the configuration's models need at both dates, each once."""
+    """Bands that the configuration's models need at both dates, each once.
+
+    Raises:
+        ConfigError: If a model has no architecture, or needs figures that its normalisation does not have.
+    """
     if config.predict.models:
         roles = [role for folder in config.predict.models for role in read_card(folder).roles]
     else:
-        models = config.train.models.items()
-        roles = [role for name, model in models for role in required_bands(architecture_of(name, model), model.options)]
+        roles = [role for name, model in config.train.models.items() for role in _eaten_bands(config, name, model)]
     return tuple(dict.fromkeys([*RGB, *roles]))  # pictures and the baseline are made of the first three
+
+
+def _eaten_bands(config: Config, name: str, model: Model) -> tuple[str, ...]:
+    architecture = architecture_of(name, model)
+    if config.normalisation.method == "robust" and input_kind(architecture, model.options) == "difference":
+        raise ConfigError(
+            f"train.models.{name}: normalisation.method: robust is that of each band, and {architecture} eats the "
+            f"difference of the greys; give bands: [{', '.join(RGB)}] (or others), or input: stacked"
+        )
+    return required_bands(architecture, model.options)
 
 
 def plan_training(
@@ -216,6 +229,7 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
         statistics=job.normalisation.statistics,
         together=job.normalisation.bands == "together",
         clip=job.normalisation.limit,
+        method=job.normalisation.method,
         patch=job.options.patch,
         weights_sha256="",
         training_key=job.key,
@@ -253,7 +267,8 @@ def _describe(job: TrainJob, kept: dict[str, Any], epochs: int, precision: str) 
         f"{epochs} epochs of {job.steps} steps of {options.global_batch} patches of {options.patch} pixels in "
         f"{precision}; {options.keep} epoch: {kept['epoch'] + 1}"
     )
-    bands = f"{', '.join(job.recipe.roles)}, normalised by {job.normalisation.statistics} statistics"
+    figures = "quantiles" if job.recipe.method == "robust" else "statistics"
+    bands = f"{', '.join(job.recipe.roles)}, normalised by {job.normalisation.statistics} {figures}"
     kind = {"difference": "grey difference"}.get(job.recipe.kind, job.recipe.kind.replace("_", " "))
     clipped = "" if job.recipe.clip is None else f", clipped to {job.recipe.clip:g} deviations"
     facts = {
