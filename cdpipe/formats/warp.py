@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from cdpipe.errors import InputError
 from cdpipe.geo.crs import crs_name, on_earth, pixel_ratio, project_positions
 from cdpipe.geo.grid import Floats, Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.geo.turns import for_gdal, meeting_turns, turned
 
 # Within one call GDAL follows a curved transform to 0.125 px only. What it misses shrinks with the square of
 # the tile's side: up to 0.1 px at 512, 0.04 px at 256 in the same time, 0.01 px at 128 in twice the time.
@@ -77,11 +78,26 @@ def read_warped(source: WarpSource, grid: Grid, window: Window, resampling: str)
     Raises:
         InputError: If the raster cannot be brought onto the grid.
     """
+    _require_common(source, grid)
+    if source.grid.crs != grid.crs:
+        return _read_turned(source, grid, window, resampling)
+    # around the Earth, a grid in degrees may lie on the same one as it is counted, and on its other end
+    first, *others = (
+        _read_turned(replace(source, grid=turned(source.grid, turns)), grid, window, resampling)
+        for turns in meeting_turns(source.grid, grid)
+    )
+    values, present = first
+    for more, seen in others:
+        fresh = seen & ~present
+        values[:, fresh], present = more[:, fresh], present | seen
+    return values, present
+
+
+def _read_turned(source: WarpSource, grid: Grid, window: Window, resampling: str) -> Pixels:
     if source.grid.same_pixels(grid):
         values, present = source.read(window)
         values[:, ~present] = 0
         return values, present
-    _require_common(source, grid)
     values = np.zeros((source.count, *window.shape), source.dtype)
     present = np.zeros(window.shape, np.bool_)
     ratio = pixel_ratio(source.grid, grid)
@@ -201,7 +217,7 @@ def _reproject(
     ratio: tuple[float, float],
 ) -> None:
     """Resample ``values`` into ``out``, which lie on the first and the second of ``grids``."""
-    source, target = grids
+    source, target = grids if grids[0].crs == grids[1].crs else map(for_gdal, grids)
     nodata = math.nan if out.dtype.kind == "f" else None
     # GDAL would estimate the scales from each tile alone, and wrongly where a tile hangs over the edge
     scales = {

@@ -17,6 +17,7 @@ from rasterio.warp import transform
 
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Floats, Grid
+from cdpipe.geo.turns import counted_near, meeting_turns, turned
 
 WGS84 = "EPSG:4326"
 PROJ_FOLDERS = ("PROJ_DATA", "PROJ_LIB")  # environment variables, the first of which that is set counts
@@ -215,11 +216,13 @@ def project_positions(of: Grid, to: Grid, rows: Floats, cols: Floats) -> tuple[F
         cols: Likewise.
 
     Returns:
-        Rows and columns in pixels, of that shape; inf or nan where there is none.
+        Rows and columns in pixels, of that shape; inf or nan where there is none. Longitudes that come from another
+        CRS are counted as those of the grid that they are looked up in.
     """
     x, y = (values.ravel() for values in of.xy(rows, cols))
     if of.crs is not None and to.crs is not None and of.crs != to.crs:
         x, y = transform_by_gdal(of.crs, to.crs, x, y)
+        x = counted_near(x, to.xy(to.height / 2, to.width / 2)[0], to.crs)
     with np.errstate(invalid="ignore"):
         to_rows, to_cols = to.row_col(x, y)
     return to_rows.reshape(rows.shape), to_cols.reshape(rows.shape)
@@ -227,8 +230,11 @@ def project_positions(of: Grid, to: Grid, rows: Floats, cols: Floats) -> tuple[F
 
 def covered_share(source: Grid, grid: Grid) -> float:
     """Share of a grid that another raster's extent covers, 0 to 1, told from 64 x 64 points of the grid."""
-    rows, cols = project_positions(grid, source, *grid.middles(SHARE_PARTS))
-    return float(((rows >= 0) & (rows < source.height) & (cols >= 0) & (cols < source.width)).mean())
+    covered = np.zeros((SHARE_PARTS, SHARE_PARTS), np.bool_)
+    for turns in meeting_turns(source, grid) if source.crs == grid.crs else [0]:
+        rows, cols = project_positions(grid, turned(source, turns), *grid.middles(SHARE_PARTS))
+        covered |= (rows >= 0) & (rows < source.height) & (cols >= 0) & (cols < source.width)
+    return float(covered.mean())
 
 
 def pixel_ratio(source: Grid, grid: Grid) -> tuple[float, float]:

@@ -11,9 +11,10 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.geo.crs import WGS84, on_earth, require_places, transform_by_gdal, transform_by_proj
+from cdpipe.geo.crs import WGS84, WGS84_WKT, on_earth, require_places, transform_by_gdal, transform_by_proj
 from cdpipe.geo.grid import Floats, Grid
 from cdpipe.geo.ground import pixel_metres
+from cdpipe.geo.turns import period
 
 OUTLINE_POINTS = 9  # along a side of a footprint in degrees, which may be curved there
 BOX_POINTS = 33  # along a side of a grid by which its box in another CRS is told
@@ -54,7 +55,36 @@ def _without_leaps(polygons: NDArray[Any], crs: str) -> NDArray[Any]:
     points, of = shapely.get_coordinates(polygons, return_index=True)
     first = points[np.searchsorted(of, np.arange(len(polygons)))][of, 0]
     points[:, 0] -= 360 * np.round((points[:, 0] - first) / 360)
+    return counted_from_west(np.asarray(shapely.set_coordinates(polygons.copy(), points)))
+
+
+def counted_from_west(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Polygons in degrees that begin between -180 and 180, so that one place has the same numbers in all of them."""
+    if not len(polygons):
+        return polygons
+    further = -360 * np.floor((shapely.bounds(polygons)[:, 0] + 180) / 360)
+    if not further.any():
+        return polygons
+    points, of = shapely.get_coordinates(polygons, return_index=True)
+    points[:, 0] += further[of]
     return np.asarray(shapely.set_coordinates(polygons.copy(), points))
+
+
+def outline_in_degrees(shape: Any, crs: str) -> Any:
+    """A polygon in longitudes and latitudes of WGS 84, as GDAL has them, without a leap at the antimeridian."""
+    return _without_leaps(np.array([transform_shapes(shape, crs, WGS84_WKT)], object), WGS84)[0]
+
+
+def outline_on_grid(shape: Any, grid: Grid) -> Any:
+    """A polygon of longitudes and latitudes of WGS 84 in a grid's coordinates, counted as the grid's are."""
+    moved = transform_shapes(shape, WGS84_WKT, str(grid.crs))
+    turn = period(grid.crs)
+    low, _, high, _ = moved.bounds
+    if turn is None or not np.isfinite((low, high)).all():
+        return moved
+    middle, _ = grid.xy(grid.height / 2, grid.width / 2)
+    further = np.array([turn * round((middle - (low + high) / 2) / turn), 0.0])
+    return shapely.transform(moved, lambda points: points + further) if further.any() else moved
 
 
 def cut_at_antimeridian(polygon: Any) -> Any:
@@ -87,21 +117,41 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         InputError: If part of its outline has no such place.
     """
     lon, lat = require_places(WGS84, _outline(grid))
-    lon = lon[0] + (lon - lon[0] + 180) % 360 - 180  # without a leap
+    near = lon[0] + (lon - lon[0] + 180) % 360 - 180  # without a leap
+    lon, lat = (near, lat) if np.ptp(near) <= 180 else _around_pole(lon, lat)
+    lon = lon - 360 * np.floor((lon.min() + 180) / 360)
     outline = shapely.Polygon(np.stack([lon, lat], 1))
     low, bottom, high, top = outline.bounds
     west, east = ((lon + 180) % 360 - 180 if low < -180 or high > 180 else lon for lon in (low, high))
-    geometry = json.loads(shapely.to_geojson(round_degrees(cut_at_antimeridian(outline))))
+    cut = cut_at_antimeridian(outline)
+    if high - low >= 360:  # both ends meet
+        west, east, cut = -180.0, 180.0, shapely.union_all(shapely.get_parts(cut))
+    geometry = json.loads(shapely.to_geojson(round_degrees(cut)))
     return geometry, [round(degrees, DEGREE_DECIMALS) for degrees in (west, bottom, east, top)]
+
+
+def _around_pole(lon: Floats, lat: Floats) -> tuple[Floats, Floats]:
+    """An outline near a pole without a leap; with the pole as an edge of the map, if it is within."""
+    lon = np.unwrap(lon, period=360)
+    if abs(lon[-1] - lon[0]) <= 180:
+        return lon, lat
+    end = lon[0] + np.copysign(360, lon[-1] - lon[0])  # all around, to the first point again
+    pole = np.copysign(90, lat.mean())
+    return np.concatenate([lon, [end, end, lon[0]]]), np.concatenate([lat, [lat[0], pole, pole]])
 
 
 def grid_box(grid: Grid, crs: str) -> tuple[float, float, float, float]:
     """What surrounds a grid in another CRS: least x and y, greatest x and y.
 
+    In degrees all around the Earth, where it crosses the antimeridian.
+
     Raises:
         InputError: If part of its outline has no place there.
     """
     x, y = require_places(crs, transform_by_proj(str(grid.crs), crs, *grid.xy(*grid.outline(BOX_POINTS))))
+    if pyproj.CRS.from_user_input(crs).is_geographic:
+        x = x - 360 * np.floor((x.min() + 180) / 360)
+        x = np.array([-180.0, 180.0]) if x.max() > 180 else x
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 

@@ -15,6 +15,7 @@ from cdpipe.formats.gate import grid_of
 from cdpipe.geo.crs import covered_share, project_positions
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.geo.turns import meeting_turns, turned
 from cdpipe.pairs.catalog import Source
 from cdpipe.pairs.quality import QualityPart, Rule, open_quality, rule_of
 from cdpipe.workspace.location import Location
@@ -73,6 +74,8 @@ def doubt_quality(path: Location, source: Source, own_grid: Grid, grid: Grid, se
 
 def _over(place: Grid, grid: Grid) -> Window | None:
     """The pixels of a raster that lie over a grid, None if there are none."""
+    if place.crs == grid.crs:
+        place = turned(place, meeting_turns(place, grid)[0])
     steps = np.linspace(0, 1, OUTLINE)
     rows, cols = np.meshgrid(steps * grid.height, steps * grid.width, indexing="ij")
     places = np.stack(project_positions(grid, place, rows, cols), -1).reshape(-1, 2)

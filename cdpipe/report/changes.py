@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cdpipe.formats.vectors import decode, read_features
 from cdpipe.geo.crs import WGS84_WKT, on_earth
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.geo.shapes import transform_shapes
+from cdpipe.geo.shapes import outline_in_degrees, outline_on_grid
 from cdpipe.report import drawing
 from cdpipe.report.drawing import Image, Limits, write_photo
 from cdpipe.report.scene import Read, mean_of, shrink
@@ -92,8 +92,8 @@ def _top_change(shape: Any, numbers: dict[str, Any], score: float, grid: Grid, c
     """An object whose shape is in a CRS."""
     flat = _simplify(shape)
     if crs is not None and grid.crs is not None and on_earth(grid.crs):
-        flat = shapely.transform(transform_shapes(flat, crs, WGS84_WKT), lambda degrees: np.round(degrees, DECIMALS))
-        shape = shape if crs == grid.crs else transform_shapes(shape, crs, grid.crs)
+        flat = shapely.transform(outline_in_degrees(flat, crs), lambda degrees: np.round(degrees, DECIMALS))
+        shape = shape if crs == grid.crs else outline_on_grid(shape, grid)
     else:
         numbers["area_m2"] = None
     return TopChange(**numbers, score=score, outline=shapely.geometry.mapping(flat), shape=shape)

@@ -15,9 +15,9 @@ from cdpipe.config.schema import Label, as_number
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.cog import Band, write_cog
 from cdpipe.formats.polygons import burn_polygons
-from cdpipe.geo.crs import WGS84_WKT, on_earth
+from cdpipe.geo.crs import on_earth
 from cdpipe.geo.grid import ID_PATTERN, Grid, Window
-from cdpipe.geo.shapes import transform_shapes
+from cdpipe.geo.shapes import outline_on_grid
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE, UNCHANGED
 from cdpipe.store.arrays import open_array, read_window
@@ -59,7 +59,7 @@ class Verdict:
             raise InputError(f"change {self.change} was reviewed with {known} georeference, the pair has {other}")
         if grid.crs is None or not on_earth(grid.crs):
             return self.shape
-        moved = transform_shapes(self.shape, WGS84_WKT, grid.crs)
+        moved = outline_on_grid(self.shape, grid)
         if not np.isfinite(shapely.get_coordinates(moved)).all():
             raise InputError(f"change {self.change} reaches beyond where the pair's coordinate system is defined")
         return moved

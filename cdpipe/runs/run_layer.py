@@ -14,7 +14,7 @@ from cdpipe.errors import ConfigError
 from cdpipe.formats.dates import parse_time
 from cdpipe.formats.vectors import GEOMETRY, SUFFIXES, decode, encode, read_features
 from cdpipe.geo.crs import WGS84, known_crs, on_earth
-from cdpipe.geo.shapes import grid_box, transform_polygons
+from cdpipe.geo.shapes import counted_from_west, grid_box, transform_polygons
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA
 from cdpipe.runs.products import Product
@@ -185,11 +185,14 @@ def _placed(layer: RunLayer, number: int) -> Iterator[pa.RecordBatch]:
     path = layer.pairs[number].path
     crs = WGS84 if path.suffix == SUFFIXES["geojson"] else str(layer.pairs[number].scene.pair.grid.crs)
     for batch in read_features(path):
-        if known_crs(crs) == layer.crs:
-            yield batch
+        if known_crs(crs) != layer.crs:
+            polygons = transform_polygons(decode(batch), crs, layer.crs)
+        elif known_crs(WGS84) == layer.crs:
+            polygons = counted_from_west(decode(batch))
         else:
-            moved = encode(transform_polygons(decode(batch), crs, layer.crs))
-            yield batch.set_column(batch.schema.get_field_index(GEOMETRY), GEOMETRY, moved)
+            yield batch
+            continue
+        yield batch.set_column(batch.schema.get_field_index(GEOMETRY), GEOMETRY, encode(polygons))
 
 
 def _merged(layer: RunLayer, kept_for: dict[Node, Node]) -> Iterator[pa.RecordBatch]:
