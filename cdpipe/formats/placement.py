@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from cdpipe.config.schema import Label
 from cdpipe.errors import InputError
 from cdpipe.formats.polygons import Boxes, Layer
-from cdpipe.geo.crs import WGS84, crs_name, known_crs
-from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
+from cdpipe.geo.crs import WGS84, crs_name, known_crs, on_earth
+from cdpipe.geo.grid import Grid
 from cdpipe.geo.placing import Box, full_turn, grid_extent, grid_nodes
 
 FEW = 0.01  # share of a layer's polygons below which those on the scene are strays
 MUCH = 0.5  # of a scene within the layer's extent: a layer of a whole city may end in the midst of a scene
 WHOLE = 0.99  # of a scene that counts as all of it
 ASTRAY = 0.25  # share of the polygons beside the scene that is worth a word
+PIXELS = "its numbers seem to be pixels of the scene; expected coordinates of a map"
+HUGE = 10  # times as long as the scene: what no polygon of a label is that is right
 FITS = 0.5  # share of the polygons that must lie on the scene for a cause to be suspected
 
 
@@ -68,19 +70,20 @@ def require_placed(layer: Layer, grid: Grid, covers: bool) -> None:
     Raises:
         InputError: If next to none lies on the scene and the layer's extent ends before it; with the likely cause.
     """
-    if (grid.crs is None) != (layer.crs is None) or (grid.crs is None and grid.transform == PIXEL_TRANSFORM):
-        if grid.crs is None:
-            raise InputError(f"{layer.path}: has a georeference but the pair's grid has none; expected a raster label")
-        raise InputError(f"{layer.path}: expected a coordinate reference system, got none; add it (a .prj file?)")
+    _require_common_crs(layer, grid)
     if not len(layer.boxes):
         return
     found = place_layer(layer, grid)
     lost = found.on_scene < FEW and found.covered < (MUCH if found.on_scene else WHOLE)
+    there = grid_extent(grid, layer.crs)
+    if there is not None and _are_pixels(layer.boxes, grid) and _all_huge(layer.boxes, there):
+        raise InputError(
+            f"{layer.path}: its place is {_words(_around(layer.boxes))} in {crs_name(layer.crs)}; {PIXELS}"
+        )
     if not lost or (covers and found.possible):
         return
     cause = next(_causes(layer, grid), None)
     few = "none of its" if not found.on_scene else f"only {found.on_scene:.1%} of its"
-    there = grid_extent(grid, layer.crs)
     own = f", {_words(grid_extent(grid, grid.crs))} in {crs_name(grid.crs)}" if grid.crs != layer.crs else ""
     scene = f"the scene's is {_words(there)}{own}" if there else f"the scene has no place there{own}"
     advice = "" if covers else "; if the layer covers the scene and nothing changed there, set label.covers: true"
@@ -88,6 +91,25 @@ def require_placed(layer: Layer, grid: Grid, covers: bool) -> None:
         f"{layer.path}: {few} {layer.count} polygons lie on the scene: their place is {_words(_around(layer.boxes))} "
         f"in {crs_name(layer.crs)}, {scene}; {cause or _no_cause(found, layer)}{advice}"
     )
+
+
+def _all_huge(boxes: Boxes, scene: Box) -> bool:
+    sides = np.array([scene[2] - scene[0], scene[3] - scene[1]])
+    return bool((boxes[:, 2:] - boxes[:, :2] > HUGE * sides).all())
+
+
+def _require_common_crs(layer: Layer, grid: Grid) -> None:
+    if not grid.placed:
+        raise InputError(f"{layer.path}: has a georeference but the pair's grid has none; expected a raster label")
+    if layer.crs is None and grid.crs is not None:
+        raise InputError(f"{layer.path}: expected a coordinate reference system, got none; add it (a .prj file?)")
+    if layer.crs != grid.crs and not (on_earth(layer.crs) and on_earth(grid.crs)):
+        own = "coordinates without a CRS" if grid.crs is None else crs_name(grid.crs)
+        raise InputError(
+            f"{layer.path}: is in {crs_name(layer.crs)}, but the pair in {own}, of which nobody knows where it lies; "
+            "expected polygons in the pair's own coordinates"
+            + (", such as a shapefile without .prj" if grid.crs is None else "")
+        )
 
 
 def doubts_of_layer(layer: Layer, grid: Grid, label: Label) -> list[str]:
@@ -148,7 +170,7 @@ def _causes(layer: Layer, grid: Grid) -> Iterator[str]:
     axes = "latitude and longitude" if degrees else "x and y"
     if _fits(swapped, grid, layer.crs):
         yield f"{axes} seem to be exchanged: swapped, they lie on the scene"
-    if grid.crs is None or layer.crs is None:
+    if not on_earth(grid.crs):
         return
     said = f"the file says or implies {name}, but its numbers"
     if grid.crs != layer.crs and _fits(boxes, grid, grid.crs):
@@ -160,11 +182,18 @@ def _causes(layer: Layer, grid: Grid) -> Iterator[str]:
             yield f"{said} fit {crs_name(other)}: state that CRS in the file, or save it again in {name}"
     if degrees and _fits(boxes[:, [2, 1, 0, 3]] * np.array([-1.0, 1.0, -1.0, 1.0]), grid, layer.crs):
         yield "the sign of its longitudes seems to be wrong: with the other one, they lie on the scene"
+    if _are_pixels(boxes, grid):
+        yield PIXELS
+
+
+def _are_pixels(boxes: Boxes, grid: Grid) -> bool:
+    """Whether numbers are rows and columns rather, downwards or upwards, all over the scene."""
     height, width = grid.shape
-    for y_low, y_high in ((0, height), (-height, 0)):
-        pixels = (boxes[:, 0] >= 0) & (boxes[:, 2] <= width) & (boxes[:, 1] >= y_low) & (boxes[:, 3] <= y_high)
-        if pixels.mean() > FITS and boxes.max() > 1:
-            yield "its numbers seem to be pixels of the scene; expected coordinates of a map"
+    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    within = (
+        low[0] >= 0 and high[0] <= width and (0 <= low[1] <= high[1] <= height or -height <= low[1] <= high[1] <= 0)
+    )
+    return bool(within and high[0] - low[0] > width / 10 and high[1] - low[1] > height / 10)
 
 
 def _fits(boxes: Boxes, grid: Grid, crs: str | None) -> bool:

@@ -1,5 +1,6 @@
 """Polygons of a vector file: which layer, what is known of it, those that may lie on a grid, and their pixels."""
 
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def _look(path: Location, files: list[Location], config: Config) -> Layer:
             )
         return _private_layer(path, _read_all(path, source, name, crs, wanted), config, folder)
     except _ERRORS as error:
-        raise InputError(f"{path}: not readable as polygons: {_one_line(error)}") from None
+        raise InputError(f"{path}: not readable as polygons: {_one_line(error, path, folder)}") from None
 
 
 _READERS: dict[str, Callable[[Location, Path, Callable[[str], bool]], Features]] = {
@@ -139,8 +140,13 @@ _READERS: dict[str, Callable[[Location, Path, Callable[[str], bool]], Features]]
 }
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).replace("It might help to specify the correct driver explicitly", "")[:300]
+def _one_line(error: BaseException, path: Location, folder: PrivateFolder) -> str:
+    """What GDAL says, without the name under which it knows the file."""
+    text = " ".join(str(error).partition("It might help")[0].split()).rstrip("; ")
+    text = re.sub(rf"(GPKG:)?{re.escape(str(folder.path))}/label[.\w]*", path.name, text)
+    if text == f"{path.name}: No such file or directory":
+        return "it has no layer of polygons"  # a GeoPackage of rasters, or of nothing
+    return text[:300]
 
 
 def _crs(text: str | None) -> str | None:
@@ -173,7 +179,9 @@ def _decode(path: Location, encoded: NDArray[Any]) -> NDArray[Any]:
     try:
         return np.asarray(shapely.from_wkb(encoded))
     except ShapelyError as error:
-        raise InputError(f"{path}: an outline is damaged, or of a kind without area: {_one_line(error)}") from None
+        raise InputError(
+            f"{path}: an outline is damaged, or of a kind without area: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _present(shapes: NDArray[Any]) -> NDArray[Any]:
@@ -282,7 +290,7 @@ def _read(layer: Layer, source: tuple[str, str | None], grid: Grid) -> NDArray[A
         try:
             _, _, encoded, _ = pyogrio.raw.read(source[0], layer=source[1], columns=[], bbox=box, force_2d=True)
         except _ERRORS as error:
-            raise InputError(f"{path}: not readable as polygons: {_one_line(error)}") from None
+            raise InputError(f"{path}: not readable as polygons: {_one_line(error, path, layer.folder)}") from None
         pieces.append(_parts(_present(_decode(path, encoded))))
     shapes = np.concatenate(pieces)
     kinds = {str(shape.geom_type) for shape in shapes[shapely.get_type_id(shapes) != shapely.GeometryType.POLYGON]}

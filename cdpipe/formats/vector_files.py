@@ -40,6 +40,7 @@ MOST_TEXT = 2**30  # bytes of a file that has no index, all of which is read
 MOST_MEMBERS, MOST_INFLATED = 10_000, 2 * 2**30  # of a zip
 RATIO, HARMLESS = 200, 64 * 2**20  # outlines pack ten to one; a zip that declares far more is a trap, or small
 CHUNK = 2**20
+HOT = bytes.fromhex("d9d505f920a163d7")  # how a journal begins that is to be rolled back
 
 
 def is_vector(path: Location | Path) -> bool:
@@ -115,15 +116,33 @@ def take_in(
         for file in files:
             _place(file, own / file.relative_to(path), copy=False)
     else:
-        # beside a journal SQLite writes: not beside the user's file
+        # SQLite writes beside a file that keeps a journal: not beside the user's
+        copy = suffix == ".gpkg" and (len(files) > 1 or _keeps_journal(path))
         for file in files:
             end = file.suffix.lower() if file.suffix.lower() in PARTS.get(suffix, ()) else suffix
             name = f"label{suffix}-wal" if file.name.endswith("-wal") else f"label{end}"
-            _place(file, folder.path / name, copy=suffix == ".gpkg" and len(files) > 1)
+            _place(file, folder.path / name, copy=copy)
     if suffix in ZIPS:
         own = _unpack(path, own, folder.path / "inside", member)
     _check(path, own)
     return own, folder
+
+
+def _keeps_journal(path: Location) -> bool:
+    """Whether a GeoPackage is in SQLite's mode WAL; see "The Database Header" in SQLite's file format.
+
+    Raises:
+        InputError: If it was left half-written, or is being written.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.is_file() and _start(journal, len(HOT)) == HOT:
+        raise InputError(f"{path}: is being written, or was left half-written; save and close it where it is edited")
+    return 2 in _start(path, 20)[18:]
+
+
+def _start(file: Location, length: int) -> bytes:
+    with file.open() as stream:
+        return stream.read(length)
 
 
 def _place(file: Location, own: Path, *, copy: bool) -> None:
