@@ -10,6 +10,7 @@ from project import call, succeed
 from rasters import utm_grid, write_raster
 
 from cdpipe.config.load import load_config
+from cdpipe.config.schema import Quality
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.layouts.write import guess_meaning
@@ -84,6 +85,23 @@ def test_any_number_of_bands_makes_a_start(bands: int, roles: tuple[int, ...], t
     assert tuple(load_config(config).sensors["my_sensor"].bands.values()) == roles
     assert f"What the {bands} band(s) are: a guess" in config.read_text()
     succeed(["check", str(config)])
+
+
+def test_quality_rasters_are_found_and_named(tmp_path: Path) -> None:
+    """As the configuration says by their names, which nothing does silently."""
+    write_images(tmp_path, ("a",), bands=3)
+    write_raster(tmp_path / "A" / "a_SCL.tif", np.full(GRID.shape, 4, np.uint8), GRID)
+    config = tmp_path / "c.yaml"
+    patterns = ["--before", "A/{id}.tif", "--after", "B/{id}.tif", "--before-valid", "A/{id}_SCL.tif"]
+    succeed(
+        ["catalog", "patterns", str(tmp_path), *patterns, "--out", str(tmp_path / "p.csv"), "--config", str(config)]
+    )
+    loaded = load_config(config)
+    assert loaded.sensors["my_sensor"].quality == Quality(preset="scl")
+    [pair] = read_catalog(loaded)
+    assert pair.before_valid == here(tmp_path / "A" / "a_SCL.tif")
+    assert pair.after_valid is None
+    assert "no pixel of it is unusable: it has 4 vegetation (100%)" in succeed(["check", str(config)]).out
 
 
 @pytest.mark.parametrize(

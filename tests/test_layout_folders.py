@@ -1,5 +1,6 @@
 """Folders of images, by known names or by patterns, become the pairs that they hold."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,3 +175,19 @@ def test_patterns_that_cannot_meet_are_refused(tmp_path: Path) -> None:
         find_patterns(tmp_path, "A/{id}.tif", "C/{id}.tif", None)
     with pytest.raises(InputError, match=r"no \{id\} of one date is also one of the other; .*: 1; .*: 2"):
         find_patterns(tmp_path, "A/{id}.tif", "B/{id}.tif", None)
+
+
+def test_quality_rasters_belong_to_their_dates_and_are_no_dates(tmp_path: Path) -> None:
+    """Also where the pattern of a date fits them; a pair without one is kept, and said."""
+    for folder, name in itertools.product(("A", "B"), ("x", "y")):
+        path = tmp_path / folder / f"{name}.tif"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        path.with_name(f"{name}_SCL.tif").touch()
+    (tmp_path / "B" / "y_SCL.tif").unlink()
+    found = find_patterns(tmp_path, "A/{id}.tif", "B/{id}.tif", None, "A/{id}_SCL.tif", "B/{id}_SCL.tif")
+    assert [(pair.name, pair.before, pair.before_valid, pair.after_valid) for pair in found.pairs] == [
+        ("x", tmp_path / "A/x.tif", tmp_path / "A/x_SCL.tif", tmp_path / "B/x_SCL.tif"),
+        ("y", tmp_path / "A/y.tif", tmp_path / "A/y_SCL.tif", None),
+    ]
+    assert found.notes["without a quality raster (--after-valid)"] == ["y"]

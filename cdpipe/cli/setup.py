@@ -52,9 +52,8 @@ def _add_catalog(parser: argparse.ArgumentParser) -> None:
         one.add_argument("folder", type=local_path, metavar="DIR", help="where the files are")
         for option in layout.options:
             kind = local_path if option.is_path else str
-            one.add_argument(
-                f"--{option.name}", type=kind, required=option.required, metavar=option.metavar, help=option.text
-            )
+            name = f"--{option.name.replace('_', '-')}"
+            one.add_argument(name, type=kind, required=option.required, metavar=option.metavar, help=option.text)
         one.add_argument(
             "--out", type=local_path, default=Path("pairs.csv"), help="catalog to write (default: %(default)s)"
         )

@@ -74,6 +74,7 @@ class FoundPair:
         group: Pairs of one group show one place.
         before_date: ISO 8601; so is ``after_date``.
         before_sensor: Name of what took the first image, where there are several; so is ``after_sensor``.
+        before_valid: Cloud or quality raster of the first date; so is ``after_valid`` of the second.
     """
 
     name: str
@@ -87,10 +88,12 @@ class FoundPair:
     after_date: str | None = None
     before_sensor: str | None = None
     after_sensor: str | None = None
+    before_valid: Path | None = None
+    after_valid: Path | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
-        """The pair's rasters, without its label."""
+        """The pair's rasters, without its label and quality rasters."""
         return tuple(path for path in (self.before, self.after, self.composite) if path is not None)
 
 

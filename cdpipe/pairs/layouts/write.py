@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from cdpipe.config.quality import named_presets
 from cdpipe.config.schema import Label, LabelValue
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_raster
@@ -28,7 +29,7 @@ from cdpipe.workspace.location import Location, here
 
 LONGEST = 128  # letters of an identifier
 HASH_DIGITS = (8, 16, 32, 64)  # eight tell millions of names apart; more are taken where they do not
-PATHS = ("before", "after", "composite", "label")  # columns
+PATHS = ("before", "after", "composite", "label", "before_valid", "after_valid")  # columns
 LABELS = 20  # that are looked at for their values, and more if they show no change
 MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling
 DEFAULT_LABEL: Mapping[str, tuple[LabelValue, ...]] = {"changed": (1,), "unchanged": (0,)}
@@ -121,7 +122,7 @@ def format_config(found: FoundPairs, name: str, catalog: Path, config: Path) -> 
         InputError: If none of the pairs' rasters can be opened.
     """
     info = _first_raster(found)
-    paths = [path for pair in found.pairs for path in (*pair.images, pair.label) if path is not None]
+    paths = [path for pair in found.pairs for path in (*pair.images, pair.label, *_valid(pair)) if path is not None]
     drivers = sorted({"GTiff"} | {DRIVERS.get(path.suffix.lower(), "GTiff") for path in paths if not is_vector(path)})
     sections: list[tuple[str, dict[str, Any]]] = [
         (
@@ -132,7 +133,7 @@ def format_config(found: FoundPairs, name: str, catalog: Path, config: Path) -> 
                 "workspace": "./work",
             },
         ),
-        _sensors(found, info),
+        _with_quality(found, *_sensors(found, info)),
     ]
     opening: dict[str, Any] = {"drivers": drivers} if drivers != ["GTiff"] else {}
     if info.placing is not None:
@@ -183,6 +184,20 @@ def _sensors(found: FoundPairs, info: RasterInfo) -> tuple[str, dict[str, Any]]:
     comment = f"What the {count} band(s) are: a guess to correct, as red: 3."
     bands = {role: number if count >= len(RGB) else 1 for number, role in enumerate(RGB, 1)}
     return comment, {"sensors": {found.sensor: {"bands": bands}}}
+
+
+def _with_quality(found: FoundPairs, comment: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The section of the sensors with what the names of all quality rasters say that they are."""
+    presets = {named_presets(path.name) for pair in found.pairs for path in _valid(pair) if path is not None}
+    known = presets.pop() if len(presets) == 1 else None
+    if known is None or len(known) != 1:
+        return comment, values
+    sensors = {name: {**sensor, "quality": known[0]} for name, sensor in values["sensors"].items()}
+    return f"{comment} The quality rasters' names say {known[0]}.", {"sensors": sensors}
+
+
+def _valid(pair: FoundPair) -> tuple[Path | None, Path | None]:
+    return pair.before_valid, pair.after_valid
 
 
 def _label_section(found: FoundPairs) -> list[tuple[str, dict[str, Any]]]:
