@@ -167,7 +167,7 @@ def test_it_is_refused_by_the_check_and_by_every_block(tmp_path: Path) -> None:
     pair, config = pair_of(tmp_path, path)
     (problem,) = check_pair(pair, config).problems
     assert "exchanged" in problem
-    planned = plan_pair(pair, config, {file: file.sha256() for file in source_files(pair)})
+    planned = plan_pair(pair, config, {file: file.sha256() for file in source_files(pair, config)})
     job = IngestJob(Workspace(here(tmp_path / "work")), config, planned)
     create_pair_groups(job)
     (key,) = block_keys("p", planned.grid.shape, config.align.block)

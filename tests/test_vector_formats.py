@@ -254,7 +254,7 @@ def test_all_parts_of_a_label_belong_to_its_key(tmp_path: Path) -> None:
 
     def key(path: Path, **label: Any) -> str | None:
         pair = Pair("p", "p", source, source, ("red", "green", "blue"), label=here(path))
-        hashes = {file: file.sha256() for file in source_files(pair)}
+        hashes = {file: file.sha256() for file in source_files(pair, config)}
         return plan_pair(pair, make_config(tmp_path, label=label), hashes).label_key
 
     keys = [key(write_layer(tmp_path / "m.gdb", SHAPES)), key(write_layer(tmp_path / "m.shp", SHAPES, STATUS))]
