@@ -203,10 +203,10 @@ def test_a_label_elsewhere_is_a_problem(pair: Pair) -> None:
 
 
 def catalog(folder: Path, pair: Pair, splits: str, labels: str) -> Config:
-    """A catalog with the pair's rasters, a row for each letter: t, v or - and, for its label, 0, 1 or -."""
+    """A catalog with the pair's rasters, a row for each letter: t, v, s (test) or - and, for its label, 0, 1 or -."""
     write_raster(folder / "0.tif", np.zeros(GRID.shape, np.uint8), GRID)
     write_raster(folder / "1.tif", np.ones(GRID.shape, np.uint8), GRID)
-    names = {"t": "train", "v": "val", "-": ""}
+    names = {"t": "train", "v": "val", "s": "test", "-": ""}
     rows = [
         f"p{number},{pair.before.path},{pair.after.path},{names[split]},{'' if label == '-' else f'{label}.tif'}"
         for number, (split, label) in enumerate(zip(splits, labels, strict=True))
@@ -349,3 +349,31 @@ def test_nodata_that_a_sensor_gives_in_vain_is_said(pair: Pair, given: Any, tag:
     found = [text for text in warnings if text.startswith(f"{pair.after.path}: its ")]
     assert len(found) == (said is not None)
     assert not said or said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("splits", "labels", "problems", "warnings"),
+    [
+        ("tv", "10", ["no label of a val pair has a changed pixel (p1): they can choose neither"], []),
+        ("tvv", "101", [], []),
+        ("tvs", "110", [], ["no label of a test pair has a changed pixel (p2): their figures will say little"]),
+        ("tvss", "1101", [], []),
+        ("tvssss", "110000", [], ["(p2, p3, p4, ...)"]),
+    ],
+)
+def test_splits_without_change_are_told_early(
+    tmp_path: Path, pair: Pair, splits: str, labels: str, problems: list[str], warnings: list[str]
+) -> None:
+    config = catalog(tmp_path, pair, splits, labels)
+    report = check_catalog(config, read_catalog(config))
+    for found, expected in ((report.problems, problems), (report.warnings, warnings)):
+        assert len(found) == len(expected)
+        assert all(part in text for part, text in zip(expected, found, strict=True))
+    with_model = config.model_copy(update={"predict": config.predict.model_copy(update={"models": (here(tmp_path),)})})
+    assert not check_catalog(with_model, read_catalog(config)).problems, "its epoch is chosen already"
+
+
+def test_a_label_of_which_nothing_counts_is_told(pair: Pair) -> None:
+    write_raster(label_of(pair), np.full(GRID.shape, 9, np.uint8), GRID)
+    [warning] = checked(pair, label={"ignore": [9]}).warnings
+    assert "label.tif: no pixel of it counts, all are ignored" in warning

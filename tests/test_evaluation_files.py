@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from stored import bright_squares, store_change, store_pair
 
 from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores
-from cdpipe.evaluation.tables import PIXEL_FIGURES, Evaluation, evaluate_run, pooled, write_tables
+from cdpipe.evaluation.tables import PIXEL_FIGURES, Evaluation, evaluate_run, sum_up_test, write_tables
 from cdpipe.metrics.counts import Counts, ScoreHistogram, score_histogram
 from cdpipe.report.pictures import PairRasters, PictureJob, draw_pair, draw_picture
 from cdpipe.workspace.layout import Workspace
@@ -74,7 +75,8 @@ def test_the_table_shows_what_can_be_said(tmp_path: Path, evaluation: Evaluation
     assert ["test", "all", ENSEMBLE, "0.636", "0.778", "0.875", "0.700", "0.756"] in lines
     assert ["val", "q", "net", "-", "-", "-", "-", "-"] in lines
     assert ["test", "p", f"{BASELINE} (best at 0.01)", "1.000", "1.000", "1.000", "1.000", "1.000"] in lines
-    assert lines[2 + 9 + 2][:4] == ["test", "all", "net", "0.389 [0.167, 0.500]"]
+    assert not [line for line in lines if line[1] == "q" and line[2].startswith(BASELINE)], "nothing changed there"
+    assert lines[2 + 7 + 2][:4] == ["test", "all", "net", "0.389 [0.167, 0.500]"]
     assert more[0][2] == "F1 within 3 px"
     assert ["test", "net", "-", "-", "-", "0.150"] in more
     assert "chosen in hindsight" in text
@@ -104,9 +106,38 @@ def test_curves_and_calibration_are_written_pooled(tmp_path: Path, evaluation: E
 
 
 def test_pooled_figures_are_those_of_the_split(rows: list[Row]) -> None:
-    assert pooled(rows, "test") == {"net": 7 / 18, ENSEMBLE: 7 / 11, BASELINE: 1.0}
-    assert pooled(rows, "train") == {}
+    told = f"net {7 / 18:.3f}, {ENSEMBLE} {7 / 11:.3f}, {BASELINE} 1.000"
+    assert sum_up_test(rows) == f"IoU on test pairs, which neither training nor selection saw: {told}"
+    assert sum_up_test([row for row in rows if row["split"] != "test"]) is None
     assert set(PIXEL_FIGURES) <= rows[0].keys()
+
+
+def unchanged(tp: int = 0, fp: int = 0, fn: int = 0, tn: int = 0) -> PairScores:
+    """A pair whose label has no change, by its counts."""
+    nothing, judged = (0,) * 1002, (fp + tn, *(0,) * 1001)
+    return PairScores({"net": Counts(tp, fp, fn, tn)}, ScoreHistogram(0.0, 10.0, nothing, judged))
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"tn": 90}, "no pixel of the test pairs' labels changed, so IoU and F1 say nothing; .* net 0 of 90"),
+        ({"fp": 4, "tn": 86}, "no pixel of the test pairs' labels changed, .* falsely changed pixels: net 4 of 90"),
+        ({}, "no pixel of the test pairs' labels counts, so there are no figures of them"),
+    ],
+)
+def test_labels_without_change_get_no_baseline_and_no_degenerate_figures(
+    tmp_path: Path, counts: dict[str, int], expected: str
+) -> None:
+    evaluation = evaluate_run({"p": unchanged(**counts)}, {"p": "test"}, 3)
+    assert re.fullmatch(expected, sum_up_test(evaluation.rows) or "")
+    assert {row["layer"] for row in evaluation.rows} == {"net"}, "no threshold on nothing is best"
+    text = write_tables(here(tmp_path), evaluation)
+    assert "nan" not in text
+    assert "best at" not in text
+    assert "-: not defined, where no pixel counts, or none changed by the label and none was found" in text
+    loaded = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=pytest.fail)
+    assert all(row["recall"] is None for row in loaded["rows"])
 
 
 def test_the_same_figures_give_the_same_bytes(tmp_path: Path, evaluation: Evaluation) -> None:

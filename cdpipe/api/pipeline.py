@@ -15,6 +15,7 @@ from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.inference.backends import check_backend
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.run import Progress, Run, ignore
+from cdpipe.training.batches import check_batches, known_workers
 from cdpipe.workspace.location import Location, here
 
 DEMO = """\
@@ -64,7 +65,7 @@ def pipeline(
         ConfigError: If what the last of them need is not installed.
         InputError: If there is nothing to go on with; see each stage.
     """
-    check_backend(run.config.predict, "cpu")
+    check_models(run)
     with run.hold():
         ended(ingest(run, only_failed=only_failed, keep_going=keep_going, for_training=True))
         if not run.config.predict.models:
@@ -75,6 +76,17 @@ def pipeline(
         ended(audit(run, probe=False))
         _report(run, ended)
     return manifest
+
+
+def check_models(run: Run) -> None:
+    """Refuse before any work what the models of a configuration cannot be trained or run with.
+
+    Raises:
+        ConfigError: If it is so.
+    """
+    check_backend(run.config.predict, "cpu")
+    if not run.config.predict.models:
+        check_batches(run.config, known_workers(run.config))
 
 
 def _report(run: Run, ended: Callable[[StageResult], None]) -> None:

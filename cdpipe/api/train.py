@@ -10,6 +10,7 @@ from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.splits import describe_leaks, split_pairs
 from cdpipe.runs.run import Inventory, Run, take_inventory
+from cdpipe.training.batches import check_batches, known_workers
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
 from cdpipe.training.plan import (
@@ -90,6 +91,8 @@ def _plan(run: Run) -> tuple[list[TrainJob], list[Trained]]:
     jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
     cards = [(job, trained_model(job)) for job in jobs]
     waiting = [job for job, card in cards if card is None]
+    if waiting:
+        check_batches(run.config, known_workers(run.config))
     for job in waiting:
         check_buildable(job)
     if waiting:
@@ -107,6 +110,7 @@ def _train(run: Run, waiting: Sequence[TrainJob]) -> list[Trained]:
 
     start_ray(run)
     workers, use_gpu = plan_workers(run.config.resources, run.config.train.global_batch)
+    check_batches(run.config, workers)
     trained = []
     for job in waiting:
         facts = {"model": job.name, "steps": job.steps, "workers": workers, "gpu": use_gpu}

@@ -51,7 +51,7 @@ def show_evaluation(screen: "Screen", evaluated: "Evaluated") -> None:
 def _show_scores(screen: "Screen", evaluated: "Evaluated") -> None:
     from rich.table import Table
 
-    from cdpipe.evaluation.tables import pooled, with_interval
+    from cdpipe.evaluation.tables import sum_up_test, with_interval
 
     folder = evaluated.folder
     if evaluated.evaluation is None:
@@ -64,10 +64,9 @@ def _show_scores(screen: "Screen", evaluated: "Evaluated") -> None:
             shown = (with_interval(row, name) for name in ("iou", "f1", "detection_rate"))
             table.add_row(row["split"], row["layer"], str(row["pairs"]), *shown)
     screen.show_table(table)
-    unseen = pooled(rows, "test")
+    unseen = sum_up_test(rows)
     if unseen:
-        told = ", ".join(f"{layer} {iou:.3f}" for layer, iou in unseen.items())
-        screen.say(f"IoU on test pairs, which neither training nor selection saw: {told}")
+        screen.say(unseen)
     screen.say(f"evaluate: figures and pictures in {folder}")
 
 

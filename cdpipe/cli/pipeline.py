@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Run all stages; each does what is missing."""
-    from cdpipe.api.pipeline import pipeline
+    from cdpipe.api.pipeline import check_models, pipeline
     from cdpipe.cli.screen import exit_code, open_on_screen
-    from cdpipe.inference.backends import check_backend
 
     run, screen = open_on_screen(options)
     if options.dry_run:
-        check_backend(run.config.predict, "cpu")
+        check_models(run)
         ingest.show_plan(options, run, screen, for_training=True)
         screen.say("then: train, predict, evaluate, audit, report (their plans need the ingested store)")
         return EXIT_DONE

@@ -121,6 +121,8 @@ def _rows(split: str, pair_id: str | None, scores: Sequence[PairScores]) -> list
         head = {**place, "pairs": len(values), "layer": layer, "threshold": None}
         rows.append(head | _figures(values, pooled=pair_id is None))
     baseline = sum((pair.baseline for pair in scores[1:]), scores[0].baseline)
+    if not any(baseline.changed):  # nothing is to be found: no threshold is better than another
+        return rows
     offers = zip(baseline.thresholds, counts_by_threshold(baseline), strict=True)
     threshold, best = max(offers, key=lambda offer: offer[1].iou if offer[1].iou == offer[1].iou else -1.0)
     counts = [best.tp, best.fp, best.fn, best.tn, *[np.nan] * (len(COLUMNS) - 4)]
@@ -173,12 +175,15 @@ def _figures(values: Values, *, pooled: bool) -> dict[str, Any]:
     """Figures, their intervals, and the sums that they follow from."""
     sums = values.sum(axis=0)
     figures = {name: float(value) for name, value in all_figures(sums).items()}
-    intervals = intervals_over_pairs(values, all_figures) if pooled else {}
+    changed = int(np.count_nonzero(values[:, 0] + values[:, 2]))  # pairs whose labels have change: tp + fn
+    intervals = intervals_over_pairs(values, all_figures) if pooled and changed > 1 else {}
     no_interval = None
     if not pooled:
         no_interval = "intervals are of figures pooled over pairs"
     elif len(values) < 2:
         no_interval = "1 pair: an interval over pairs needs at least 2"
+    elif changed < 2:
+        no_interval = f"{changed} pair(s) with change: an interval over pairs needs at least 2"
     bounds = {
         f"{name}_{end}": None if (interval := intervals.get(name)) is None else interval[place]
         for name in FIGURES
@@ -301,6 +306,7 @@ def _markdown(evaluation: Evaluation) -> str:
         f"[low, high]: {LEVEL:.0%} {INTERVALS}; none of a single pair, too narrow of few.",
         "objects hit: share of labelled objects with a pixel found; false: objects entirely on unchanged ground.",
         "ECE: expected calibration error, how far probabilities are from the share of true change, on average.",
+        "-: not defined, where no pixel counts, or none changed by the label and none was found.",
         f"{BASELINE}: one threshold on |before - after|, chosen in hindsight for each row; the most it could reach.",
     ]
     objects = _table(["split", "layer", near, "objects hit", "false objects per km²", "ECE"], more)
@@ -326,6 +332,15 @@ def _layer(row: dict[str, Any]) -> str:
     return str(row["layer"]) if row["threshold"] is None else f"{row['layer']} (best at {row['threshold']:.2f})"
 
 
-def pooled(rows: Sequence[dict[str, Any]], split: str) -> dict[str, float]:
-    """IoU of every layer over all pairs of a split."""
-    return {row["layer"]: row["iou"] for row in rows if row["pair_id"] is None and row["split"] == split}
+def sum_up_test(rows: Sequence[dict[str, Any]]) -> str | None:
+    """IoU of every layer over all test pairs in a sentence, or why there is none; None without such pairs."""
+    own = [row for row in rows if row["pair_id"] is None and row["split"] == "test"]
+    if not own:
+        return None
+    if not any(row["tp"] + row["fp"] + row["fn"] + row["tn"] for row in own):
+        return "no pixel of the test pairs' labels counts, so there are no figures of them"
+    if not any(row["tp"] + row["fn"] for row in own):
+        false = ", ".join(f"{row['layer']} {row['fp']:,} of {row['fp'] + row['tn']:,}" for row in own)
+        return f"no pixel of the test pairs' labels changed, so IoU and F1 say nothing; falsely changed pixels: {false}"
+    told = ", ".join(f"{row['layer']} {_number(row['iou'])}" for row in own)
+    return f"IoU on test pairs, which neither training nor selection saw: {told}"

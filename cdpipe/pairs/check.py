@@ -38,6 +38,7 @@ from cdpipe.pairs.splits import catalog_leaks
 from cdpipe.store.normalisation import RGB
 from cdpipe.workspace.location import Location
 
+NAMED = 3  # pairs in a sentence
 COARSE_RATIO = 1.5  # pixel sizes of the dates that differ by more are worth a word
 
 
@@ -106,7 +107,7 @@ def check_catalog(
         for report in pool.map(lambda pair: check_pair(pair, config, required, read_all), pairs):
             reports.append(report)
             advance()
-    problems, warnings = _judge_training(reports)
+    problems, warnings = _judge_training(reports, config)
     warnings += _unused_quality(config, pairs)
     problems += catalog_leaks([(report.pair, report.before.grid) for report in reports if report.before], config)
     return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
@@ -133,6 +134,8 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     if pair.label is not None:
         with _collected(problems):
             labelled = _judge_label(pair.label, before, after, config, warnings)
+            if labelled[0] == 0:
+                warnings.append(f"{pair.label}: no pixel of it counts, all are ignored: it teaches and judges nothing")
     if before is not None and after is not None:
         known = len(problems)
         overlap = _overlap(before, after, config.align.min_overlap, problems)
@@ -148,15 +151,35 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
     return PairReport(pair, tuple(problems), tuple(warnings), *seen)
 
 
-def _judge_training(reports: Sequence[PairReport]) -> tuple[list[str], list[str]]:
+def _judge_training(reports: Sequence[PairReport], config: Config) -> tuple[list[str], list[str]]:
     """Problems and warnings of the labels together; a catalog without any is for prediction."""
     labelled = [report for report in reports if report.pair.label is not None]
     training = [report for report in labelled if report.pair.split in (None, "train")]
     if labelled and not training:
         return [], ["no pair with a label is left to train with: all have split val or test"]
-    counted = [report.changed for report in training if report.changed is not None]
-    barren = counted and len(counted) == len(training) and not sum(counted)
-    return (["no label of a training pair has a changed pixel; is label.changed right?"] if barren else []), []
+    problems, warnings = list[str](), list[str]()
+    if _barren(training):
+        problems.append("no label of a training pair has a changed pixel; is label.changed right?")
+    val, test = ([report for report in labelled if report.pair.split == split] for split in ("val", "test"))
+    if _barren(val):
+        text = f"no label of a val pair has a changed pixel ({_ids(val)})"
+        # as training plans it: with folds, other pairs choose where val pairs do not
+        chooses = not config.predict.models and config.train.keep == "best"
+        (problems if chooses else warnings).append(f"{text}: they can choose neither an epoch nor a threshold")
+    if _barren(test):
+        warnings.append(f"no label of a test pair has a changed pixel ({_ids(test)}): their figures will say little")
+    return problems, warnings
+
+
+def _barren(reports: Sequence[PairReport]) -> bool:
+    """Whether all labels could be counted, and none has a changed pixel."""
+    counted = [report.changed for report in reports if report.changed is not None]
+    return bool(counted) and len(counted) == len(reports) and not sum(counted)
+
+
+def _ids(reports: Sequence[PairReport]) -> str:
+    names = [report.pair_id for report in reports]
+    return ", ".join(names if len(names) <= NAMED else [*names[:NAMED], "..."])
 
 
 def _unused_quality(config: Config, pairs: Sequence[Pair]) -> list[str]:

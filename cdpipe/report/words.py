@@ -106,7 +106,7 @@ def _scores(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
         ("test", "test {}, which neither training nor selection saw"),
         ("val", "validation {}, on which epochs and threshold were chosen"),
     ):
-        rows = {row["layer"]: row for row in pooled if row["split"] == split and row.get("iou") is not None}
+        rows = {row["layer"]: row for row in pooled if row["split"] == split and is_known(row.get("iou"))}
         models = [row for name, row in rows.items() if name not in ("ensemble", "grey difference")]
         if "ensemble" not in rows:
             continue
