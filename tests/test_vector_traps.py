@@ -4,9 +4,11 @@ import contextlib
 import json
 import sqlite3
 import stat
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from test_gate_traps import listener
 from vector_labels import GRID, box, burnt, to_degrees, write_geojson, write_layer, zipped
 
 from cdpipe.errors import InputError
+from cdpipe.formats import vector_files
 from cdpipe.formats.polygons import open_layer
 from cdpipe.workspace.location import here
 
@@ -354,6 +357,21 @@ def test_damaged_json_and_xml_are_read_or_refused(
     except InputError as refused:
         message = str(refused)
     assert "\n" not in message
+
+
+def test_threads_that_are_first_share_the_folder_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    vector_files._scratch.cache_clear()
+    made = tempfile.TemporaryDirectory
+
+    def slowly(**options: Any) -> Any:
+        time.sleep(0.05)
+        return made(**options)
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: vector_files.PrivateFolder(), range(8)))
+    assert len({folder.path.parent for folder in folders}) == 1
+    assert all(folder.path.is_dir() for folder in folders)
 
 
 def test_a_layer_is_looked_at_once_and_anew_when_it_changes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ say: some kinds lead it on to other files or hosts, some have it write beside wh
 import shutil
 import stat
 import tempfile
+import threading
 import weakref
 import zipfile
 import zlib
@@ -69,12 +70,17 @@ def _spellings(suffix: str, beside: Location) -> list[str]:
     return both[::-1] if beside.suffix.isupper() else both
 
 
+_MAKING = threading.Lock()
+
+
 class PrivateFolder:
     """A folder of this machine that goes when nobody holds it any more, at the latest when this process ends."""
 
     def __init__(self) -> None:
         """Make it, empty."""
-        self.path = Path(tempfile.mkdtemp(dir=_scratch().name))
+        with _MAKING:  # of two threads that are first, one would have the other's folder removed
+            scratch = _scratch()
+        self.path = Path(tempfile.mkdtemp(dir=scratch.name))
         self._end = weakref.finalize(self, shutil.rmtree, self.path, True)
 
 
