@@ -106,6 +106,8 @@ ALL_S2 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", 
                 *("nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),
             ),
         ),
+        (("R", "G", "B", "NIR"), "scene.tif", ("red", "green", "blue", "nir")),
+        (("R", "G"), "scene.tif", ("", "")),
         # PlanetScope of four and of eight bands
         (("blue", "green", "red", "nir"), "scene.tif", S2),
         (

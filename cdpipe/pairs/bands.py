@@ -154,6 +154,7 @@ FOREIGN: Mapping[str, str] = {
     "azul": "blue",
 }
 FILLER = re.compile(r"(?<!\w)(?:band|bande|banda|kanal|channel|\d+)(?!\w)")
+LETTERS: Mapping[str, str] = {"r": "red", "g": "green", "b": "blue", "n": "nir"}
 # Of bands that are computed from others.
 DERIVED = re.compile(
     r"(?<!\w)(?:mask|index|nd[a-z]i|ratio|difference|diff|delta|minus|change|std|stdev|stddev|variance|count|"
@@ -212,6 +213,9 @@ def band_roles(info: RasterInfo, sensor_name: str = "") -> tuple[str, ...]:
     """
     descriptions = info.descriptions or ("",) * info.count
     roles = [role_of_text(text) for text in descriptions]
+    letters = [text.lower() for text in descriptions]
+    if {"r", "g", "b"} <= {*letters}:  # of which one alone may be anything
+        roles = [role or LETTERS.get(letter, "") for role, letter in zip(roles, letters, strict=True)]
     numbered = _roles_of_numbers(descriptions, f"{info.path.name} {sensor_name}")
     roles = [role or number for role, number in zip(roles, numbered, strict=True)]
     if not any(roles):

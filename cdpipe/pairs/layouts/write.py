@@ -179,7 +179,7 @@ def _sensors(found: FoundPairs, info: RasterInfo) -> tuple[str, dict[str, Any]]:
         return "What the bands are.", {"sensors": {found.sensor: {"bands": dict(found.bands)}}}
     if found.sensors:
         sensors = {name: {"bands": dict(bands)} for name, bands in found.sensors.items()}
-        return "What the bands are, as the files themselves say.", {"sensors": sensors}
+        return "What the bands are, as the files say; correct what they have wrong.", {"sensors": sensors}
     count = info.count // (1 if found.pairs[0].composite is None else 2)
     comment = f"What the {count} band(s) are: a guess to correct, as red: 3."
     bands = {role: number if count >= len(RGB) else 1 for number, role in enumerate(RGB, 1)}
