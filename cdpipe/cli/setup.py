@@ -37,7 +37,8 @@ train:
 
 predict: {{overlap: 0.25, tta: d4, threshold: auto}}
 """
-NO_CSV = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".parquet", ".pq")  # suffixes that mean another format when the catalog is read
+# Suffixes that mean another format when the catalog is read.
+NO_CSV = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".parquet", ".pq")
 SHOWN = 8  # names of one kind
 
 
