@@ -126,14 +126,19 @@ def test_names_replace_what_a_preset_leaves_out(tmp_path: Path) -> None:
     assert np.array_equal(wanted, np.isin(values, [4, 5, 12]))
 
 
-@given(st.lists(st.integers(0, 31), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
+@given(
+    st.lists(st.integers(0, 31), min_size=1, max_size=4),
+    st.sampled_from([np.uint8, np.uint16, np.uint32, np.float32, np.float64]),
+    st.integers(0, 2**32 - 1),
+)
 def test_a_pixel_is_usable_if_none_of_the_bits_is_set(
-    tmp_path_factory: pytest.TempPathFactory, bits: list[int], seed: int
+    tmp_path_factory: pytest.TempPathFactory, bits: list[int], dtype: Any, seed: int
 ) -> None:
-    values = np.random.default_rng(seed).integers(0, 2**32, (SIDE, SIDE), dtype=np.uint32)
+    highest = {np.uint8: 2**8, np.uint16: 2**16, np.float32: 2**24}.get(dtype, 2**32)
+    values = np.random.default_rng(seed).integers(0, highest, (SIDE, SIDE)).astype(dtype)
     expected = np.ones(values.shape, np.bool_)
     for bit in bits:
-        expected &= values // 2**bit % 2 == 0
+        expected &= values.astype(np.int64) // 2**bit % 2 == 0
     assert np.array_equal(usable(tmp_path_factory.mktemp("bits"), values, quality={"bits": bits}), expected)
 
 
@@ -353,6 +358,8 @@ def test_settings_that_contradict_each_other_are_mistakes(tmp_path: Path) -> Non
         ("LC08_Fmask4.tif", ("fmask", "python_fmask")),
         ("MSK_CLDPRB_20m.jp2", ()),
         ("cloud_probability.tif", ()),
+        ("prob.tif", ()),
+        ("problem.tif", None),
         ("my_cloudmask.tif", ("s2cloudless", "omnicloudmask")),
         ("S2A_OCM_v1.tif", ("omnicloudmask",)),
         ("S2_QA60.tif", ("qa60",)),

@@ -236,7 +236,7 @@ QUALITY_PRESETS: Mapping[str, QualityPreset] = {
 # What the names of files tell, the most telling first: several presets where a name is not enough, None where 0 may
 # well be what is not used.
 _NAMES = (
-    (r"cld_?prb|cloud_?prob|(?<![a-z0-9])clp(?![a-z0-9])", ()),
+    (r"cld_?prb|(?<![a-z])(cloud_?)?prob(ability|abilities)?(?![a-z])|(?<![a-z0-9])clp(?![a-z0-9])", ()),
     (r"(?<![a-z0-9])scl(?![a-z])", ("scl",)),
     (r"qa_?pixel", ("qa_pixel",)),
     (r"udm_?2", ("udm2",)),

@@ -312,7 +312,16 @@ def _any_holds(values: NDArray[Any], bands: Sequence[int], flags: Sequence[Flag]
             holds |= np.isin(band, classes)
         masked = [flag for flag in own if not flag.whole]
         if masked:
-            whole = np.nan_to_num(band, nan=0, posinf=0, neginf=0).astype(np.int64)
+            whole = np.nan_to_num(band, nan=0, posinf=0, neginf=0).astype(np.int64) if band.dtype.kind != "u" else band
+            single = [flag.mask for flag in masked if flag.mask == flag.equals and flag.mask.bit_count() == 1]
+            if single:  # at once, since they are the rule
+                holds |= _bits(whole, sum(set(single))) != 0
             for flag in masked:
-                holds |= (whole & flag.mask) == flag.equals
+                if flag.mask not in single:
+                    holds |= _bits(whole, flag.mask) == flag.equals
     return holds
+
+
+def _bits(values: NDArray[Any], mask: int) -> NDArray[Any]:
+    """What a mask leaves of whole values; bits that their type does not have are not set."""
+    return np.asarray(values & values.dtype.type(mask & int(np.iinfo(values.dtype).max)))
