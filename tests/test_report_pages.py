@@ -118,6 +118,17 @@ def test_the_index_says_what_was_found(folder: Path) -> None:
         assert expected in text
 
 
+def test_pairs_without_change_get_a_sentence_in_place_of_figures() -> None:
+    row = {"split": "test", "layer": "ensemble", "pairs": 2, "iou": 0.0, "f1": 0.0, "tp": 0, "fn": 0}
+    totals = {"observed_px": 9.0, "changed_px": 0.0, "observed_m2": None, "changed_m2": None}
+    for iou in (0.0, None, float("nan")):
+        told = summarise(
+            totals, {"finished": 2, "failed": 0, "skipped": 0}, [row | {"iou": iou}], ("mean", 0.5, "given")
+        )
+        assert "No pixel of the labels of 2 test pairs changed, so their figures say nothing." in told
+        assert "IoU" not in " ".join(told)
+
+
 def test_what_was_not_found_out_is_left_out(pair_page: PairPage, tmp_path: Path) -> None:
     bare = PairPage(
         **{

@@ -1,6 +1,7 @@
 """``cdpipe evaluate`` and ``compare``: a run's results against its labels, and two runs against each other."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def _show_agreement(screen: "Screen", evaluated: "Evaluated") -> None:
     table = Table("pair", "mask", "and mask", "IoU", "pixels that differ", title="Agreement of masks")
     for row in evaluated.agreement:
         place = row["pair_id"] or f"all {row['pairs']}"
-        table.add_row(place, row["first"], row["second"], f"{row['iou']:.3f}", str(row["differing"]))
+        table.add_row(place, row["first"], row["second"], _number(row["iou"]), str(row["differing"]))
     screen.show_table(table)
     screen.say(f"evaluate: agreement in {evaluated.folder / 'agreement.csv'}")
 
@@ -130,7 +131,7 @@ def _differences(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _difference(row: dict[str, Any], figure: str) -> str:

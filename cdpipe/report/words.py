@@ -102,11 +102,17 @@ def _states(states: Mapping[str, int]) -> str:
 
 def _scores(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the ensemble and the best model reached on the most telling split there is."""
+    sentences = list[str]()
     for split, meaning in (
         ("test", "test {}, which neither training nor selection saw"),
         ("val", "validation {}, on which epochs and threshold were chosen"),
     ):
         rows = {row["layer"]: row for row in pooled if row["split"] == split and is_known(row.get("iou"))}
+        barren = [row for row in pooled if row["split"] == split and row["layer"] == "ensemble" and _is_barren(row)]
+        if barren:
+            pairs = count(barren[0]["pairs"], f"{split} pair", f"{split} pairs")
+            sentences.append(f"No pixel of the labels of {pairs} changed, so their figures say nothing.")
+            continue
         models = [row for name, row in rows.items() if name not in ("ensemble", "grey difference")]
         if "ensemble" not in rows:
             continue
@@ -118,8 +124,13 @@ def _scores(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
             text += f"; the best single model, {best['layer']}, has IoU {best['iou']:.3f}"
         base = rows.get("grey difference")
         text += f"; thresholding the difference of the dates could reach {base['iou']:.3f}" if base else ""
-        return [text + "."]
-    return []
+        return [*sentences, text + "."]
+    return sentences
+
+
+def _is_barren(row: Mapping[str, Any]) -> bool:
+    """Whether no labelled pixel of a row changed."""
+    return row.get("tp") == 0 and row.get("fn") == 0
 
 
 def _interval(row: Mapping[str, Any], name: str) -> str:
