@@ -1,12 +1,16 @@
 """Georeferences are used or refused, never dropped: transforms without a CRS, world files, planes of their own."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyogrio
 import pyproj
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -15,12 +19,15 @@ from rasters import NORTH_UP, UTM33, make_config, source_of, utm_grid, write_ras
 
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
+from cdpipe.evaluation.area_sample import place_points
 from cdpipe.formats.gate import describe_raster, grid_of, require_common_place, require_imagery
 from cdpipe.formats.stack import stack_bands
+from cdpipe.formats.vectors import GEOMETRY, decode, encode, read_features, write_features
 from cdpipe.geo.crs import canonical_wkt, crs_name, on_earth, plane_unit
 from cdpipe.geo.grid import Grid, Transform, Window
 from cdpipe.geo.ground import has_areas, pixel_metres, pixel_steps, ring_areas, row_areas
 from cdpipe.geo.shapes import find_near
+from cdpipe.objects.features import to_map
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.check import check_pair
 from cdpipe.pairs.imagery import read_on_grid
@@ -334,3 +341,65 @@ def test_stacked_bands_keep_a_plane(tmp_path: Path) -> None:
     stack_bands(bands, tmp_path / "stack.tif", Input())
     with rasterio.open(tmp_path / "stack.tif") as dataset:
         assert (dataset.transform[:6], dataset.crs) == (NORTH_UP, None)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".geojson"])
+@pytest.mark.parametrize("crs", [None, SITE, FEET])
+def test_objects_of_a_plane_keep_its_coordinates(tmp_path: Path, suffix: str, crs: str | None) -> None:
+    grid = Grid(*SHAPE, PLANES["turned"], crs)
+    placed = to_map(np.array([shapely.box(3, 4, 10, 20)]), grid)
+    schema = pa.schema([(GEOMETRY, pa.binary()), ("id", pa.string())])
+    batch = pa.RecordBatch.from_pydict({GEOMETRY: encode(placed), "id": ["x"]}, schema=schema)
+    write_features(here(tmp_path / f"a{suffix}"), [batch], schema, crs, {})
+    [found] = decode(next(iter(read_features(here(tmp_path / f"a{suffix}")))))
+    assert found.equals(placed[0])
+    if suffix == ".gpkg":
+        written = pyogrio.read_info(tmp_path / "a.gpkg")["crs"]
+        assert (written is None) == (crs is None)
+        assert crs is None or canonical_wkt(CRS.from_user_input(written)) == crs
+
+
+def test_points_of_an_area_lie_in_their_plane() -> None:
+    points = [("a", 0, 2, 3)]
+    for crs in (None, SITE):
+        grid = Grid(*SHAPE, PLANES["south up"], crs)
+        [point], found = place_points(points, {"a": grid})
+        assert (found, point.x, point.y) == (crs, *grid.xy(2.5, 3.5))
+    two = {"a": Grid(*SHAPE, NORTH_UP, SITE), "b": Grid(*SHAPE, NORTH_UP, FEET)}
+    placed, found = place_points([*points, ("b", 0, 2, 3)], two)
+    assert found is None
+    assert {(point.x, point.y) for point in placed} == {two["a"].xy(2.5, 3.5)}
+
+
+@pytest.mark.parametrize(("of_pair", "of_label"), [(SITE, UTM33), (UTM33, SITE), (None, UTM33), (SITE, FEET)])
+def test_polygons_of_another_kind_of_place_are_refused(tmp_path: Path, of_pair: str | None, of_label: str) -> None:
+    grid = Grid(*SHAPE, NORTH_UP, of_pair)
+    x, y = grid.xy(30.0, 40.0)
+    write_polygon(tmp_path / "a.gpkg", x, y, of_label)
+    with pytest.raises(InputError, match="nobody knows where it lies|has none") as caught:
+        read_label(here(tmp_path / "a.gpkg"), grid, Window(0, 0, *SHAPE), label_config(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).startswith(str(tmp_path / "a.gpkg"))
+
+
+@pytest.mark.parametrize("crs", [None, SITE])
+def test_polygons_in_the_pairs_plane_are_burnt(tmp_path: Path, crs: str | None) -> None:
+    grid = Grid(*SHAPE, NORTH_UP, crs)
+    x, y = grid.xy(30.0, 40.0)
+    write_polygon(tmp_path / "a.gpkg", x, y, crs)
+    label = read_label(here(tmp_path / "a.gpkg"), grid, Window(0, 0, *SHAPE), label_config(tmp_path))
+    assert label.sum() == label[20:40, 30:50].sum() == 400
+
+
+def write_polygon(path: Path, x: float, y: float, crs: str | None) -> None:
+    """A square of 200 units around a point."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pyogrio.raw.write(
+            path,
+            np.array([shapely.to_wkb(shapely.box(x - 100, y - 100, x + 100, y + 100))]),
+            [],
+            [],
+            geometry_type="Polygon",
+            crs=crs,
+        )

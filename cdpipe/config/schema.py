@@ -47,7 +47,8 @@ class Input(Section):
     """Which files may be opened, and how.
 
     ``drivers`` are the GDAL drivers for scenes and labels; ``roots`` the folders in which all of them must lie, links
-    followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count.
+    followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count; world files
+    do in any case. ``pixel_coordinates`` compares dates pixel on pixel where neither has a georeference.
     """
 
     roots: tuple[Place, ...] = ()
