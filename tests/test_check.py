@@ -377,3 +377,10 @@ def test_a_label_of_which_nothing_counts_is_told(pair: Pair) -> None:
     write_raster(label_of(pair), np.full(GRID.shape, 9, np.uint8), GRID)
     [warning] = checked(pair, label={"ignore": [9]}).warnings
     assert "label.tif: no pixel of it counts, all are ignored" in warning
+
+
+def test_no_nodata_is_advised_that_a_date_cannot_have(pair: Pair) -> None:
+    values = texture(GRID.shape).astype(np.float32)
+    write_raster(pair.before.path.local(), values, GRID, nodata=-9999)
+    (told,) = [text for text in checked(pair).warnings if "nodata -9999 > none" in text]
+    assert "its uint16 values are never -9999; if another value means that" in told

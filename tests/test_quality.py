@@ -212,6 +212,15 @@ def test_values_that_are_no_classes_are_refused(tmp_path: Path) -> None:
         usable(tmp_path, np.full((SIDE, SIDE), 1e30), quality={"bits": [1]})
 
 
+def test_polygons_of_clouds_are_no_raster(tmp_path: Path) -> None:
+    path = tmp_path / "MSK_CLOUDS_B00.gml"
+    path.write_text("<gml/>")
+    with pytest.raises(InputError, match="got a vector file; burn it into one"):
+        read_usable(
+            here(path), sensor_source(tmp_path), GRID, (GRID, Window(0, 0, SIDE, SIDE)), make_config(tmp_path).input
+        )
+
+
 UDM2 = ("clear", "snow", "shadow", "haze_light", "haze_heavy", "cloud", "confidence", "udm1")
 
 

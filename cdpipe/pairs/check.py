@@ -322,7 +322,10 @@ def _doubt_nodata(pair: Pair, before: RasterInfo | None, after: RasterInfo | Non
         source, info, valid = (pair.before, before, pair.before_valid)
     if source.sensor.nodata is not None or info.mask or valid is not None or value is None or np.isnan(value):
         return []
-    todo = f"if they are {value:g}, set sensors.{source.sensor_name}.nodata: {value:g}"
+    setting = f"sensors.{source.sensor_name}.nodata"
+    todo = f"if they are {value:g}, set {setting}: {value:g}"
+    if not can_hold(info.dtype, value):
+        todo = f"its {info.dtype} values are never {value:g}; if another value means that, give it as {setting}"
     return [f"{source.path}: {shown}: nothing says which pixels of this date are missing; {todo}"]
 
 

@@ -14,6 +14,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, read_values
 from cdpipe.formats.gate import grid_of as grid_of_raster
 from cdpipe.formats.observed import has_data, open_mask
+from cdpipe.formats.vector_files import is_vector
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.catalog import Source
@@ -129,6 +130,11 @@ def open_quality(
             also where values are no classes.
     """
     rule = rule_of(source.sensor)
+    if is_vector(path):
+        raise InputError(
+            f"{path}: expected a quality raster, got a vector file; burn it into one on the date's grid "
+            "(gdal_rasterize -burn 1 -ot Byte), of which 1 is not used (unusable: [1])"
+        )
     with open_raster(path, settings) as dataset:
         info = describe_dataset(path, dataset, settings)
         bands, rule = _placed(rule, info, source, dataset)
