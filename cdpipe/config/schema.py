@@ -49,10 +49,12 @@ class Input(Section):
     ``drivers`` are the GDAL drivers for scenes and labels; ``roots`` the folders in which all of them must lie, links
     followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count; world files
     do in any case. ``pixel_coordinates`` compares dates pixel on pixel where neither has a georeference.
+    ``variables``: of a netCDF file with several variables (driver ``netCDF``), the first of these that it has is read.
     """
 
     roots: tuple[Place, ...] = ()
     drivers: tuple[str, ...] = ("GTiff",)
+    variables: tuple[str, ...] = ()
     sidecars: bool = False
     pixel_coordinates: bool = False
 

@@ -247,6 +247,25 @@ def _entries(order: str, entry: str, table: bytes) -> Iterator[Entry]:
         yield tag, kind, values, struct.unpack_from(form, data)[0] if struct.calcsize(form) <= len(data) else 0
 
 
+def verify_envi(dataset: Any, path: Location) -> None:
+    """Compare the size of an ENVI file, whose missing end reads as zeros, with what its header declares.
+
+    Files of other formats, and compressed ones, whose end is noticed, pass.
+
+    Raises:
+        InputError: If it is too small.
+    """
+    tags = dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {"file_compression": "1"}
+    if tags.get("file_compression", "0").strip() != "0":
+        return
+    pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes if dtype != "complex_int16")
+    offset = tags.get("header_offset", "0").strip()
+    expected = (int(offset) if offset.isdecimal() else 0) + dataset.height * dataset.width * pixel
+    size = path.stat().size
+    if size < expected:
+        raise InputError(f"{path}: not readable as a raster: cut off after {size:,} bytes of {expected:,}")
+
+
 def verify_png(dataset: Any, path: Location) -> None:
     """Compare every chunk of a PNG with its checksum, up to the one that ends it (PNG specification, section 5).
 

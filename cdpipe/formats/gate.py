@@ -4,6 +4,7 @@ Only files in the folders that the configuration allows are read, and no more of
 """
 
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_png
-from cdpipe.formats.gdal import error_text, gdal_name, gdal_options, open_gdal, read_pixels
+from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_envi, verify_png
+from cdpipe.formats.gdal import DISK_FORMATS, error_text, gdal_name, gdal_options, open_gdal, read_pixels
 from cdpipe.formats.masks import FileMask, describe_mask
+from cdpipe.formats.netcdf import open_netcdf
 from cdpipe.formats.parts import MAX_SOURCES, NO_RASTERS, SINGLE, require_plain_sidecars, vrt_parts
 from cdpipe.formats.vrt import is_vrt
 from cdpipe.formats.worldfile import georeference_files, placing_pam, read_prj, read_world_files
@@ -32,6 +34,7 @@ from cdpipe.workspace.location import Location
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 NARROW = {"int64": "int32", "uint64": "uint32"}  # the types in which 64-bit integers are stored
+NETCDF_NAME = re.compile(r"(^|/)netcdf:", re.IGNORECASE)  # as GDAL and QGIS name a variable of a file
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
 MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
 MAX_NAME = 100  # letters of a band's description
@@ -62,7 +65,8 @@ def require_file(path: Location, settings: Input, what: str) -> None:
         roots = ", ".join(map(str, settings.roots))
         raise InputError(f"{path}: lies at {real}, outside of {roots} (input.roots)")
     if not there:
-        raise InputError(f"{path}: expected {what}; there is no such file")
+        hint = ": name the file alone, and the variable in input.variables" if NETCDF_NAME.search(str(path)) else ""
+        raise InputError(f"{path}: expected {what}; there is no such file{hint}")
 
 
 def _unusable(path: Location, error: Exception) -> InputError:
@@ -153,12 +157,13 @@ def open_raster(path: Location, settings: Input) -> Iterator[Any]:
         if unknown:
             raise InputError(f"input.drivers: GDAL has no driver {', '.join(unknown)} here")
         with raster_errors(path):
-            dataset = _open_first(path, settings.drivers)
+            dataset = _open_first(path, settings)
         with dataset:
             with raster_errors(path):
                 _require_listed(path, dataset, settings)
                 _check_limits(path, dataset, sum(file.stat().size for file in (path, *parts)))
                 verify_png(dataset, path)
+                verify_envi(dataset, path)
                 verify_block_table(dataset, path)
             yield dataset
 
@@ -409,17 +414,24 @@ def _common_dtype(path: Location, dtypes: Sequence[str], bands: Sequence[int]) -
     return found[0]
 
 
-def _open_first(path: Location, drivers: Sequence[str]) -> Any:
+def _open_first(path: Location, settings: Input) -> Any:
     errors = []
-    for driver in drivers:
+    for driver in settings.drivers:
+        if path.far and driver in DISK_FORMATS:
+            continue
         try:
+            if driver == "netCDF":
+                return open_netcdf(path, settings.variables)
             return open_gdal(path, driver)
         except RasterioError as error:
             errors.append(error)
     telling = [error for error in errors if "not recognized" not in str(error)]
     if telling:
         raise telling[0]
-    raise InputError(f"{path}: expected a raster in {' or '.join(drivers)} (input.drivers), got something else")
+    left_out = [driver for driver in settings.drivers if path.far and driver in DISK_FORMATS]
+    hint = f"; {' and '.join(left_out)} are not read in object storage: make a GeoTIFF of it" if left_out else ""
+    drivers = " or ".join(settings.drivers)
+    raise InputError(f"{path}: expected a raster in {drivers} (input.drivers), got something else{hint}")
 
 
 def _check_limits(path: Location, dataset: Any, stored: int) -> None:

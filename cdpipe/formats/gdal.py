@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from cdpipe.workspace.clients import endpoint, plain_endpoint, redacted
 from cdpipe.workspace.location import Location
 
 NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+SPLIT_FORMATS = {"ENVI"}  # whose header is a file of its own
+DISK_FORMATS = {"ENVI", "netCDF"}  # that are not read in object storage, where GDAL looks for ENVI headers for minutes
 SYSTEMS = {"s3": "/vsis3", "gs": "/vsigs", "az": "/vsiaz"}
 # A worker lives for long, and must see that an object was replaced: nothing is kept of one once it is closed.
 _READING: dict[str, Any] = {
@@ -60,7 +63,10 @@ def gdal_options(path: Location, settings: Input) -> dict[str, Any]:
 
 def open_gdal(path: Location, driver: str) -> Any:
     """Open a raster by one of GDAL's drivers, in this thread only."""
-    return _tried_again(path, lambda: rasterio.open(gdal_name(path), driver=driver, sharing=False))
+    # a header that lies beside the pixels must be seen; it is asked for by its name
+    beside = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"} if driver in SPLIT_FORMATS else {}
+    with rasterio.Env(**beside) if beside else nullcontext():
+        return _tried_again(path, lambda: rasterio.open(gdal_name(path), driver=driver, sharing=False))
 
 
 def open_directory(path: Location, directory: int) -> Any:
