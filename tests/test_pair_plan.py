@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rasters import make_config, source_of, utm_grid, write_raster
 
-from cdpipe.config.schema import Config
+from cdpipe.config.schema import Config, Quality
 from cdpipe.errors import InputError
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.plan import PlannedPair, labelled_pair, plan_pair, plan_pairs, source_files, stored_pair
@@ -137,6 +137,8 @@ def other_sensor(**values: Any) -> Callable[[Pair], Pair]:
         other_sensor(scale=2.0),
         other_sensor(offset=1.0),
         other_sensor(unusable=(0, 1)),
+        other_sensor(quality=Quality(preset="scl")),
+        other_sensor(quality=Quality(above=0.4)),
         lambda pair: dataclasses.replace(pair, before=pair.after, after=pair.before),
         lambda pair: dataclasses.replace(pair, after=dataclasses.replace(pair.after, bands=(3, 2, 1))),
         lambda pair: dataclasses.replace(pair, after=dataclasses.replace(pair.after, half=1)),
