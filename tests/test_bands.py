@@ -209,6 +209,18 @@ def test_dates_in_different_orders_are_told(tmp_path: Path) -> None:
     assert "the dates' files name their bands in different orders; give each date a sensor of its own" in shown
 
 
+def test_both_halves_of_a_composite_are_compared(tmp_path: Path) -> None:
+    write(tmp_path / "ab.tif", [*SENTINEL, "red", "green", "blue", "nir"])
+    config = configure(tmp_path, "{red: 1, green: 2, blue: 3}")
+    (tmp_path / "pairs.csv").write_text("pair_id,composite\np,ab.tif\n")
+    shown = succeed(["check", str(config)]).out
+    assert "band 1 says 'B02' (blue), sensor s calls it red" in shown
+    assert "band 5" not in shown
+    write(tmp_path / "ab.tif", [*SENTINEL, *SENTINEL])
+    shown = succeed(["check", str(config)]).out
+    assert "band 5 says 'B02' (blue), sensor s calls it red; band 7 says 'B04' (red), sensor s calls it blue" in shown
+
+
 def test_a_picture_in_false_colours_is_not_doubted(tmp_path: Path) -> None:
     colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     for name in "ba":

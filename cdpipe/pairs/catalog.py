@@ -249,7 +249,8 @@ def find_file(text: str, base: Location) -> Location:
     if text.lower().startswith("file:"):
         text = _path_of_address(text)
     if ("\\" in text or WINDOWS.match(text)) and (base.far or not (base.local() / text).exists()):
-        todo = "" if WINDOWS.match(text) else f"; here it is {text.replace(chr(92), '/')!r}"
+        near = f"; here it is {text.replace(chr(92), '/')!r}"
+        todo = "; name the file as this machine has it, best from the catalog's folder" if WINDOWS.match(text) else near
         raise ConfigError(
             f"expected a path of this machine, with / between folders, got one of Windows, {text!r}{todo}"
         )
