@@ -143,6 +143,18 @@ def test_doubts_are_warnings(pair: Pair) -> None:
     assert "both dates are the same file" in same
 
 
+def test_a_label_drawn_on_something_transparent_is_pointed_out(pair: Pair) -> None:
+    red = np.zeros((4, *GRID.shape), np.uint8)
+    red[[0, 3], 50:90, 60:200] = 255
+    write_raster(label_of(pair), red, GRID, alpha="YES", photometric="RGB")
+    meaning: dict[str, Any] = {"changed": ["#ff0000"]}
+    report = checked(pair, label=meaning)
+    assert (report.labelled, report.changed) == (40 * 140, 40 * 140)
+    assert any("all that is not transparent changed" in warning for warning in report.warnings)
+    report = checked(pair, label={**meaning, "mask": "ignore"})
+    assert (report.labelled, report.changed, report.warnings) == (300 * 320, 40 * 140, ())
+
+
 def test_an_alpha_band_that_has_a_role_is_pointed_out(pair: Pair) -> None:
     values = np.full((4, *GRID.shape), 255, np.uint8)
     values[:3] = texture(GRID.shape) % 256

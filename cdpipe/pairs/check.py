@@ -399,7 +399,11 @@ def _count_label(label: Location, on: RasterInfo, config: Config, warnings: list
         own, other = place_name(info.grid), place_name(grid)
         raise InputError(f"{label}: lies outside of the pair; it is {own}, the pair {other}")
     warnings += _lying_doubt(info, on, "the first date")
-    return count_label_raster(label, config)
+    labelled, changed = count_label_raster(label, config)
+    if info.mask and config.label.mask == "file" and 0 < labelled == changed:
+        todo = "label.mask: ignore counts what is transparent, too, if that is unchanged"
+        warnings.append(f"{label}: all that is not transparent changed, the rest is ignored; {todo}")
+    return labelled, changed
 
 
 def _read_all(pair: Pair, grid: Grid, config: Config, problems: list[str]) -> float | None:
