@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import shapely
 import yaml
 from buckets import SECRET, Proxy
 from project import CONFIG, Project, make_project, write_catalog
+from rasterio.crs import CRS
 from rasters import make_config, utm_grid, write_raster
 
 from cdpipe.cli.main import main
@@ -18,6 +20,7 @@ from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.gate import describe_raster, open_raster, read_values
+from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Window
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups, end_pair, ingest_block, plan_blocks
@@ -184,3 +187,19 @@ def test_a_configuration_prints_addresses_whole_and_no_secret(
     for text in (f"s3://k:{SECRET}@bucket/work", f"s3://bucket/work?X-Amz-Signature={SECRET}"):
         assert main(["config", str(tmp_path / "config.yaml"), "--set", f"workspace={text}"]) == 2
         assert SECRET not in "".join(capsys.readouterr())
+
+
+def test_world_files_are_found_in_a_bucket(bucket: Location, tmp_path: Path) -> None:
+    grid = utm_grid(6, 8)
+    (tmp_path / "data").mkdir()
+    write_raster(tmp_path / "data" / "a.tif", np.ones((3, 6, 8), np.uint8))
+    (tmp_path / "data" / "a.tfw").write_text("10\n0\n0\n-10\n500005\n3999995\n")
+    (tmp_path / "data" / "a.prj").write_text(pyproj.CRS.from_epsg(32633).to_wkt("WKT1_ESRI"))
+    write_raster(tmp_path / "data" / "b.tif", np.ones((3, 6, 8), np.uint8))
+    (tmp_path / "data" / "b.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>")
+    upload(tmp_path / "data", bucket)
+    found = describe_raster(bucket / "a.tif", Input()).grid
+    assert (found.transform, found.crs) == (grid.transform, canonical_wkt(CRS.from_epsg(32633)))
+    assert describe_raster(bucket / "b.tif", Input()).placing == bucket / "b.tif.aux.xml"
+    with pytest.raises(InputError, match=r"a\.tfw: lies at .* outside of"):
+        describe_raster(bucket / "a.tif", Input(roots=(bucket / "a.tif",)))

@@ -221,8 +221,8 @@ def _find_populations(run: Run, buffer: float) -> dict[str, Population]:
     without = [name for name, population in populations.items() if not has_areas(population.pair.grid)]
     if not populations or 0 < len(without) < len(populations):
         raise InputError(
-            f"run {run.config.name}: expected pairs that all have a georeference, or none of them, to add up their "
-            f"areas; of {len(populations)} pair(s) these have none: {', '.join(without[:10]) or '-'}"
+            f"run {run.config.name}: expected pairs that all have areas on the ground, or none of them, to add "
+            f"them up; of {len(populations)} pair(s) these have no CRS that tells: {', '.join(without[:10]) or '-'}"
         )
     return populations
 

@@ -317,7 +317,8 @@ def _way_out(before: RasterInfo, after: RasterInfo) -> str:
             code = crs_name(other.grid.crs)
             return (
                 f": {info.path.name} has a transform without a CRS; give it the one it is in, such as "
-                f"gdal_edit.py -a_srs {code if code.startswith('EPSG:') else 'EPSG:...'} {info.path.name}"
+                f"gdal_edit.py -a_srs {code if code.startswith('EPSG:') else 'EPSG:...'} {info.path.name}, "
+                "or a .prj beside it"
             )
     if before.grid.placed:
         return ": there is no way from a plane of its own to another CRS; give both the same"
