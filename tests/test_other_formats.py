@@ -1,5 +1,6 @@
 """ENVI rasters and netCDF variables, where the configuration lets their drivers in."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -91,6 +92,28 @@ def test_envi_is_refused_where_it_is_not_let_in_or_not_whole(tmp_path: Path) -> 
     path.with_suffix(".hdr").unlink()
     with pytest.raises(InputError, match="expected a raster in GTiff or ENVI"):
         describe_raster(here(path), ENVI)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("samples", "900000000"),
+        ("samples", "-5"),
+        ("bands", "1024"),
+        ("header offset", "9" * 30),
+        ("header offset", "-100"),
+        ("data type", "6"),
+        ("data type", "99"),
+        ("interleave", "bip\nfile compression = 1"),
+    ],
+)
+def test_headers_that_lie_are_refused_in_a_line(tmp_path: Path, key: str, value: str) -> None:
+    path = write_raster(tmp_path / "a.dat", PIXELS, GRID, driver="ENVI")
+    header = path.with_suffix(".hdr").read_text()
+    path.with_suffix(".hdr").write_text(re.sub(rf"(?m)^{key} .*$", f"{key} = {value}", header))
+    with pytest.raises(InputError, match=r"a\.dat: (not readable as a raster|values are complex64)") as raised:
+        describe_raster(here(path), ENVI)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_label_may_be_envi(tmp_path: Path) -> None:
