@@ -247,3 +247,22 @@ def test_a_quality_raster_across_the_antimeridian_is_looked_at(tmp_path: Path) -
     assert doubt_quality(valid, source, grid, grid, config.input) == []
     _, seen = read_on_grid(source, valid, grid, Window(0, 0, 240, 240), config)
     assert (seen == (mask == 1)).all()
+
+
+@pytest.mark.parametrize("west", [0.0, -180.0])
+@pytest.mark.parametrize(("zone", "x"), [(30, 809_000.0), (31, 170_000.0), (60, 809_000.0), (1, 170_000.0)])
+def test_a_grid_around_the_earth_covers_scenes_in_utm(west: float, zone: int, x: float) -> None:
+    globe = Grid(1800, 3600, (0.1, 0.0, west, 0.0, -0.1, 90.0), DEGREES)
+
+    def read(window: Window) -> Pixels:
+        rows, cols = np.mgrid[window.slices]
+        return (rows * 3600 + cols)[None].astype(np.uint32), np.ones(window.shape, np.bool_)
+
+    grid = utm(zone, x, side=60, size=2000.0)
+    values, seen = read_warped(WarpSource("globe", globe, 1, np.uint32, read), grid, Window(0, 0, 60, 60), "nearest")
+    assert seen.all()
+    assert covered_share(globe, grid) == 1
+    rows, cols = np.mgrid[0:60, 0:60] + 0.5
+    lon, lat = transform_by_proj(str(grid.crs), "EPSG:4326", *(each.ravel() for each in grid.xy(rows, cols)))
+    expected = np.floor((90 - lat) * 10) * 3600 + np.floor((lon - west) % 360 * 10) % 3600
+    assert (values[0].ravel() == expected).mean() > 0.95  # GDAL follows a curve to an eighth of a pixel
