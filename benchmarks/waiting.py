@@ -53,7 +53,7 @@ def _train(name: str, sampler: Sampler, options: argparse.Namespace) -> tuple[fl
     network = build_model(name).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     job: Any = SimpleNamespace(options=SimpleNamespace(global_batch=options.batch), steps=options.steps + 1)
-    worker: Any = SimpleNamespace(rank=0, world=1, threads=options.threads)
+    worker: Any = SimpleNamespace(rank=0, world=1, parts=1, threads=options.threads)
     batches = iter(loop._batches(job, worker, sampler, 0, 0))
     waited = 0.0
     start = before = time.perf_counter()

@@ -2,7 +2,8 @@
 
 A triplet is a window of both dates (4 bands, uint16) and the label, and what tells which pixels were observed, which
 both sides read too. Zarr-python has its arrays open beforehand; cdpipe opens them for every window, as it does.
-Augmented samples are what training gets: the window drawn, read, normalised and turned. One thread; CPU seconds.
+Augmented samples are what training gets: the window drawn, read, normalised and turned; or, of 96 pixels, drawn around
+changed pixels and augmented in every way that change detection has of its own. One thread; CPU seconds.
 """
 
 import argparse
@@ -16,14 +17,16 @@ import zarr
 from stored_scenes import store_scene
 from timing import Row, interleave, median_cpu, median_wall, show
 
+from cdpipe.config.augment import OWN, check_transform
 from cdpipe.geo.grid import Window
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import Recipe
-from cdpipe.training.samples import Sampler, draw_sample, index_cells
+from cdpipe.training.augment import make_augmentation
+from cdpipe.training.samples import Sampler, draw_sample, index_cells, index_pixels
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
-PATCH = 256
+PATCH, SMALL = 256, 96
 ARRAYS = (("pairs", "before"), ("pairs", "after"), ("pairs", "valid"), ("labels", "label"))
 
 
@@ -49,6 +52,11 @@ def main() -> None:
         }
         pools = index_cells(workspace, (item,))
         samplers = {name: Sampler(workspace, (item,), pools, PATCH, 0.5, recipe, 0) for name, recipe in recipes.items()}
+        everything = make_augmentation([check_transform(name) for name in OWN])
+        pixels = index_pixels(workspace, (item,), "area")
+        samplers[f"{SMALL}², everything"] = Sampler(
+            workspace, (item,), pixels, SMALL, 0.5, recipes["stacked"], 0, everything
+        )
 
         def by_zarr() -> None:
             for window in windows:

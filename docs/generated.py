@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 import cdpipe
 from cdpipe.cli.parser import make_parser
 from cdpipe.cli.verb import EPILOG
+from cdpipe.config.augment import OWN, Transform
 from cdpipe.config.schema import Config
 from cdpipe.workspace.location import Location
 
@@ -37,7 +38,8 @@ def configuration() -> Iterator[str]:
     """Every section and key, as the code that reads them says."""
     yield "# Configuration"
     yield "\nOne YAML file; paths are relative to it. All mistakes are listed at once; an unknown key is one."
-    for path, section in sections(Config, ""):
+    transforms = ((f"train.augment: {name}", section) for name, section in OWN.items())
+    for path, section in [*sections(Config, ""), *transforms]:
         yield f"\n## {path or 'The whole file'}\n"
         yield inspect.cleandoc(section.__doc__ or "").replace("``", "`")
         yield "\n| key | what | default |\n|---|---|---|"
@@ -66,7 +68,9 @@ def parts(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
 def describe(annotation: Any) -> str:
     """A type in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
+    if annotation == Transform:
+        words = "a transform's name, or its name with its arguments"
+    elif origin is Literal:
         words = ", ".join(f"`{value}`" for value in arguments)
     elif origin in (Union, types.UnionType):
         words = " or ".join(describe(each) for each in arguments if each is not type(None))

@@ -19,8 +19,9 @@ def run(options: argparse.Namespace) -> int:
     for model in trained:
         screen.say(f"train: {model.name} is trained already: {model}")
     for job in waiting:
+        most = "up to " if job.options.keep == "best" else ""
         screen.say(
-            f"train: {job.name} ({job.architecture}), {len(job.train)} pair(s), up to {job.options.epochs} epochs "
+            f"train: {job.name} ({job.architecture}), {len(job.train)} pair(s), {most}{job.options.epochs} epochs "
             f"of {job.steps} steps of {job.options.global_batch} patches of {job.options.patch} pixels"
         )
     return EXIT_DONE

@@ -16,16 +16,18 @@ MOMENTUM = (0.95, 0.85)  # Adam's first beta at its lowest and highest rate, in 
 
 def make_optimizer(network: nn.Module, options: Train) -> torch.optim.Optimizer:
     """Adam or AdamW; with weight decay, but not on norms and biases, which are vectors."""
-    maker: type[torch.optim.Adam] = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    if not options.weight_decay:
-        return maker(network.parameters(), lr=options.learning_rate, weight_decay=0.0)
-    matrices = [weights for weights in network.parameters() if weights.ndim > 1]
-    vectors = [weights for weights in network.parameters() if weights.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return maker([group for group in groups if group["params"]], lr=options.learning_rate)
+    groups = [{"params": list(network.parameters()), "weight_decay": 0.0}]
+    if options.weight_decay:
+        matrices = [weights for weights in network.parameters() if weights.ndim > 1]
+        vectors = [weights for weights in network.parameters() if weights.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": options.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+    groups = [group for group in groups if group["params"]]
+    if options.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=options.learning_rate)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)  # in a third of the time
 
 
 def set_rate(optimizer: torch.optim.Optimizer, options: Train, step: int, steps: int) -> None:
