@@ -383,3 +383,23 @@ def test_a_layer_is_looked_at_once_and_anew_when_it_changes(tmp_path: Path) -> N
     write_geojson(path, [to_degrees(SQUARE)] * 2)
     assert open_layer(here(path), config).count == 2
     assert GRID.shape == (60, 80)
+
+
+def test_the_number_of_polygons_that_a_geopackage_keeps_besides_is_not_believed(tmp_path: Path) -> None:
+    for number in (0, 1, 10**15):
+        path = write_layer(tmp_path / f"{number}.gpkg", [SQUARE, box(40, 40, 50, 50)])
+        with sqlite3.connect(path) as base:
+            base.execute("UPDATE gpkg_ogr_contents SET feature_count = ?", (number,))
+        base.close()
+        for label in ({}, {"where": "number >= 0"}):
+            assert burnt(path, **dict[str, Any](label)).sum() == 500
+
+
+def test_other_kinds_of_outlines_are_named(tmp_path: Path) -> None:
+    for name, text in (("m.topojson", "{}"), ("m.csv", "WKT"), ("m.geojson.gz", "x")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=r"expected a raster, or polygons in a file of \.gpkg"):
+            burnt(tmp_path / name)
+    (tmp_path / "m.json").write_text('{"shapes": [], "imagePath": "m.png"}')
+    with pytest.raises(InputError, match="expected GeoJSON, got other JSON; save it as GeoJSON or GeoPackage"):
+        burnt(tmp_path / "m.json")

@@ -196,7 +196,7 @@ def _take(path: Location, value: Mapping[str, Any], add: Callable[[Mapping[str, 
 
 def _not_geojson(path: Location, members: Mapping[str, Any]) -> InputError:
     kind = members.get("type")
-    what = {"Topology": "TopoJSON"}.get(str(kind), f"an object of type {str(kind)[:40]!r}")
+    what = {"Topology": "TopoJSON"}.get(str(kind), f"an object of type {str(kind)[:40]!r}" if kind else "other JSON")
     if {"attributes", "geometryType", "spatialReference", "fieldAliases"} & members.keys():
         what = "Esri JSON"
     return _damaged(path, f"expected GeoJSON, got {what}; save it as GeoJSON or GeoPackage")

@@ -122,7 +122,7 @@ def _look(path: Location, files: list[Location], config: Config) -> Layer:
         crs = _crs(info["crs"])
         if label.where is None and label.ignore_where is None:
             shapes, sampled = _sample(path, source, name, int(info["features"]))
-            count = max(int(info["features"]), sampled)
+            count = max(int(info["features"]), sampled) if sampled else 0
             bounds = _bounds(info["total_bounds"], count) if sampled else None
             return Layer(
                 path, crs, count, bounds, _part_boxes(shapes), sampled, (source, name), None, (count, 0), folder
@@ -130,6 +130,8 @@ def _look(path: Location, files: list[Location], config: Config) -> Layer:
         return _private_layer(path, _read_all(path, source, name, crs, wanted), config, folder)
     except _ERRORS as error:
         raise InputError(f"{path}: not readable as polygons: {_one_line(error, path, folder)}") from None
+    except MemoryError:
+        raise InputError(f"{path}: not readable as polygons: it declares more of them than memory can hold") from None
 
 
 _READERS: dict[str, Callable[[Location, Path, Callable[[str], bool]], Features]] = {
@@ -190,10 +192,16 @@ def _present(shapes: NDArray[Any]) -> NDArray[Any]:
 
 
 def _sample(path: Location, source: str, name: str, features: int) -> tuple[NDArray[Any], int]:
-    _, _, encoded, _ = pyogrio.raw.read(source, layer=name, columns=[], max_features=SAMPLE, force_2d=True)
-    _require_all(path, encoded, min(features, SAMPLE))
+    options: dict[str, Any] = {"columns": [], "max_features": SAMPLE, "force_2d": True}
+    _, _, encoded, _ = pyogrio.raw.read(source, layer=name, **options, **_counted(source))
+    _require_all(path, encoded, 0 if _counted(source) else min(features, SAMPLE))
     shapes = _present(_decode(path, encoded))
     return shapes, len(shapes)
+
+
+def _counted(source: str) -> dict[str, str]:
+    """What makes GDAL count the rows of a GeoPackage, which keeps their number besides, and not always rightly."""
+    return {"where": "1 = 1"} if source.startswith("GPKG:") else {}
 
 
 def _require_all(path: Location, encoded: NDArray[Any], expected: int) -> None:
@@ -224,8 +232,9 @@ def _read_all(path: Location, source: str, name: str, crs: str | None, wanted: C
     info = pyogrio.read_info(source, layer=name, force_feature_count=True)
     names = [str(field) for field in info["fields"]]
     columns = [field for field in names if wanted(field)]
-    meta, fids, encoded, data = pyogrio.raw.read(source, layer=name, columns=columns, force_2d=True, return_fids=True)
-    _require_all(path, encoded, int(info["features"]))
+    options: dict[str, Any] = {"columns": columns, "force_2d": True, "return_fids": True}
+    meta, fids, encoded, data = pyogrio.raw.read(source, layer=name, **options, **_counted(source))
+    _require_all(path, encoded, 0 if _counted(source) else int(info["features"]))
     found = Features(crs, names)
     values = {str(field): column for field, column in zip(meta["fields"], data, strict=True)}
     if "fid" not in map(str.lower, names):

@@ -32,6 +32,8 @@ JSON = (".geojson", ".json", ".geojsonl", ".geojsons", ".geojsonseq", ".ndjson",
 PARQUET = (".parquet", ".geoparquet")
 TEXTS = (*JSON, ".kml", ".gml", *PARQUET)  # kinds that are read without GDAL
 ZIPS = (".zip", ".kmz", ".shz")
+# Kinds that hold outlines and are not read: said so, rather than that they are no rasters.
+OTHERS = (".topojson", ".csv", ".wkt", ".dxf", ".dgn", ".mif", ".gpx", ".sqlite", ".osm", ".pbf", ".gz", ".7z", ".rar")
 VECTOR_SUFFIXES = (".gpkg", ".shp", ".fgb", ".tab", ".gdb", *TEXTS, *ZIPS)
 # The parts of a file beside it, by suffix; the first ones it cannot do without.
 PARTS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".id", ".ind")}
@@ -46,7 +48,7 @@ HOT = bytes.fromhex("d9d505f920a163d7")  # how a journal begins that is to be ro
 
 def is_vector(path: Location | Path) -> bool:
     """Whether a file's name says that it holds polygons rather than pixels."""
-    return path.suffix.lower() in VECTOR_SUFFIXES
+    return path.suffix.lower() in (*VECTOR_SUFFIXES, *OTHERS)
 
 
 def vector_files(path: Location) -> list[Location]:
@@ -110,6 +112,10 @@ def take_in(
         InputError: If it is not there, lies elsewhere, is a trap or not what its name says.
     """
     suffix = path.suffix.lower()
+    if suffix in OTHERS:
+        raise InputError(
+            f"{path}: expected a raster, or polygons in a file of {', '.join(VECTOR_SUFFIXES)}; save it as a GeoPackage"
+        )
     if suffix == ".gdb" and files == [path]:
         there = "a file of that name" if path.is_file() else "nothing"
         raise InputError(f"{path}: expected a folder, as a file geodatabase is one, got {there}")
