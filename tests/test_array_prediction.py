@@ -32,6 +32,8 @@ Dates = tuple[NDArray[Any], NDArray[Any]]
 NETWORKS: dict[str, dict[str, Any]] = {
     "unetplusplus": {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [16, 16, 16]},
     "siamese_resnet18": {"decoder_channels": [8, 8, 8, 8]},
+    "siamese_unet": {"encoder": "plain8", "bands": RGB},
+    "unet": {"encoder": "plain8", "bands": RGB, "input": "difference"},
 }
 
 
@@ -47,6 +49,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(3)
         arguments = NETWORKS[architecture]
         card = ModelCard(name, architecture, arguments, RGB, statistics, together, 32, "")
+        save_model(here(root / name), card, build_model(architecture, **arguments).state_dict())
+    for name, architecture, statistics in (("robust", "siamese_unet", "per_date"), ("bands", "unet", "common")):
+        torch.manual_seed(3)
+        arguments = NETWORKS[architecture]
+        card = ModelCard(name, architecture, arguments, RGB, statistics, False, 40, "", clip=2.0, method="robust")
         save_model(here(root / name), card, build_model(architecture, **arguments).state_dict())
     return root
 
@@ -82,6 +89,8 @@ def member_of(folder: Path, overlap: float = 0.25, tta: str = "none") -> Member:
         ("plain", (45, 50), 0.5, "d4"),
         ("plain", (1, 20), 0.25, "d4"),
         ("siamese", (50, 33), 0.0, "none"),
+        ("bands", (50, 530), 0.25, "d4"),
+        ("bands", (50, 530), 0.5, "none"),
     ],
 )
 def test_the_stored_path_gives_the_same_bits(
@@ -99,7 +108,7 @@ def test_the_stored_path_gives_the_same_bits(
     assert np.nanstd(result) > 0
 
 
-@pytest.mark.parametrize("model", ["plain", "per_date"])
+@pytest.mark.parametrize("model", ["plain", "per_date", "robust"])
 def test_what_is_not_finite_is_not_observed(models: Path, tmp_path: Path, model: str) -> None:
     shape = (40, 45)
     before, after = (date.astype(np.float32) for date in make_dates(shape))
@@ -125,7 +134,7 @@ def test_what_is_not_finite_is_not_observed(models: Path, tmp_path: Path, model:
     assert np.array_equal(result, stored, equal_nan=True)
 
 
-@pytest.mark.parametrize("model", ["plain", "per_date"])
+@pytest.mark.parametrize("model", ["plain", "per_date", "robust"])
 def test_values_outside_of_observed_have_no_influence(models: Path, model: str) -> None:
     before, after = make_dates((40, 45))
     observed = np.random.default_rng(2).random((40, 45)) < 0.7

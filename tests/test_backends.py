@@ -307,10 +307,9 @@ def test_telemetry_is_not_loaded(trained: Trained) -> None:
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
-def make_model(folder: Path, name: str) -> ModelCard:
+def make_model(folder: Path, name: str, encoder: str = "resnet18") -> ModelCard:
     """A model folder with random weights."""
     torch.manual_seed(1)
-    encoder = "tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"
     small = {"encoder": encoder} if input_kind(name) == "difference" else {}
     network = build_model(name, **small)
     return save_model(here(folder), ModelCard(name, name, small, RGB, "common", False, 64, ""), network.state_dict())
@@ -320,17 +319,27 @@ def make_model(folder: Path, name: str) -> ModelCard:
 @pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name not in ("dpt", "pan")])
 def test_every_network_becomes_an_engine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDPIPE_CACHE", str(tmp_path / "cache"))  # gone with the test: these are large
-    card = make_model(tmp_path / name, name)
+    _check_engine(tmp_path / name, make_model(tmp_path / name, name))
+
+
+@pytest.mark.parametrize("name", ["unetplusplus", "siamese_unet"])
+def test_a_full_size_network_becomes_an_engine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDPIPE_CACHE", str(tmp_path / "cache"))
+    arguments = {"encoder": "plain8", "bands": ["nir", "red"]}
+    network = build_model(name, **arguments)
+    card = ModelCard(name, name, arguments, ("nir", "red"), "common", False, 64, "", clip=4.0)
+    _check_engine(tmp_path / name, save_model(here(tmp_path / name), card, network.state_dict()))
+
+
+def _check_engine(folder: Path, card: ModelCard) -> None:
     x = np.random.default_rng(1).normal(size=(1, card.recipe.channels, 64, 64)).astype(np.float32)
-    exact, found = (
-        open_forward(here(tmp_path / name), card, way(each, "float32"))(x) for each in ("torch", "openvino")
-    )
+    exact, found = (open_forward(here(folder), card, way(each, "float32"))(x) for each in ("torch", "openvino"))
     assert np.abs(found - exact).max() <= 1e-4  # random weights make large numbers, such as SNUNet's logits of 100
 
 
 @pytest.mark.heavy
 def test_a_network_that_openvino_cannot_run_is_refused_in_a_line(tmp_path: Path) -> None:
-    card = make_model(tmp_path / "model", "dpt")
+    card = make_model(tmp_path / "model", "dpt", "tu-vit_tiny_patch16_224")
     with pytest.raises(ConfigError, match=r"openvino cannot run dpt \(model .*\); set predict\.backend: torch"):
         open_forward(here(tmp_path / "model"), card, way("openvino", "float32"))
 

@@ -185,6 +185,8 @@ def test_a_key_does_not_depend_on_what_does_not_bear_on_predictions(change: dict
         {"roles": ("blue", "green", "red")},
         {"architecture": "siamese_resnet18"},
         {"arguments": {**ARGUMENTS, "encoder_depth": 4}},
+        {"clip": 4.0},
+        {"method": "robust"},
     ],
     ids=lambda change: next(iter(change)),
 )

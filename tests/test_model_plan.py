@@ -98,10 +98,25 @@ def test_every_option_of_training_has_a_part_in_the_key(workspace: Workspace, pa
         {"encoder_weights": "imagenet"},
         {"arguments": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}},
         {"architecture": "siamese_resnet18", "encoder": None, "arguments": {}},
+        {"bands": ["red", "green", "blue"]},
+        {"input": "stacked_difference"},
     ],
 )
 def test_so_have_all_that_a_network_is_made_of(workspace: Workspace, pairs: Pairs, options: dict[str, Any]) -> None:
     assert plan(workspace, pairs, train=with_model(**options)).key != plan(workspace, pairs).key
+
+
+def test_so_has_normalisation_as_it_comes_out(workspace: Workspace, pairs: Pairs) -> None:
+    train = with_model(input="stacked")
+
+    def key(**options: Any) -> str:
+        return plan(workspace, pairs, train=train, normalisation=options).key
+
+    different = [key(), key(clip=4), key(clip=3), key(method="robust"), key(method="robust", clip="none")]
+    different += [key(bands="together"), key(statistics="per_date")]
+    assert len(set(different)) == len(different)
+    assert key(clip="none") == key(method="moments") == different[0]
+    assert key(method="robust", clip=4) == different[3]
 
 
 def test_so_have_pixels_labels_and_their_part(workspace: Workspace, pairs: Pairs) -> None:
@@ -209,6 +224,26 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
         check_buildable(plan(workspace, pairs, train=with_model(**options)))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder_weights": "imagenet", "bands": ["green", "red"]}, "kernels for red, green, blue, in this order"),
+        ({"arguments": {}, "patch": 40}, r"patches of 40 pixels.*divisible by 32"),
+        ({"encoder": "plain8", "arguments": {"encoder_depth": 5}, "patch": 40}, "divisible by 16"),
+    ],
+)
+def test_bands_and_patches_that_a_network_cannot_eat_are_refused_before_training(
+    workspace: Workspace, pairs: Pairs, options: dict[str, Any], message: str
+) -> None:
+    patch = options.pop("patch", 64)
+    with pytest.raises(ConfigError, match=message):
+        check_buildable(plan(workspace, pairs, train=with_model(**options) | {"patch": patch}))
+
+
+def test_a_full_size_network_takes_patches_of_any_multiple_of_8(workspace: Workspace, pairs: Pairs) -> None:
+    check_buildable(plan(workspace, pairs, train=with_model(encoder="plain8", arguments={}) | {"patch": 40}))
+
+
 def make_model(folder: Path, **changes: Any) -> ModelCard:
     """A model folder with the tiny network of ``TINY_NET`` and weights of its own."""
     arguments: dict[str, Any] = {**TINY_NET["arguments"], "encoder": TINY_NET["encoder"]}  # type: ignore[dict-item]
@@ -255,6 +290,17 @@ def test_bands_are_asked_for_once(tmp_path: Path, workspace: Workspace) -> None:
         "blue",
         "nir",
     )
+
+
+def test_a_robust_normalisation_of_greys_is_refused_before_anything_is_read(workspace: Workspace) -> None:
+    def needed(model: dict[str, Any]) -> tuple[str, ...]:
+        train = TINY_TRAIN | {"models": {"unetplusplus": model}}
+        return needed_bands(make_config(workspace.root.local(), train=train, normalisation={"method": "robust"}))
+
+    with pytest.raises(ConfigError, match=r"train.models.unetplusplus: .* is that of each band.*give bands: \[red, "):
+        needed({})
+    assert needed({"bands": ["nir"]}) == ("red", "green", "blue", "nir")
+    assert needed({"input": "stacked"}) == ("red", "green", "blue")
 
 
 def trained(job: TrainJob) -> Path:

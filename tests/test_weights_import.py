@@ -15,6 +15,7 @@ from torch import Tensor
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, InputError
 from cdpipe.models.folder import check_trained, load_network, read_card
 from cdpipe.models.foreign import read_weights
+from cdpipe.models.networks import build_model
 from cdpipe.workspace.location import here
 
 SIAMESE = ("--model", "siamese_resnet18", "--set", "arguments.decoder_channels=[8, 8, 12, 16]")
@@ -63,6 +64,36 @@ def test_a_plain_state_dict_of_one_class_is_ready_to_predict(tmp_path: Path) -> 
         check_trained(here(out), card)
         loaded = load_network(here(out), card).state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+def test_how_a_network_of_bands_was_normalised_is_said_when_it_is_imported(tmp_path: Path) -> None:
+    options = {"encoder": "plain8", "bands": ["nir", "red"]}
+    state = build_model("siamese_unet", **options).state_dict()
+    file, out = save(tmp_path / "a.pth", state), tmp_path / "m"
+    chosen = ["--model", "siamese_unet", "--set", "encoder=plain8", "--set", "bands=[nir, red]", "--bands", "each"]
+    succeed(["import-weights", file, *chosen, "--method", "robust", "--clip", "3", "--out", str(out)])
+    card = read_card(here(out))
+    assert (card.arguments, card.roles, card.method, card.clip) == (options, ("nir", "red"), "robust", 3.0)
+    assert card.recipe.channels == 4
+    loaded = load_network(here(out), card).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "unetplusplus", "--method", "robust"], "bands: together is for method: moments"),
+        (["--model", "unetplusplus", "--method", "robust", "--bands", "each"], "a difference of the greys is normal"),
+        (["--model", "unetplusplus", "--clip", "-1"], "clip"),
+        (["--model", "unetplusplus", "--clip", "much"], "clip"),
+    ],
+)
+def test_a_normalisation_that_does_not_exist_is_refused(tmp_path: Path, options: list[str], message: str) -> None:
+    file = save(tmp_path / "a.pth", {"a": torch.zeros(1)})
+    result = call(["import-weights", file, *options, "--out", str(tmp_path / "m")])
+    assert result.code == EXIT_CONFIG
+    assert message in result.err
+    assert not (tmp_path / "m").exists()
 
 
 class Touch:

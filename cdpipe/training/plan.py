@@ -132,7 +132,12 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
         "init_from": start.key if start else None,
         "frozen_epochs": model.frozen_epochs,
         "options": options.model_dump(mode="json", exclude={"models", "folds"}),
-        "normalisation": config.normalisation.model_dump(mode="json"),
+        # what was not there once has its part as soon as it does something
+        "normalisation": {
+            **config.normalisation.model_dump(mode="json", exclude={"method", "clip"}),
+            **({"method": "robust"} if config.normalisation.method == "robust" else {}),
+            **({"clip": config.normalisation.limit} if config.normalisation.limit else {}),
+        },
         "train": sorted([item.pair.key, item.label_key] for item in part.train),
         "val": sorted([item.pair.key, item.label_key] for item in part.val),
     }
