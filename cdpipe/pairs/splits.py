@@ -6,12 +6,14 @@ Pairs that share ground, or lie closer than a patch, are one place, as are those
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.crs import on_earth
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import find_near
+from cdpipe.pairs.balance import share_out
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.store.pair import LabelledPair
@@ -150,7 +152,7 @@ def split_pairs(planned: Sequence[PlannedPair], buffer: int) -> dict[str, str]:
             f"the catalog has no column split and its {len(labelled)} labelled pair(s) cover {len(places)} separate "
             f"place(s); {MIN_PLACES} are needed for train, val and test: add the column"
         )
-    places.sort(key=lambda ids: hashlib.sha256(ids[0].encode()).hexdigest())
+    places.sort(key=lambda ids: _hashed(ids[0]))
     splits: dict[str, str] = {}
     for split in ("test", "val"):
         wanted, taken = HELD_OUT * len(labelled), 0
@@ -185,15 +187,19 @@ class Part:
     val: tuple[LabelledPair, ...]
 
 
-def assign_folds(groups: Mapping[str, str], folds: int) -> dict[str, int]:
-    """Share groups out evenly over folds; no group is ever split.
+def assign_folds(
+    groups: Mapping[str, str], folds: int, changed: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, int]:
+    """Share groups out over folds, so that each has about as many changed pixels, and pairs; no group is ever split.
 
-    The largest group goes first, each to the fold with the fewest pairs; equals are ordered by a hash of their
-    names, so the same pairs always fall into the same folds.
+    Changed pixels are what a model learns from and a threshold is fitted on, so they come first; the number of pairs
+    decides where they hardly do, as among groups without change. Equals are ordered by a hash of their names, so the
+    same pairs always fall into the same folds.
 
     Args:
         groups: Group of each pair.
         folds: How many folds.
+        changed: Changed pixels of each pair; 0 where they are not known.
 
     Returns:
         Fold of each pair, from 0.
@@ -209,14 +215,14 @@ def assign_folds(groups: Mapping[str, str], folds: int) -> dict[str, int]:
             f"train.folds: expected at most as many folds as there are groups of labelled training pairs "
             f"({len(members)}), got {folds}; pairs of one group, or closer than a patch, are left out together"
         )
-    order = sorted(members, key=lambda group: (-len(members[group]), hashlib.sha256(group.encode()).hexdigest()))
-    filled = [0] * folds
-    fold_of: dict[str, int] = {}
-    for group in order:
-        fold = filled.index(min(filled))
-        filled[fold] += len(members[group])
-        fold_of |= dict.fromkeys(members[group], fold)
-    return fold_of
+    sizes = {group: (sum(changed.get(pair_id, 0) for pair_id in ids), len(ids)) for group, ids in members.items()}
+    order = sorted(sizes, key=lambda group: (*(-size for size in sizes[group]), _hashed(group)))
+    fold_of = share_out([sizes[group] for group in order], folds)
+    return {pair_id: fold for group, fold in zip(order, fold_of, strict=True) for pair_id in members[group]}
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def fold_parts(

@@ -183,7 +183,9 @@ def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members
     Raises:
         ConfigError: If there are no pairs to calibrate int8 on.
     """
-    folds = {} if config.predict.models else training_folds(config, inventory.planned, inventory.splits)
+    folds = {}
+    if not config.predict.models:
+        folds = training_folds(config, workspace, inventory.planned, inventory.splits)
     if config.predict.precision == "int8":
         members = _calibrated(workspace, inventory, members, folds)
     pairs = tuple(

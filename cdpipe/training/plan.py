@@ -31,7 +31,7 @@ from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import PROGRESS
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.location import Location
+from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD, read_record
 
 
@@ -203,8 +203,13 @@ def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) 
 
 
 def _label_count(workspace: Workspace, item: LabelledPair, name: str) -> int:
-    record = read_record(workspace.records("labels", item.pair.pair_id, item.label_key) / GROUP_RECORD)
-    return int(record.facts[name]) if record else 0
+    return _counted(workspace, [(item.pair.pair_id, item.label_key)], name)[0]
+
+
+def _counted(workspace: Workspace, labels: Sequence[tuple[str, str]], name: str) -> list[int]:
+    """A count of each label, given by its pair's id and its key: pixels that are ``valid`` or ``changed``."""
+    paths = [workspace.records("labels", pair_id, key) / GROUP_RECORD for pair_id, key in labels]
+    return [int(record.facts[name]) if record else 0 for record in map_files(read_record, paths)]
 
 
 def trained_model(job: TrainJob) -> ModelCard | None:
@@ -338,12 +343,14 @@ def training_jobs(
         labelled = labelled_pair(workspace, item) if split else None
         if split and labelled:
             chosen[split].append(labelled)
-    folds = training_folds(config, planned, splits)
+    folds = training_folds(config, workspace, planned, splits)
     return plan_training(workspace, config, chosen["train"], chosen["val"], folds)
 
 
-def training_folds(config: Config, planned: Sequence[PlannedPair], splits: Mapping[str, str]) -> dict[str, int]:
-    """Fold of each labelled training pair; empty without folds."""
+def training_folds(
+    config: Config, workspace: Workspace, planned: Sequence[PlannedPair], splits: Mapping[str, str]
+) -> dict[str, int]:
+    """Fold of each labelled training pair, as even as may be in changed pixels; empty without folds."""
     if config.train.folds is None:
         return {}
     chosen = [item for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
@@ -354,7 +361,9 @@ def training_folds(config: Config, planned: Sequence[PlannedPair], splits: Mappi
         together = place_groups(placed, config.split_buffer)
     places = group_places([pair.pair_id for pair, _ in placed], together)
     names = {pair.pair_id: pair.group or pair.pair_id for pair, _ in placed}
-    return assign_folds({pair_id: names[ids[0]] for ids in places for pair_id in ids}, config.train.folds)
+    counts = _counted(workspace, [(item.pair.pair_id, str(item.label_key)) for item in chosen], "changed")
+    changed = {item.pair.pair_id: count for item, count in zip(chosen, counts, strict=True)}
+    return assign_folds({pair_id: names[ids[0]] for ids in places for pair_id in ids}, config.train.folds, changed)
 
 
 def training_leaks(config: Config, planned: Sequence[PlannedPair], splits: Mapping[str, str]) -> Leaks:
