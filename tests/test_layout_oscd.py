@@ -150,3 +150,19 @@ def test_a_stack_that_fails_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=says):
             stack_bands({"a": good, "b": second}, tmp_path / "out" / "s.tif", settings())
         assert not list((tmp_path / "out").iterdir())
+
+
+def test_masks_of_the_bands_are_masks_of_the_stack(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    seen = random.random((2, *GRID.shape)) > 0.2
+    bands = {}
+    for name, mask in zip(("a", "b"), seen, strict=True):
+        bands[name] = write_raster(tmp_path / f"{name}.tif", random.integers(1, 9, GRID.shape, np.uint8), GRID)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(bands[name], "r+") as dataset:
+            dataset.write_mask(mask)
+    bands["c"] = write_raster(tmp_path / "c.tif", random.integers(1, 9, GRID.shape, np.uint8), GRID)
+    stack_bands(bands, tmp_path / "s.tif", settings())
+    with rasterio.open(tmp_path / "s.tif") as dataset:
+        assert np.array_equal(dataset.dataset_mask() > 0, seen.all(0))
+        assert not (tmp_path / "s.tif.msk").exists()
+    assert (read(tmp_path / "s.tif")[2] == read(bands["c"])[0]).all()

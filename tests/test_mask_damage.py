@@ -157,3 +157,23 @@ def test_a_directory_that_was_lost_is_missed(tmp_path: Path) -> None:
         assert dataset.dataset_mask().all()
     with pytest.raises(InputError, match="the file is cut off"):
         observed(path)
+
+
+def test_a_damaged_mask_beside_a_tiff_is_refused(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", PIXELS, GRID)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(SEEN)
+    mask, config = tmp_path / "a.tif.msk", make_config(tmp_path, input={"sidecars": True})
+
+    def seen() -> NDArray[np.bool_]:
+        return read_on_grid(source_of(path, config, (1, 2, 3)), None, GRID, WHOLE, config)[1]
+
+    assert np.array_equal(seen(), SEEN)
+    with rasterio.open(mask) as dataset:
+        assert dataset.compression.name == "deflate"
+        offset, length = (int(dataset.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+    data = bytearray(mask.read_bytes())
+    data[offset + length - 1] ^= 1
+    mask.write_bytes(data)
+    with pytest.raises(InputError, match="not readable as a raster"):
+        seen()

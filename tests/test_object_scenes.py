@@ -8,6 +8,7 @@ import numpy as np
 import pyogrio
 import pyproj
 import pytest
+import rasterio
 import shapely
 import yaml
 from buckets import SECRET, Proxy
@@ -19,7 +20,8 @@ from cdpipe.cli.main import main
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.gate import describe_raster, open_raster, read_values
+from cdpipe.formats.gate import describe_raster, open_raster, parts_of, read_values
+from cdpipe.formats.observed import open_mask
 from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Window
 from cdpipe.pairs.catalog import read_catalog
@@ -28,6 +30,7 @@ from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.plan import plan_pairs, source_files
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, here
+from cdpipe.workspace.remembered import forget_everything
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +206,35 @@ def test_world_files_are_found_in_a_bucket(bucket: Location, tmp_path: Path) -> 
     assert describe_raster(bucket / "b.tif", Input()).placing == bucket / "b.tif.aux.xml"
     with pytest.raises(InputError, match=r"a\.tfw: lies at .* outside of"):
         describe_raster(bucket / "a.tif", Input(roots=(bucket / "a.tif",)))
+
+
+def test_masks_and_parts_of_a_raster_are_read_from_a_bucket(bucket: Location, tmp_path: Path, proxy: Proxy) -> None:
+    grid, window = utm_grid(600, 700), Window(0, 0, 600, 700)
+    seen = np.random.default_rng(0).random(grid.shape) > 0.5
+    file = write_raster(tmp_path / "a.tif", np.ones((3, *grid.shape), np.uint8), grid, compress="deflate")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(file, "r+") as dataset:
+        dataset.write_mask(seen)
+    (bucket / "data/a.tif").take(file)
+    (bucket / "data/a.tfw").write(b"10\n0\n0\n-10\n500005\n3999995\n")
+    (bucket / "data/a.tif.aux.xml").write(b"<PAMDataset></PAMDataset>")
+    band = (
+        '<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename relativeToVRT="1">a.tif'
+        "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+    )
+    (bucket / "data/b.vrt").write(f'<VRTDataset rasterXSize="700" rasterYSize="600">{band}</VRTDataset>'.encode())
+    path, vrt = bucket / "data/a.tif", Input(drivers=("GTiff", "VRT"), roots=(bucket / "data",))
+    with (
+        open_raster(path, Input()) as dataset,
+        open_mask(dataset, path, describe_raster(path, Input()).mask) as read,
+    ):
+        assert np.array_equal(read(window), seen)
+    with open_raster(bucket / "data/b.vrt", vrt) as dataset:
+        assert dataset.read(1, window=((0, 4), (0, 4))).sum() == 16
+    assert [file.name for file in parts_of(bucket / "data/b.vrt", vrt)] == ["a.tif"]
+    assert [file.name for file in parts_of(path, Input(sidecars=True))] == ["a.tfw", "a.tif.aux.xml"]
+    proxy.seen.clear()
+    forget_everything()
+    assert [file.name for file in parts_of(path, Input())] == ["a.tfw"]
+    assert sum(proxy.seen.values()) <= 2, proxy.seen
+    with pytest.raises(InputError, match="outside of"):
+        describe_raster(bucket / "data/b.vrt", Input(drivers=("VRT",), roots=(bucket / "other",)))

@@ -154,7 +154,7 @@ def mask_directory(dataset: Any, path: Location) -> int | None:
 
 
 def verify_mask(mask: Any, path: Location, window: Window) -> None:
-    """Inflate the blocks of a window of a TIFF's internal mask, which GDAL has just read.
+    """Inflate the blocks of a window of a TIFF's mask, which GDAL has just read.
 
     Args:
         mask: The mask, opened as a raster of its own.
@@ -166,11 +166,13 @@ def verify_mask(mask: Any, path: Location, window: Window) -> None:
     """
     if mask.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") != "DEFLATE":
         return
-    places = {block: _place(mask, [1], block) for block in _blocks(window, *mask.block_shapes[0])}
-    stored = {block: place for block, place in places.items() if place[1]}
-    for block, data in zip(stored, path.read_ranges([*stored.values()]), strict=True):
-        if not _is_whole(mask, [1], block, data):
-            raise InputError(f"{path}: not readable as a raster: damaged block {block[0]},{block[1]} of its mask")
+    together = mask.interleaving is Interleaving.pixel
+    for part in [[*mask.indexes]] if together else [[band] for band in mask.indexes]:
+        places = {block: _place(mask, part, block) for block in _blocks(window, *mask.block_shapes[0])}
+        stored = {block: place for block, place in places.items() if place[1]}
+        for block, data in zip(stored, path.read_ranges([*stored.values()]), strict=True):
+            if not _is_whole(mask, part, block, data):
+                raise InputError(f"{path}: not readable as a raster: damaged block {block[0]},{block[1]} of its mask")
 
 
 def verify_block_table(dataset: Any, path: Location) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cdpipe.errors import InputError
 from cdpipe.formats.damage import mask_directory, verify_block_table, verify_mask
 from cdpipe.formats.gate import MAX_BLOCK_BYTES, raster_errors, read_values
-from cdpipe.formats.gdal import open_directory, read_pixels
+from cdpipe.formats.gdal import gdal_name, open_directory, open_gdal, read_pixels
 from cdpipe.formats.masks import FileMask
 from cdpipe.geo.grid import Window
 from cdpipe.workspace.location import Location
@@ -35,7 +35,7 @@ def open_mask(dataset: Any, path: Location, mask: FileMask) -> Iterator[Callable
     """
     bands = [1] if mask.shared or mask.combined else [*mask.single]
     with ExitStack() as stack:
-        inside = _open_inside(dataset, path, stack) if mask.shared else None
+        stored = _open_stored(dataset, path, stack) if mask.shared or mask.single else None
 
         def read(window: Window) -> NDArray[np.bool_]:
             observed = np.ones(window.shape, np.bool_)
@@ -44,29 +44,32 @@ def open_mask(dataset: Any, path: Location, mask: FileMask) -> Iterator[Callable
             if bands:
                 with raster_errors(path):
                     observed &= opaque(read_pixels(dataset, path, bands, window, masks=True))
-                    if inside is not None:
-                        verify_mask(inside, path, window)
+                    if stored is not None:
+                        verify_mask(*stored, window)
             return observed
 
         yield read
 
 
-def _open_inside(dataset: Any, path: Location, stack: ExitStack) -> Any:
-    """A TIFF's internal mask as a raster of its own; None where it has none."""
+def _open_stored(dataset: Any, path: Location, stack: ExitStack) -> tuple[Any, Location] | None:
+    """A TIFF's mask as a raster of its own, and the file that it lies in; None where it has none."""
     with raster_errors(path):
-        directory = mask_directory(dataset, path)
-        if directory is None:
+        directory, beside = mask_directory(dataset, path), path.with_name(f"{path.name}.msk")
+        if directory is not None:
+            file, mask = path, stack.enter_context(open_directory(path, directory))
+        elif str(gdal_name(beside)) in dataset.files:
+            file, mask = beside, stack.enter_context(open_gdal(beside, "GTiff"))
+        else:
             return None
-        mask = stack.enter_context(open_directory(path, directory))
         size = math.prod(mask.block_shapes[0])
-        if mask.shape != dataset.shape or mask.count != 1 or size > MAX_BLOCK_BYTES:
+        if mask.shape != dataset.shape or mask.count not in (1, dataset.count) or size > MAX_BLOCK_BYTES:
             raise InputError(
-                f"{path}: its mask has {mask.count} band(s) of {mask.width} x {mask.height} px in blocks of "
-                f"{size / 2**20:.0f} MiB; expected {dataset.width} x {dataset.height} px in one band and blocks of at "
+                f"{file}: the mask has {mask.count} band(s) of {mask.width} x {mask.height} px in blocks of "
+                f"{size / 2**20:.0f} MiB; expected {dataset.width} x {dataset.height} px and blocks of at "
                 f"most {MAX_BLOCK_BYTES // 2**20} MiB"
             )
-        verify_block_table(mask, path)
-    return mask
+        verify_block_table(mask, file)
+    return mask, file
 
 
 def opaque(alpha: NDArray[Any]) -> NDArray[np.bool_]:
