@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
@@ -104,6 +105,8 @@ def read_pixels(
         masks: Whether to read the bands' masks instead, as GDAL has them: 0 where there is no data.
     """
     bands, part = list(bands), gdal_window(window)
+    if masks and path.far:
+        return _tried_again(path, lambda: _read_far_masks(dataset, path, bands, part))
 
     def read(opened: Any) -> NDArray[Any]:
         return np.asarray((opened.read_masks if masks else opened.read)(bands, window=part))
@@ -119,6 +122,22 @@ def read_pixels(
             return read(fresh)
 
     return _tried_again(path, read_anew)
+
+
+def _read_far_masks(dataset: Any, path: Location, bands: list[int], part: rasterio.windows.Window) -> NDArray[Any]:
+    """Masks as the bands of a VRT: rasterio holds all threads of Python while it reads masks, and so over requests."""
+    height, width = dataset.block_shapes[0]
+    size = f'RasterXSize="{dataset.width}" RasterYSize="{dataset.height}"'
+    layout = f'<SourceProperties {size} DataType="Byte" BlockXSize="{width}" BlockYSize="{height}"/>'
+    source = f'<SourceFilename relativeToVRT="0">{escape(str(gdal_name(path)))}</SourceFilename>'
+    layers = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{number}"><SimpleSource>{source}<SourceBand>mask,{band}</SourceBand>'
+        f"{layout}</SimpleSource></VRTRasterBand>"
+        for number, band in enumerate(bands, 1)
+    )
+    text = f"<VRTDataset {size.replace('Raster', 'raster')}>{layers}</VRTDataset>"
+    with rasterio.open(text, driver="VRT", sharing=False) as opened:
+        return np.asarray(opened.read(window=part))
 
 
 def _tried_again(path: Location, act: Callable[[], Result]) -> Result:

@@ -52,7 +52,12 @@ def open_mask(dataset: Any, path: Location, mask: FileMask) -> Iterator[Callable
 
 
 def _open_stored(dataset: Any, path: Location, stack: ExitStack) -> tuple[Any, Location] | None:
-    """A TIFF's mask as a raster of its own, and the file that it lies in; None where it has none."""
+    """A TIFF's mask as a raster of its own, and the file that it lies in; None where it has none.
+
+    None in object storage, too: opening a directory there holds all threads of Python while requests are made.
+    """
+    if path.far:
+        return None
     with raster_errors(path):
         directory, beside = mask_directory(dataset, path), path.with_name(f"{path.name}.msk")
         if directory is not None:
