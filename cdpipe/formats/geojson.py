@@ -21,7 +21,8 @@ from cdpipe.geo.crs import WGS84_WKT, crs_name
 from cdpipe.workspace.location import Location
 
 CHUNK = 4 * 2**20  # bytes read at a time
-MOST = 128 * 2**20  # characters of one feature, which takes about eight times as much memory
+MOST = 32 * 2**20  # characters of one feature, which takes about eight times as much memory
+MOST_MEMBERS = 10_000  # of the whole file's object
 DEEPEST = 8  # collections within collections
 OTHERS = {"Point", "MultiPoint", "LineString", "MultiLineString"}
 
@@ -151,7 +152,7 @@ def _members(path: Location, stream: _Stream) -> Iterator[str]:
     if stream.peek() == "}":
         stream.take("}")
         return
-    while True:
+    for _ in range(MOST_MEMBERS):
         key = stream.value()
         if not isinstance(key, str):
             raise _damaged(path, "damaged JSON: expected a member's name")
@@ -159,6 +160,7 @@ def _members(path: Location, stream: _Stream) -> Iterator[str]:
         yield key
         if stream.take(",}") == "}":
             return
+    raise _damaged(path, f"it has more than {MOST_MEMBERS} members")
 
 
 def _elements(stream: _Stream) -> Iterator[Any]:

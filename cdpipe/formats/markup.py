@@ -24,6 +24,7 @@ from cdpipe.workspace.location import Location
 CHUNK = 2**20  # bytes read at a time
 DEEPEST = 100  # elements within elements
 MOST = 64 * 2**20  # characters of one feature
+ELEMENT = 64  # characters that an element counts for, whose memory is a few times that
 
 POLYGONS = {"Polygon", "PolygonPatch", "Rectangle", "Triangle"}
 LINES = {"LineString", "Curve", "CompositeCurve", "MultiCurve", "MultiLineString", "Track", "MultiTrack", "LinearRing"}
@@ -151,6 +152,7 @@ def _start(state: _Parse, name: str, attributes: dict[str, str]) -> None:
         state.builder, state.begins, state.size = TreeBuilder(), len(state.stack), 0
         state.features += 1
     if state.builder is not None:
+        _grow(state, ELEMENT)
         state.builder.start(name, {_local(key): value for key, value in attributes.items()})
         return
     if state.kml and name == "NetworkLink":
@@ -174,11 +176,15 @@ def _begins_feature(state: _Parse) -> bool:
     return len(state.stack) == 3 and state.stack[1].lower().endswith(("member", "members"))
 
 
+def _grow(state: _Parse, size: int) -> None:
+    state.size += size
+    if state.size > MOST:
+        raise _damaged(state.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
+
+
 def _text(state: _Parse, text: str) -> None:
     if state.builder is not None:
-        state.size += len(text)
-        if state.size > MOST:
-            raise _damaged(state.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
+        _grow(state, len(text))
         state.builder.data(text)
     elif state.kml and state.folders and state.stack[-1] == "name" and state.stack[-2] in FOLDERS:
         state.folders[-1] += text[:1000]
