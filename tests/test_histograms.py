@@ -107,6 +107,15 @@ def test_a_histogram_is_read_back_as_it_was_written(data: st.DataObject, dtype: 
         assert all(map(same, from_json(json.loads(json.dumps(to_json(histograms)))), histograms))
 
 
+@pytest.mark.parametrize("dtype", NARROW)
+def test_large_blocks_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    values = np.random.default_rng(2).normal(50, 20, (2, 12, 10)).astype(dtype)[:, :, ::-1]
+    mask = np.random.default_rng(3).random((12, 10)) < 0.5
+    whole = count_values(values, mask)
+    monkeypatch.setattr("cdpipe.store.histograms.EXACT_PIXELS", 23)
+    assert all(map(same, count_values(values, mask), whole))
+
+
 def test_a_histogram_that_was_cut_off_is_no_histogram() -> None:
     written = to_json(count_values(np.arange(12, dtype=np.uint8).reshape(1, 3, 4), np.ones((3, 4), np.bool_)))
     with pytest.raises(ValueError, match="cut off"):

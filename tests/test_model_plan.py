@@ -230,6 +230,8 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
         ({"encoder_weights": "imagenet", "bands": ["green", "red"]}, "kernels for red, green, blue, in this order"),
         ({"arguments": {}, "patch": 40}, r"patches of 40 pixels.*divisible by 32"),
         ({"encoder": "plain8", "arguments": {"encoder_depth": 5}, "patch": 40}, "divisible by 16"),
+        ({"encoder": "plain8", "arguments": {}, "encoder_weights": "imagenet"}, "plain8 has no weights 'imagenet'"),
+        ({"encoder_weights": "imagnet"}, "mobilenet_v2 has no weights 'imagnet'; there are imagenet"),
     ],
 )
 def test_bands_and_patches_that_a_network_cannot_eat_are_refused_before_training(

@@ -71,7 +71,8 @@ def test_how_a_network_of_bands_was_normalised_is_said_when_it_is_imported(tmp_p
     state = build_model("siamese_unet", **options).state_dict()
     file, out = save(tmp_path / "a.pth", state), tmp_path / "m"
     chosen = ["--model", "siamese_unet", "--set", "encoder=plain8", "--set", "bands=[nir, red]", "--bands", "each"]
-    succeed(["import-weights", file, *chosen, "--method", "robust", "--clip", "3", "--out", str(out)])
+    said = succeed(["import-weights", file, *chosen, "--method", "robust", "--clip", "3", "--out", str(out)]).out
+    assert "per_date statistics, bands each, method robust, clip 3.0" in said
     card = read_card(here(out))
     assert (card.arguments, card.roles, card.method, card.clip) == (options, ("nir", "red"), "robust", 3.0)
     assert card.recipe.channels == 4

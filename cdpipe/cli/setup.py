@@ -245,6 +245,8 @@ def _describe(options: argparse.Namespace, found: Any) -> list[str]:
     else:
         lines.append(f"  ready to predict: predict: {{models: [{options.out}]}}")
         kind = f"{found.card.statistics} statistics, bands {'together' if found.card.together else 'each'}"
+        if found.card.method != "moments" or found.card.clip is not None:
+            kind += f", method {found.card.method}, clip {found.card.clip or 'none'}"
         lines.append(f"  input as it was trained with: patch {found.card.patch}, {kind} (see --help if it was not)")
     lines.append(f"wrote {options.out}")
     return lines

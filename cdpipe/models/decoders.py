@@ -73,8 +73,12 @@ def _full_resolution(
     return {"encoder_depth": encoder_depth, "decoder_channels": [*channels, channels[-1]]}
 
 
-def with_encoder(build: Callable[[], nn.Module], encoder: str, weights: str | None) -> nn.Module:
-    """Run what fetches an encoder and its weights, and say what to do where that fails."""
+def check_encoder(encoder: str, weights: str | None) -> None:
+    """Refuse an encoder or a kind of weights that does not exist.
+
+    Raises:
+        ValueError: If that is so.
+    """
     known = smp.encoders.encoders
     # The library wraps any timm encoder behind the prefix tu-, and checks those names itself.
     if encoder not in known and not encoder.startswith("tu-"):
@@ -83,10 +87,15 @@ def with_encoder(build: Callable[[], nn.Module], encoder: str, weights: str | No
     settings = known.get(encoder, {}).get("pretrained_settings", {})
     if encoder in known and weights is not None and weights not in settings:
         raise ValueError(f"{encoder} has no weights {weights!r}; there are {', '.join(settings) or 'none'}")
+
+
+def with_encoder(build: Callable[[], nn.Module], encoder: str, weights: str | None) -> nn.Module:
+    """Run what fetches an encoder and its weights, and say what to do where that fails."""
+    check_encoder(encoder, weights)
     try:
         return build()
     except OSError as error:
-        source = settings.get(weights, {})
+        source = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {}).get(weights, {})
         repository, revision = source.get("repo_id", f"of {encoder}"), source.get("revision", "main")
         raise InputError(
             f"expected the {weights} weights of encoder {encoder} on the Hugging Face hub or in its cache,"

@@ -27,6 +27,7 @@ class Network:
         options: Gives the names of its options.
         inputs: What it can eat, see :func:`input_kind`; the default first.
         bands: Names of the bands, in order, that it eats unless the option ``bands`` says otherwise.
+        encoder: Name of the encoder that it has unless the option ``encoder`` says otherwise; None for one of its own.
         published: How entries of published weights are called in it: patterns and replacements, of which the first
             that fits a name applies; none where they are called the same.
         revision: Raised when its arithmetic changes, since the same weights then give other probabilities.
@@ -36,6 +37,7 @@ class Network:
     options: Callable[[], tuple[str, ...]]
     inputs: tuple[InputKind, ...] = ("stacked",)
     bands: tuple[str, ...] = RGB
+    encoder: str | None = None
     published: Rules = ()
     revision: int = 1
 
@@ -53,7 +55,7 @@ def _decoder(name: str, **settings: Any) -> Network:
 
         return decoder_options(name)
 
-    return Network(build, options, ("difference", "stacked", "stacked_difference"))
+    return Network(build, options, ("difference", "stacked", "stacked_difference"), encoder="resnext50_32x4d")
 
 
 def _siamese(encoder: str, rules: Rules, decoder_channels: Sequence[int], *, scse: bool = True) -> Network:
@@ -65,7 +67,7 @@ def _siamese(encoder: str, rules: Rules, decoder_channels: Sequence[int], *, scs
         return build_siamese(encoder, **{"decoder_channels": decoder_channels, "scse": scse, **options})
 
     options = ("encoder_weights", "decoder_channels", "bands")
-    return Network(build, lambda: options, published=published.DECODER + rules)
+    return Network(build, lambda: options, encoder=encoder, published=published.DECODER + rules)
 
 
 def _fused(decoder: str) -> Network:
@@ -76,7 +78,8 @@ def _fused(decoder: str) -> Network:
 
         return build_fused(decoder, **options)
 
-    return Network(build, lambda: ("encoder", "encoder_weights", "encoder_depth", "decoder_channels", "bands"))
+    options = ("encoder", "encoder_weights", "encoder_depth", "decoder_channels", "bands")
+    return Network(build, lambda: options, encoder="plain16")
 
 
 def _snunet(**options: Any) -> "nn.Module":
@@ -176,14 +179,20 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If that is so.
     """
-    accepted = find_network(name).options()
+    network = find_network(name)
+    accepted = network.options()
     # segmentation-models-pytorch drops keywords it does not know without a word.
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it accepts {', '.join(accepted)}")
+    if not options.get("encoder_weights"):
+        return
+    from cdpipe.models.decoders import check_encoder
+
+    check_encoder(options.get("encoder") or str(network.encoder), options["encoder_weights"])
     bands = required_bands(name, options)
     # The library would cycle the kernels of red, green and blue through whatever bands there are.
-    if options.get("encoder_weights") and bands != RGB:
+    if bands != RGB:
         raise ValueError(
             f"encoder_weights: {options['encoder_weights']} have kernels for {', '.join(RGB)}, in this order, "
             f"and bands are {', '.join(bands)}; leave out encoder_weights, or bands"

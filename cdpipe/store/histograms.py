@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 # How far apart the outer pairs are in deviations of a normal distribution, from the quartiles outwards.
 NORMAL_SPREADS = (1.3489795, 3.2897073, 4.6526957)
+
+EXACT_PIXELS = 2**23  # that are counted at a time
 
 _DROPPED_BITS = np.uint32(12)  # of a float32's 32
 _SIGN = np.uint32(1 << 31)
@@ -50,8 +53,10 @@ def count_values(values: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[Histogr
         values: (band, height, width) pixels, any real dtype; those that count are finite.
         mask: (height, width), True where a pixel counts.
     """
-    everywhere = bool(mask.all())
-    return tuple(_count(band.reshape(-1) if everywhere else band[mask]) for band in values)
+    if _is_narrow(values.dtype):
+        chosen = None if mask.all() else mask.astype(np.uint8)
+        return tuple(_count_narrow(band, chosen) for band in values)
+    return tuple(_count(_bins_of(band[mask])) for band in values)
 
 
 def merge(histograms: Sequence[Histogram]) -> Histogram:
@@ -62,18 +67,30 @@ def merge(histograms: Sequence[Histogram]) -> Histogram:
     return Histogram(bins, counts)
 
 
-def _count(pixels: NDArray[Any]) -> Histogram:
-    if not pixels.size:
-        return NOTHING
-    if _is_narrow(pixels.dtype):
-        bins = pixels.astype(np.int64)
-        bins -= np.iinfo(pixels.dtype).min
-    else:
-        bins = _bins_of(pixels).astype(np.int64)
-    first = int(bins.min())
-    counts = np.bincount(bins - first if first else bins)
+def _count_narrow(band: NDArray[Any], mask: NDArray[np.uint8] | None) -> Histogram:
+    """Of 8- or 16-bit pixels: OpenCV counts six times as fast as NumPy does."""
+    bits = 8 * band.dtype.itemsize
+    unsigned = np.ascontiguousarray(band).view(f"u{band.dtype.itemsize}")
+    if band.dtype.kind == "i":
+        unsigned = unsigned ^ unsigned.dtype.type(1 << (bits - 1))
+    counts = np.zeros(1 << bits, np.int64)
+    step = max(1, EXACT_PIXELS // band.shape[1])
+    for top in range(0, band.shape[0], step):
+        rows = slice(top, top + step)
+        inside = None if mask is None else mask[rows]
+        # in single precision, which holds every whole number up to 2^24
+        counts += cv2.calcHist([unsigned[rows]], [0], inside, [1 << bits], [0, 1 << bits]).reshape(-1).astype(np.int64)
     found = np.flatnonzero(counts)
-    return Histogram((found + first).astype(np.uint32), counts[found])
+    return Histogram(found.astype(np.uint32), counts[found])
+
+
+def _count(bins: NDArray[np.uint32]) -> Histogram:
+    if not bins.size:
+        return NOTHING
+    first = bins.min()
+    counts = np.bincount(bins - first)
+    found = np.flatnonzero(counts)
+    return Histogram((found + int(first)).astype(np.uint32), counts[found])
 
 
 def _is_narrow(dtype: np.dtype[Any]) -> bool:
