@@ -15,10 +15,7 @@ from cdpipe import predict_array
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 
 BANDS = ["nir", "red"]
-MODELS = {
-    "siamese_unet": {"encoder": "plain8", "bands": BANDS},
-    "plus": {"architecture": "unetplusplus", "encoder": "plain8", "bands": BANDS, "input": "stacked_difference"},
-}
+MODELS = {"siamese_unet": {"encoder": "plain8", "bands": BANDS}}
 
 
 def make_scenes(folder: Path) -> dict[str, NDArray[np.uint8]]:

@@ -140,6 +140,24 @@ def contents(checkpoint: Path) -> Saved:
     return {**hashes, "groups": groups, "place": place, **rest}
 
 
+FULL_SIZE: dict[str, dict[str, Any]] = {
+    "unetplusplus": {"encoder": "plain8", "bands": ["blue", "red"], "input": "stacked_difference"},
+    "siamese_unet": {"encoder": "plain8", "bands": ["blue", "red"]},
+}
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_so_it_is_by_networks_of_full_size_on_some_bands(
+    tmp_path: Path, workspace: Workspace, pairs: Pairs, name: str
+) -> None:
+    options = {"patch": 40, "global_batch": 8, "samples_per_epoch": 160, "epochs": 2, "learning_rate": 0.005}
+    job = make_job(workspace, pairs, models={name: FULL_SIZE[name]}, **options)
+    assert job.recipe.roles == ("blue", "red")
+    keeper = Keeper(tmp_path)
+    train_model(job, worker(keeper))
+    assert keeper.metrics[-1]["val_iou"] > 0.7
+
+
 def test_a_trivial_rule_is_learned(tmp_path: Path, workspace: Workspace, pairs: Pairs) -> None:
     options = {"patch": 64, "global_batch": 4, "samples_per_epoch": 48, "epochs": 3, "learning_rate": 0.01}
     keeper = Keeper(tmp_path)
@@ -158,8 +176,9 @@ def test_a_trivial_rule_is_learned(tmp_path: Path, workspace: Workspace, pairs: 
         {"models": {"unetplusplus": {"encoder": "timm-efficientnet-b0", "arguments": {"encoder_depth": 3}}}},
         {"precision": "bfloat16", "learning_rate": 0.05},
         MODERN,
+        {"models": {"siamese_unet": {"encoder": "plain8", "arguments": {}}}},
     ],
-    ids=["random-net", "bfloat16", "modern"],
+    ids=["random-net", "bfloat16", "modern", "full-size"],
 )
 def test_continuing_from_any_epoch_gives_the_same_bits(
     tmp_path: Path, workspace: Workspace, pairs: Pairs, options: dict[str, Any]
