@@ -141,7 +141,12 @@ def contents(checkpoint: Path) -> Saved:
 
 
 FULL_SIZE: dict[str, dict[str, Any]] = {
-    "unetplusplus": {"encoder": "plain8", "bands": ["blue", "red"], "input": "stacked_difference"},
+    "unetplusplus": {
+        "encoder": "plain8",
+        "bands": ["blue", "red"],
+        "input": "stacked_difference",
+        "arguments": {"deep_supervision": True},
+    },
     "siamese_unet": {"encoder": "plain8", "bands": ["blue", "red"]},
 }
 

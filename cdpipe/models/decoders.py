@@ -12,6 +12,7 @@ from torch import nn
 
 from cdpipe.errors import InputError
 from cdpipe.models.plain import DEPTH, WIDTHS, check_channels, drop_last_block, level_widths, library_entries
+from cdpipe.models.supervision import SupervisedUnetPlusPlus
 from cdpipe.store.normalisation import RGB, InputKind, input_channels
 
 smp.encoders.encoders.update(library_entries())
@@ -24,7 +25,8 @@ _OURS = ("self", "encoder_name", "in_channels", "classes", "activation", "aux_pa
 def decoder_options(name: str) -> tuple[str, ...]:
     """The options that :func:`build_decoder` accepts for a network."""
     own = inspect.signature(_CLASSES[name].__init__).parameters
-    return ("encoder", "input", "bands", *(option for option in own if option not in _OURS))
+    ours = ("encoder", "input", "bands", *(["deep_supervision"] if name == "unetplusplus" else []))
+    return (*ours, *(option for option in own if option not in _OURS))
 
 
 def build_decoder(
@@ -34,6 +36,7 @@ def build_decoder(
     input: InputKind = "difference",  # noqa: A002 (the word that configurations use)
     bands: Sequence[str] | None = None,
     encoder_weights: str | None = None,
+    deep_supervision: bool = False,
     **options: Any,
 ) -> nn.Module:
     """Build a network by the library's name for it; other options go to the library's constructor.
@@ -47,10 +50,11 @@ def build_decoder(
         raise ValueError(f"expected input {', '.join(kinds[:-1])} or {kinds[-1]}, got {input!r}")
     kind: InputKind = "band_difference" if input == "difference" and bands else input
     options |= {"in_channels": input_channels(kind, len(bands or RGB)), "encoder_weights": encoder_weights}
+    own = SupervisedUnetPlusPlus if deep_supervision else _CLASSES[name]
     if encoder not in WIDTHS:
-        return with_encoder(partial(_CLASSES[name], encoder, classes=1, **options), encoder, encoder_weights)
+        return with_encoder(partial(own, encoder, classes=1, **options), encoder, encoder_weights)
     options |= _full_resolution(name, encoder, **options)
-    network = with_encoder(partial(_CLASSES[name], encoder, classes=1, **options), encoder, encoder_weights)
+    network = with_encoder(partial(own, encoder, classes=1, **options), encoder, encoder_weights)
     drop_last_block(network.get_submodule("decoder"))
     return network
 

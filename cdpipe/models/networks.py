@@ -160,7 +160,8 @@ def build_model(name: str, **options: Any) -> "nn.Module":
         options: For ``unetplusplus`` and the other decoders of segmentation-models-pytorch: ``encoder``
             (resnext50_32x4d; ``plain16`` and its like start at the full size), ``encoder_weights`` (None), ``input``
             (difference), ``bands`` (of the grey difference: red, green, blue) and the library's own depth and decoder
-            options. For ``siamese_unet`` and ``siamese_unetplusplus``: ``encoder`` (plain16), ``encoder_weights``,
+            options; for ``unetplusplus`` ``deep_supervision`` (False), which makes it give a list in training. For
+            ``siamese_unet`` and ``siamese_unetplusplus``: ``encoder`` (plain16), ``encoder_weights``,
             ``encoder_depth``, ``decoder_channels``, ``bands``. For the other ``siamese_*``: ``encoder_weights`` (None),
             ``decoder_channels`` (four, from 1/2 to 1/16 of the size) and ``bands``. For ``snunet``: ``channels`` of
             the first level (32) and ``bands``.
