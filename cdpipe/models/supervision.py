@@ -21,7 +21,7 @@ class SupervisedUnetPlusPlus(smp.UnetPlusPlus):  # type: ignore[misc]
         width, others = self.decoder.skip_channels[self.decoder.depth - 1], self.decoder.depth - 1
         if not width or not others:
             raise ValueError(
-                "deep_supervision: expected an encoder with features at every level, and three levels or more"
+                "deep_supervision: expected features at every level of the encoder, and three levels or more"
             )
         self.deeper = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in range(others))
 
