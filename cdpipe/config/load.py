@@ -14,6 +14,16 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import Location, here, locate
 
+# Kinds of mistakes that pydantic tells in words of Python.
+WORDS = {
+    "tuple_type": "Input should be a list, as [a, b]",
+    "list_type": "Input should be a list, as [a, b]",
+    "dict_type": "Input should be a mapping, as {key: value}",
+    "model_type": "Input should be a mapping, as {key: value}",
+    "model_attributes_type": "Input should be a mapping, as {key: value}",
+}
+UNQUOTED = re.compile(r"[\[,:]\s*#[0-9a-fA-F]{6}\b")  # of a colour without quotes YAML reads a comment
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, except that ``1e-4`` is a number and a repeated key a mistake."""
@@ -71,7 +81,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        hint = '; # begins a comment, so colours need quotes, as "#ff0000"' if UNQUOTED.search(text) else ""
+        if "escape sequence" in str(error):
+            hint = "; in double quotes \\ is special: write / between folders"
+        raise ConfigError(f"{path}: not valid YAML: {error}{hint}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(values, dict):
@@ -142,7 +155,8 @@ def _describe(detail: Any, root: type[BaseModel]) -> tuple[str, str]:
         return key, f"unknown key; {hint}"
     if detail["type"] == "missing":
         return key, "missing; this key is required"
-    return key, f"got {detail['input']!r}; {detail['msg'].removeprefix('Value error, ')}"
+    expected = WORDS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
+    return key, f"got {detail['input']!r}; {expected}"
 
 
 def _known_keys(root: type[BaseModel], location: list[str]) -> list[str]:

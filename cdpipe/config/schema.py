@@ -1,29 +1,19 @@
 """The configuration: one YAML file, every key known, every mistake listed at once."""
 
-import os
 import re
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from cdpipe.config.augment import SYMMETRIES, Transform
 from cdpipe.config.losses import DICE_BCE, Losses
+from cdpipe.config.place import Place
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.quality import QUALITY_PRESETS, plain_name
 from cdpipe.config.section import Auto, Positive, Section, Share
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
-from cdpipe.workspace.location import Location, locate
 
-
-def _place(value: Any) -> Location:
-    if not isinstance(value, str | PurePath | Location):
-        raise ValueError("Input should be a path or an address")  # noqa: TRY004 (pydantic's word for a mistake)
-    return locate(os.path.expanduser(str(value)))  # noqa: PTH111 (no path where it is an address)
-
-
-Place = Annotated[Location, PlainValidator(_place), PlainSerializer(str)]
 Backend = Literal["torch", "openvino"]
 Precision = Literal["auto", "auto_gpu", "float32", "bfloat16"]
 NoData = float | Literal["none"]

@@ -4,7 +4,6 @@ Only files in the folders that the configuration allows are read, and no more of
 """
 
 import math
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_envi, verify_png
 from cdpipe.formats.gdal import DISK_FORMATS, error_text, gdal_name, gdal_options, open_gdal, read_pixels
 from cdpipe.formats.masks import FileMask, describe_mask
+from cdpipe.formats.missing import why_missing
 from cdpipe.formats.netcdf import open_netcdf
 from cdpipe.formats.parts import MAX_SOURCES, NO_RASTERS, SINGLE, require_plain_sidecars, vrt_parts
 from cdpipe.formats.vrt import is_vrt
@@ -34,7 +34,6 @@ from cdpipe.workspace.location import Location
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 NARROW = {"int64": "int32", "uint64": "uint32"}  # the types in which 64-bit integers are stored
-NETCDF_NAME = re.compile(r"(^|/)netcdf:", re.IGNORECASE)  # as GDAL and QGIS name a variable of a file
 MAX_SIDE = 1_000_000  # pixels; no scene is that large, but a file of a few bytes can claim it
 MAX_BANDS = 1024  # several times the bands of a hyperspectral sensor
 MAX_NAME = 100  # letters of a band's description
@@ -65,8 +64,7 @@ def require_file(path: Location, settings: Input, what: str) -> None:
         roots = ", ".join(map(str, settings.roots))
         raise InputError(f"{path}: lies at {real}, outside of {roots} (input.roots)")
     if not there:
-        hint = ": name the file alone, and the variable in input.variables" if NETCDF_NAME.search(str(path)) else ""
-        raise InputError(f"{path}: expected {what}; there is no such file{hint}")
+        raise InputError(f"{path}: expected {what}; there is no such file{why_missing(path)}")
 
 
 def _unusable(path: Location, error: Exception) -> InputError:

@@ -102,7 +102,8 @@ def _require_common_crs(layer: Layer, grid: Grid) -> None:
     if not grid.placed:
         raise InputError(f"{layer.path}: has a georeference but the pair's grid has none; expected a raster label")
     if layer.crs is None and grid.crs is not None:
-        raise InputError(f"{layer.path}: expected a coordinate reference system, got none; add it (a .prj file?)")
+        where = "as a .prj file" if layer.path.suffix.lower() in (".shp", ".zip", ".shz") else "to the file"
+        raise InputError(f"{layer.path}: expected a coordinate reference system, got none; add it {where}")
     if layer.crs != grid.crs and not (on_earth(layer.crs) and on_earth(grid.crs)):
         own = "coordinates without a CRS" if grid.crs is None else crs_name(grid.crs)
         raise InputError(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from cdpipe.errors import InputError
 from cdpipe.formats import spreadsheet
+from cdpipe.formats.missing import why_missing
 from cdpipe.workspace.location import Location
 
 FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*$)")  # what spreadsheets compute, and so may run; numbers do no harm
@@ -61,7 +62,7 @@ def read_lines(path: Location, key: str | None = None) -> list[Line]:
         InputError: If there is no such file or it cannot be read.
     """
     if not path.is_file():
-        raise InputError(f"{path}: expected a table in CSV, Excel or Parquet; there is no such file")
+        raise InputError(f"{path}: expected a table in CSV, Excel or Parquet; there is no such file{why_missing(path)}")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return _read_parquet(path)

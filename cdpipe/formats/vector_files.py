@@ -33,6 +33,7 @@ PARQUET = (".parquet", ".geoparquet")
 TEXTS = (*JSON, ".kml", ".gml", *PARQUET)  # kinds that are read without GDAL
 ZIPS = (".zip", ".kmz", ".shz")
 # Kinds that hold outlines and are not read: said so, rather than that they are no rasters.
+SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx")
 OTHERS = (".topojson", ".csv", ".wkt", ".dxf", ".dgn", ".mif", ".gpx", ".sqlite", ".osm", ".pbf", ".gz", ".7z", ".rar")
 VECTOR_SUFFIXES = (".gpkg", ".shp", ".fgb", ".tab", ".gdb", *TEXTS, *ZIPS)
 # The parts of a file beside it, by suffix; the first ones it cannot do without.
@@ -48,7 +49,7 @@ HOT = bytes.fromhex("d9d505f920a163d7")  # how a journal begins that is to be ro
 
 def is_vector(path: Location | Path) -> bool:
     """Whether a file's name says that it holds polygons rather than pixels."""
-    return path.suffix.lower() in (*VECTOR_SUFFIXES, *OTHERS)
+    return path.suffix.lower() in (*VECTOR_SUFFIXES, *OTHERS, *SHAPEFILE_PARTS)
 
 
 def vector_files(path: Location) -> list[Location]:
@@ -112,6 +113,8 @@ def take_in(
         InputError: If it is not there, lies elsewhere, is a trap or not what its name says.
     """
     suffix = path.suffix.lower()
+    if suffix in SHAPEFILE_PARTS:
+        raise InputError(f"{path}: expected a raster or a file of polygons, got part of a Shapefile; name its .shp")
     if suffix in OTHERS:
         raise InputError(
             f"{path}: expected a raster, or polygons in a file of {', '.join(VECTOR_SUFFIXES)}; save it as a GeoPackage"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cdpipe.config.place import WINDOWS
 from cdpipe.config.schema import Config, Sensor
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.tables import FORMULA, SURPLUS
@@ -18,7 +19,6 @@ from cdpipe.pairs.table import DATES, SPLITS, read_catalog_table
 from cdpipe.workspace.location import Location, locate
 
 VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\S+://\S+|\b\d{4}-\d{2}-\d{2}\b|\bline \d+|\brow \d+")
-WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # how absolute paths begin there
 SAME = 3  # mistakes of rows in the same words, before they become one line
 
 

@@ -19,7 +19,7 @@ from cdpipe.formats.gate import (
     require_imagery,
 )
 from cdpipe.formats.observed import can_hold
-from cdpipe.formats.placement import doubts_of_layer
+from cdpipe.formats.placement import doubts_of_layer, place_layer
 from cdpipe.formats.polygons import open_layer
 from cdpipe.formats.vector_files import is_vector
 from cdpipe.geo.crs import covered_share, pixel_ratio, place_name, share_coordinates
@@ -108,7 +108,7 @@ def check_catalog(
             reports.append(report)
             advance()
     problems, warnings = _judge_training(reports, config)
-    warnings += _unused_quality(config, pairs)
+    warnings += [*_unused_quality(config, pairs), *_unused_label(config, pairs), *_doubt_inversion(reports)]
     problems += catalog_leaks([(report.pair, report.before.grid) for report in reports if report.before], config)
     return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
 
@@ -193,6 +193,23 @@ def _unused_quality(config: Config, pairs: Sequence[Pair]) -> list[str]:
         for name, sensor in config.sensors.items()
         if name in used and (sensor.quality or sensor.unusable is not None)
     ]
+
+
+def _unused_label(config: Config, pairs: Sequence[Pair]) -> list[str]:
+    """Settings for labels of polygons where all labels are rasters."""
+    labels = [pair.label for pair in pairs if pair.label is not None]
+    given = [f"label.{name}" for name in ("layer", "where", "ignore_where", "covers") if getattr(config.label, name)]
+    if not labels or not given or any(map(is_vector, labels)):
+        return []
+    return [f"{', '.join(given)}: for labels of polygons, but all labels are rasters, of which every pixel counts"]
+
+
+def _doubt_inversion(reports: Sequence[PairReport]) -> list[str]:
+    """Masks in which what is white did not change, or lists of the configuration that are exchanged."""
+    labelled, changed = (sum(getattr(report, name) or 0 for report in reports) for name in ("labelled", "changed"))
+    if changed <= labelled / 2:
+        return []
+    return [f"{changed / labelled:.0%} of all labelled pixels changed; are label.changed and label.unchanged swapped?"]
 
 
 @contextmanager
@@ -392,7 +409,13 @@ def _count_label(label: Location, on: RasterInfo, config: Config, warnings: list
         counts = np.zeros(256, np.int64)
         for block in tiles_in(Window(0, 0, *grid.shape), config.align.block):
             counts += np.bincount(read_label(label, grid, block, config).ravel(), minlength=256)
-        warnings += doubts_of_layer(open_layer(label, config), grid, config.label)
+        layer = open_layer(label, config)
+        warnings += doubts_of_layer(layer, grid, config.label)
+        if layer.kept[0] and not counts[CHANGED] and not config.label.covers and place_layer(layer, grid).on_scene:
+            warnings.append(
+                f"{label}: some polygons are on the scene, but no pixel's centre lies in them, so all of it counts as "
+                "unchanged; are they smaller than its pixels?"
+            )
         return int(counts[UNCHANGED] + counts[CHANGED]), int(counts[CHANGED])
     info = describe_raster(label, config.input)
     if covered_share(grid_of(info, grid, "'before'"), grid) == 0:

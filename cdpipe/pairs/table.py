@@ -33,6 +33,7 @@ NOTHING_ELSE = (*NOTHING, "n/a", "#n/a", "na", "-")  # where it cannot be a name
 FILE_WORDS = ("path", "file", "filename", "image", "img", "raster", "tif", "uri", "url", "mask")
 LONG_WORD = 9  # letters
 SPLITS = ("train", "val", "test")
+LINE_BREAKS = re.compile(r"\s*[\x00-\x1f\x7f\x85]\s*")  # and tabs, which no line of a message can hold
 WHOLE_FLOAT = re.compile(r"\d+\.0")
 
 
@@ -90,7 +91,7 @@ def _meant(column: str, cell: str) -> str:
         return ""
     if column == "split":
         return cell.lower() if cell.lower() in SPLITS else cell
-    return " ".join(cell.split()) if column == "name" else cell
+    return LINE_BREAKS.sub(" ", cell) if column == "name" else cell
 
 
 def _judge_columns(names: Sequence[str], given: Sequence[str]) -> tuple[list[str], list[str]]:
