@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasters import utm_grid
 from stored import RGB, store_pair
 
-from cdpipe.errors import IntegrityError
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.geo.grid import Window
 from cdpipe.store.normalisation import Recipe, date_scaling
 from cdpipe.store.pair import StoredPair, load_pair, read_dates, read_observed
@@ -76,10 +76,20 @@ def test_a_record_that_makes_no_sense_is_damage(stored: Stored, tmp_path: Path, 
     workspace = Workspace(here(tmp_path))
     record = workspace.records("pairs", "p", "k") / GROUP_RECORD
     record.parent.local().mkdir(parents=True)
-    for facts in (stored.pair.to_json() | change, {k: v for k, v in stored.pair.to_json().items() if k not in change}):
-        write_sealed(record, {"objects": {}, "facts": facts})
-        with pytest.raises(IntegrityError, match="pair p: damaged record"):
-            load_pair(workspace, "p", "k")
+    write_sealed(record, {"objects": {}, "facts": stored.pair.to_json() | change})
+    with pytest.raises(IntegrityError, match="pair p: damaged record"):
+        load_pair(workspace, "p", "k")
+
+
+@pytest.mark.parametrize("left_out", ["grid", "units", "levels"])
+def test_a_record_of_another_version_is_told_as_such(stored: Stored, tmp_path: Path, left_out: str) -> None:
+    workspace = Workspace(here(tmp_path))
+    record = workspace.records("pairs", "p", "k") / GROUP_RECORD
+    record.parent.local().mkdir(parents=True)
+    facts = {name: value for name, value in stored.pair.to_json().items() if name != left_out}
+    write_sealed(record, {"objects": {}, "facts": facts})
+    with pytest.raises(InputError, match=f"pair p: was ingested by another version .* record its {left_out}; run"):
+        load_pair(workspace, "p", "k")
 
 
 @given(data=st.data())

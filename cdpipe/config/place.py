@@ -9,7 +9,7 @@ from pydantic import PlainSerializer, PlainValidator
 
 from cdpipe.workspace.location import Location, locate
 
-WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # how absolute paths begin there
+WINDOWS = re.compile(r"(?:^|/)(?:[A-Za-z]:[\\/]|\\\\)")  # how absolute paths begin there, also made absolute here
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*|%[A-Za-z_]\w*%")  # of an environment
 
 

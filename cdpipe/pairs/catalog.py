@@ -249,8 +249,9 @@ def find_file(text: str, base: Location) -> Location:
     if text.lower().startswith("file:"):
         text = _path_of_address(text)
     if ("\\" in text or WINDOWS.match(text)) and (base.far or not (base.local() / text).exists()):
-        near = f"; here it is {text.replace(chr(92), '/')!r}"
-        todo = "; name the file as this machine has it, best from the catalog's folder" if WINDOWS.match(text) else near
+        todo = f"; here it is {text.replace(chr(92), '/')!r}"
+        if WINDOWS.search(text):
+            todo = "; name the file as this machine has it, best from the catalog's folder"
         raise ConfigError(
             f"expected a path of this machine, with / between folders, got one of Windows, {text!r}{todo}"
         )

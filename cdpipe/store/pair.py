@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.errors import IntegrityError
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
 from cdpipe.store.arrays import open_array, read_window
@@ -19,6 +19,7 @@ from cdpipe.workspace.records import GROUP_RECORD, read_record
 BEFORE_BIT, AFTER_BIT = np.uint8(1), np.uint8(2)
 BOTH_BITS = BEFORE_BIT | AFTER_BIT
 DATES = ("before", "after")
+FACTS = ("grid", "block", "roles", "units", "moments", "levels")  # of a pair in its record
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,22 @@ class LabelledPair:
 
 
 def load_pair(workspace: Workspace, pair_id: str, key: str) -> StoredPair | None:
-    """A pair's facts, or None where its group is not finished."""
+    """A pair's facts, or None where its group is not finished.
+
+    Raises:
+        InputError: If another version of cdpipe wrote them.
+        IntegrityError: If they are damaged.
+    """
     record = read_record(workspace.records("pairs", pair_id, key) / GROUP_RECORD)
     if record is None:
         return None
     facts = record.facts
+    unknown = [name for name in FACTS if name not in facts]
+    if unknown:  # a record is read as it was written, so one that lacks something is no damaged one
+        raise InputError(
+            f"pair {pair_id}: was ingested by another version of cdpipe, which did not record its {unknown[0]}; "
+            "run cdpipe ingest, train and predict again"
+        )
     try:
         (before_scale, before_offset), (after_scale, after_offset) = facts["units"]
         return StoredPair(
