@@ -18,6 +18,7 @@ FORMATS = {
     "vector": 1,
     "layer": 1,
     "stac": 1,
+    "ensemble": 1,
     "picture": 1,
     "report": 1,
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
+from cdpipe.runs.ensembles import adopt_options
 from cdpipe.runs.run import Progress, Run, ignore
 
 
@@ -15,7 +16,7 @@ def open_run(
     progress: Progress = ignore,
     wait: bool = False,
 ) -> Run:
-    """Open a run: nothing is read but its configuration, and nothing written.
+    """Open a run: nothing is read but its configuration and the ensemble that it may name, and nothing written.
 
     Args:
         config: A configuration file, or what was read from one.
@@ -26,6 +27,7 @@ def open_run(
 
     Raises:
         ConfigError: If the configuration has mistakes; all are listed.
+        InputError: If it names an ensemble that cannot be read.
     """
     loaded = config if isinstance(config, Config) else load_config(Path(config), list(overrides))
-    return Run(loaded, progress, wait=wait)
+    return Run(adopt_options(loaded), progress, wait=wait)

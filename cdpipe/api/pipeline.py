@@ -14,6 +14,7 @@ from cdpipe.api.train import Trained, train
 from cdpipe.demo.scenes import make_sample_scenes
 from cdpipe.inference.backends import check_backend
 from cdpipe.runs.manifest import Manifest
+from cdpipe.runs.members import check_given
 from cdpipe.runs.run import Progress, Run, ignore
 from cdpipe.training.batches import check_batches, known_workers
 from cdpipe.workspace.location import Location, here
@@ -83,8 +84,10 @@ def check_models(run: Run) -> None:
 
     Raises:
         ConfigError: If it is so.
+        InputError: If an ensemble is not whole.
     """
     check_backend(run.config.predict, "cpu")
+    check_given(run.config)
     if not run.config.predict.models:
         check_batches(run.config, known_workers(run.config))
 

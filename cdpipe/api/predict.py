@@ -15,12 +15,14 @@ from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster
 from cdpipe.inference.backends import check_backend
 from cdpipe.metrics.counts import ScoreHistogram
+from cdpipe.models.ensembles import model_folders
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.bands import DEFAULT, choose_bands
 from cdpipe.prediction.ensemble import Ensemble
+from cdpipe.runs.ensembles import adopt_options
 from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, pairs_to_fit_on, wants_fitting
 from cdpipe.runs.manifest import Manifest, manifest_path
-from cdpipe.runs.members import ModelSource, plan_members
+from cdpipe.runs.members import ModelSource, check_given, plan_members
 from cdpipe.runs.plan import (
     RunPair,
     RunPlan,
@@ -156,7 +158,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
 
     Args:
         dates: Rasters of the first and of the second date.
-        models: Model folders; several make an ensemble.
+        models: Model folders, of which several make an ensemble; or the folder of an ensemble.
         out: Folder for the results; all else goes to ``work/`` beneath it.
         bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``; without it what each
             file calls its bands, or else these three.
@@ -194,7 +196,9 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
             own = config.sensors[SENSOR].model_dump(mode="json", exclude={"bands"}, exclude_unset=True)
             values["sensors"] |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
         config = parse_config(values, Path.cwd(), list(overrides), "predict")
+    config = adopt_options(config)
     check_backend(config.predict, "cpu")
+    check_given(config)
     run = Run(config, progress, verbose)
     for remark in remarks:
         run.say(remark)
@@ -229,7 +233,7 @@ def _choose_bands(
         before, after = (describe_raster(date, config.input) for date in dates)
     except InputError:
         return dict(DEFAULT), dict(DEFAULT), []
-    return choose_bands(before, after, [role for folder in models for role in read_card(folder).roles])
+    return choose_bands(before, after, [role for folder in model_folders(models) for role in read_card(folder).roles])
 
 
 def settle(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:
@@ -237,8 +241,9 @@ def settle(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> Ru
 
     Raises:
         ConfigError: If models, weights and thresholds do not fit each other.
-        InputError: If no pair has the bands that the models need.
+        InputError: If no pair has the bands that the models need, or an ensemble is not whole.
     """
+    check_given(run.config)
     plan = plan_before_fitting(run, inventory, sources)
     fitting: list[str] = []
     if wants_fitting(run.config, plan):

@@ -83,6 +83,7 @@ def run_demo(options: argparse.Namespace) -> int:
         ("change objects, likewise", run.folder / "vectors"),
         ("a picture of every pair", run.folder / "report" / "pictures"),
         ("figures", run.folder / "report" / "evaluation.md"),
+        ("the ensemble, to predict other scenes with", run.folder / "ensemble"),
         ("the configuration, to copy and turn into yours", path),
     ):
         screen.say_path(f"  {where}  ({what})")

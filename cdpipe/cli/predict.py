@@ -27,7 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality", help="what these are, such as scl, qa_pixel or '{above: 40}' (default: 0 is unusable)"
     )
-    parser.add_argument("--model", type=any_place, action="append", help="model folder; several make an ensemble")
+    parser.add_argument(
+        "--model",
+        type=any_place,
+        action="append",
+        help="model folder, of which several make an ensemble; or an ensemble's folder",
+    )
     parser.add_argument("--out", type=local_path, help="folder for the results")
     parser.add_argument(
         "--bands", help="what the bands are (default: what the files call them, or else red=1,green=2,blue=3)"
@@ -54,6 +59,11 @@ def show_manifest(run: "Run", screen: "Screen", manifest: "Manifest") -> None:
     """Say how many pairs were published, at which threshold, and where."""
     screen.say(f"predict: {len(manifest.pairs)} pair(s), threshold {manifest.threshold:.3f} ({manifest.fitted_on})")
     screen.say(f"predict: rasters in {run.folder / 'rasters'}")
+    if manifest.handed_on:
+        from cdpipe.models.ensembles import FOLDER
+
+        ensemble = run.folder / FOLDER
+        screen.say(f"predict: the ensemble to hand on, for predict --before --after --model: {ensemble}")
 
 
 def _show_plan(options: argparse.Namespace, run: "Run", screen: "Screen") -> None:

@@ -114,8 +114,8 @@ def read_card(folder: Location) -> ModelCard:
     values = read_json(folder / CARD)
     if values is None:
         raise InputError(
-            f"model {folder}: expected a model folder with a readable {CARD}; cdpipe train makes one, and "
-            f"cdpipe import-weights FILE --model NAME --out {folder} of weights that others trained"
+            f"model {folder}: expected a model folder with a readable {CARD}, or an ensemble; cdpipe train makes one, "
+            f"and cdpipe import-weights FILE --model NAME --out {folder} of weights that others trained"
         )
     try:
         values.pop(SEAL, None)  # for verification; whoever sets another threshold by hand may do so

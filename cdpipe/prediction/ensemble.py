@@ -1,6 +1,6 @@
 """Members' stored probabilities together: weighted mean or majority vote, change, and scores against a label."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -113,21 +113,30 @@ def combine(
 
     What ``known`` holds of the window by probability key is not read.
     """
-    total = sum(weight for _, weight in ensemble.members)
-    result = np.zeros(window.shape, np.float32)
-    for number, (member, weight) in enumerate(ensemble.members):
+
+    def read(member: str) -> NDArray[np.float32]:
         if member in known:
-            values = known[member].copy()
-        else:
-            group = workspace.group("probabilities", pair.pair_id, member)
-            with timed("read"):
-                values = read_window(open_array(group, "probability"), window)
-        if ensemble.temperatures:
-            values = soften(values, ensemble.temperatures[number])
+            return known[member].copy()
+        with timed("read"):
+            return read_window(
+                open_array(workspace.group("probabilities", pair.pair_id, member), "probability"), window
+            )
+
+    return combine_members(ensemble, (read(member) for member, _ in ensemble.members))
+
+
+def combine_members(ensemble: Ensemble, probabilities: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """An ensemble's probability, of those of its members in their order: each (height, width) float32, overwritten."""
+    total = sum(weight for _, weight in ensemble.members)
+    result: NDArray[np.float32] | None = None
+    for number, given in enumerate(probabilities):
+        values = soften(given, ensemble.temperatures[number]) if ensemble.temperatures else given
         if ensemble.votes:
             values = np.where(np.isnan(values), values, np.float32(is_change(values, ensemble.votes[number])))
-        values *= np.float32(weight / total)
-        result += values
+        values *= np.float32(ensemble.members[number][1] / total)
+        result = values if result is None else np.add(result, values, out=result)
+    if result is None:
+        raise ValueError("expected members")
     return np.minimum(result, np.float32(1), out=result)  # shares may add up to a trifle more
 
 

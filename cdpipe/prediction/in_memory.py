@@ -1,5 +1,6 @@
 """Prediction of two arrays in memory: the same steps as for a stored pair, for notebooks and small scenes."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,8 +12,10 @@ from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Placement, predict_window
+from cdpipe.models.ensembles import check_members, given_ensemble
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import open_forward
+from cdpipe.prediction.ensemble import combine_members, plan_ensemble
 from cdpipe.store.histograms import Quantiles, count_values, quantiles
 from cdpipe.store.normalisation import date_scaling, model_input
 from cdpipe.store.statistics import measure
@@ -29,41 +32,82 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     model: str | Path | Location,
     *,
     observed: NDArray[np.bool_] | None = None,
-    overlap: float = 0.25,
-    tta: str = "d4",
+    overlap: float | None = None,
+    tta: str | None = None,
     backend: str = "torch",
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> NDArray[np.float32]:
     """Probability of change between two images of one place, pixel on pixel.
 
     Args:
         before: (band, height, width), bands in the order of the model's roles (red, green, blue).
         after: Likewise.
-        model: A model folder.
+        model: A model folder, or an ensemble's, whose probability is that of its members together.
         observed: (height, width), True where both dates are observed; default: everywhere. Values that are
             not finite never count. Per-date statistics leave out what is False here, at either date.
-        overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1.
-        tta: ``d4`` (mean of the eight flips and rotations) or ``none``.
+        overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1; default: the ensemble's, or
+            0.25.
+        tta: ``d4`` (mean of the eight flips and rotations) or ``none``; default: the ensemble's, or ``d4``.
         backend: ``torch`` or ``openvino``, either on the CPU.
-        precision: ``float32`` or ``bfloat16``; int8 needs training pairs, and so a configuration.
+        precision: ``float32`` or ``bfloat16``; int8 needs training pairs, and so a configuration. Default: the
+            ensemble's, or ``float32``.
 
     Returns:
         (height, width) float32 in 0..1; NaN where not observed.
 
     Raises:
-        ValueError: If the arrays' shapes do not fit, or there is no such augmentation, backend or precision.
+        ValueError: If the arrays' shapes do not fit, or there is no such augmentation, backend or precision, or an
+            ensemble's members read other bands.
         ConfigError: If the backend cannot be had here.
         InputError: If there is no such model or no pixel is observed.
+        IntegrityError: If weights are not the ones that a card names.
     """
-    folder = locate(str(model))
+    given = given_ensemble([locate(str(model))])
+    own = {} if given is None else {name: value for name, value in given[1].options.items() if value != "auto"}
+    ways = (
+        own.get("tta", "d4") if tta is None else tta,
+        own.get("precision", "float32") if precision is None else precision,
+        backend,
+    )
+    for name, value, known in zip(("tta", "precision", "backend"), ways, (TTA, PRECISIONS, BACKENDS), strict=True):
+        if value not in known:
+            raise ValueError(f"expected {name} {' or '.join(known)}, got {value!r}")
+    execution = Execution(ways[0], ways[1], "cpu", 1, backend)
+    lap = own.get("overlap", 0.25) if overlap is None else overlap
+    if given is None:
+        return _predict_one(locate(str(model)), (before, after), observed, lap, execution)
+    folder, ensemble = given
+    check_members(folder, ensemble)
+    folders = [folder / member.folder for member in ensemble.members]
+    roles = {read_card(each).roles for each in folders}
+    if len(roles) > 1:
+        raise ValueError(f"ensemble {folder}: its members read other bands each; use cdpipe.predict_pair")
+    counts = Counter(member.layer for member in ensemble.members)
+    # a vote's thresholds are on its members' own probabilities
+    votes = [member.threshold for member in ensemble.members] if ensemble.combination == "vote" else []
+    plan = plan_ensemble(
+        [(member.folder, member.weight / counts[member.layer]) for member in ensemble.members],
+        ensemble.threshold,
+        votes,
+        [member.temperature for member in ensemble.members],
+    )
+    return combine_members(plan, (_predict_one(each, (before, after), observed, lap, execution) for each in folders))
+
+
+def _predict_one(
+    folder: Location,
+    dates: tuple[NDArray[Any], NDArray[Any]],
+    observed: NDArray[np.bool_] | None,
+    overlap: float,
+    execution: Execution,
+) -> NDArray[np.float32]:
+    """What one model says."""
+    before, after = dates
     card = read_card(folder)
     check_trained(folder, card)
     _check(before, after, observed, card.roles)
-    for name, value, known in (("tta", tta, TTA), ("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise ValueError(f"expected {name} {' or '.join(known)}, got {value!r}")
     usable = True if observed is None else observed
-    own = [np.isfinite(date).all(axis=0) & usable for date in (before, after)]
+    own = [np.isfinite(date).all(axis=0) & usable for date in dates]
     both = own[0] & own[1]
     if not both.any():
         raise InputError("no pixel is observed at both dates")
@@ -71,11 +115,11 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     masks = [both, both] if card.statistics == "common" else own
     scalings = [
         date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), card.recipe, _levels(card, date, mask))
-        for date, mask in zip((before, after), masks, strict=True)
+        for date, mask in zip(dates, masks, strict=True)
     ]
     scene = model_input((before, after), both, (scalings[0], scalings[1]))
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
-    forward = open_forward(folder, card, Execution(tta, precision, "cpu", 1, backend))
+    forward = open_forward(folder, card, execution)
     return predict_window(forward, 1, scene, both, place)
 
 

@@ -14,6 +14,7 @@ from cdpipe.config.schema import Aim, Config
 from cdpipe.errors import ConfigError
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold
+from cdpipe.models.ensembles import EnsembleCard
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.prediction.ensemble import (
     MAJORITY,
@@ -148,19 +149,34 @@ def find_thresholds(config: Config, plan: RunPlan, fits: Mapping[str | None, Fit
         fits: What was fitted, for each model's name or None for the mean of all; None where nothing could be.
     """
     options, given = config.predict, _given_thresholds(config, plan)
+    own = {member.name: member.card.threshold for member in plan.members}
+    if plan.own is not None:
+        own = {member.layer: member.threshold for member in plan.own.members}
+    if plan.own is not None and _keeps_own(config, plan.own):
+        models = {name: float(value) for name, value in own.items() if value is not None}
+        return Thresholds(plan.own.threshold, models, f"of the ensemble {plan.own.name}: {plan.own.fitted_on}")
     if all(value != "auto" for value in given.values()):
         models = {name: float(value) for name, value in given.items()}
         return _with_votes(config, models, (next(iter(models.values())), "from the configuration"))
     if options.ensemble == "vote":
-        models = {}
-        for name, own in given.items():
-            cards = [(member.card, member.weight) for member in plan.members if member.name == name]
-            models[name] = (fits.get(name) or suggested_threshold(cards))[0] if own == "auto" else float(own)
+        models = {
+            name: (fits.get(name) or _suggested(plan, name))[0] if value == "auto" else float(value)
+            for name, value in given.items()
+        }
         return _with_votes(config, models, (MAJORITY, ""))
-    fitted = fits.get(None) or suggested_threshold([(member.card, member.weight) for member in plan.members])
-    own_thresholds = {member.name: member.card.threshold for member in plan.members}
-    models = {name: fitted[0] if own is None else own for name, own in own_thresholds.items()}
+    fitted = fits.get(None) or _suggested(plan)
+    models = {name: fitted[0] if (value := own[name]) is None else value for name in given}
     return _with_votes(config, models, fitted)
+
+
+def _suggested(plan: RunPlan, name: str | None = None) -> Fitted:
+    """The threshold of the members, all or those of one name, where there is nothing to fit it on."""
+    if plan.own is None:
+        cards = [(member.card, member.weight) for member in plan.members if name in (None, member.name)]
+        return suggested_threshold(cards)
+    alone = {member.layer: member.threshold for member in plan.own.members}
+    threshold = plan.own.threshold if name is None else alone[name]
+    return threshold, f"of the ensemble {plan.own.name}, as there was nothing to fit another on: {plan.own.fitted_on}"
 
 
 def find_aim(scores: ScoreHistogram, aim: Aim) -> float:
@@ -184,6 +200,13 @@ def ensembles_of(pairs: Sequence[RunPair], name: str | None = None) -> dict[str,
     }
 
 
+def _keeps_own(config: Config, own: EnsembleCard) -> bool:
+    """Whether the threshold of the ensemble that was given holds: no other is asked for, nor other shares."""
+    options = config.predict
+    as_it_is = options.temperature == "none" and not (options.weights or options.members)
+    return options.threshold == "auto" and options.aim == "f1" and as_it_is and options.ensemble == own.combination
+
+
 def _given_thresholds(config: Config, plan: RunPlan) -> dict[str, Any]:
     """What the configuration says of each model's threshold, by name: a number or ``auto``."""
     options, names = config.predict, list(dict.fromkeys(member.name for member in plan.members))
@@ -194,6 +217,8 @@ def _given_thresholds(config: Config, plan: RunPlan) -> dict[str, Any]:
 def _names_to_fit(config: Config, plan: RunPlan) -> list[str | None]:
     """Whose threshold is to be fitted: models that vote by name, or None for the mean of all."""
     given = _given_thresholds(config, plan)
+    if plan.own is not None and _keeps_own(config, plan.own):
+        return []
     wanted = [name for name, value in given.items() if value == "auto"]
     return (list(wanted) if config.predict.ensemble == "vote" else [None]) if wanted else []
 
@@ -206,7 +231,7 @@ def _with_votes(config: Config, models: dict[str, float], fitted: Fitted) -> Thr
 
 
 def _threshold_file(folder: Location, name: str | None) -> Location:
-    return folder / ("ensemble.json" if name is None else f"threshold-{name}.json")
+    return folder / ("threshold.json" if name is None else f"threshold-{name}.json")
 
 
 def _threshold_key(config: Config, pairs: Sequence[RunPair], name: str | None) -> str:
@@ -259,7 +284,10 @@ def _wants_members(config: Config) -> bool:
 
 def _members_key(config: Config, pairs: Sequence[RunPair]) -> str:
     options = config.predict
-    parts = [[pair.planned.label_key, *map(list, pair.shares())] for pair in pairs]
+    parts: list[list[Any]] = [[pair.planned.label_key, *map(list, pair.shares())] for pair in pairs]
+    given = [member.temperature for pair in pairs for member in pair.members]
+    if any(each != 1.0 for each in given):
+        parts.append(given)
     wanted = [options.temperature, "auto" if options.weights == "auto" else None]
     return content_key("change", {"members": parts, "wanted": wanted})
 
@@ -275,7 +303,11 @@ def _with_fitted_members(plan: RunPlan, fitted: FittedMembers) -> RunPlan:
     temperatures, weights = fitted["temperatures"], fitted["weights"]
     return plan.with_members(
         [
-            replace(each, temperature=temperatures.get(each.name, 1.0), weight=weights.get(each.name, each.weight))
+            replace(
+                each,
+                temperature=temperatures.get(each.name, each.temperature),
+                weight=weights.get(each.name, each.weight),
+            )
             for each in plan.members
         ]
     )

@@ -11,6 +11,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.inference.backends import check_backend
 from cdpipe.inference.patches import Execution
+from cdpipe.models.ensembles import check_members, given_ensemble
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import Member, load_forward
 from cdpipe.workspace.files import read_json, write_json
@@ -34,6 +35,8 @@ class ModelSource:
     folder: Location
     name: str
     fold: int | None = None
+    weight: float = 1.0
+    temperature: float = 1.0
 
 
 def plan_members(config: Config, sources: Sequence[ModelSource], device: str) -> tuple[Member, ...]:
@@ -64,11 +67,50 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
     weights: Mapping[str, float] = {} if config.predict.weights == "auto" else config.predict.weights
     overlap = config.predict.overlap
     chosen = config.predict.members or [source.name for source in sources]
-    return tuple(
-        Member(card, source.folder, source.name, source.fold, weights.get(source.name, 1.0), overlap, execution)
+    members = [
+        Member(
+            card=card,
+            folder=source.folder,
+            name=source.name,
+            fold=source.fold,
+            weight=weights.get(source.name, source.weight),
+            overlap=overlap,
+            execution=execution,
+            # what is fitted anew is not fitted on top of this
+            temperature=1.0 if config.predict.temperature == "auto" else source.temperature,
+        )
         for card, source in zip(cards, sources, strict=True)
-        if source.name in chosen
-    )
+    ]
+    return tuple(member for member in members if member.name in chosen)
+
+
+def given_sources(config: Config) -> list[ModelSource]:
+    """The models that the configuration names, or the members of the ensemble that it names.
+
+    Raises:
+        ConfigError: If an ensemble does not stand alone.
+        InputError: If one cannot be read.
+    """
+    given = given_ensemble(config.predict.models)
+    if given is None:
+        return [ModelSource(folder, read_card(folder).name) for folder in config.predict.models]
+    folder, card = given
+    return [
+        ModelSource(folder / each.folder, each.layer, each.fold, each.weight, each.temperature) for each in card.members
+    ]
+
+
+def check_given(config: Config) -> None:
+    """Refuse an ensemble that is not whole, before any work is spent.
+
+    Raises:
+        ConfigError: If it does not stand alone.
+        InputError: If it cannot be read, or a member is missing or another.
+        IntegrityError: If a member's weights are damaged.
+    """
+    given = given_ensemble(config.predict.models)
+    if given is not None:
+        check_members(*given)
 
 
 def _check_names(config: Config, names: Sequence[str]) -> None:
@@ -93,7 +135,7 @@ def suggested_threshold(cards: Sequence[tuple[ModelCard, float]]) -> tuple[float
 
 
 def describe_members(members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Members as they stand in ``ensemble.json``."""
+    """Members as they stand in ``threshold.json``."""
     return [
         {"name": each.card.name, "key": each.card.key, "weight": each.weight, "temperature": each.temperature}
         for each in members

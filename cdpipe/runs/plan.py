@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import BlockKey
-from cdpipe.models.folder import read_card
+from cdpipe.models.ensembles import EnsembleCard, given_ensemble
 from cdpipe.objects.features import ChangeScene
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.prediction.block import Member, probability_key
 from cdpipe.prediction.calibration import Calibration
 from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
-from cdpipe.runs.members import ModelSource, plan_members, remembered_batches, with_batches
+from cdpipe.runs.members import ModelSource, given_sources, plan_members, remembered_batches, with_batches
 from cdpipe.runs.products import Product
 from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.runs.run import Inventory
@@ -110,6 +110,7 @@ class RunPlan:
         pairs: The pairs.
         unseen: Pairs that no model learned from which predicts them, and what they are: see :data:`UNSEEN`.
         thresholds: What counts as change; None while that is not known, or only probabilities are wanted.
+        own: The ensemble that was given; None where models were.
     """
 
     workspace: Workspace
@@ -117,6 +118,7 @@ class RunPlan:
     pairs: tuple[RunPair, ...]
     unseen: Mapping[str, str] = field(default_factory=dict)
     thresholds: Thresholds | None = None
+    own: EnsembleCard | None = None
 
     def only(self, number: int) -> "RunPlan":
         """The run of one pair alone, whose position is then 0."""
@@ -158,7 +160,7 @@ def model_sources(config: Config, workspace: Workspace, inventory: Inventory) ->
         InputError: If one is not trained yet.
     """
     if config.predict.models:
-        return [ModelSource(folder, read_card(folder).name) for folder in config.predict.models]
+        return given_sources(config)
     wanted = config.predict.members or list(config.train.models)
     jobs = training_jobs(config, workspace, inventory.planned, inventory.splits)
     jobs = [job for job in jobs if job.model in wanted]
@@ -195,7 +197,8 @@ def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members
     unseen = dict.fromkeys(folds, UNSEEN[0]) or {
         pair_id: UNSEEN[1] for pair_id, split in inventory.splits.items() if split == "val"
     }
-    return RunPlan(workspace, tuple(members), pairs, unseen)
+    given = given_ensemble(config.predict.models)
+    return RunPlan(workspace, tuple(members), pairs, unseen, own=given and given[1])
 
 
 def unbiased(members: Sequence[Member], fold: int | None) -> tuple[Member, ...]:

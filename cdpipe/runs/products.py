@@ -9,12 +9,13 @@ from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import GROUP_RECORD, read_record, withdraw_records, write_record
 
-ProductKind = Literal["rasters", "vectors", "layers", "catalogs"]  # of records; also names in the workspace
+ProductKind = Literal["rasters", "vectors", "layers", "ensembles", "catalogs"]  # of records; names in the workspace
 
 _CRASH_POINTS: Mapping[ProductKind, str] = {
     "rasters": "rasters-unrecorded",
     "vectors": "vectors-unrecorded",
     "layers": "vectors-unrecorded",
+    "ensembles": "ensemble-unrecorded",
     "catalogs": "stac-unrecorded",
 }
 PRODUCT_KINDS = tuple(_CRASH_POINTS)

@@ -1,4 +1,4 @@
-"""What a run publishes as a whole: a layer of objects, its STAC catalog, its manifest; and whether all is there."""
+"""What a run publishes as a whole: objects, its ensemble, STAC catalog and manifest; and whether all is there."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from dataclasses import replace
 from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError
 from cdpipe.prediction.block import Member
+from cdpipe.runs.ensembles import ensemble_product
 from cdpipe.runs.fit import look_up_fit
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest, write_manifest
 from cdpipe.runs.members import ModelSource
@@ -36,7 +37,7 @@ from cdpipe.workspace.location import Location
 def publish_run(
     config: Config, plan: RunPlan, published: Mapping[str, tuple[Product, ...]], failed: Mapping[str, str]
 ) -> Manifest:
-    """Write the run's layer of objects and its STAC catalog, where they are not there yet, and last its manifest.
+    """Write the run's layer of objects, ensemble and STAC catalog where they are not there yet, last its manifest.
 
     Args:
         config: The configuration.
@@ -47,10 +48,13 @@ def publish_run(
     layer = run_layer(published[pair.pair_id] for pair in plan.pairs if pair.pair_id in published)
     if layer is not None:
         ensure_written(layer)
+    ensemble = ensemble_product(config, plan)
+    if ensemble is not None:
+        ensure_written(ensemble)
     manifest = describe_run(config, plan, published, layer, failed)
     stac = plan_stac(plan, manifest)
     ensure_written(stac)
-    manifest = with_stac(manifest, stac)
+    manifest = completed(manifest, stac, ensemble)
     crash_point("manifest-unwritten")
     write_manifest(plan.workspace.run(config.name), manifest)
     return manifest
@@ -99,8 +103,9 @@ def find_published(
         if not (is_stored(plan) and results_are_finished(plan) and all(written)):
             continue
         found = describe_run(config, plan, products, layer, {**lacking, **(failed or {})})
-        stac = plan_stac(plan, found)
-        if is_written(stac) and with_stac(found, stac) == manifest:
+        stac, ensemble = plan_stac(plan, found), ensemble_product(config, plan)
+        whole = is_written(stac) and (ensemble is None or is_written(ensemble))
+        if whole and completed(found, stac, ensemble) == manifest:
             return manifest
     return None
 
@@ -112,7 +117,7 @@ def describe_run(
     layer: Product | None,
     failed: Mapping[str, str],
 ) -> Manifest:
-    """The manifest of a run, without its STAC catalog.
+    """The manifest of a run, without its STAC catalog and its ensemble.
 
     Args:
         config: The configuration.
@@ -154,9 +159,9 @@ def plan_stac(plan: RunPlan, manifest: Manifest) -> Product:
     return stac_product(catalog)
 
 
-def with_stac(manifest: Manifest, catalog: Product) -> Manifest:
-    """The manifest with the catalog as it is recorded."""
-    return replace(manifest, stac=recorded(catalog))
+def completed(manifest: Manifest, catalog: Product, ensemble: Product | None) -> Manifest:
+    """The manifest with the catalog and the ensemble as they are recorded."""
+    return replace(manifest, stac=recorded(catalog), handed_on={} if ensemble is None else recorded(ensemble))
 
 
 def _describe_models(root: Location, members: Sequence[Member], thresholds: Thresholds) -> list[dict[str, object]]:

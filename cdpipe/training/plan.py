@@ -10,6 +10,7 @@ from typing import Any
 from cdpipe.config.schema import Config, Model, Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
+from cdpipe.models.ensembles import model_folders
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
 from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, input_kind, required_bands
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
@@ -59,7 +60,7 @@ def needed_bands(config: Config) -> tuple[str, ...]:
         ConfigError: If a model has no architecture, or needs figures that its normalisation does not have.
     """
     if config.predict.models:
-        roles = [role for folder in config.predict.models for role in read_card(folder).roles]
+        roles = [role for folder in model_folders(config.predict.models) for role in read_card(folder).roles]
     else:
         roles = [role for name, model in config.train.models.items() for role in _eaten_bands(config, name, model)]
     return tuple(dict.fromkeys([*RGB, *roles]))  # pictures and the baseline are made of the first three

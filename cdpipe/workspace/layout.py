@@ -8,7 +8,7 @@ from typing import Literal
 from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import Location
 
-Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers", "catalogs"]
+Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers", "ensembles", "catalogs"]
 
 
 @dataclass(frozen=True, slots=True)
