@@ -59,7 +59,7 @@ CONFIG: Mapping[str, Any] = {
 }
 
 # What a run publishes, but for its manifest.
-PRODUCTS = ("runs/run/rasters/*", "runs/run/vectors/*", "runs/run/stac/**/*")
+PRODUCTS = ("runs/run/rasters/*", "runs/run/vectors/*", "runs/run/stac/**/*", "runs/run/ensemble/**/*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def is_named(name: str, said: str) -> bool:
         "rasters": f"/rasters/{pair_id}_",
         "vectors": f"/vectors/{pair_id}_",
         "layers": "/vectors/change.",
+        "ensembles": "/ensemble/",
         "catalogs": "/stac/",
     }
     if top == "records" and kind in PRODUCT_KINDS:

@@ -12,7 +12,6 @@ from cdpipe.api.predict import predict
 from cdpipe.api.report import write_report
 from cdpipe.api.train import Trained, train
 from cdpipe.demo.scenes import make_sample_scenes
-from cdpipe.inference.backends import check_backend
 from cdpipe.runs.manifest import Manifest
 from cdpipe.runs.members import check_given
 from cdpipe.runs.run import Progress, Run, ignore
@@ -86,7 +85,6 @@ def check_models(run: Run) -> None:
         ConfigError: If it is so.
         InputError: If an ensemble is not whole.
     """
-    check_backend(run.config.predict, "cpu")
     check_given(run.config)
     if not run.config.predict.models:
         check_batches(run.config, known_workers(run.config))

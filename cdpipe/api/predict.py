@@ -13,7 +13,6 @@ from cdpipe.config.load import parse_config
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster
-from cdpipe.inference.backends import check_backend
 from cdpipe.metrics.counts import ScoreHistogram
 from cdpipe.models.ensembles import model_folders
 from cdpipe.models.folder import read_card
@@ -197,7 +196,6 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
             values["sensors"] |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
         config = parse_config(values, Path.cwd(), list(overrides), "predict")
     config = adopt_options(config)
-    check_backend(config.predict, "cpu")
     check_given(config)
     run = Run(config, progress, verbose)
     for remark in remarks:

@@ -367,7 +367,8 @@ class Aim(Section):
 class Predict(Section):
     """How models are applied.
 
-    ``models`` are model folders to use instead of the ones that ``train`` names; ``members`` of either take part
+    ``models`` are model folders to use instead of the ones that ``train`` names, or the folder of one ensemble, whose
+    weights, threshold, overlap, tta and precision then are the defaults; ``members`` of either take part
     (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
     change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
     model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what ``aim`` says.

@@ -78,7 +78,7 @@ def find_ensemble(folder: Location) -> Location | None:
     """The folder of the ensemble that is meant by its own or a run's; None of a model folder, or of anything else."""
     if (folder / CARD).is_file():
         return None
-    return next((each for each in (folder, folder / FOLDER) if (each / ENSEMBLE).is_file()), None)
+    return next((each for each in (folder / FOLDER, folder) if (each / ENSEMBLE).is_file()), None)
 
 
 def read_ensemble(folder: Location) -> EnsembleCard:

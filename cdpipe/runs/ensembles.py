@@ -130,11 +130,12 @@ def _describe(member: Member, folder: str, thresholds: Thresholds) -> EnsembleMe
 
 def _describe_fit(config: Config, plan: RunPlan) -> str:
     """What to know of a threshold that was fitted out of fold."""
-    counts = {len(pair.members) for pair in plan.pairs if plan.unseen.get(pair.pair_id) == UNSEEN[0]}
-    if not wants_fitting(config, plan) or counts <= {len(plan.members)}:
+    folds = sorted({member.fold for member in plan.members if member.fold is not None})
+    if UNSEEN[0] not in plan.unseen.values() or len(folds) < 2 or not wants_fitting(config, plan):
         return ""
+    unseeing = sum(member.fold in (None, folds[0]) for member in plan.members)
     return (
-        f"fitted out of fold, where {min(counts)} of the {len(plan.members)} models, which had not seen a pair, "
+        f"fitted out of fold, where {unseeing} of the {len(plan.members)} models, which had not seen a pair, "
         "predicted it; any other pair gets all of them together, which are less extreme than each alone"
     )
 

@@ -101,13 +101,14 @@ def given_sources(config: Config) -> list[ModelSource]:
 
 
 def check_given(config: Config) -> None:
-    """Refuse an ensemble that is not whole, before any work is spent.
+    """Refuse a backend that cannot be had and an ensemble that is not whole, before any work is spent.
 
     Raises:
-        ConfigError: If it does not stand alone.
+        ConfigError: If the backend cannot be had here, or the ensemble does not stand alone.
         InputError: If it cannot be read, or a member is missing or another.
         IntegrityError: If a member's weights are damaged.
     """
+    check_backend(config.predict, "cpu")
     given = given_ensemble(config.predict.models)
     if given is not None:
         check_members(*given)
