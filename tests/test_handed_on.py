@@ -200,7 +200,7 @@ def test_models_alone_make_no_ensemble_without_labels(tmp_path: Path, models: Pa
     assert ensemble_product(config, unlabelled) is not None
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     values = json.loads((folder / ENSEMBLE).read_text())
     change(values)
     (folder / ENSEMBLE).write_text(json.dumps(values))
@@ -216,7 +216,7 @@ def swap_members(folder: Path) -> None:
     shutil.copytree(folder / NAMES[0], folder / "other")
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], None], type[CdpipeError], str]] = {
+DAMAGE: dict[str, tuple[Callable[[Path], object], type[CdpipeError], str]] = {
     "member": (lambda folder: shutil.rmtree(folder / "other"), InputError, "its member other is missing; copy"),
     "card": (lambda folder: (folder / "other" / CARD).write_text("{"), InputError, "readable model.json"),
     "weights": (lambda folder: (folder / "other" / WEIGHTS).unlink(), IntegrityError, "cannot load model.safetensors"),
