@@ -200,6 +200,29 @@ def test_models_alone_make_no_ensemble_without_labels(tmp_path: Path, models: Pa
     assert ensemble_product(config, unlabelled) is not None
 
 
+def test_models_inside_of_what_a_run_would_replace_are_refused(tmp_path: Path, models: Path) -> None:
+    config, plan = trained_run(tmp_path, models)
+    product = ensemble_product(config, plan)
+    assert product is not None
+    ensure_written(product)
+    inside = [str(tmp_path / "work" / "runs" / "t" / "ensemble" / name) for name in NAMES]
+    with pytest.raises(ConfigError, match="would be replaced by what this run hands on"):
+        check_given(make_config(tmp_path, predict={"models": inside}))
+    check_given(make_config(tmp_path, name="u", predict={"models": inside}))
+    check_given(make_config(tmp_path, predict={"models": [str(tmp_path / "work" / "runs" / "t")]}))
+
+
+def test_a_model_that_reads_other_bands_is_handed_on_anew(tmp_path: Path, models: Path) -> None:
+    config, plan = trained_run(tmp_path, models)
+    first = ensemble_product(config, plan)
+    card = dataclasses.replace(plan.members[0].card, roles=("nir", "red", "green"))  # the same weights
+    members = (dataclasses.replace(plan.members[0], card=card), *plan.members[1:])
+    second = ensemble_product(config, dataclasses.replace(plan, members=members))
+    assert first is not None
+    assert second is not None
+    assert first.key != second.key
+
+
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     values = json.loads((folder / ENSEMBLE).read_text())
     change(values)

@@ -80,7 +80,8 @@ def ensemble_product(config: Config, plan: RunPlan) -> Product | None:
     card = EnsembleCard(config.name, options.ensemble, threshold, fitted_on, note, ways, members, software)
     folder = plan.workspace.run(config.name) / FOLDER
     spec = EnsembleFolder(folder, card, tuple(member.folder for member in plan.members))
-    key = content_key("ensemble", asdict(card))
+    # a model that was imported again may have the same weights, and read other bands
+    key = content_key("ensemble", {**asdict(card), "models": [member.card.key for member in plan.members]})
     return Product(plan.workspace, "ensembles", config.name, key, (folder / ENSEMBLE,), spec, write_ensemble)
 
 

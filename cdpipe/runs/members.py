@@ -11,7 +11,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.inference.backends import check_backend
 from cdpipe.inference.patches import Execution
-from cdpipe.models.ensembles import check_members, given_ensemble
+from cdpipe.models.ensembles import FOLDER, check_members, given_ensemble
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import Member, load_forward
 from cdpipe.workspace.files import read_json, write_json
@@ -104,7 +104,8 @@ def check_given(config: Config) -> None:
     """Refuse a backend that cannot be had and an ensemble that is not whole, before any work is spent.
 
     Raises:
-        ConfigError: If the backend cannot be had here, or the ensemble does not stand alone.
+        ConfigError: If the backend cannot be had here, the ensemble does not stand alone, or the models named are
+            those that this run's own ensemble would take the place of.
         InputError: If it cannot be read, or a member is missing or another.
         IntegrityError: If a member's weights are damaged.
     """
@@ -112,6 +113,14 @@ def check_given(config: Config) -> None:
     given = given_ensemble(config.predict.models)
     if given is not None:
         check_members(*given)
+        return
+    own = Workspace(config.workspace).run(config.name) / FOLDER
+    inside = [str(folder) for folder in config.predict.models if folder.is_relative_to(own)]
+    if inside:
+        raise ConfigError(
+            f"predict.models: {', '.join(inside)} would be replaced by what this run hands on: give the run another "
+            "name, or name a copy"
+        )
 
 
 def _check_names(config: Config, names: Sequence[str]) -> None:
