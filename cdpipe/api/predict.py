@@ -186,6 +186,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         "predict": {"models": [str(folder) for folder in folders]},
     }
     config = parse_config(values, Path.cwd(), list(overrides), "predict")
+    check_given(config)
     sensors, remarks = [SENSOR, SENSOR], list[str]()
     if bands is None:
         first, second, remarks = _choose_bands(config, places, folders)
@@ -196,7 +197,6 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
             values["sensors"] |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
         config = parse_config(values, Path.cwd(), list(overrides), "predict")
     config = adopt_options(config)
-    check_given(config)
     run = Run(config, progress, verbose)
     for remark in remarks:
         run.say(remark)
