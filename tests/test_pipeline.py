@@ -103,7 +103,7 @@ def test_change_is_the_thresholded_probability_and_not_observed_stays_so(finishe
 def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     manifest = finished.manifest
     products = {name: sha for pair in manifest.pairs for name, sha in (pair.rasters | pair.vectors).items()}
-    products |= manifest.vectors | manifest.stac
+    products |= manifest.vectors | manifest.stac | manifest.handed_on
     assert set(products) == set(contents(finished.workspace, *PRODUCTS))
     assert all(here(finished.workspace / name).sha256() == sha for name, sha in products.items())
     assert [model["key"] for model in manifest.models] == [read_card(here(trained(finished))).key]
