@@ -19,6 +19,7 @@ PRJ_BYTES = 2**16  # the longest in EPSG's list have 6000
 PAM_BYTES = 2**20  # that are looked at: a georeference comes before histograms and attribute tables
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _PAM_PLACE = re.compile(rb"<\s*(GeoTransform|SRS|GCPList)\b")
+_PAM_NODATA = re.compile(rb"<\s*NoDataValue\b")
 
 
 def georeference_files(path: Location) -> list[Location]:
@@ -99,10 +100,19 @@ def read_prj(files: list[Location]) -> str | None:
 
 def placing_pam(path: Location) -> Location | None:
     """The .aux.xml file beside a raster if it has a georeference; GDAL reads it, if ``input.sidecars`` says so."""
+    return _pam_with(path, _PAM_PLACE)
+
+
+def nodata_pam(path: Location) -> Location | None:
+    """The .aux.xml file beside a raster if it has a nodata value, likewise."""
+    return _pam_with(path, _PAM_NODATA)
+
+
+def _pam_with(path: Location, wanted: re.Pattern[bytes]) -> Location | None:
     file = path.with_name(f"{path.name}.aux.xml")
     try:
         size = file.stat().size
-        return file if _PAM_PLACE.search(file.read_ranges([(0, min(size, PAM_BYTES))])[0]) else None
+        return file if wanted.search(file.read_ranges([(0, min(size, PAM_BYTES))])[0]) else None
     except OSError:
         return None
 

@@ -27,6 +27,7 @@ from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in
 from cdpipe.metrics.classes import CHANGED, UNCHANGED
 from cdpipe.pairs.bands import doubt_bands
+from cdpipe.pairs.beside import doubt_beside, require_no_mask_beside
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
 from cdpipe.pairs.imagery import date_bands, read_on_grid
@@ -123,6 +124,7 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
         *doubt_bands(pair, dates),
         *_doubt_nodata(pair, before, after),
         *_doubt_given_nodata(dates),
+        *(doubt for source, info in dates if info is not None for doubt in doubt_beside(source, info, config.input)),
     ]
     masks = _look_at_mask(pair.before, before, config, problems), _look_at_mask(pair.after, after, config, problems)
     for source, found in zip((pair.before, pair.after), masks, strict=True):
@@ -244,6 +246,8 @@ def _describe(source: Source, config: Config, problems: list[str]) -> RasterInfo
     with _collected(problems):
         info = require_imagery(describe_raster(source.path, config.input), config.input)
         info.stored_dtype(date_bands(source, info)[0])
+        if source.sensor.mask == "file":
+            require_no_mask_beside(info, config.input, f"sensors.{source.sensor_name}.mask: ignore")
     return info
 
 
@@ -277,7 +281,9 @@ def _quality_doubts(
         if valid is None:
             continue
         with _collected(problems):
-            doubts += _lying_doubt(describe_raster(valid, config.input), info, "its date's raster")
+            own = describe_raster(valid, config.input)
+            require_no_mask_beside(own, config.input, "take it away")
+            doubts += _lying_doubt(own, info, "its date's raster")
             if info is None or dates[0] is None:
                 continue
             own_grid = info.grid if info.grid.placed else dates[0].grid
@@ -422,6 +428,8 @@ def _count_label(label: Location, on: RasterInfo, config: Config, warnings: list
         own, other = place_name(info.grid), place_name(grid)
         raise InputError(f"{label}: lies outside of the pair; it is {own}, the pair {other}")
     warnings += _lying_doubt(info, on, "the first date")
+    if config.label.mask == "file":
+        require_no_mask_beside(info, config.input, "label.mask: ignore")
     labelled, changed = count_label_raster(label, config)
     if info.mask and config.label.mask == "file" and 0 < labelled == changed:
         todo = "label.mask: ignore counts what is transparent, too, if that is unchanged"

@@ -101,7 +101,7 @@ class QualityPart:
     """A window of a quality raster.
 
     Attributes:
-        values: (band, height, width), as they are stored.
+        values: (band, height, width), as they are stored; where a threshold decides, as the file scales them.
         present: (height, width), False at the raster's own nodata.
         usable: (height, width), where a pixel may be used; False where not present.
     """
@@ -150,7 +150,8 @@ def open_quality(
                 values = read_values(dataset, path, bands, part)
                 present = has_data(values, nodata) & observed
                 if rule.is_threshold:
-                    usable = _within(values[0], scales[0], rule)
+                    values = _scaled(values, scales[0])
+                    usable = _within(values[0], rule)
                 else:
                     _require_classes(values, present, path, source)
                     usable = _usable(values, bands, rule)
@@ -268,11 +269,13 @@ def _listed(dataset: Any) -> str:
     return f"{dataset.count} bands ({', '.join(f'{n} {name}' for n, name in enumerate(names, 1))}{more})"
 
 
-def _within(values: NDArray[Any], scale: tuple[float, float], rule: Rule) -> NDArray[np.bool_]:
-    """Where values are between the thresholds, as the file scales them."""
+def _scaled(values: NDArray[Any], scale: tuple[float, float]) -> NDArray[Any]:
+    return values if scale == (1.0, 0.0) else np.asarray(values * np.float64(scale[0]) + scale[1])
+
+
+def _within(values: NDArray[Any], rule: Rule) -> NDArray[np.bool_]:
+    """Where values are between the thresholds."""
     usable = np.ones(values.shape, np.bool_)
-    if scale != (1.0, 0.0):
-        values = values * np.float64(scale[0]) + scale[1]
     with np.errstate(invalid="ignore"):
         if rule.above is not None:
             usable &= ~(values > rule.above)
