@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.shutil import copy
 from rasters import make_config, source_of, utm_grid, write_raster
 
 from cdpipe.pairs.catalog import Pair
@@ -54,15 +55,30 @@ def test_a_mask_beside_a_date_counts_or_is_refused(tmp_path: Path) -> None:
     assert counted.masks[1].share == pytest.approx(1 / 3)
 
 
+def test_a_mask_beside_a_source_of_a_vrt_counts_or_is_refused(tmp_path: Path) -> None:
+    write_masked(tmp_path / "part.tif")
+    with rasterio.open(tmp_path / "part.tif") as source:
+        copy(source, tmp_path / "after.tif", driver="VRT")
+    assert "mask,1" in (tmp_path / "after.tif").read_text()
+    opened = {"drivers": ["GTiff", "VRT"]}
+    [problem] = checked(tmp_path, sections={"input": opened}).problems
+    assert "its mask lies beside it in part.tif.msk" in problem
+    counted = checked(tmp_path, sections={"input": opened | {"sidecars": True}})
+    assert counted.problems == ()
+    assert counted.masks[1] is not None
+    assert counted.masks[1].share == pytest.approx(1 / 3)
+
+
 def test_a_mask_beside_a_quality_raster_or_a_label_counts_or_is_refused(tmp_path: Path) -> None:
     write_masked(tmp_path / "valid.tif", HALF)
     write_masked(tmp_path / "label.tif", HALF)
     for role, way_out in (("before_valid", "take it away"), ("label", "label.mask: ignore")):
         name = f"{role.removeprefix('before_')}.tif"
-        [problem] = checked(tmp_path, **{role: name}).problems
+        files: dict[str, Any] = {role: name}
+        [problem] = checked(tmp_path, **files).problems
         assert problem.startswith(f"{tmp_path / name}: its mask lies beside it in {name}.msk")
         assert way_out in problem
-        assert checked(tmp_path, sections={"input": {"sidecars": True}}, **{role: name}).problems == ()
+        assert checked(tmp_path, sections={"input": {"sidecars": True}}, **files).problems == ()
     assert checked(tmp_path, sections={"label": {"mask": "ignore"}}, label="label.tif").problems == ()
 
 

@@ -2,7 +2,7 @@
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import RasterInfo
+from cdpipe.formats.gate import RasterInfo, parts_of
 from cdpipe.formats.worldfile import georeference_files, nodata_pam, read_world_files
 from cdpipe.geo.grid import Grid
 from cdpipe.pairs.catalog import Source
@@ -22,9 +22,13 @@ def require_no_mask_beside(info: RasterInfo, settings: Input, leave: str) -> Non
     Raises:
         InputError: If there is one, and sidecars do not count.
     """
-    if settings.sidecars or info.mask.shared:
+    if settings.sidecars:
         return
-    for file in present([info.path.with_name(f"{info.path.name}{suffix}") for suffix in (".msk", ".MSK")]):
+    # a VRT's mask may be that of its sources
+    rasters = [info.path, *(parts_of(info.path, settings) if info.driver == "VRT" else [])]
+    if info.mask.shared and info.driver != "VRT":
+        return
+    for file in present([path.with_name(f"{path.name}{suffix}") for path in rasters for suffix in (".msk", ".MSK")]):
         raise InputError(
             f"{info.path}: its mask lies beside it in {file.name}, which is not read; "
             f"set input.sidecars: true, or {leave}"
