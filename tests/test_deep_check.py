@@ -201,7 +201,8 @@ def test_the_verb_shows_what_it_found_and_ends_as_check_does(tmp_path: Path) -> 
     told = call(["check", str(config), "--deep"])
     assert told.code == EXIT_DONE, told
     assert "cloud-like" in told.out
-    assert told.out.count("give this date a sensor of its own with offset: -1000") == 2
+    assert told.out.count("give this date a sensor of its own with offset: -1000") == 1  # one line for both pairs
+    assert re.search("p, q +.*after.tif: its dark pixels", told.out)
     broken = (tmp_path / "after.tif").read_bytes()
     (tmp_path / "after.tif").write_bytes(broken[:200_000])
     assert call(["check", str(config), "--deep"]).code == EXIT_INPUT

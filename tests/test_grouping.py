@@ -189,7 +189,14 @@ def test_an_unreadable_first_date_hides_no_other_mistake(tmp_path: Path) -> None
     (tmp_path / "pairs.csv").write_text("\n".join([head, *rows]) + "\n")
     result = call(["ingest", str(config)])
     assert result.code == EXIT_INPUT
-    for expected in ("gone.tif", "no1.tif", "no2.tif", "value(s) 7 are in none of label", "lost.tif", "outlines.gpkg"):
+    for expected in (
+        "gone.tif",
+        "no1.tif",
+        "no2.tif",
+        "value(s) 7 (1,920 px) are in none of label",
+        "lost.tif",
+        "outlines.gpkg",
+    ):
         assert expected in result.err, result.err
 
 
