@@ -1,13 +1,17 @@
 """What people write that is not quite right: it is told with its cause, and nothing is lost over it in silence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 from pyogrio.raw import write as write_layer
-from rasters import make_config, source_of, utm_grid, write_raster
+from rasterio.crs import CRS
+from rasters import UTM33, make_config, source_of, utm_grid, write_raster
 
 from cdpipe.config.load import load_config
 from cdpipe.errors import ConfigError, InputError
@@ -115,3 +119,34 @@ def test_parts_of_a_shapefile_lead_to_it(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(b"x")
     with pytest.raises(InputError, match=r"part of a Shapefile; name its \.shp"):
         open_layer(here(path), make_config(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp"])
+def test_lines_beside_a_scene_are_no_label_of_it(tmp_path: Path, suffix: str) -> None:
+    line = shapely.LineString([(500_000, 5_300_000), (600_000, 5_400_000)])
+    path, wkb = tmp_path / f"label{suffix}", np.array([shapely.to_wkb(line)], object)
+    driver = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".shp": "ESRI Shapefile"}[suffix]
+    write_layer(
+        path, geometry=wkb, field_data=[], fields=[], geometry_type="LineString", crs="EPSG:32633", driver=driver
+    )
+    with pytest.raises(InputError, match="expected polygons, got LineString; buffer or remove them"):
+        open_layer(here(path), make_config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("crs", "understood"), [("EPSG:32633", True), (UTM33, True), ("+proj=utm +zone=33", False), ("x", False)]
+)
+def test_crs_of_geoparquet_as_programs_write_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], crs: str, understood: bool
+) -> None:
+    about = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": crs}
+    geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": about}}
+    table = pa.table({"geometry": [shapely.to_wkb(shapely.box(0, 0, 1, 1))]})
+    path = here(tmp_path / "label.parquet")
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), path.local())
+    if understood:
+        assert CRS.from_user_input(open_layer(path, make_config(tmp_path)).crs).to_epsg() == 32633
+    else:
+        with pytest.raises(InputError, match="got another form"):
+            open_layer(path, make_config(tmp_path))
+    assert capfd.readouterr().err == ""

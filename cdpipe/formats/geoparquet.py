@@ -1,6 +1,7 @@
 """Reads GeoParquet (1.0 and 1.1): WKB, and outlines as nested lists of points."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,17 @@ def _crs(path: Location, about: dict[str, Any]) -> str | None:
         return None
     if isinstance(crs, dict) and crs.get("id") == {"authority": "OGC", "code": "CRS84"}:
         return WGS84_WKT
+    other = InputError(f"{path}: expected a coordinate reference system as PROJJSON, got another form")
     try:
-        wkt = crs if isinstance(crs, str) else pyproj.CRS.from_json_dict(crs).to_wkt()
-        return canonical_wkt(CRS.from_wkt(wkt))
+        if not isinstance(crs, str):
+            return canonical_wkt(CRS.from_wkt(pyproj.CRS.from_json_dict(crs).to_wkt()))
+        if re.fullmatch("EPSG:[0-9]{4,6}", crs):  # not of the format, but of some programs
+            return canonical_wkt(CRS.from_epsg(int(crs[5:])))
+        if "[" in crs:  # WKT, of early versions; of anything else GDAL would complain on the screen
+            return canonical_wkt(CRS.from_wkt(crs))
     except (pyproj.exceptions.CRSError, CRSError):
-        raise InputError(f"{path}: expected a coordinate reference system as PROJJSON, got another form") from None
+        raise other from None
+    raise other
 
 
 def _check_size(path: Location, file: pq.ParquetFile, columns: list[str]) -> None:

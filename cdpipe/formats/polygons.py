@@ -196,6 +196,7 @@ def _sample(path: Location, source: str, name: str, features: int) -> tuple[NDAr
     _, _, encoded, _ = pyogrio.raw.read(source, layer=name, **options, **_counted(source))
     _require_all(path, encoded, 0 if _counted(source) else min(features, SAMPLE))
     shapes = _present(_decode(path, encoded))
+    _require_some_area(path, shapes)
     return shapes, len(shapes)
 
 
@@ -208,6 +209,18 @@ def _require_all(path: Location, encoded: NDArray[Any], expected: int) -> None:
     """GDAL takes the end of some files that are cut off for the end of the layer."""
     if len(encoded) < expected:
         raise InputError(f"{path}: damaged: {len(encoded)} of {expected} polygons could be read")
+
+
+def _require_some_area(path: Location, shapes: NDArray[Any]) -> None:
+    """A layer of lines or points says nothing of its scene, also where none of them lies on it."""
+    parts = _parts(shapes)
+    if len(parts) and not (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON).any():
+        raise _no_polygons(path, parts)
+
+
+def _no_polygons(path: Location, shapes: NDArray[Any]) -> InputError:
+    kinds = {str(shape.geom_type) for shape in shapes}
+    return InputError(f"{path}: expected polygons, got {', '.join(sorted(kinds))}; buffer or remove them")
 
 
 def _part_boxes(shapes: NDArray[Any]) -> Boxes:
@@ -254,6 +267,7 @@ def _private_layer(path: Location, found: Features, config: Config, folder: Priv
     changed = every if label.where is None else select(path, found, "label.where", label.where)
     nothing = np.zeros(len(wkb), np.bool_)
     ignored = nothing if label.ignore_where is None else select(path, found, "label.ignore_where", label.ignore_where)
+    _require_some_area(path, _present(_decode(path, wkb[changed | ignored][:SAMPLE])))
     write_copy(wkb[changed & ~ignored], found.crs, folder.path / "changed.fgb")
     write_copy(wkb[ignored], found.crs, folder.path / "ignored.fgb")
     shapes = _present(_decode(path, wkb))
@@ -302,9 +316,9 @@ def _read(layer: Layer, source: tuple[str, str | None], grid: Grid) -> NDArray[A
             raise InputError(f"{path}: not readable as polygons: {_one_line(error, path, layer.folder)}") from None
         pieces.append(_parts(_present(_decode(path, encoded))))
     shapes = np.concatenate(pieces)
-    kinds = {str(shape.geom_type) for shape in shapes[shapely.get_type_id(shapes) != shapely.GeometryType.POLYGON]}
-    if kinds:
-        raise InputError(f"{path}: expected polygons, got {', '.join(sorted(kinds))}; buffer or remove them")
+    others = shapes[shapely.get_type_id(shapes) != shapely.GeometryType.POLYGON]
+    if len(others):
+        raise _no_polygons(path, others)
     moved = place_shapes(shapes, layer.crs, grid)
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise InputError(f"{path}: a polygon reaches beyond where the pair's coordinate system is defined")

@@ -419,8 +419,8 @@ def _count_label(label: Location, on: RasterInfo, config: Config, warnings: list
         warnings += doubts_of_layer(layer, grid, config.label)
         if layer.kept[0] and not counts[CHANGED] and not config.label.covers and place_layer(layer, grid).on_scene:
             warnings.append(
-                f"{label}: some polygons are on the scene, but no pixel's centre lies in them, so all of it counts as "
-                "unchanged; are they smaller than its pixels?"
+                f"{label}: some polygons seem to be on the scene, but no pixel's centre lies in them, so all of it "
+                "counts as unchanged; are they smaller than its pixels?"
             )
         return int(counts[UNCHANGED] + counts[CHANGED]), int(counts[CHANGED])
     info = describe_raster(label, config.input)
