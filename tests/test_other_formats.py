@@ -13,6 +13,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rasterio.shutil import copy
 from rasters import UTM33, make_config, source_of, utm_grid, write_raster
 from scipy.io import netcdf_file
 
@@ -204,3 +205,14 @@ def test_a_header_beside_the_pixels_is_one_of_the_files(tmp_path: Path) -> None:
     for sidecars in (False, True):
         allowed = Input(drivers=("netCDF",), variables=("reflectance",), sidecars=sidecars)
         assert parts_of(here(netcdf), allowed) == []
+
+
+@pytest.mark.parametrize(("driver", "named"), [("PNG", "PNG"), ("JP2OpenJPEG", "JP2OpenJPEG"), ("VRT", "VRT")])
+def test_a_format_that_is_not_let_in_is_named_with_the_way_out(tmp_path: Path, driver: str, named: str) -> None:
+    source = write_raster(tmp_path / "a.tif", PIXELS.astype(np.uint8), GRID)
+    copy(source, tmp_path / "b", driver=driver)
+    with pytest.raises(InputError, match=rf"got {named}; set input.drivers: \[GTiff, {named}\], or make a GeoTIFF"):
+        describe_raster(here(tmp_path / "b"), Input())
+    (tmp_path / "b").write_bytes(b"")
+    with pytest.raises(InputError, match="got something else"):
+        describe_raster(here(tmp_path / "b"), Input())

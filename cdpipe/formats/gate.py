@@ -25,7 +25,7 @@ from cdpipe.formats.gdal import DISK_FORMATS, error_text, gdal_name, gdal_option
 from cdpipe.formats.masks import FileMask, describe_mask
 from cdpipe.formats.missing import why_missing
 from cdpipe.formats.netcdf import open_netcdf
-from cdpipe.formats.parts import MAX_SOURCES, NO_RASTERS, SINGLE, require_plain_sidecars, vrt_parts
+from cdpipe.formats.parts import MAX_SOURCES, NO_RASTERS, SINGLE, likely_format, require_plain_sidecars, vrt_parts
 from cdpipe.formats.vrt import is_vrt
 from cdpipe.formats.worldfile import georeference_files, placing_pam, read_prj, read_world_files
 from cdpipe.geo.crs import canonical_wkt, crs_name, is_plane, on_earth, place_name, share_coordinates
@@ -430,7 +430,12 @@ def _open_first(path: Location, settings: Input) -> Any:
     left_out = [driver for driver in settings.drivers if path.far and driver in DISK_FORMATS]
     hint = f"; {' and '.join(left_out)} are not read in object storage: make a GeoTIFF of it" if left_out else ""
     drivers = " or ".join(settings.drivers)
-    raise InputError(f"{path}: expected a raster in {drivers} (input.drivers), got something else{hint}")
+    got, found = "something else", likely_format(path)
+    if found is not None and found not in settings.drivers:
+        got = found
+        allowed = ", ".join([*settings.drivers, found])
+        hint = f"; set input.drivers: [{allowed}], or make a GeoTIFF of it (gdal_translate)"
+    raise InputError(f"{path}: expected a raster in {drivers} (input.drivers), got {got}{hint}")
 
 
 def _check_limits(path: Location, dataset: Any, stored: int) -> None:

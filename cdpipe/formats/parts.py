@@ -108,6 +108,11 @@ def _sources(path: Location, tag: int | str) -> tuple[Location, ...]:  # noqa: A
     return tuple(vrt_sources(path))
 
 
+def likely_format(path: Location) -> str | None:
+    """The format that a file seems to have, by GDAL's name; None where its beginning tells none that is known here."""
+    return "VRT" if is_vrt(path) else next((name for name in MAGIC if _begins(path, MAGIC[name])), None)
+
+
 def _begins(file: Location, beginnings: tuple[bytes, ...]) -> bool:
     data = file.read_ranges([(0, min(BEGINNING, file.stat().size))])[0]
     return data.startswith(beginnings)
