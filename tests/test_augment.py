@@ -261,13 +261,9 @@ def test_a_rectangle_of_another_sample_comes_with_both_its_dates_and_its_label()
         inside[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] = True
         assert 8 <= rows[-1] - rows[0] + 1 <= 16
         assert 8 <= cols[-1] - cols[0] + 1 <= 16
-        for was, new, now in zip(
-            (given.before, given.after, given.label, given.observed),
-            (other.before, other.after, other.label, other.observed),
-            (made.before, made.after, made.label, made.observed),
-            strict=True,
-        ):
-            assert np.array_equal(now, np.where(inside, new, was))
+        for name in ("before", "after", "label", "observed"):
+            was, new, now = (getattr(sample, name) for sample in (given, other, made))
+            assert np.array_equal(now, np.where(inside, new, was)), name
         places.add((rows[0], cols[0]))
     assert len(places) > 20
 
