@@ -200,6 +200,20 @@ def test_an_unreadable_first_date_hides_no_other_mistake(tmp_path: Path) -> None
         assert expected in result.err, result.err
 
 
+def test_a_mistaken_row_hides_no_file_of_another_row(tmp_path: Path) -> None:
+    config = make_many(tmp_path)
+    rows = ["p,before.tif,after.tif,nowhere", "q,before.tif,lost.tif,train", "r,before.tif,after.tif,train"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["pair_id,before,after,split", *rows]) + "\n")
+    result = call(["check", str(config)])
+    assert result.code == EXIT_INPUT
+    head, *lines = result.err.splitlines()
+    assert head.endswith("pairs.csv: 1 mistake(s)")
+    assert lines == [
+        "  line 2, pair p, split: expected train, val, test or nothing, got 'nowhere'",
+        f"  pair q: {tmp_path / 'lost.tif'}: expected a raster file; there is no such file",
+    ]
+
+
 def test_check_ends_well_with_warnings(tmp_path: Path) -> None:
     result = call(["check", str(doubtful(tmp_path))])
     assert result.code == EXIT_DONE

@@ -330,6 +330,28 @@ def test_a_feature_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: py
             burnt(path)
 
 
+def test_features_and_tokens_without_an_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdpipe.formats.geojson.MOST_FEATURES", 30)
+    monkeypatch.setattr("cdpipe.formats.markup.MOST_OUTSIDE", 30)
+    monkeypatch.setattr("cdpipe.formats.markup.MOST", 1000)
+    monkeypatch.setattr("cdpipe.formats.markup.CHUNK", 100)
+    feature = '{"type": "Feature", "properties": {}, "geometry": null}'
+    empty, attribute = "<Folder></Folder>", f'<Placemark a="{"x" * 5000}"/>'
+    texts = {
+        "a.geojson": ('{"type": "FeatureCollection", "features": [' + ",".join([feature] * 31) + "]}", "30 features"),
+        "b.geojsonl": ("\n".join([feature] * 31), "30 features"),
+        "c.kml": (f"<kml>{empty * 31}</kml>", "30 elements around features"),
+        "d.kml": (f"<kml>{attribute}</kml>", "a feature is larger than"),
+        "e.kml": (f"<kml><!-- {'x' * 5000} --></kml>", "a feature is larger than"),
+    }
+    for name, (text, reason) in texts.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=reason):
+            burnt(tmp_path / name)
+    (tmp_path / "f.kml").write_text(f"<kml>{empty * 20}<!-- {'x' * 300} --></kml>")
+    assert burnt(tmp_path / "f.kml").sum() == 0
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damaged_json_and_xml_are_read_or_refused(

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cdpipe.pairs.catalog import load_catalog
+from cdpipe.errors import InputError
+from cdpipe.pairs.catalog import scan_catalog
 from cdpipe.pairs.check import PairReport, check_catalog
 from cdpipe.pairs.coregistration import Correction, find_correction
 from cdpipe.pairs.deep_check import DeepReport, inspect_pair
-from cdpipe.pairs.grouping import CATALOG
+from cdpipe.pairs.grouping import CATALOG, files_of, group_findings
 from cdpipe.runs.run import Run
 
 
@@ -39,15 +40,20 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
         deep: Whether to read all pairs, on Ray, and judge shift, clouds, saturation, radiometric offset and dates.
 
     Raises:
-        InputError: If the catalog itself has mistakes.
+        InputError: If the catalog itself has mistakes; also naming what is wrong with the files of its other rows.
         ConfigError: If a configured model is not known.
     """
-    config, catalog = run.config, load_catalog(run.config)
+    config, catalog = run.config, scan_catalog(run.config)
     pairs = catalog.pairs
+    if catalog.mistakes and not pairs:
+        raise InputError(catalog.mistakes)
     from cdpipe.training.plan import needed_bands  # takes seconds: a mistaken catalog need not wait
 
     with run.step("check: pairs", len(pairs)) as advance:
         report = check_catalog(config, pairs, needed_bands(config), lambda: advance(1, ""), read)
+    if catalog.mistakes:  # what is said of all pairs together, such as leaks, would say little without those rows
+        problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
+        raise InputError("\n  ".join([catalog.mistakes, *map(str, group_findings(problems, files_of(pairs)))]))
     warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
     inspected, failed = _inspect(run, report.pairs) if deep else ({}, [])
     warnings += [(pair_id, text) for pair_id, pair in inspected.items() for text in pair.warnings]

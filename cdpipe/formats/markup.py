@@ -24,6 +24,7 @@ from cdpipe.workspace.location import Location
 CHUNK = 2**20  # bytes read at a time
 DEEPEST = 100  # elements within elements
 MOST = 64 * 2**20  # characters of one feature
+MOST_OUTSIDE = 5_000_000  # elements around features: folders, members, bounds
 ELEMENT = 64  # characters that an element counts for, whose memory is a few times that
 
 POLYGONS = {"Polygon", "PolygonPatch", "Rectangle", "Triangle"}
@@ -48,6 +49,7 @@ class _Parse:
     begins: int = 0
     size: int = 0
     features: int = 0
+    outside: int = 0
     default_crs: str | None = None
 
 
@@ -131,6 +133,8 @@ def _parse(state: _Parse, local: Path) -> None:
         with local.open("rb") as file:
             while piece := file.read(CHUNK):
                 parser.Parse(piece, False)
+                if file.tell() - parser.CurrentByteIndex > MOST:  # in one token, which is read anew with every piece
+                    raise _too_large(state)
             parser.Parse(b"", True)
     except (expat.ExpatError, LookupError, ValueError) as error:
         raise _damaged(state.path, f"damaged XML: {error}") from None
@@ -155,6 +159,9 @@ def _start(state: _Parse, name: str, attributes: dict[str, str]) -> None:
         _grow(state, ELEMENT)
         state.builder.start(name, {_local(key): value for key, value in attributes.items()})
         return
+    state.outside += 1
+    if state.outside > MOST_OUTSIDE:
+        raise _damaged(state.path, f"it has more than {MOST_OUTSIDE} elements around features")
     if state.kml and name == "NetworkLink":
         raise _damaged(state.path, "it leads to another file (NetworkLink), which is not followed; save what it shows")
     if state.kml and name in FOLDERS:
@@ -179,7 +186,11 @@ def _begins_feature(state: _Parse) -> bool:
 def _grow(state: _Parse, size: int) -> None:
     state.size += size
     if state.size > MOST:
-        raise _damaged(state.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
+        raise _too_large(state)
+
+
+def _too_large(state: _Parse) -> InputError:
+    return _damaged(state.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
 
 
 def _text(state: _Parse, text: str) -> None:

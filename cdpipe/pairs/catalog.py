@@ -94,12 +94,14 @@ class Catalog:
     """The pairs of a catalog.
 
     Attributes:
-        pairs: A pair for each row.
+        pairs: A pair for each row without a mistake.
         remarks: What of the table was left out, or understood in a certain way.
+        mistakes: All that is wrong with the table, in some lines; empty where nothing is.
     """
 
     pairs: list[Pair]
     remarks: tuple[str, ...]
+    mistakes: str = ""
 
 
 def read_catalog(config: Config) -> list[Pair]:
@@ -108,10 +110,24 @@ def read_catalog(config: Config) -> list[Pair]:
 
 
 def load_catalog(config: Config) -> Catalog:
-    """Read the configuration's catalog; only the table is read, none of the files that it names.
+    """The catalog of :func:`scan_catalog`, without any mistake.
 
     Raises:
-        InputError: Naming every mistake: line (CSV) or row (Excel, Parquet), pair, column, what was expected.
+        InputError: If it cannot be read; or naming every mistake.
+    """
+    catalog = scan_catalog(config)
+    if catalog.mistakes:
+        raise InputError(catalog.mistakes)
+    return catalog
+
+
+def scan_catalog(config: Config) -> Catalog:
+    """Read the configuration's catalog; only the table is read, none of the files that it names.
+
+    Mistakes are told by line (CSV) or row (Excel, Parquet), pair, column and what was expected.
+
+    Raises:
+        InputError: If it cannot be read.
     """
     table = read_catalog_table(config.catalog)
     mistakes: list[tuple[str, str]] = []  # of rows: where, and what
@@ -119,20 +135,21 @@ def load_catalog(config: Config) -> Catalog:
     places = dict[str, str]()
     for place, cells in table.rows:
         own = [f"{column}: {table.bad_dates[place, column]}" for column in DATES if (place, column) in table.bad_dates]
-        pairs.append(_read_pair(cells, table.columns, config, own))
+        pair = _read_pair(cells, table.columns, config, own)
         if "pair_id" in table.columns:
             earlier = places.setdefault(cells["pair_id"].casefold(), place)
             if earlier != place:
                 own.append(f"pair_id: expected unique ids, also regardless of case; {earlier} has it too")
         shown = repr(cells.get("pair_id", ""))[1:-1][:64] or "?"  # in one line, whatever it is
         mistakes += [(f"{place}, pair {shown}", text) for text in own]
+        if pair is not None and not own and "pair_id" in table.columns:
+            pairs.append(pair)
     lines = [*table.mistakes, *_in_few_lines(mistakes)]
     if not lines and not pairs:
         lines = ["expected at least one pair, got none"]
-    if lines:
-        count = len(table.mistakes) + len(mistakes) or 1
-        raise InputError("\n  ".join([f"{config.catalog}: {count} mistake(s)", *lines]))
-    return Catalog([pair for pair in pairs if pair is not None], table.remarks)
+    count = len(table.mistakes) + len(mistakes) or 1
+    head = [f"{config.catalog}: {count} mistake(s)"] if lines else []
+    return Catalog(pairs, table.remarks, "\n  ".join([*head, *lines]))
 
 
 def _in_few_lines(mistakes: Sequence[tuple[str, str]]) -> list[str]:
