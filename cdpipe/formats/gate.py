@@ -193,15 +193,16 @@ def _require_parts(path: Location, settings: Input) -> list[Location]:
         return found
     sources = vrt_parts(path, settings, require)
     for source in sources:
-        if source.suffix.lower() not in NO_RASTERS and not is_vrt(source):
+        if source.suffix.lower() not in NO_RASTERS:
             _judge_source(source, source.stat().tag, settings)
     return [*found, *sources]
 
 
 @lru_cache(maxsize=2 * MAX_SOURCES)
 def _judge_source(source: Location, tag: int | str, settings: Input) -> None:  # noqa: ARG001 (another content, judged anew)
-    with open_raster(source, settings):
-        pass
+    if not is_vrt(source):  # whose own sources are judged
+        with open_raster(source, settings):
+            pass
 
 
 def _require_listed(path: Location, dataset: Any, settings: Input) -> list[Location]:

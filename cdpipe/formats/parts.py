@@ -96,7 +96,7 @@ def _walk(path: Location, settings: Input, require: Require, above: tuple[Locati
             raise InputError(f"{path}: names {source.name}, which leads back to it")
         if is_vrt(source):
             yield from _walk(source, settings, require, above)
-        elif not any(_begins(source, MAGIC.get(driver, ())) for driver in settings.drivers):
+        elif not _begins(source, tuple(magic for driver in settings.drivers for magic in MAGIC.get(driver, ()))):
             names = ", ".join(driver for driver in settings.drivers if driver in MAGIC) or "none"
             raise InputError(f"{source}: a source of {path.name}; expected one of {names} (input.drivers) or a VRT")
         if settings.sidecars:
@@ -110,9 +110,15 @@ def _sources(path: Location, tag: int | str) -> tuple[Location, ...]:  # noqa: A
 
 def likely_format(path: Location) -> str | None:
     """The format that a file seems to have, by GDAL's name; None where its beginning tells none that is known here."""
-    return "VRT" if is_vrt(path) else next((name for name in MAGIC if _begins(path, MAGIC[name])), None)
+    if is_vrt(path):
+        return "VRT"
+    start = _beginning(path)
+    return next((name for name in MAGIC if start.startswith(MAGIC[name])), None)
 
 
 def _begins(file: Location, beginnings: tuple[bytes, ...]) -> bool:
-    data = file.read_ranges([(0, min(BEGINNING, file.stat().size))])[0]
-    return data.startswith(beginnings)
+    return _beginning(file).startswith(beginnings)
+
+
+def _beginning(file: Location) -> bytes:
+    return file.read_ranges([(0, min(BEGINNING, file.stat().size))])[0]
