@@ -64,6 +64,11 @@ class Features:
         self.wkb.append(shapely.to_wkb(shapely.force_2d(shape)))
 
 
+def unreadable(path: Location, why: str) -> InputError:
+    """The error of a file whose outlines cannot be read."""
+    return InputError(f"{path}: not readable as polygons: {why}")
+
+
 def plain(value: Any) -> int | float | str | None:
     """An attribute as SQL has it: truth as 1 and 0, what has parts and what is no number as text."""
     if isinstance(value, bool | np.bool_):

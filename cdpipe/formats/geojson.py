@@ -18,7 +18,7 @@ import shapely
 from shapely.errors import ShapelyError
 
 from cdpipe.errors import InputError
-from cdpipe.formats.features import Features, crs_of_code
+from cdpipe.formats.features import Features, crs_of_code, unreadable
 from cdpipe.geo.crs import WGS84_WKT, crs_name
 from cdpipe.workspace.location import Location
 
@@ -57,7 +57,7 @@ def read_geojson(path: Location, local: Path, wanted: Callable[[str], bool]) -> 
         while stream.peek():  # a sequence
             value = stream.value()
             if not isinstance(value, dict):
-                raise _damaged(path, "expected an object after the first one")
+                raise unreadable(path, "expected an object after the first one")
             _take(path, value, lambda feature: _add(path, feature, found, wanted, said))
     found.crs = _only_crs(path, whole, said)
     return found
@@ -75,10 +75,6 @@ def _no_cycles() -> Iterator[None]:
             gc.enable()
 
 
-def _damaged(path: Location, why: str) -> InputError:
-    return InputError(f"{path}: not readable as polygons: {why}")
-
-
 class _Stream:
     """The text of a file, a piece at a time."""
 
@@ -93,7 +89,7 @@ class _Stream:
         try:
             self.text = self.text[self.at :] + self.decoder.decode(piece, final=self.ended)
         except UnicodeDecodeError:
-            raise _damaged(self.path, "expected text in UTF-8") from None
+            raise unreadable(self.path, "expected text in UTF-8") from None
         self.at = 0
 
     def peek(self) -> str:
@@ -109,7 +105,7 @@ class _Stream:
         """The next character, which must be one of these."""
         found = self.peek()
         if not found or found not in characters:
-            raise _damaged(self.path, f"expected {' or '.join(characters)}, got {found or 'the end of the file'}")
+            raise unreadable(self.path, f"expected {' or '.join(characters)}, got {found or 'the end of the file'}")
         self.at += 1
         return found
 
@@ -123,15 +119,15 @@ class _Stream:
                     self.at = end
                     return value
             except RecursionError:
-                raise _damaged(self.path, "nested too deeply") from None
+                raise unreadable(self.path, "nested too deeply") from None
             except json.JSONDecodeError as error:
                 cut = error.pos >= len(self.text) - _NEAR_END or error.msg.startswith("Unterminated")
                 if self.ended or not cut:
-                    raise _damaged(self.path, f"damaged JSON: {error.msg}") from None
+                    raise unreadable(self.path, f"damaged JSON: {error.msg}") from None
             except ValueError:
-                raise _damaged(self.path, "a number has too many digits") from None
+                raise unreadable(self.path, "a number has too many digits") from None
             if len(self.text) - self.at > MOST:
-                raise _damaged(self.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
+                raise unreadable(self.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
             self.fill()
 
 
@@ -146,7 +142,7 @@ def _read_root(path: Location, stream: _Stream, add: Callable[[Mapping[str, Any]
             members[key] = ()
         elif key.lower() == "crs":
             if crs is not _MISSING:
-                raise _damaged(path, "it has two members crs")
+                raise unreadable(path, "it has two members crs")
             crs = stream.value()
         else:
             members[key] = stream.value()
@@ -170,12 +166,12 @@ def _members(path: Location, stream: _Stream) -> Iterator[str]:
     for _ in range(MOST_MEMBERS):
         key = stream.value()
         if not isinstance(key, str):
-            raise _damaged(path, "damaged JSON: expected a member's name")
+            raise unreadable(path, "damaged JSON: expected a member's name")
         stream.take(":")
         yield key
         if stream.take(",}") == "}":
             return
-    raise _damaged(path, f"it has more than {MOST_MEMBERS} members")
+    raise unreadable(path, f"it has more than {MOST_MEMBERS} members")
 
 
 def _elements(stream: _Stream) -> Iterator[Any]:
@@ -191,7 +187,7 @@ def _elements(stream: _Stream) -> Iterator[Any]:
 
 def _feature(path: Location, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict) or value.get("type", "Feature") != "Feature":
-        raise _damaged(path, "expected features in a FeatureCollection")
+        raise unreadable(path, "expected features in a FeatureCollection")
     if "attributes" in value and "properties" not in value:
         raise _not_geojson(path, {"attributes": ()})
     return value
@@ -216,7 +212,7 @@ def _not_geojson(path: Location, members: Mapping[str, Any]) -> InputError:
     what = {"Topology": "TopoJSON"}.get(str(kind), f"an object of type {str(kind)[:40]!r}" if kind else "other JSON")
     if {"attributes", "geometryType", "spatialReference", "fieldAliases"} & members.keys():
         what = "Esri JSON"
-    return _damaged(path, f"expected GeoJSON, got {what}; save it as GeoJSON or GeoPackage")
+    return unreadable(path, f"expected GeoJSON, got {what}; save it as GeoJSON or GeoPackage")
 
 
 def _add(
@@ -228,14 +224,14 @@ def _add(
 ) -> None:
     number = sum(said.values()) + 1
     if number > MOST_FEATURES:
-        raise _damaged(path, f"it has more than {MOST_FEATURES} features; save them as a GeoPackage")
+        raise unreadable(path, f"it has more than {MOST_FEATURES} features; save them as a GeoPackage")
     geometry, properties = feature.get("geometry"), feature.get("properties")
     if geometry is None and feature.get("place") is not None:
-        raise _damaged(path, "its outlines are members 'place' of JSON-FG; save it as GeoJSON or GeoPackage")
+        raise unreadable(path, "its outlines are members 'place' of JSON-FG; save it as GeoJSON or GeoPackage")
     try:
         shape = None if geometry is None else _shape(geometry)
     except (ShapelyError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(path, f"geometry of feature {number}: {' '.join(str(error).split())}") from None
+        raise unreadable(path, f"geometry of feature {number}: {' '.join(str(error).split())}") from None
     name = None
     for holder in (feature, geometry if isinstance(geometry, dict) else {}):
         for key in holder:
@@ -272,7 +268,7 @@ def _only_crs(path: Location, whole: Any, said: Mapping[str | None, int]) -> str
     if not own:
         return crs or WGS84_WKT
     if len(said) > 1 or crs not in (None, own[0]):
-        names = " and ".join(dict.fromkeys("none" if name is None else crs_name(name) for name in [*said, crs or None]))
+        names = " and ".join(dict.fromkeys("none" if name is None else crs_name(name) for name in [*said, crs]))
         raise InputError(
             f"{path}: expected one coordinate reference system for the file, got {names}, said by its features; "
             "state one as a member of the collection, or save the file in EPSG:4326"

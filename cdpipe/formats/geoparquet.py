@@ -16,7 +16,7 @@ from rasterio.errors import CRSError
 from shapely.errors import ShapelyError
 
 from cdpipe.errors import InputError
-from cdpipe.formats.features import Features
+from cdpipe.formats.features import Features, unreadable
 from cdpipe.geo.crs import WGS84_WKT, canonical_wkt
 from cdpipe.workspace.location import Location
 
@@ -53,25 +53,21 @@ def read_geoparquet(path: Location, local: Path, wanted: Callable[[str], bool]) 
                 for number, shape in enumerate(_shapes(batch.column(column), about)):
                     found.add(shape, {name: row[number] for name, row in values.items()}, wanted)
     except (pa.ArrowException, ShapelyError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-        raise _damaged(path, " ".join(str(error).split())[:200]) from None
+        raise unreadable(path, " ".join(str(error).split())[:200]) from None
     return found
-
-
-def _damaged(path: Location, why: str) -> InputError:
-    return InputError(f"{path}: not readable as polygons: {why}")
 
 
 def _geometry(path: Location, file: pq.ParquetFile) -> tuple[str, dict[str, Any]]:
     """Name of the column with outlines, and what the file says of it."""
     text = (file.schema_arrow.metadata or {}).get(b"geo")
     if text is None:
-        raise _damaged(path, "expected GeoParquet, got Parquet without its metadata 'geo'")
+        raise unreadable(path, "expected GeoParquet, got Parquet without its metadata 'geo'")
     try:
         about = json.loads(text)
         column = about["primary_column"]
         return str(column), dict(about["columns"][column])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise _damaged(path, "its metadata 'geo' is damaged") from None
+        raise unreadable(path, "its metadata 'geo' is damaged") from None
 
 
 def _crs(path: Location, about: dict[str, Any]) -> str | None:
@@ -98,7 +94,7 @@ def _check_size(path: Location, file: pq.ParquetFile, columns: list[str]) -> Non
     parts = [group.column(number) for group in groups for number in range(group.num_columns)]
     size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
     if size > MOST:
-        raise _damaged(path, f"it holds {size / 2**30:.1f} GiB; save less of it, or save it as a GeoPackage")
+        raise unreadable(path, f"it holds {size / 2**30:.1f} GiB; save less of it, or save it as a GeoPackage")
 
 
 def _shapes(column: pa.Array, about: dict[str, Any]) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 
 from cdpipe.errors import InputError
-from cdpipe.formats.features import Features, crs_of_code, northing_first
+from cdpipe.formats.features import Features, crs_of_code, northing_first, unreadable
 from cdpipe.geo.crs import WGS84_WKT
 from cdpipe.workspace.location import Location
 
@@ -89,7 +89,6 @@ def read_gml(path: Location, local: Path, wanted: Callable[[str], bool]) -> Feat
     """
     found = Features()
     names: set[str] = set()
-    state = _Parse(path, lambda *_: None, kml=False)
 
     def take(element: Element, _: list[str]) -> None:
         def swap(name: str | None) -> bool:
@@ -105,17 +104,13 @@ def read_gml(path: Location, local: Path, wanted: Callable[[str], bool]) -> Feat
         attributes = {child.tag: child.text for child in element if not len(child) and (child.text or "").strip()}
         found.add(outline, attributes, wanted)
 
-    state.take = take
+    state = _Parse(path, take, kml=False)
     _parse(state, local)
     codes = {crs_of_code(name) for name in names}
     if len(codes) > 1:
         raise InputError(f"{path}: expected one coordinate reference system, got {', '.join(sorted(names))}")
     found.crs = codes.pop() if codes else None
     return found
-
-
-def _damaged(path: Location, why: str) -> InputError:
-    return InputError(f"{path}: not readable as polygons: {why}")
 
 
 def _local(name: str) -> str:
@@ -137,11 +132,11 @@ def _parse(state: _Parse, local: Path) -> None:
                     raise _too_large(state)
             parser.Parse(b"", True)
     except (expat.ExpatError, LookupError, ValueError) as error:
-        raise _damaged(state.path, f"damaged XML: {error}") from None
+        raise unreadable(state.path, f"damaged XML: {error}") from None
 
 
 def _refuse_doctype(state: _Parse) -> None:
-    raise _damaged(
+    raise unreadable(
         state.path, "it declares a document type, whose entities are not followed; remove the line <!DOCTYPE"
     )
 
@@ -150,7 +145,7 @@ def _start(state: _Parse, name: str, attributes: dict[str, str]) -> None:
     if not state.stack:
         _check_root(state, name, attributes)
     if len(state.stack) > DEEPEST:
-        raise _damaged(state.path, "nested too deeply")
+        raise unreadable(state.path, "nested too deeply")
     state.stack.append(name)
     if state.builder is None and _begins_feature(state):
         state.builder, state.begins, state.size = TreeBuilder(), len(state.stack), 0
@@ -161,9 +156,11 @@ def _start(state: _Parse, name: str, attributes: dict[str, str]) -> None:
         return
     state.outside += 1
     if state.outside > MOST_OUTSIDE:
-        raise _damaged(state.path, f"it has more than {MOST_OUTSIDE} elements around features")
+        raise unreadable(state.path, f"it has more than {MOST_OUTSIDE} elements around features")
     if state.kml and name == "NetworkLink":
-        raise _damaged(state.path, "it leads to another file (NetworkLink), which is not followed; save what it shows")
+        raise unreadable(
+            state.path, "it leads to another file (NetworkLink), which is not followed; save what it shows"
+        )
     if state.kml and name in FOLDERS:
         state.folders.append("")
     state.default_crs = attributes.get("srsName", state.default_crs)
@@ -172,9 +169,9 @@ def _start(state: _Parse, name: str, attributes: dict[str, str]) -> None:
 def _check_root(state: _Parse, name: str, attributes: dict[str, str]) -> None:
     spaces = [value for key, value in attributes.items() if key == "xmlns" or key.startswith("xmlns:")]
     if state.kml and name != "kml":
-        raise _damaged(state.path, f"expected KML, got <{name[:40]}>")
+        raise unreadable(state.path, f"expected KML, got <{name[:40]}>")
     if not state.kml and not any(_NAMESPACE.match(space) for space in spaces):
-        raise _damaged(state.path, f"expected GML, got <{name[:40]}>")
+        raise unreadable(state.path, f"expected GML, got <{name[:40]}>")
 
 
 def _begins_feature(state: _Parse) -> bool:
@@ -190,7 +187,7 @@ def _grow(state: _Parse, size: int) -> None:
 
 
 def _too_large(state: _Parse) -> InputError:
-    return _damaged(state.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
+    return unreadable(state.path, f"a feature is larger than {MOST >> 20} MiB; save it as a GeoPackage")
 
 
 def _text(state: _Parse, text: str) -> None:
@@ -217,7 +214,7 @@ def _outline(path: Location, feature: Element, number: int, swap: Callable[[str 
     try:
         shapes = list(_shapes(feature, None, None, swap))
     except (ShapelyError, ArithmeticError, ValueError, TypeError, IndexError) as error:
-        raise _damaged(path, f"geometry of feature {number}: {' '.join(str(error).split())}") from None
+        raise unreadable(path, f"geometry of feature {number}: {' '.join(str(error).split())}") from None
     if all(shape.geom_type == "Polygon" for shape in shapes):
         return shapes[0] if len(shapes) == 1 else shapely.MultiPolygon(shapes)
     return shapely.GeometryCollection(shapes)
@@ -238,7 +235,7 @@ def _shapes(
         points = points[:, ::-1] if swap(_crs_beneath(element, crs)) else points
         if len(points):
             yield shapely.LineString(points) if tag in LINES and len(points) > 1 else shapely.Point(points[0])
-    elif tag in ("Model", "Tin", "TriangulatedSurface", "PolyhedralSurface") and not element.findall(".//*"):
+    elif tag in ("Model", "Tin", "TriangulatedSurface", "PolyhedralSurface") and not len(element):
         raise ValueError(f"expected polygons, got {tag}")
     else:
         if "href" in element.attrib and tag.endswith(("Member", "baseSurface", "geometryProperty")):

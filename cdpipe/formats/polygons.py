@@ -3,7 +3,7 @@
 import re
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from shapely.errors import ShapelyError
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.features import Features, listed, mentioned, select, write_copy
+from cdpipe.formats.features import Features, listed, mentioned, select, unreadable, write_copy
 from cdpipe.formats.geojson import read_geojson
 from cdpipe.formats.geoparquet import read_geoparquet
 from cdpipe.formats.markup import read_gml, read_kml
@@ -127,11 +127,11 @@ def _look(path: Location, files: list[Location], config: Config) -> Layer:
             return Layer(
                 path, crs, count, bounds, _part_boxes(shapes), sampled, (source, name), None, (count, 0), folder
             )
-        return _private_layer(path, _read_all(path, source, name, crs, wanted), config, folder)
+        return _private_layer(path, _read_all(path, source, name, info, wanted), config, folder)
     except _ERRORS as error:
-        raise InputError(f"{path}: not readable as polygons: {_one_line(error, path, folder)}") from None
+        raise unreadable(path, _one_line(error, path, folder)) from None
     except MemoryError:
-        raise InputError(f"{path}: not readable as polygons: it declares more of them than memory can hold") from None
+        raise unreadable(path, "it declares more of them than memory can hold") from None
 
 
 _READERS: dict[str, Callable[[Location, Path, Callable[[str], bool]], Features]] = {
@@ -240,15 +240,16 @@ def _bounds(values: Any, count: int) -> tuple[float, float, float, float] | None
     return tuple(float(value) for value in values)  # type: ignore[return-value]
 
 
-def _read_all(path: Location, source: str, name: str, crs: str | None, wanted: Callable[[str], bool]) -> Features:
+def _read_all(
+    path: Location, source: str, name: str, info: Mapping[str, Any], wanted: Callable[[str], bool]
+) -> Features:
     """All of a layer with the attributes that are asked for, to be filtered."""
-    info = pyogrio.read_info(source, layer=name, force_feature_count=True)
     names = [str(field) for field in info["fields"]]
     columns = [field for field in names if wanted(field)]
     options: dict[str, Any] = {"columns": columns, "force_2d": True, "return_fids": True}
     meta, fids, encoded, data = pyogrio.raw.read(source, layer=name, **options, **_counted(source))
     _require_all(path, encoded, 0 if _counted(source) else int(info["features"]))
-    found = Features(crs, names)
+    found = Features(_crs(info["crs"]), names)
     values = {str(field): column for field, column in zip(meta["fields"], data, strict=True)}
     if "fid" not in map(str.lower, names):
         values["fid"] = fids
@@ -267,10 +268,10 @@ def _private_layer(path: Location, found: Features, config: Config, folder: Priv
     changed = every if label.where is None else select(path, found, "label.where", label.where)
     nothing = np.zeros(len(wkb), np.bool_)
     ignored = nothing if label.ignore_where is None else select(path, found, "label.ignore_where", label.ignore_where)
-    _require_some_area(path, _present(_decode(path, wkb[changed | ignored][:SAMPLE])))
+    shapes = _decode(path, wkb)  # none of them is empty
+    _require_some_area(path, shapes[changed | ignored][:SAMPLE])
     write_copy(wkb[changed & ~ignored], found.crs, folder.path / "changed.fgb")
     write_copy(wkb[ignored], found.crs, folder.path / "ignored.fgb")
-    shapes = _present(_decode(path, wkb))
     boxes = np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4)
     bounds = _bounds([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], len(boxes)) if len(boxes) else None
     sample = shapes[:SAMPLE]
@@ -313,7 +314,7 @@ def _read(layer: Layer, source: tuple[str, str | None], grid: Grid) -> NDArray[A
         try:
             _, _, encoded, _ = pyogrio.raw.read(source[0], layer=source[1], columns=[], bbox=box, force_2d=True)
         except _ERRORS as error:
-            raise InputError(f"{path}: not readable as polygons: {_one_line(error, path, layer.folder)}") from None
+            raise unreadable(path, _one_line(error, path, layer.folder)) from None
         pieces.append(_parts(_present(_decode(path, encoded))))
     shapes = np.concatenate(pieces)
     others = shapes[shapely.get_type_id(shapes) != shapely.GeometryType.POLYGON]
