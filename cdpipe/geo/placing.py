@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Floats, Grid
 from cdpipe.geo.shapes import transform_shapes
+from cdpipe.geo.turns import x_range
 
 NODES = 33  # points along a side of a grid by which its place in other coordinates is told
 ROOM = 0.01  # of its sides, around what surrounds a grid
@@ -113,15 +114,10 @@ def place_shapes(shapes: NDArray[Any], of: str | None, grid: Grid) -> NDArray[An
     turn = full_turn(grid.crs)
     if not turn or not np.isfinite(shapely.get_coordinates(shapes)).all():
         return shapes
-    return turned(without_leaps(shapes, turn), turn, *_x_range(grid))
+    return _repeated(without_leaps(shapes, turn), turn, *x_range(grid))
 
 
-def _x_range(grid: Grid) -> tuple[float, float]:
-    x, _ = grid.xy(*grid.outline(2))
-    return float(x.min()), float(x.max())
-
-
-def turned(shapes: NDArray[Any], turn: float, least: float, greatest: float) -> NDArray[Any]:
+def _repeated(shapes: NDArray[Any], turn: float, least: float, greatest: float) -> NDArray[Any]:
     """Shapes as often as they meet a range of x, each a number of turns further; all of them at least once."""
     bounds = shapely.bounds(shapes)
     meets = {k: (bounds[:, 0] + k * turn <= greatest) & (bounds[:, 2] + k * turn >= least) for k in (-2, -1, 0, 1, 2)}

@@ -67,7 +67,7 @@ def meeting_turns(grid: Grid, other: Grid) -> list[int]:
     turn = period(grid.crs)
     if turn is None:
         return [0]
-    (low, high), (least, most) = _x_range(grid), _x_range(other)
+    (low, high), (least, most) = x_range(grid), x_range(other)
     nearest = round(((least + most) / 2 - (low + high) / 2) / turn)
     shared = {
         turns: min(high + turns * turn, most) - max(low + turns * turn, least)
@@ -85,13 +85,13 @@ def for_gdal(grid: Grid) -> Grid:
     turn = period(grid.crs)
     if turn is None or grid.crs is None:
         return grid
-    low, high = _x_range(grid)
+    low, high = x_range(grid)
     near = turned(grid, -round((low + high) / 2 / turn))
     other = _about_the_other_side(grid.crs)
     if other is None or high - low >= turn:
         return near
     crs, middle = other
-    low, high = _x_range(near)
+    low, high = x_range(near)
     if max(high - middle, middle - low) <= turn / 2:
         return near
     if high < middle:
@@ -120,6 +120,7 @@ def _about_the_other_side(crs: str) -> tuple[str, float] | None:
     return pyproj.CRS.from_json_dict(described).to_wkt(), middle
 
 
-def _x_range(grid: Grid) -> tuple[float, float]:
+def x_range(grid: Grid) -> tuple[float, float]:
+    """Least and greatest x of a grid."""
     x, _ = grid.xy(*grid.outline(2))
     return float(x.min()), float(x.max())
