@@ -32,6 +32,10 @@ MERCATOR = canonical_wkt(CRS.from_epsg(3857))
 TURN = 2 * np.pi * 6378137
 LAND = np.random.default_rng(0).integers(1, 60_000, (2, 240, 240), np.uint16)
 STEP = 1 / 1024  # degrees; a number whose sums with 360 are exact
+RESAMPLED = pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+TURNS = pytest.mark.parametrize("turns", [-1, 0, 1])
+# UTM zones at the antimeridian, zones that lie alike at Greenwich, and an easting
+ZONES = pytest.mark.parametrize(("zone", "other", "x"), [(60, 30, 809_000.0), (1, 31, 170_000.0)])
 
 
 def degrees(west: float, width: int = 240, north: float = -16.0, height: int = 240, crs: str = DEGREES) -> Grid:
@@ -87,9 +91,9 @@ def test_the_same_pixels_are_the_same_whichever_way_they_are_counted() -> None:
     assert (values == LAND * seen).all()
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
-@pytest.mark.parametrize("turns", [-1, 0, 1])
-@pytest.mark.parametrize(("zone", "other", "x"), [(60, 30, 809_000.0), (1, 31, 170_000.0)])
+@RESAMPLED
+@TURNS
+@ZONES
 def test_degrees_lie_on_utm_across_the_antimeridian(
     zone: int, other: int, x: float, turns: int, resampling: str
 ) -> None:
@@ -101,9 +105,9 @@ def test_degrees_lie_on_utm_across_the_antimeridian(
     assert pixel_ratio(source, grid) == pytest.approx(pixel_ratio(away, utm(other, x)), rel=1e-6)
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
-@pytest.mark.parametrize("turns", [-1, 0, 1])
-@pytest.mark.parametrize(("zone", "other", "x"), [(60, 30, 809_000.0), (1, 31, 170_000.0)])
+@RESAMPLED
+@TURNS
+@ZONES
 def test_utm_lies_on_degrees_across_the_antimeridian(
     zone: int, other: int, x: float, turns: int, resampling: str
 ) -> None:
@@ -111,7 +115,7 @@ def test_utm_lies_on_degrees_across_the_antimeridian(
     same(warped(utm(zone, x, side=240), turned(degrees(179.875), turns), resampling), expected, resampling)
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+@RESAMPLED
 @pytest.mark.parametrize(("of", "to"), product((-1, 0, 1), repeat=2))
 def test_two_kinds_of_degrees_meet(of: int, to: int, resampling: str) -> None:
     expected = warped(degrees(-0.125), degrees(-0.1, crs=NAD83), resampling)
@@ -124,8 +128,8 @@ def test_neighbouring_zones_meet() -> None:
     same(warped(utm(60, 809_000.0, side=240), utm(1, 170_000.0), "bilinear"), expected, "bilinear")
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
-@pytest.mark.parametrize("turns", [-1, 0, 1])
+@RESAMPLED
+@TURNS
 def test_web_mercator_is_counted_like_degrees(turns: int, resampling: str) -> None:
     source, grid = mercator(179.875), mercator(179.9)
     own = Grid(240, 240, source.transform, source.crs)

@@ -64,6 +64,29 @@ ARC = (
     "</gml:posList></gml:Arc></gml:segments></gml:Curve></gml:curveMember></gml:Ring></gml:exterior></gml:Polygon>"
 )
 
+GEOJSONS = {
+    "deep JSON": ('{"type": "Feature", "properties": ' + '{"a":' * 100_000, "nested too deeply|damaged JSON"),
+    "deep arrays": ('{"type": "Feature", "properties": ' + "[" * 100_000, "nested too deeply|damaged JSON"),
+    "deep collections": (
+        '{"type": "GeometryCollection", "geometries": [' * 50 + "]}" * 50,
+        "expected a polygon, got 'GeometryCollection'",
+    ),
+    "a pipeline": ('{"type": "gdal_streamed_alg", "command_line": "gdal vector read /x"}', "expected GeoJSON"),
+    "a list": ("[1]", "expected {"),
+    "two crs": ('{"crs": null, "crs": null, "type": "FeatureCollection", "features": []}', "two members crs"),
+    "a rest": ('{"type": "FeatureCollection", "features": []} x', "damaged JSON"),
+    "no features": ('{"type": "FeatureCollection", "features": [1]}', "expected features"),
+    "JSON-FG": ('{"type": "Feature", "geometry": null, "place": {"type": "Polygon"}}', "JSON-FG"),
+    "UTF-16": ("\udcff\udcfe{", "expected text in UTF-8"),
+    "infinite": (
+        '{"type": "Polygon", "coordinates": [[[0, 0], [1e999, 0], [1, 1], [0, 0]]]}',
+        "expected finite numbers",
+    ),
+    "many digits": ('{"type": "Polygon", "coordinates": [[[' + "9" * 5000 + ", 0]]]}", "too many digits"),
+    "objects for numbers": ('{"type": "Polygon", "coordinates": [[[{}, 0], [1, 0], [1, 1]]]}', "geometry of"),
+    "text for rings": ('{"type": "Polygon", "coordinates": "abc"}', "geometry of feature 1"),
+    "no type": ('{"type": "Feature", "geometry": {"coordinates": []}}', "geometry of feature 1"),
+}
 TEXTS: dict[str, tuple[str, str, str]] = {
     "entities": ("kml", LAUGHS + kml(within="<name>&a8;</name>"), "document type"),
     "an external entity": ("kml", '<!DOCTYPE kml SYSTEM "ADDRESS">' + kml(), "document type"),
@@ -107,50 +130,12 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     "cut off": ("kml", kml()[:-100], "damaged XML"),
     "not UTF-8": ("kml", kml(within="<name>\udcff</name>"), "damaged XML"),
     "deep": ("kml", "<kml>" + "<Folder>" * 5000, "nested too deeply"),
-    "deep JSON": (
-        "geojson",
-        '{"type": "Feature", "properties": ' + '{"a":' * 100_000,
-        "nested too deeply|damaged JSON",
-    ),
-    "deep arrays": ("geojson", '{"type": "Feature", "properties": ' + "[" * 100_000, "nested too deeply|damaged JSON"),
-    "deep collections": (
-        "geojson",
-        '{"type": "GeometryCollection", "geometries": [' * 50 + "]}" * 50,
-        "expected a polygon, got 'GeometryCollection'",
-    ),
     "TopoJSON": ("json", '{"type": "Topology", "objects": {}}', "expected GeoJSON, got TopoJSON"),
     "Esri JSON": ("json", '{"geometryType": "esriGeometryPolygon", "features": []}', "expected GeoJSON, got Esri JSON"),
-    "a pipeline": (
-        "geojson",
-        '{"type": "gdal_streamed_alg", "command_line": "gdal vector read /x"}',
-        "expected GeoJSON",
-    ),
-    "a list": ("geojson", "[1]", "expected {"),
-    "two crs": (
-        "geojson",
-        '{"crs": null, "crs": null, "type": "FeatureCollection", "features": []}',
-        "two members crs",
-    ),
-    "a rest": ("geojson", '{"type": "FeatureCollection", "features": []} x', "damaged JSON"),
-    "no features": ("geojson", '{"type": "FeatureCollection", "features": [1]}', "expected features"),
-    "JSON-FG": ("geojson", '{"type": "Feature", "geometry": null, "place": {"type": "Polygon"}}', "JSON-FG"),
-    "UTF-16": ("geojson", "\udcff\udcfe{", "expected text in UTF-8"),
-    "infinite": (
-        "geojson",
-        '{"type": "Polygon", "coordinates": [[[0, 0], [1e999, 0], [1, 1], [0, 0]]]}',
-        "expected finite numbers",
-    ),
-    "many digits": ("geojson", '{"type": "Polygon", "coordinates": [[[' + "9" * 5000 + ", 0]]]}", "too many digits"),
-    "objects for numbers": (
-        "geojson",
-        '{"type": "Polygon", "coordinates": [[[{}, 0], [1, 0], [1, 1]]]}',
-        "geometry of",
-    ),
-    "text for rings": ("geojson", '{"type": "Polygon", "coordinates": "abc"}', "geometry of feature 1"),
-    "no type": ("geojson", '{"type": "Feature", "geometry": {"coordinates": []}}', "geometry of feature 1"),
     "Parquet by name": ("parquet", "PAR1", "not readable as polygons"),
     "a zip by name": ("zip", "PK\3\4", "not readable as a zip"),
     "a table by name": ("tab", "!table\n!version 300\nDefinition Table\n Type LINKED", "are missing beside it"),
+    **{name: ("geojson", *row) for name, row in GEOJSONS.items()},
 }
 
 
