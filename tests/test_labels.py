@@ -17,7 +17,7 @@ from rasters import GEOGRAPHIC, make_config, utm_grid, write_raster
 
 from cdpipe.config.schema import Input, Label
 from cdpipe.errors import InputError
-from cdpipe.formats.vector_files import is_vector
+from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.label_rasters import label_values
 from cdpipe.pairs.labels import read_label

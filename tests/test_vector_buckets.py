@@ -8,7 +8,7 @@ from rasters import make_config
 from vector_labels import GRID, box, burnt, write_layer, zipped
 
 from cdpipe.errors import InputError
-from cdpipe.formats.vector_files import vector_files
+from cdpipe.formats.vector_gate import vector_files
 from cdpipe.geo.grid import Window
 from cdpipe.pairs.labels import read_label
 from cdpipe.workspace.location import Location

@@ -29,7 +29,7 @@ from vector_labels import (
 from cdpipe.config.load import parse_config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.features import crs_of_code
-from cdpipe.formats.vector_files import is_vector, vector_files
+from cdpipe.formats.vector_gate import is_vector, vector_files
 from cdpipe.geo.crs import WGS84_WKT
 from cdpipe.geo.grid import Grid
 from cdpipe.pairs.catalog import Pair

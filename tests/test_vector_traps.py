@@ -24,7 +24,7 @@ from test_gate_traps import listener
 from vector_labels import GRID, box, burnt, to_degrees, write_geojson, write_layer, zipped
 
 from cdpipe.errors import InputError
-from cdpipe.formats import vector_files
+from cdpipe.formats import vector_gate
 from cdpipe.formats.polygons import open_layer
 from cdpipe.workspace.location import here
 
@@ -365,7 +365,7 @@ def test_damaged_json_and_xml_are_read_or_refused(
 
 
 def test_threads_that_are_first_share_the_folder_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    vector_files._scratch.cache_clear()
+    vector_gate._scratch.cache_clear()
     made = tempfile.TemporaryDirectory
 
     def slowly(**options: Any) -> Any:
@@ -374,7 +374,7 @@ def test_threads_that_are_first_share_the_folder_of_this_process(monkeypatch: py
 
     monkeypatch.setattr(tempfile, "TemporaryDirectory", slowly)
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(lambda _: vector_files.PrivateFolder(), range(8)))
+        folders = list(pool.map(lambda _: vector_gate.PrivateFolder(), range(8)))
     assert len({folder.path.parent for folder in folders}) == 1
     assert all(folder.path.is_dir() for folder in folders)
 

@@ -15,7 +15,7 @@ from rasters import UTM33, make_config, source_of, utm_grid, write_raster
 
 from cdpipe.config.load import load_config
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.formats.missing import why_missing
+from cdpipe.formats.missing_files import why_missing
 from cdpipe.formats.polygons import open_layer
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.check import check_catalog

@@ -23,7 +23,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.damage import verify_block_table, verify_deflate, verify_envi, verify_png
 from cdpipe.formats.gdal import DISK_FORMATS, error_text, gdal_name, gdal_options, open_gdal, read_pixels
 from cdpipe.formats.masks import FileMask, describe_mask
-from cdpipe.formats.missing import why_missing
+from cdpipe.formats.missing_files import why_missing
 from cdpipe.formats.netcdf import open_netcdf
 from cdpipe.formats.parts import MAX_SOURCES, NO_RASTERS, SINGLE, likely_format, require_plain_sidecars, vrt_parts
 from cdpipe.formats.vrt import is_vrt

@@ -25,7 +25,7 @@ from cdpipe.formats.features import Features, listed, mentioned, select, unreada
 from cdpipe.formats.geojson import read_geojson
 from cdpipe.formats.geoparquet import read_geoparquet
 from cdpipe.formats.markup import read_gml, read_kml
-from cdpipe.formats.vector_files import JSON, PARQUET, TEXTS, PrivateFolder, take_in, vector_files
+from cdpipe.formats.vector_gate import JSON, PARQUET, TEXTS, PrivateFolder, take_in, vector_files
 from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.placing import place_shapes, search_boxes
@@ -84,7 +84,7 @@ def open_layer(path: Location, config: Config) -> Layer:
     """Look at the polygons of a file, once in this process as long as the file stays what it is.
 
     Args:
-        path: A vector file of any kind that :mod:`cdpipe.formats.vector_files` knows.
+        path: A vector file of any kind that :mod:`cdpipe.formats.vector_gate` knows.
         config: Its sections ``input`` and ``label``.
 
     Raises:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cdpipe.errors import InputError
 from cdpipe.formats import spreadsheet
-from cdpipe.formats.missing import why_missing
+from cdpipe.formats.missing_files import why_missing
 from cdpipe.workspace.location import Location
 
 FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*$)")  # what spreadsheets compute, and so may run; numbers do no harm

@@ -21,7 +21,7 @@ from cdpipe.formats.gate import (
 from cdpipe.formats.observed import can_hold
 from cdpipe.formats.placement import doubts_of_layer, place_layer
 from cdpipe.formats.polygons import open_layer
-from cdpipe.formats.vector_files import is_vector
+from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.crs import covered_share, pixel_ratio, place_name, share_coordinates
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import tiles_in

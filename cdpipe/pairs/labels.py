@@ -5,7 +5,7 @@ import numpy as np
 from cdpipe.config.schema import Config
 from cdpipe.formats.placement import require_placed
 from cdpipe.formats.polygons import burn_polygons, open_layer, read_polygons
-from cdpipe.formats.vector_files import is_vector
+from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.tilings import TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE

@@ -8,7 +8,7 @@ from typing import Any
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster, parts_of, require_common_place, require_imagery
-from cdpipe.formats.vector_files import is_vector, vector_files
+from cdpipe.formats.vector_gate import is_vector, vector_files
 from cdpipe.geo.grid import Grid
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import Pair, Source

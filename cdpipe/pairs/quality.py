@@ -14,7 +14,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_dataset, open_raster, read_values
 from cdpipe.formats.gate import grid_of as grid_of_raster
 from cdpipe.formats.observed import has_data, open_mask
-from cdpipe.formats.vector_files import is_vector
+from cdpipe.formats.vector_gate import is_vector
 from cdpipe.formats.warp import Pixels, WarpSource, read_warped
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.pairs.catalog import Source

@@ -19,7 +19,7 @@ from cdpipe.config.schema import Label, LabelValue
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_raster
 from cdpipe.formats.tables import FORMULA
-from cdpipe.formats.vector_files import is_vector
+from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.pairs.label_rasters import label_values, open_label
 from cdpipe.pairs.layouts.search import DRIVERS, FoundPair, FoundPairs, settings
