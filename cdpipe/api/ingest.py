@@ -114,8 +114,9 @@ def ingest(run: Run, *, only_failed: bool = False, keep_going: bool = False, for
         pairs = chosen_pairs(run, only_failed=only_failed)
         pairs = _usable(run, pairs, keep_going=keep_going, for_training=for_training)
         with run.logged("ingest", {}) as figures:
-            _hash_sources(run, pairs)
-            hashes = known_hashes(run.workspace, all_source_files(pairs, run.config))
+            files = all_source_files(pairs, run.config)
+            _hash_sources(run, pairs, files)
+            hashes = known_hashes(run.workspace, files)
             if run.config.align.coregister == "auto":
                 _coregister(run, pairs, hashes)
             planned, failed = plan_pairs(pairs, run.config, hashes, known_corrections(run.workspace))
@@ -154,8 +155,8 @@ def _usable(run: Run, pairs: list[Pair], *, keep_going: bool, for_training: bool
     raise InputError("\n  ".join([f"{run.config.catalog}: {len(bad) + len(general)} problem(s)", *lines]))
 
 
-def _hash_sources(run: Run, pairs: list[Pair]) -> None:
-    files = all_source_files(pairs, run.config)
+def _hash_sources(run: Run, pairs: list[Pair], files: list[Location]) -> None:
+    """Hash those of the pairs' files that are not known; pairs of which one cannot be read are noted as failed."""
     known = known_hashes(run.workspace, files)
     unknown = [file for file in files if file not in known]
     if not unknown:
@@ -172,7 +173,7 @@ def _hash_sources(run: Run, pairs: list[Pair]) -> None:
             else:
                 hashes[path] = hashed
     remember_hashes(run.workspace, hashes)
-    for pair in pairs:
+    for pair in pairs if unreadable else ():
         for path in source_files(pair, run.config):
             if path in unreadable:
                 run.fail(pair.pair_id, unreadable[path])

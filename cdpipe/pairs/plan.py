@@ -163,18 +163,22 @@ def _require_hashes(pair: Pair, hashes: Mapping[Location, str], parts: Parts) ->
         raise InputError(f"pair {pair.pair_id}: not readable, or changed since it was ingested: {', '.join(unknown)}")
 
 
-def why_not_planned(pair: Pair, config: Config, workspace: Workspace, hashes: Mapping[Location, str]) -> str | None:
-    """Why files of a pair have no known hash, and what to do; None if all have one."""
-    unknown = [path for path in source_files(pair, config) if path not in hashes]
-    if not unknown:
-        return None
-    missing = [path for path in unknown if not path.is_file()]
-    if missing:
-        return f"{missing[0]}: there is no such file"
-    remembered = read_json(workspace.sources) or {}
-    if all(str(path) in remembered for path in unknown):
-        return f"{unknown[0]}: changed since it was ingested; run cdpipe ingest"
-    return NOT_INGESTED
+def why_not_planned(
+    pairs: Sequence[Pair], config: Config, workspace: Workspace, hashes: Mapping[Location, str]
+) -> dict[str, str]:
+    """Why files of some pairs have no known hash, and what to do, by pair; pairs of which all have one are left out."""
+    remembered = (read_json(workspace.sources) or {}) if pairs else {}
+    reasons = {}
+    for pair in pairs:
+        unknown = [path for path in source_files(pair, config) if path not in hashes]
+        missing = [path for path in unknown if not path.is_file()]
+        if missing:
+            reasons[pair.pair_id] = f"{missing[0]}: there is no such file"
+        elif unknown and all(str(path) in remembered for path in unknown):
+            reasons[pair.pair_id] = f"{unknown[0]}: changed since it was ingested; run cdpipe ingest"
+        elif unknown:
+            reasons[pair.pair_id] = NOT_INGESTED
+    return reasons
 
 
 def _content(pair: Pair, grid: Grid, config: Config, known: tuple[Mapping[Location, str], Parts]) -> dict[str, Any]:

@@ -272,12 +272,8 @@ def planned_pairs(run: Run) -> tuple[list[PlannedPair], dict[str, str]]:
     pairs = read_catalog(run.config)
     hashes = known_hashes(run.workspace, all_source_files(pairs, run.config))
     planned, failed = plan_pairs(pairs, run.config, hashes, known_corrections(run.workspace))
-    causes = {
-        pair.pair_id: why_not_planned(pair, run.config, run.workspace, hashes)
-        for pair in pairs
-        if pair.pair_id in failed
-    }
-    return planned, {pair_id: causes[pair_id] or reason for pair_id, reason in failed.items()}
+    lost = [pair for pair in pairs if pair.pair_id in failed]
+    return planned, failed | why_not_planned(lost, run.config, run.workspace, hashes)
 
 
 @dataclass(frozen=True, slots=True)
