@@ -13,7 +13,7 @@ from cdpipe.formats.tables import SURPLUS
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import find_file, read_catalog
 from cdpipe.pairs.layouts.write import relative
-from cdpipe.pairs.table import read_catalog_table
+from cdpipe.pairs.table import FILES, read_catalog_table
 from cdpipe.report import pages
 from cdpipe.report.charts import read_history, training_charts
 from cdpipe.report.pages import PairPage, Report
@@ -29,7 +29,6 @@ from cdpipe.workspace.location import Location, Place, here, located
 
 MADE = ("ingest", "train", "predict")  # stages
 TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries
-PATHS = ("before", "after", "composite", "label", "before_valid", "after_valid")  # columns of a catalog
 JUDGES = ("val", "test")  # splits whose labels choose and judge models, and are left as they are
 
 
@@ -323,7 +322,7 @@ def _write_catalog(
     writer.writeheader()
     for _, cells in table.rows:
         row = {name: cell for name, cell in cells.items() if name != SURPLUS}
-        row |= {name: relative(find_file(row[name], base), folder) for name in PATHS if row.get(name)}
+        row |= {name: relative(find_file(row[name], base), folder) for name in FILES if row.get(name)}
         pair_id = row["pair_id"]
         pair = pairs.get(pair_id)
         row["split"] = row.get("split") or (pair.split if pair else None) or ""

@@ -56,8 +56,8 @@ def plan_training(run: Run) -> tuple[list[Trained], list[TrainJob]]:
         ConfigError: If a model cannot be built.
         InputError: If there is nothing to learn from.
     """
-    jobs, trained = _plan(run)
-    return trained, [job for job in jobs if trained_model(job) is None]
+    _, trained, waiting = _plan(run)
+    return trained, waiting
 
 
 def train(run: Run) -> list[Trained]:
@@ -70,8 +70,7 @@ def train(run: Run) -> list[Trained]:
         InputError: If there is nothing to learn from.
     """
     with run.hold():
-        jobs, trained = _plan(run)
-        waiting = [job for job in jobs if trained_model(job) is None]
+        jobs, trained, waiting = _plan(run)
         for job in jobs:
             if job not in waiting:
                 sweep_training(job)
@@ -84,8 +83,8 @@ def train(run: Run) -> list[Trained]:
         return trained
 
 
-def _plan(run: Run) -> tuple[list[TrainJob], list[Trained]]:
-    """What the configuration wants trained, and what of it is; leaks of the splits are told while any is not."""
+def _plan(run: Run) -> tuple[list[TrainJob], list[Trained], list[TrainJob]]:
+    """What the configuration wants trained, what of it is and what is not; while any is not, leaks of splits are told."""
     inventory = take_inventory(run)
     run.recall_warnings()
     jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
@@ -97,7 +96,7 @@ def _plan(run: Run) -> tuple[list[TrainJob], list[Trained]]:
         check_buildable(job)
     if waiting:
         _say_leaks(run, inventory)
-    return jobs, [_trained(run, job, card, now=False) for job, card in cards if card is not None]
+    return jobs, [_trained(run, job, card, now=False) for job, card in cards if card is not None], waiting
 
 
 def _trained(run: Run, job: TrainJob, card: ModelCard, *, now: bool) -> Trained:

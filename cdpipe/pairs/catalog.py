@@ -88,6 +88,11 @@ class Pair:
     before_valid: Location | None = None
     after_valid: Location | None = None
 
+    @property
+    def dates(self) -> tuple[tuple[Source, Location | None], tuple[Source, Location | None]]:
+        """Both dates, each with the raster that says which of its pixels to use."""
+        return (self.before, self.before_valid), (self.after, self.after_valid)
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

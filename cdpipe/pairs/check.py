@@ -186,7 +186,7 @@ def _ids(reports: Sequence[PairReport]) -> str:
 
 def _unused_quality(config: Config, pairs: Sequence[Pair]) -> list[str]:
     """Sensors that say what quality rasters mean, of which no date has any."""
-    dates = [(pair.before, pair.before_valid) for pair in pairs] + [(pair.after, pair.after_valid) for pair in pairs]
+    dates = [date for pair in pairs for date in pair.dates]
     used = {source.sensor_name for source, _ in dates} - {source.sensor_name for source, valid in dates if valid}
     said = {name: "quality" if sensor.quality else "unusable" for name, sensor in config.sensors.items()}
     return [
@@ -276,8 +276,7 @@ def _quality_doubts(
 ) -> list[str]:
     """What may be wrong with the dates' quality rasters; what is wrong becomes a problem."""
     doubts: list[str] = []
-    sources = ((pair.before, pair.before_valid), (pair.after, pair.after_valid))
-    for (source, valid), info in zip(sources, dates, strict=True):
+    for (source, valid), info in zip(pair.dates, dates, strict=True):
         if valid is None:
             continue
         with _collected(problems):
@@ -340,9 +339,7 @@ def _doubt_nodata(pair: Pair, before: RasterInfo | None, after: RasterInfo | Non
         return []
     shown = f"nodata {nodata_text(before.nodata)} > {nodata_text(after.nodata)}"
     value = before.nodata if after.nodata is None else after.nodata
-    source, info, valid = (pair.after, after, pair.after_valid)
-    if before.nodata is None:
-        source, info, valid = (pair.before, before, pair.before_valid)
+    (source, valid), info = (pair.dates[0], before) if before.nodata is None else (pair.dates[1], after)
     if source.sensor.nodata is not None or info.mask or valid is not None or value is None or np.isnan(value):
         return []
     setting = f"sensors.{source.sensor_name}.nodata"
@@ -439,8 +436,7 @@ def _count_label(label: Location, on: RasterInfo, config: Config, warnings: list
 
 def _read_all(pair: Pair, grid: Grid, config: Config, problems: list[str]) -> float | None:
     """Share of the grid's pixels observed at both dates; a date that cannot be read is read no further."""
-    dates = [(pair.before, pair.before_valid), (pair.after, pair.after_valid)]
-    readable, observed = list(dates), 0
+    readable, observed = list(pair.dates), 0
     for window in tiles_in(Window(0, 0, *grid.shape), config.align.block):
         both = np.ones(window.shape, np.bool_)
         for source, valid in tuple(readable):
@@ -450,7 +446,7 @@ def _read_all(pair: Pair, grid: Grid, config: Config, problems: list[str]) -> fl
                 problems.append(str(error))
                 readable.remove((source, valid))
         observed += int(both.sum())
-    if len(readable) < len(dates):
+    if len(readable) < len(pair.dates):
         return None
     if not observed:
         problems.append(f"{pair.after.path}: no pixel is observed at both dates")

@@ -31,7 +31,7 @@ TOP = 2**16 - 1  # of a band of a colour
 WIDE = 257  # times a band of 8 bits is the same intensity in 16
 SHOWN = 8  # values and colours that a message names
 MOST_CODES = 70_000  # that are counted; a label with more is an image
-MANY = 16  # colours that are more were blurred, by JPEG or by resampling
+MANY = 16  # values and colours that are more were blurred, by JPEG or by resampling
 
 
 @dataclass(frozen=True, slots=True)

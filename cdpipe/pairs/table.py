@@ -12,7 +12,7 @@ from cdpipe.workspace.location import Location
 KEY = "pair_id"
 RASTERS = ("before", "after", "composite")
 DATES = ("before_date", "after_date")
-FILES = (*RASTERS, "label", "before_valid", "after_valid")
+FILES = (*RASTERS, "label", "before_valid", "after_valid")  # columns of paths
 COLUMNS = (
     *(KEY, "name", *RASTERS, "label", "split", "group"),
     *(*DATES, "before_sensor", "after_sensor", "sensor", "before_valid", "after_valid"),

@@ -21,17 +21,15 @@ from cdpipe.formats.gate import RasterInfo, describe_raster
 from cdpipe.formats.tables import FORMULA
 from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.grid import ID_PATTERN
-from cdpipe.pairs.label_rasters import label_values, open_label
+from cdpipe.pairs.label_rasters import MANY, label_values, open_label
 from cdpipe.pairs.layouts.search import DRIVERS, FoundPair, FoundPairs, settings
-from cdpipe.pairs.table import COLUMNS
+from cdpipe.pairs.table import COLUMNS, FILES
 from cdpipe.store.normalisation import RGB
 from cdpipe.workspace.location import Location, here
 
 LONGEST = 128  # letters of an identifier
 HASH_DIGITS = (8, 16, 32, 64)  # eight tell millions of names apart; more are taken where they do not
-PATHS = ("before", "after", "composite", "label", "before_valid", "after_valid")  # columns
 LABELS = 20  # that are looked at for their values, and more if they show no change
-MANY = 16  # values of a mask that are more were blurred, by JPEG or by resampling
 DEFAULT_LABEL: Mapping[str, tuple[LabelValue, ...]] = {"changed": (1,), "unchanged": (0,)}
 BLACK_AND_WHITE = Label(changed=("#ffffff",), unchanged=("#000000",))  # with it, tables of colours are looked up
 MODELS = {"unetplusplus": {"encoder": "resnext50_32x4d"}, "siamese_seresnext50": {}}
@@ -103,7 +101,7 @@ def relative(path: Location, folder: Location) -> str:
 
 def _as_row(pair: FoundPair, pair_id: str, folder: Path) -> dict[str, str]:
     row = {column: getattr(pair, column, None) or "" for column in COLUMNS}
-    row |= {column: relative(here(path), here(folder)) if (path := getattr(pair, column)) else "" for column in PATHS}
+    row |= {column: relative(here(path), here(folder)) if (path := getattr(pair, column)) else "" for column in FILES}
     # a name that a spreadsheet would take for a formula is no text that a catalog may have
     known = pair.name == pair_id or FORMULA.match(pair.name.strip())
     return row | {"pair_id": pair_id, "name": "" if known else pair.name}
