@@ -22,7 +22,7 @@ from cdpipe.geo.grid import Window
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.check import check_pair
 from cdpipe.pairs.imagery import date_bands, read_on_grid
-from cdpipe.pairs.masks import MaskFound, sample_mask
+from cdpipe.pairs.mask_check import MaskFound, sample_mask
 from cdpipe.workspace.location import here
 
 HEIGHT, WIDTH = 40, 50

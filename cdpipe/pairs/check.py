@@ -33,7 +33,7 @@ from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimat
 from cdpipe.pairs.imagery import date_bands, read_on_grid
 from cdpipe.pairs.label_rasters import count_label_raster
 from cdpipe.pairs.labels import read_label
-from cdpipe.pairs.masks import MaskFound, sample_mask
+from cdpipe.pairs.mask_check import MaskFound, sample_mask
 from cdpipe.pairs.quality_check import doubt_quality
 from cdpipe.pairs.splits import catalog_leaks
 from cdpipe.store.normalisation import RGB
