@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from rasters import make_config, utm_grid, write_raster
 
-from cdpipe.config.schema import Config, Input, Label
+from cdpipe.config.label import Label
+from cdpipe.config.schema import Config, Input
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Window
 from cdpipe.pairs.label_rasters import count_label_raster, label_values

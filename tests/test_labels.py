@@ -15,7 +15,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasters import GEOGRAPHIC, make_config, utm_grid, write_raster
 
-from cdpipe.config.schema import Input, Label
+from cdpipe.config.label import Label
+from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
 from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.grid import Grid, Window

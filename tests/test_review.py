@@ -13,7 +13,7 @@ from project import Project, array, call, succeed
 from rasters import GEOGRAPHIC, make_config
 from reports import make_job
 
-from cdpipe.config.schema import Label
+from cdpipe.config.label import Label
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Grid, Window

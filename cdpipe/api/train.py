@@ -84,7 +84,7 @@ def train(run: Run) -> list[Trained]:
 
 
 def _plan(run: Run) -> tuple[list[TrainJob], list[Trained], list[TrainJob]]:
-    """What the configuration wants trained, what of it is and what is not; while any is not, leaks of splits are told."""
+    """What the configuration wants trained, what of it is and what is not; leaks of splits are told if any is not."""
     inventory = take_inventory(run)
     run.recall_warnings()
     jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cdpipe.config.augment import SYMMETRIES, Transform
+from cdpipe.config.label import Label
 from cdpipe.config.losses import DICE_BCE, Losses
 from cdpipe.config.place import Place
 from cdpipe.config.presets import PRESETS
@@ -17,20 +18,6 @@ from cdpipe.geo.tilings import TILE
 Backend = Literal["torch", "openvino"]
 Precision = Literal["auto", "auto_gpu", "float32", "bfloat16"]
 NoData = float | Literal["none"]
-
-
-def _label_value(value: Any) -> int | str:
-    """A number, or a colour in lower case."""
-    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
-        return value.lower()
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    if isinstance(value, str) and re.fullmatch("-?[0-9]+", value):
-        return int(value)
-    raise ValueError('Input should be a whole number, or a colour in quotes, as "#ff0000"')
-
-
-LabelValue = Annotated[int | str, PlainValidator(_label_value)]
 
 
 class Input(Section):
@@ -162,57 +149,6 @@ class Align(Section):
     min_overlap: Share = 0.1
     coregister: Literal["off", "report", "auto"] = "report"
     block: int = Field(default=2048, ge=TILE, multiple_of=TILE)
-
-
-class Label(Section):
-    """Meaning of a label: of a raster's values, of which one in none of the lists is a mistake, or of polygons.
-
-    A value is a number, or a colour as ``"#ff0000"``, in quotes. In rasters of red, green and blue, equal ones are a
-    number. An index into a table of colours is a number too, unless the lists name a colour: then the table's colour
-    counts. Of rasters with several bands that are no colours, ``band`` is the number of the one that counts.
-    ``mask``: whether pixels that a file's own alpha band or mask marks as transparent have no label (``file``), or
-    alpha bands and masks are left aside (``ignore``).
-
-    ``layer`` is the layer of a vector file that has several. ``where`` says which of its polygons are change, and
-    ``ignore_where`` which are to be ignored, as conditions on their attributes in SQL, such as ``status = 'changed'``
-    (default: all are change). ``covers`` says that layers cover their scenes even where no polygon lies near, so that
-    nothing changed there.
-    """
-
-    changed: tuple[LabelValue, ...] = (1,)
-    unchanged: tuple[LabelValue, ...] = (0,)
-    ignore: tuple[LabelValue, ...] = ()
-    band: Positive | None = None
-    mask: Literal["file", "ignore"] = "file"
-    layer: str | None = None
-    where: str | None = Field(default=None, min_length=1)
-    ignore_where: str | None = Field(default=None, min_length=1)
-    covers: bool = False
-
-    @property
-    def lists(self) -> dict[str, tuple[LabelValue, ...]]:
-        """The lists of values: changed, unchanged, ignore."""
-        return {"changed": self.changed, "unchanged": self.unchanged, "ignore": self.ignore}
-
-    @model_validator(mode="after")
-    def _check(self) -> "Label":
-        values = [value for listed in self.lists.values() for value in {as_number(value) for value in listed}]
-        if len(set(values)) != len(values):
-            raise ValueError("a value may stand in one of changed, unchanged, ignore only")
-        return self
-
-
-def colour_bands(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue, 0 to 255, of a colour written as ``#ff0000``."""
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
-    return red, green, blue
-
-
-def as_number(value: LabelValue) -> LabelValue:
-    """The number of a grey that is written as a colour; anything else as it is."""
-    if isinstance(value, int) or len(set(colour_bands(value))) > 1:
-        return value
-    return colour_bands(value)[0]
 
 
 class Normalisation(Section):

@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.config.schema import Label
+from cdpipe.config.label import Label
 from cdpipe.errors import InputError
 from cdpipe.formats.polygons import KEPT, Boxes, Layer
 from cdpipe.geo.crs import WGS84, crs_name, known_crs, on_earth

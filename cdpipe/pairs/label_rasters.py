@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.config.schema import Config, Input, Label, LabelValue, colour_bands
+from cdpipe.config.label import Label, LabelValue, colour_bands
+from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_dataset, grid_of, open_raster, raster_errors, read_values
 from cdpipe.formats.masks import FileMask

@@ -11,7 +11,7 @@ import shapely.geometry
 from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 
-from cdpipe.config.schema import Label, as_number
+from cdpipe.config.label import Label, as_number
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.cog import Band, write_cog
 from cdpipe.formats.polygons import burn_polygons

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from cdpipe.config.label import Label, LabelValue
 from cdpipe.config.quality import named_presets
-from cdpipe.config.schema import Label, LabelValue
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo, describe_raster
 from cdpipe.formats.tables import FORMULA
