@@ -18,8 +18,9 @@ from vector_labels import GRID, box, burnt, to_degrees, write_geojson, write_lay
 from cdpipe.errors import InputError
 from cdpipe.formats.polygons import SAMPLE
 from cdpipe.geo.grid import Grid
-from cdpipe.geo.placing import full_turn, grid_extent, place_shapes, without_leaps
+from cdpipe.geo.placing import grid_extent, place_shapes, without_leaps
 from cdpipe.geo.tilings import block_keys
+from cdpipe.geo.turns import full_turn
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.check import check_pair
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups, ingest_block

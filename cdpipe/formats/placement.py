@@ -16,7 +16,8 @@ from cdpipe.errors import InputError
 from cdpipe.formats.polygons import KEPT, Boxes, Layer
 from cdpipe.geo.crs import WGS84, crs_name, known_crs, on_earth
 from cdpipe.geo.grid import Grid
-from cdpipe.geo.placing import Box, full_turn, grid_extent, grid_nodes
+from cdpipe.geo.placing import Box, grid_extent, grid_nodes
+from cdpipe.geo.turns import full_turn
 
 FEW = 0.01  # share of a layer's polygons below which those on the scene are strays
 MUCH = 0.5  # of a scene within the layer's extent: a layer of a whole city may end in the midst of a scene

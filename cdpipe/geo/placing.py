@@ -3,34 +3,22 @@
 Longitudes know no end: 181 and -179 degrees are one place, whichever of both a grid or a file has.
 """
 
-import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pyproj
 import shapely
 from numpy.typing import NDArray
 
 from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Floats, Grid
 from cdpipe.geo.shapes import transform_shapes
-from cdpipe.geo.turns import x_range
+from cdpipe.geo.turns import full_turn, x_range
 
 NODES = 33  # points along a side of a grid by which its place in other coordinates is told
 ROOM = 0.01  # of its sides, around what surrounds a grid
 GAP = 1 / 6  # of a turn: a scene that leaves less open goes all around
 
 Box = tuple[float, float, float, float]  # least x and y, greatest x and y
-
-
-@lru_cache(maxsize=64)
-def full_turn(crs: str | None) -> float | None:
-    """How many units of a coordinate system go around the Earth, 360 for degrees; None if its x is no longitude."""
-    if crs is None:
-        return None
-    known = pyproj.CRS.from_user_input(crs)
-    return 2 * math.pi / known.axis_info[0].unit_conversion_factor if known.is_geographic else None
 
 
 def grid_nodes(grid: Grid, crs: str | None) -> tuple[Floats, Floats]:

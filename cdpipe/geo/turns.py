@@ -19,14 +19,24 @@ CYLINDRICAL = ("Popular Visualisation Pseudo", "Mercator (", "Equidistant Cylind
 
 
 @lru_cache(maxsize=256)
+def full_turn(crs: str | None) -> float | None:
+    """How many units of a coordinate system go around the Earth, 360 for degrees; None if its x is no longitude."""
+    if crs is None:
+        return None
+    known = pyproj.CRS.from_user_input(crs)
+    return 2 * math.pi / known.axis_info[0].unit_conversion_factor if known.is_geographic else None
+
+
+@lru_cache(maxsize=256)
 def period(crs: str | None) -> float | None:
     """After how many units of x a place of a CRS comes again, 360 in degrees; None where it never does."""
     if crs is None:
         return None
     try:
+        turn = full_turn(crs)
+        if turn is not None:
+            return round(turn, 9)  # units have 15 digits
         known = pyproj.CRS.from_wkt(crs)
-        if known.is_geographic:
-            return round(2 * math.pi / known.axis_info[0].unit_conversion_factor, 9)  # units have 15 digits
         operation = known.coordinate_operation
         if operation is None or not operation.method_name.startswith(CYLINDRICAL) or known.geodetic_crs is None:
             return None
