@@ -36,6 +36,13 @@ def write_raster(path: Path, values: ArrayLike, grid: Grid | None = None, **prof
     return path
 
 
+def write_mask(path: Path, mask: NDArray[np.bool_], *, inside: bool = True) -> Path:
+    """Give a GeoTIFF a mask, True where observed: inside, or in a file beside it, whose name ends in .msk."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(mask)
+    return path if inside else path.with_name(f"{path.name}.msk")
+
+
 def make_config(folder: Path, **sections: Any) -> Config:
     """A configuration with a sensor ``s`` of three bands, and what else is given."""
     values = {"name": "t", "catalog": "pairs.csv", "workspace": "work", "sensors": {"s": RGB_SENSOR}}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.shutil import copy
-from rasters import make_config, source_of, utm_grid, write_raster
+from rasters import make_config, source_of, utm_grid, write_mask, write_raster
 
 from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.check import PairReport, check_pair
@@ -24,10 +24,8 @@ STATISTICS = NODATA.replace("<NoDataValue>7</NoDataValue>", '<Metadata><MDI key=
 
 def write_masked(path: Path, values: Any = VALUES) -> Path:
     """A raster with its mask beside it, as GDAL writes one unless it is told to write it inside."""
-    write_raster(path, values, GRID)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
-        dataset.write_mask(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 > 0)
-    assert path.with_name(f"{path.name}.msk").is_file()
+    mask = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 > 0
+    assert write_mask(write_raster(path, values, GRID), mask, inside=False).is_file()
     return path
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from rasters import make_config, utm_grid, write_raster
+from rasters import make_config, utm_grid, write_mask, write_raster
 
 from cdpipe.config.label import Label
 from cdpipe.config.schema import Config, Input
@@ -326,8 +326,7 @@ def test_a_label_s_own_mask_counts(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "m.tif", MASK, GRID)
     observed = np.full(MASK.shape, True)
     observed[:8, 20:] = False
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
-        dataset.write_mask(observed)
+    write_mask(path, observed)
     expected = np.where(observed, MASK, 255)
     config = make_config(tmp_path)
     assert np.array_equal(read_label(here(path), GRID, WHOLE, config), expected)

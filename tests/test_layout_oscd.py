@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from rasters import GEOGRAPHIC, write_raster
+from rasters import GEOGRAPHIC, write_mask, write_raster
 
 from cdpipe.errors import InputError
 from cdpipe.formats import stack
@@ -158,8 +158,7 @@ def test_masks_of_the_bands_are_masks_of_the_stack(tmp_path: Path) -> None:
     bands = {}
     for name, mask in zip(("a", "b"), seen, strict=True):
         bands[name] = write_raster(tmp_path / f"{name}.tif", random.integers(1, 9, GRID.shape, np.uint8), GRID)
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(bands[name], "r+") as dataset:
-            dataset.write_mask(mask)
+        write_mask(bands[name], mask)
     bands["c"] = write_raster(tmp_path / "c.tif", random.integers(1, 9, GRID.shape, np.uint8), GRID)
     stack_bands(bands, tmp_path / "s.tif", settings())
     with rasterio.open(tmp_path / "s.tif") as dataset:

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasters import make_config, source_of, utm_grid, write_raster
+from rasters import make_config, source_of, utm_grid, write_mask, write_raster
 
 from cdpipe.config.schema import Input
 from cdpipe.errors import InputError
@@ -35,10 +35,7 @@ LAYOUTS: tuple[dict[str, Any], ...] = (
 
 
 def write_masked(path: Path, **profile: Any) -> Path:
-    write_raster(path, PIXELS, GRID, **profile)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
-        dataset.write_mask(SEEN)
-    return path
+    return write_mask(write_raster(path, PIXELS, GRID, **profile), SEEN)
 
 
 def observed(path: Path) -> NDArray[np.bool_]:
@@ -161,9 +158,7 @@ def test_a_directory_that_was_lost_is_missed(tmp_path: Path) -> None:
 
 def test_a_damaged_mask_beside_a_tiff_is_refused(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", PIXELS, GRID)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
-        dataset.write_mask(SEEN)
-    mask, config = tmp_path / "a.tif.msk", make_config(tmp_path, input={"sidecars": True})
+    mask, config = write_mask(path, SEEN, inside=False), make_config(tmp_path, input={"sidecars": True})
 
     def seen() -> NDArray[np.bool_]:
         return read_on_grid(source_of(path, config, (1, 2, 3)), None, GRID, WHOLE, config)[1]

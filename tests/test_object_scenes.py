@@ -8,13 +8,12 @@ import numpy as np
 import pyogrio
 import pyproj
 import pytest
-import rasterio
 import shapely
 import yaml
 from buckets import SECRET, Proxy
 from project import CONFIG, Project, make_project, write_catalog
 from rasterio.crs import CRS
-from rasters import make_config, utm_grid, write_raster
+from rasters import make_config, utm_grid, write_mask, write_raster
 
 from cdpipe.cli.main import main
 from cdpipe.config.load import load_config
@@ -213,8 +212,7 @@ def test_masks_and_parts_of_a_raster_are_read_from_a_bucket(bucket: Location, tm
     grid, window = utm_grid(600, 700), Window(0, 0, 600, 700)
     seen = np.random.default_rng(0).random(grid.shape) > 0.5
     file = write_raster(tmp_path / "a.tif", np.ones((3, *grid.shape), np.uint8), grid, compress="deflate")
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(file, "r+") as dataset:
-        dataset.write_mask(seen)
+    write_mask(file, seen)
     (bucket / "data/a.tif").take(file)
     (bucket / "data/a.tfw").write(b"10\n0\n0\n-10\n500005\n3999995\n")
     (bucket / "data/a.tif.aux.xml").write(b"<PAMDataset></PAMDataset>")

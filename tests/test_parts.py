@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from rasters import make_config, source_of, utm_grid, write_raster
+from rasters import make_config, source_of, utm_grid, write_mask, write_raster
 from test_gate_traps import listener
 
 from cdpipe.config.schema import Config, Input
@@ -199,9 +199,7 @@ def test_a_vrt_needs_the_configurations_leave(tmp_path: Path) -> None:
 
 
 def write_msk(path: Path) -> Path:
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
-        dataset.write_mask(PIXELS[0] > 100)
-    return path.with_name(f"{path.name}.msk")
+    return write_mask(path, PIXELS[0] > 100, inside=False)
 
 
 def test_sidecars_are_parts_if_they_count(tmp_path: Path) -> None:

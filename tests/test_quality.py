@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from rasters import make_config, source_of, utm_grid, write_raster
+from rasters import make_config, source_of, utm_grid, write_mask, write_raster
 
 from cdpipe.config.load import to_yaml
 from cdpipe.config.quality import QUALITY_PRESETS, named_presets
@@ -290,10 +290,7 @@ def test_masks_and_alpha_of_a_quality_raster_count(tmp_path: Path) -> None:
     got = read_usable(here(path), sensor_source(tmp_path, unusable=[1]), GRID, window, files)
     assert np.array_equal(got, (clouds == 0) & (transparent > 0))
     path = tmp_path / "ocm.tif"  # as OmniCloudMask writes it: 0 is clear, the mask says where nothing was observed
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        write_raster(path, clouds.T, GRID)
-        with rasterio.open(path, "r+") as dataset:
-            dataset.write_mask(transparent > 0)
+    write_mask(write_raster(path, clouds.T, GRID), transparent > 0)
     got = read_usable(here(path), sensor_source(tmp_path, quality="omnicloudmask"), GRID, window, files)
     assert np.array_equal(got, (clouds.T == 0) & (transparent > 0))
 
