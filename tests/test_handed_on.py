@@ -16,7 +16,7 @@ from stored import RGB, bright_squares, run_pair, store_pair
 import cdpipe
 from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError, ConfigError, InputError, IntegrityError
-from cdpipe.models.ensembles import (
+from cdpipe.models.ensemble_folder import (
     ENSEMBLE,
     EnsembleCard,
     EnsembleMember,

@@ -14,7 +14,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster
 from cdpipe.metrics.counts import ScoreHistogram
-from cdpipe.models.ensembles import model_folders
+from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.bands import DEFAULT, choose_bands
 from cdpipe.prediction.ensemble import Ensemble

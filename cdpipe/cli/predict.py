@@ -60,7 +60,7 @@ def show_manifest(run: "Run", screen: "Screen", manifest: "Manifest") -> None:
     screen.say(f"predict: {len(manifest.pairs)} pair(s), threshold {manifest.threshold:.3f} ({manifest.fitted_on})")
     screen.say(f"predict: rasters in {run.folder / 'rasters'}")
     if manifest.handed_on:
-        from cdpipe.models.ensembles import FOLDER
+        from cdpipe.models.ensemble_folder import FOLDER
 
         ensemble = run.folder / FOLDER
         screen.say(f"predict: the ensemble to hand on, for predict --before --after --model: {ensemble}")

@@ -78,7 +78,6 @@ class PlusPlusDecoder(nn.Module):
 
 
 _DECODERS = {"unet": PlainDecoder, "unetplusplus": PlusPlusDecoder}
-OPTIONS = ("encoder", "encoder_weights", "encoder_depth", "decoder_channels", "bands")
 
 
 def build_fused(

@@ -1,6 +1,5 @@
 """Prediction of two arrays in memory: the same steps as for a stored pair, for notebooks and small scenes."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +11,7 @@ from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Placement, predict_window
-from cdpipe.models.ensembles import check_members, given_ensemble
+from cdpipe.models.ensemble_folder import check_members, given_ensemble, shared_weights
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import open_forward
 from cdpipe.prediction.ensemble import combine_members, plan_ensemble
@@ -75,27 +74,30 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     execution = Execution(ways[0], ways[1], "cpu", 1, backend)
     lap = own.get("overlap", 0.25) if overlap is None else overlap
     if given is None:
-        return _predict_one(locate(str(model)), (before, after), observed, lap, execution)
+        folder = locate(str(model))
+        return _predict_one(folder, read_card(folder), (before, after), observed, lap, execution)
     folder, ensemble = given
-    check_members(folder, ensemble)
-    folders = [folder / member.folder for member in ensemble.members]
-    roles = {read_card(each).roles for each in folders}
-    if len(roles) > 1:
+    names, cards = [member.folder for member in ensemble.members], check_members(folder, ensemble)
+    if len({card.roles for card in cards}) > 1:
         raise ValueError(f"ensemble {folder}: its members read other bands each; use cdpipe.predict_pair")
-    counts = Counter(member.layer for member in ensemble.members)
     # a vote's thresholds are on its members' own probabilities
     votes = [member.threshold for member in ensemble.members] if ensemble.combination == "vote" else []
     plan = plan_ensemble(
-        [(member.folder, member.weight / counts[member.layer]) for member in ensemble.members],
+        list(zip(names, shared_weights(ensemble), strict=True)),
         ensemble.threshold,
         votes,
         [member.temperature for member in ensemble.members],
     )
-    return combine_members(plan, (_predict_one(each, (before, after), observed, lap, execution) for each in folders))
+    each = (
+        _predict_one(folder / name, card, (before, after), observed, lap, execution)
+        for name, card in zip(names, cards, strict=True)
+    )
+    return combine_members(plan, each)
 
 
 def _predict_one(
     folder: Location,
+    card: ModelCard,
     dates: tuple[NDArray[Any], NDArray[Any]],
     observed: NDArray[np.bool_] | None,
     overlap: float,
@@ -103,7 +105,6 @@ def _predict_one(
 ) -> NDArray[np.float32]:
     """What one model says."""
     before, after = dates
-    card = read_card(folder)
     check_trained(folder, card)
     _check(before, after, observed, card.roles)
     usable = True if observed is None else observed

@@ -1,7 +1,6 @@
 """The ensemble that a run hands on: a folder with copies of its models, their weights, and the threshold."""
 
 import hashlib
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +8,16 @@ from cdpipe.config.schema import Config, Predict
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.keys import content_key
-from cdpipe.models.ensembles import ENSEMBLE, FOLDER, OPTIONS, EnsembleCard, EnsembleMember, given_ensemble, write_card
+from cdpipe.models.ensemble_folder import (
+    ENSEMBLE,
+    FOLDER,
+    OPTIONS,
+    EnsembleCard,
+    EnsembleMember,
+    given_ensemble,
+    shared_weights,
+    write_card,
+)
 from cdpipe.models.folder import CARD, WEIGHTS
 from cdpipe.prediction.block import Member
 from cdpipe.runs.fit import wants_fitting
@@ -142,8 +150,7 @@ def _describe_fit(config: Config, plan: RunPlan) -> str:
 
 
 def _describe_ensemble(card: EnsembleCard) -> str:
-    counts = Counter(member.layer for member in card.members)
-    total = sum(member.weight / counts[member.layer] for member in card.members)
+    weights = shared_weights(card)
     what = "mean" if card.combination == "mean" else "vote"
     ways = ", ".join(f"{name} {value}" for name, value in card.options.items())
     lines = [
@@ -153,9 +160,9 @@ def _describe_ensemble(card: EnsembleCard) -> str:
         f"- threshold {card.threshold:.3f}: {card.fitted_on}",
         *([f"- note: {card.note}"] if card.note else []),
         *(
-            f"- {each.folder}: share {each.weight / counts[each.layer] / total:.3f}, temperature {each.temperature:g}, "
+            f"- {each.folder}: share {weight / sum(weights):.3f}, temperature {each.temperature:g}, "
             f"own threshold {each.threshold:.3f}"
-            for each in card.members
+            for each, weight in zip(card.members, weights, strict=True)
         ),
         "",
         "Copy this folder as a whole. To predict with it:",

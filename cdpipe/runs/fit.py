@@ -14,7 +14,7 @@ from cdpipe.config.schema import Aim, Config
 from cdpipe.errors import ConfigError
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold
-from cdpipe.models.ensembles import EnsembleCard
+from cdpipe.models.ensemble_folder import EnsembleCard
 from cdpipe.pairs.plan import labelled_pair
 from cdpipe.prediction.ensemble import (
     MAJORITY,

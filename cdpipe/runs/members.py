@@ -11,7 +11,7 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.inference.backends import check_backend
 from cdpipe.inference.patches import Execution
-from cdpipe.models.ensembles import FOLDER, check_members, given_ensemble
+from cdpipe.models.ensemble_folder import FOLDER, check_members, given_ensemble
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import Member, load_forward
 from cdpipe.workspace.files import read_json, write_json

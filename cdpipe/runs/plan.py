@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import BlockKey
-from cdpipe.models.ensembles import EnsembleCard, given_ensemble
+from cdpipe.models.ensemble_folder import EnsembleCard, given_ensemble
 from cdpipe.objects.features import ChangeScene
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.prediction.block import Member, probability_key

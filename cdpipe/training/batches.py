@@ -3,7 +3,7 @@
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.models.networks import build_model, input_kind, required_bands
-from cdpipe.store.normalisation import Recipe
+from cdpipe.store.normalisation import input_channels
 from cdpipe.training.plan import architecture_of
 
 ONE_VALUE = "more than 1 value per channel"  # torch.nn.functional.batch_norm
@@ -30,14 +30,13 @@ def check_batches(config: Config, workers: int) -> None:
 
     for name, model in config.train.models.items():
         architecture, arguments = architecture_of(name, model), model.options
-        own = config.normalisation
-        roles = required_bands(architecture, arguments)
-        recipe = Recipe(input_kind(architecture, arguments), roles, own.statistics, own.bands == "together", own.limit)
+        bands = len(required_bands(architecture, arguments))
+        channels = input_channels(input_kind(architecture, arguments), bands)
         built = {key: value for key, value in arguments.items() if key != "encoder_weights"}
         try:
             with torch.device("meta"), torch.no_grad():
                 network = build_model(architecture, **built).train()
-                network(torch.empty(1, recipe.channels, options.patch, options.patch))
+                network(torch.empty(1, channels, options.patch, options.patch))
         except ValueError as error:
             if ONE_VALUE in str(error):
                 raise ConfigError(_describe(name, options.global_batch, workers, options.patch)) from None

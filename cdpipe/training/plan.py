@@ -10,7 +10,7 @@ from typing import Any
 from cdpipe.config.schema import Config, Model, Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
-from cdpipe.models.ensembles import model_folders
+from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
 from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, input_kind, required_bands
 from cdpipe.pairs.plan import PlannedPair, labelled_pair

@@ -1,13 +1,14 @@
 """Ensemble folders, which a run hands on: its models, how they count, and the threshold, in one folder to copy."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import ID_PATTERN
-from cdpipe.models.folder import CARD, check_weights, read_card
+from cdpipe.models.folder import CARD, ModelCard, check_weights, read_card
 from cdpipe.workspace.files import SEAL, read_json, write_sealed
 from cdpipe.workspace.location import Location
 
@@ -157,13 +158,23 @@ def model_folders(folders: Sequence[Location]) -> list[Location]:
     return [folder / member.folder for member in card.members]
 
 
-def check_members(folder: Location, card: EnsembleCard) -> None:
+def shared_weights(card: EnsembleCard) -> list[float]:
+    """The weight of each member itself: the models of a layer share the layer's."""
+    counts = Counter(member.layer for member in card.members)
+    return [member.weight / counts[member.layer] for member in card.members]
+
+
+def check_members(folder: Location, card: EnsembleCard) -> list[ModelCard]:
     """Refuse an ensemble whose models are not all there, and the ones that it was made of.
+
+    Returns:
+        The models' own cards.
 
     Raises:
         InputError: If one is missing or another.
         IntegrityError: If one's weights are damaged.
     """
+    cards = []
     for member in card.members:
         place = folder / member.folder
         if not (place / CARD).is_file():
@@ -175,3 +186,5 @@ def check_members(folder: Location, card: EnsembleCard) -> None:
                 "the folder again as a whole, or name model folders under predict.models"
             )
         check_weights(place, own)
+        cards.append(own)
+    return cards
