@@ -188,7 +188,8 @@ def test_every_preset_is_a_recipe_whose_models_can_be_built(preset: str, tmp_pat
         for name, model in config.train.models.items():
             architecture = architecture_of(name, model)
             assert required_bands(architecture, model.options) == ("red", "green", "blue")
-            assert (model.encoder_weights == "imagenet") == (architecture == "unetplusplus")
+            given = model.encoder_weights
+            assert (given is not None and given.name == "imagenet") == (architecture == "unetplusplus")
             assert bool(model.init_from) == architecture.startswith("siamese_")
 
 

@@ -24,7 +24,7 @@ from cdpipe.formats.gate import describe_raster
 from cdpipe.formats.tables import plain_cell
 from cdpipe.geo.grid import Window
 from cdpipe.models.folder import load_network, read_card, save_model
-from cdpipe.models.foreign import read_weights
+from cdpipe.models.reading import read_weights
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.workspace.location import here

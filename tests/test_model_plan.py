@@ -2,21 +2,25 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from rasters import make_config
 from stored import RGB, TINY_NET, TINY_TRAIN, bright_squares, store_pair, train_config, worker
 
+from cdpipe.api.train import check_starts
 from cdpipe.config.schema import Train
-from cdpipe.errors import ConfigError, InputError
+from cdpipe.errors import EXIT_INPUT, ConfigError, InputError
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
 from cdpipe.models.networks import build_model
 from cdpipe.store.pair import LabelledPair
@@ -96,6 +100,8 @@ def test_every_option_of_training_has_a_part_in_the_key(workspace: Workspace, pa
     [
         {"encoder": "resnet18"},
         {"encoder_weights": "imagenet"},
+        {"encoder_weights": {"name": "imagenet", "other_bands": "zeros"}},
+        {"encoder_learning_rate": 0.1},
         {"arguments": {"encoder_depth": 3, "decoder_channels": [16, 16, 8]}},
         {"architecture": "siamese_resnet18", "encoder": None, "arguments": {}},
         {"bands": ["red", "green", "blue"]},
@@ -227,7 +233,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder_weights": "imagenet", "bands": ["green", "red"]}, "kernels for red, green, blue, in this order"),
+        ({"encoder_weights": "imagenet", "bands": ["green", "nir"]}, "imagenet has no nir; it has red, green, blue"),
         ({"arguments": {}, "patch": 40}, r"patches of 40 pixels.*divisible by 32"),
         ({"encoder": "plain8", "arguments": {"encoder_depth": 5}, "patch": 40}, "divisible by 16"),
         ({"encoder": "plain8", "arguments": {}, "encoder_weights": "imagenet"}, "plain8 has no weights 'imagenet'"),
@@ -348,6 +354,103 @@ def test_a_finished_training_becomes_a_model_folder(tmp_path: Path, pairs: Pairs
     assert "learned from: p0, p1\n" in text
     assert "best epoch chosen by: p2\n" in text
     assert f"best epoch: {best['epoch'] + 1}\n" in text
+
+
+def save_encoder(path: Path, seed: int = 5) -> Path:
+    """Weights of the tiny network's encoder, for red, green, blue and one more."""
+    torch.manual_seed(seed)
+    torch.save(smp.encoders.get_encoder("mobilenet_v2", in_channels=4, depth=3).state_dict(), path)
+    return path
+
+
+def from_file(path: Path, **options: Any) -> dict[str, Any]:
+    given = {"file": str(path), "bands": [*RGB, "nir"], "mean": [0.1, 0.2, 0.3, 0.4], "std": [0.1, 0.2, 0.3, 0.4]}
+    return with_model(encoder_weights=given | options)
+
+
+def test_pretrained_weights_have_their_part_by_what_they_are(
+    tmp_path: Path, workspace: Workspace, pairs: Pairs
+) -> None:
+    first, other = save_encoder(tmp_path / "first.pth"), save_encoder(tmp_path / "other.pth", seed=6)
+    shutil.copy(first, tmp_path / "copy.pth")
+    job, copied = (plan(workspace, pairs, train=from_file(path)) for path in (first, tmp_path / "copy.pth"))
+    assert job.key == copied.key
+    assert str(tmp_path) not in json.dumps(job.arguments)
+    others = [
+        from_file(other),
+        from_file(first, std=[0.1, 0.2, 0.3, 0.5]),
+        from_file(first, bands=[*RGB, "nir08"]),
+        from_file(first, other_bands="mean"),
+        with_model(),
+        with_model(encoder_weights="imagenet"),
+    ]
+    keys = {plan(workspace, pairs, train=train).key for train in others} | {job.key}
+    assert len(keys) == len(others) + 1
+    with pytest.raises(InputError, match="expected a file of weights at"):
+        plan(workspace, pairs, train=from_file(tmp_path / "none.pth"))
+    with pytest.raises(ConfigError, match=r"train.models.unetplusplus.encoder_weights: there is no torchgeo:ResNet19"):
+        plan(workspace, pairs, train=with_model(encoder_weights="torchgeo:ResNet19_Weights.ANY"))
+
+
+def test_a_training_starts_from_them_once_and_its_folder_says_so(
+    tmp_path: Path, pairs: Pairs, workspace: Workspace
+) -> None:
+    own = Workspace(here(tmp_path / "work"))
+    shutil.copytree(workspace.root.local(), own.root.local())
+    path = save_encoder(tmp_path / "weights.pth")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    train = from_file(path) | {"epochs": 1}
+    train["models"]["unetplusplus"] |= {"frozen_epochs": 1, "encoder_learning_rate": 0.5}
+    job = plan(own, pairs, train=train)
+    check_buildable(job)
+    checkpoint = trained(job)
+    state, expected = torch.load(checkpoint / BEST, weights_only=True), torch.load(path, weights_only=True)
+    deep = "features.5.conv.0.0.weight"
+    assert torch.equal(state[f"encoder.{deep}"], expected[deep])  # frozen
+    kernel = (expected["features.0.0.weight"][:, :3] * torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)).sum(
+        1, keepdim=True
+    )
+    torch.testing.assert_close(state["encoder.features.0.0.weight"], kernel)
+    path.unlink()  # what goes on or predicts needs them no more
+    longer = dataclasses.replace(job, options=job.options.model_copy(update={"epochs": 2}))
+    train_model(longer, worker(checkpoint=here(checkpoint)))
+    card = finish_model(job, here(checkpoint))
+    assert card.pretrained == {
+        "name": "weights.pth",
+        "sha256": digest,
+        "bands": [*RGB, "nir"],
+        "mean": [0.1, 0.2, 0.3, 0.4],
+        "std": [0.1, 0.2, 0.3, 0.4],
+        "other_bands": "refuse",
+    }
+    folder = own.model(job.name, job.key)
+    assert read_card(folder) == card
+    assert not load_network(folder, card).training
+    text = (folder / "model.md").read_text()
+    assert (
+        f"encoder starts from: weights.pth, kernels of red, green, blue; SHA-256 {digest}; frozen for 1 epoch(s)"
+        in text
+    )
+
+
+def test_weights_that_do_not_fit_stop_a_training_before_it_starts(
+    tmp_path: Path, workspace: Workspace, pairs: Pairs
+) -> None:
+    path = save_encoder(tmp_path / "weights.pth")
+    said: list[str] = []
+    run: Any = SimpleNamespace(say=said.append)
+    jobs = [plan(workspace, pairs, train=from_file(path))]
+    check_starts(run, jobs)
+    assert said == ["train: unetplusplus: the encoder starts from weights.pth"]
+    torch.save({"features.0.0.weight": torch.zeros(32, 4, 3, 3)}, path)
+    with pytest.raises(InputError, match=r"weights\.pth: its SHA-256 begins with"):
+        check_starts(run, jobs)
+    with pytest.raises(InputError, match=r"does not fit the encoder: .* missing: features"):
+        check_starts(run, [plan(workspace, pairs, train=from_file(path))])
+    moco = with_model(encoder_weights="torchgeo:ResNet18_Weights.SENTINEL2_ALL_MOCO", encoder="resnet18")
+    with pytest.raises(InputError, match=r"could not be fetched .*; download https://") as raised:  # tests run offline
+        check_starts(run, [plan(workspace, pairs, train=moco)])
+    assert raised.value.exit_code == EXIT_INPUT
 
 
 @pytest.mark.parametrize("spoil", [lambda row: row, lambda row: {**row, "val_precision": math.nan}])

@@ -111,6 +111,22 @@ def test_without_weight_decay_all_weights_are_one_group() -> None:
         assert [group["weight_decay"] for group in optimizer.param_groups] == [0]
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_an_encoder_learns_at_its_own_share_of_the_rate(decay: float) -> None:
+    torch.manual_seed(3)
+    network = nn.ModuleDict({"encoder": small_network(), "decoder": nn.Conv2d(1, 1, 1)})
+    options = Train(optimizer="adamw", schedule="cosine", learning_rate=0.1, weight_decay=decay, warmup=0.5, epochs=1)
+    optimizer = make_optimizer(network, options, 0.1)
+    for step in range(10):
+        set_rate(optimizer, options, step, 10)
+        rates = {id(weights): group["lr"] for group in optimizer.param_groups for weights in group["params"]}
+        expected = learning_rate(options, step, 10)
+        assert {rates[id(weights)] for weights in network["decoder"].parameters()} == {expected}
+        assert {rates[id(weights)] for weights in network["encoder"].parameters()} == {expected * 0.1}
+        assert optimizer.param_groups[0]["lr"] == expected  # what the history shows
+    assert len(rates) == len(list(network.parameters()))
+
+
 def test_the_average_is_that_of_the_weights_after_every_step() -> None:
     network = small_network()
     average = copy.deepcopy(network)

@@ -54,6 +54,44 @@ def test_a_list_of_transforms_spells_out_the_defaults_of_our_own() -> None:
     assert train(augment=[]).augment == ()
 
 
+def weights(given: Any) -> Any:
+    return train(models={"unet": {"encoder": "resnet18", "encoder_weights": given}}).models["unet"].encoder_weights
+
+
+def test_encoder_weights_are_a_name_a_file_or_either_with_options() -> None:
+    assert weights("imagenet") == weights({"name": "imagenet"})
+    moco = "torchgeo:ResNet18_Weights.SENTINEL2_ALL_MOCO"
+    assert (weights(moco).name, weights(moco).file) == (moco, None)
+    for file in ("w.pth", "w.safetensors", "weights/w", "/a/w.tar"):
+        assert weights(file) == weights({"file": file})
+        assert weights(file).file is not None
+    assert str(weights("w.pth").file) == "/nowhere/w.pth"  # beside the configuration, as all its paths
+    config = make_config(
+        Path("/nowhere"), train={"models": {"unet": {"encoder_weights": {"file": "w.pth", "bands": ["red", None]}}}}
+    )
+    assert parse_config(yaml.safe_load(to_yaml(config, here(Path("/nowhere")))), Path("/nowhere")) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"name": "imagenet", "file": "w.pth"}, "expected name or file, one of the two"),
+        ({"other_bands": "mean"}, "expected name or file, one of the two"),
+        ({"name": "imagenet", "bands": ["red"]}, "bands: are known of imagenet; they are for a file"),
+        ({"file": "w.pth", "std": [1]}, "std: of which bands? give bands"),
+        ({"file": "w.pth", "bands": ["red", "red"]}, "bands: expected each band once"),
+        ({"file": "w.pth", "bands": [None]}, "bands: expected each band once, and at least one"),
+        ({"file": "w.pth", "bands": ["red"], "mean": [1, 2]}, "mean: expected one number for each of the bands, got 2"),
+        ({"file": "w.pth", "bands": ["red"], "std": [0]}, "std.0: got 0; Input should be greater than 0"),
+        ({"name": "imagenet", "other_bands": "cycle"}, "Input should be 'refuse', 'mean' or 'zeros'"),
+        ({"name": "imagenet", "band": ["red"]}, "encoder_weights.band: unknown key; did you mean bands?"),
+        (3, "encoder_weights: got 3; Input should be a mapping"),
+    ],
+)
+def test_mistakes_in_encoder_weights_are_told(given: Any, told: str) -> None:
+    assert told in refusal(models={"unet": {"encoder_weights": given}})
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

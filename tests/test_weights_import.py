@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, InputError
 from cdpipe.models.folder import check_trained, load_network, read_card
-from cdpipe.models.foreign import read_weights
 from cdpipe.models.networks import build_model
+from cdpipe.models.reading import read_weights
 from cdpipe.workspace.location import here
 
 SIAMESE = ("--model", "siamese_resnet18", "--set", "arguments.decoder_channels=[8, 8, 12, 16]")

@@ -107,6 +107,7 @@ def _train(run: Run, waiting: Sequence[TrainJob]) -> list[Trained]:
     from cdpipe.cluster.session import start_ray
     from cdpipe.cluster.train import plan_workers, train_on_workers
 
+    check_starts(run, waiting)
     start_ray(run)
     workers, use_gpu = plan_workers(run.config.resources, run.config.train.global_batch)
     check_batches(run.config, workers)
@@ -119,6 +120,30 @@ def _train(run: Run, waiting: Sequence[TrainJob]) -> list[Trained]:
         trained.append(_trained(run, job, card, now=True))
         run.say(f"train: {job.name}: {trained[-1]}")
     return trained
+
+
+def check_starts(run: Run, waiting: Sequence[TrainJob]) -> None:
+    """Fetch and try the weights that encoders start from, before workers are kept waiting for what will not fit.
+
+    Raises:
+        InputError: If they cannot be had or do not fit.
+    """
+    # what has begun goes on from its checkpoint; of folds one tells for all
+    starting = {
+        job.model: (job, job.pretrained)
+        for job in waiting
+        if job.pretrained and job.init_from is None and read_progress(job) is None
+    }
+    for name, (job, weights) in starting.items():
+        from cdpipe.training.loop import fresh_network
+
+        fresh_network(job)
+        roles = job.recipe.roles
+        run.say(f"train: {name}: the encoder starts from {weights.name}")
+        missing = weights.missing(roles)
+        if missing:
+            start = "the mean of the other bands' kernels" if weights.other_bands == "mean" else "zeros"
+            run.say(f"train: {name}: {weights.name} has no {', '.join(missing)}, which start(s) from {start}")
 
 
 def _check_tracking(run: Run) -> None:

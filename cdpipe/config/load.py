@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cdpipe.config.presets import PRESETS
-from cdpipe.config.schema import Config
+from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import Location, here, locate
 
@@ -188,10 +188,14 @@ def _absolute(config: Config, base: Path) -> Config:
     def resolve(place: Location) -> Location:
         return locate(str(place), here(base)).resolve()
 
-    models = {
-        name: model.model_copy(update={"init_from": resolve(model.init_from)}) if model.init_from else model
-        for name, model in config.train.models.items()
-    }
+    def with_places(model: Model) -> Model:
+        weights = model.encoder_weights
+        if weights and weights.file:
+            weights = weights.model_copy(update={"file": resolve(weights.file)})
+        start = resolve(model.init_from) if model.init_from else None
+        return model.model_copy(update={"init_from": start, "encoder_weights": weights})
+
+    models = {name: with_places(model) for name, model in config.train.models.items()}
     return config.model_copy(
         update={
             "catalog": resolve(config.catalog),

@@ -12,6 +12,7 @@ from cdpipe.config.place import Place
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.quality import QUALITY_PRESETS, plain_name
 from cdpipe.config.section import Auto, Positive, Section, Share
+from cdpipe.config.weights import EncoderWeights
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
 
@@ -192,18 +193,21 @@ class Model(Section):
     ``bands`` are those of each date that it eats (default: red, green, blue). ``input`` is for the decoders that can
     eat several: the ``difference`` of the dates, of each of the ``bands`` or, where none are named, of the greys;
     ``stacked``, the bands of both dates; or ``stacked_difference``, these and their difference. ``encoder: plain16``
-    (or 8, 24, 32, 48) starts at the full size, for changes of a few pixels. ``init_from`` is a model folder to start
-    from, whose encoder keeps its weights for ``frozen_epochs``.
+    (or 8, 24, 32, 48) starts at the full size, for changes of a few pixels. ``encoder_weights`` are pretrained
+    ones that the encoder starts from, by the bands' names: ``imagenet``, ``torchgeo:...`` or a file. ``init_from`` is a
+    model folder to start from. Either way the encoder keeps its weights for ``frozen_epochs``, and then learns at
+    ``encoder_learning_rate`` times the others' rate (such as 0.1).
     ``arguments`` go to the network's constructor as they are.
     """
 
     architecture: str | None = None
     encoder: str | None = None
-    encoder_weights: str | None = None
+    encoder_weights: EncoderWeights | None = None
     input: Literal["difference", "stacked", "stacked_difference"] | None = None
     bands: tuple[str, ...] | None = Field(default=None, min_length=1)
     init_from: Place | None = None
     frozen_epochs: Annotated[int, Field(ge=0)] = 0
+    encoder_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     arguments: dict[str, int | float | str | bool | list[int] | None] = Field(default={})
 
     @model_validator(mode="after")
@@ -214,8 +218,8 @@ class Model(Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of the network's constructor."""
-        own = {"encoder", "encoder_weights", "input", "bands"}
+        """Keyword arguments of the network's constructor, but for the weights that its encoder starts from."""
+        own = {"encoder", "input", "bands"}
         return {**self.arguments, **self.model_dump(mode="json", include=own, exclude_none=True)}
 
 

@@ -1,21 +1,17 @@
 """Encoder-decoder networks of segmentation-models-pytorch, on a difference of the dates, or on the bands of both."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
-from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
 
-from cdpipe.errors import InputError
-from cdpipe.models.plain import DEPTH, WIDTHS, check_channels, drop_last_block, level_widths, library_entries
+from cdpipe.models.encoders import with_encoder
+from cdpipe.models.plain import DEPTH, WIDTHS, check_channels, drop_last_block, level_widths
 from cdpipe.models.supervision import SupervisedUnetPlusPlus
 from cdpipe.store.normalisation import RGB, InputKind, input_channels
-
-smp.encoders.encoders.update(library_entries())
 
 _CLASSES: dict[str, type[nn.Module]] = smp.MODEL_ARCHITECTURES_MAPPING
 # What cdpipe decides itself: one logit per pixel, channels by the input.
@@ -75,36 +71,3 @@ def _full_resolution(
     check_channels(channels, encoder_depth - 1)
     # the library counts a last step that enlarges to the full size; it is left out
     return {"encoder_depth": encoder_depth, "decoder_channels": [*channels, channels[-1]]}
-
-
-def check_encoder(encoder: str, weights: str | None) -> None:
-    """Refuse an encoder or a kind of weights that does not exist.
-
-    Raises:
-        ValueError: If that is so.
-    """
-    known = smp.encoders.encoders
-    # The library wraps any timm encoder behind the prefix tu-, and checks those names itself.
-    if encoder not in known and not encoder.startswith("tu-"):
-        close = get_close_matches(encoder, known) or sorted(known)
-        raise ValueError(f"no encoder named {encoder!r}; did you mean {', '.join(close)}?")
-    settings = known.get(encoder, {}).get("pretrained_settings", {})
-    if encoder in known and weights is not None and weights not in settings:
-        raise ValueError(f"{encoder} has no weights {weights!r}; there are {', '.join(settings) or 'none'}")
-
-
-def with_encoder(build: Callable[[], nn.Module], encoder: str, weights: str | None) -> nn.Module:
-    """Run what fetches an encoder and its weights, and say what to do where that fails."""
-    check_encoder(encoder, weights)
-    try:
-        return build()
-    except OSError as error:
-        source = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {}).get(weights, {})
-        repository, revision = source.get("repo_id", f"of {encoder}"), source.get("revision", "main")
-        raise InputError(
-            f"expected the {weights} weights of encoder {encoder} on the Hugging Face hub or in its cache,"
-            f" {HF_HUB_CACHE}, and could not get them: {error}\n"
-            "Either start from random weights (encoder_weights: null), or run"
-            f" `hf download {repository} --revision {revision}` on a machine with a connection"
-            " and copy its cache here."
-        ) from error

@@ -41,6 +41,8 @@ class ModelCard:
         method: How they are normalised: ``moments`` or ``robust``.
         revision: The network's arithmetic that the weights were trained or imported with, see
             :class:`cdpipe.models.networks.Network`; cards that do not say are of the first.
+        pretrained: The weights that the encoder started from, with bands, scale and SHA-256, see
+            :meth:`cdpipe.models.pretrained.Pretrained.describe`; None for none.
     """
 
     name: str
@@ -58,12 +60,13 @@ class ModelCard:
     clip: float | None = None
     method: str = "moments"
     revision: int = 1
+    pretrained: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
         """Hash of everything that bears on what the model predicts."""
         parts = {**asdict(self), "roles": list(self.roles)}
-        for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision"):
+        for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision", "pretrained"):
             del parts[other]
         for later, before in (("clip", None), ("method", "moments")):
             if parts[later] == before:

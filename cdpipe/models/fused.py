@@ -15,7 +15,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 from torch import Tensor, nn
 
-from cdpipe.models.decoders import with_encoder
+from cdpipe.models.encoders import with_encoder
 from cdpipe.models.plain import DEPTH, WIDTHS, PlainDecoder, check_channels, drop_last_block
 from cdpipe.models.siamese import check_stacked
 from cdpipe.store.normalisation import RGB

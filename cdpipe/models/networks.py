@@ -9,11 +9,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.models import published
+from cdpipe.models.pretrained import Pretrained, named_weights
 from cdpipe.models.published import Rules
 from cdpipe.store.normalisation import RGB, InputKind
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from cdpipe.models.encoders import Channels
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -164,37 +167,59 @@ def build_model(name: str, **options: Any) -> "nn.Module":
             ``siamese_unet`` and ``siamese_unetplusplus``: ``encoder`` (plain16), ``encoder_weights``,
             ``encoder_depth``, ``decoder_channels``, ``bands``. For the other ``siamese_*``: ``encoder_weights`` (None),
             ``decoder_channels`` (four, from 1/2 to 1/16 of the size) and ``bands``. For ``snunet``: ``channels`` of
-            the first level (32) and ``bands``.
+            the first level (32) and ``bands``. ``encoder_weights`` is a name, see
+            :func:`cdpipe.models.pretrained.named_weights`, or what :func:`cdpipe.models.pretrained.find_weights` found.
 
     Raises:
         ValueError: For a name, option, encoder or kind of weights that does not exist.
         InputError: If encoder weights can be neither found nor fetched.
     """
     check_options(name, options)
-    return find_network(name).build(**options)
+    network = find_network(name)
+    given = options.pop("encoder_weights", None)
+    if given is None:
+        return network.build(**options)
+    from cdpipe.models.encoders import start_encoder
+
+    weights, channels = _pretrained(given), encoder_channels(name, options)
+    if weights.of_library and channels.suit_library:
+        return network.build(**options, encoder_weights=weights.name)
+    built = network.build(**options)
+    start_encoder(built.get_submodule("encoder"), encoder_name(name, options), weights, channels)
+    return built
+
+
+def encoder_name(name: str, options: Mapping[str, Any]) -> str:
+    """Name of the encoder of a network that is built with these options."""
+    return str(options.get("encoder") or find_network(name).encoder)
+
+
+def encoder_channels(name: str, options: Mapping[str, Any]) -> "Channels":
+    """What the encoder of a network sees that is built with these options: Siamese ones each date by itself."""
+    from cdpipe.models.encoders import Channels
+
+    siamese = len(find_network(name).inputs) == 1
+    return Channels("date" if siamese else input_kind(name, options), required_bands(name, options))
+
+
+def _pretrained(given: str | Pretrained) -> Pretrained:
+    return given if isinstance(given, Pretrained) else named_weights(given)
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a network does not have, and encoder weights of other bands than its own.
+    """Refuse options that a network does not have, and encoder weights of another encoder or of other bands.
 
     Raises:
         ValueError: If that is so.
     """
-    network = find_network(name)
-    accepted = network.options()
+    accepted = find_network(name).options()
     # segmentation-models-pytorch drops keywords it does not know without a word.
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it accepts {', '.join(accepted)}")
     if not options.get("encoder_weights"):
         return
-    from cdpipe.models.decoders import check_encoder
+    from cdpipe.models.encoders import check_pretrained
 
-    check_encoder(options.get("encoder") or str(network.encoder), options["encoder_weights"])
-    bands = required_bands(name, options)
-    # The library would cycle the kernels of red, green and blue through whatever bands there are.
-    if bands != RGB:
-        raise ValueError(
-            f"encoder_weights: {options['encoder_weights']} have kernels for {', '.join(RGB)}, in this order, "
-            f"and bands are {', '.join(bands)}; leave out encoder_weights, or bands"
-        )
+    weights = _pretrained(options["encoder_weights"])
+    check_pretrained(encoder_name(name, options), weights, encoder_channels(name, options))

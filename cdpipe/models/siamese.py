@@ -10,7 +10,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from cdpipe.models.decoders import with_encoder
+from cdpipe.models.encoders import with_encoder
 from cdpipe.store.normalisation import RGB
 
 SIZE_DIVISOR = 32

@@ -32,10 +32,9 @@ def check_batches(config: Config, workers: int) -> None:
         architecture, arguments = architecture_of(name, model), model.options
         bands = len(required_bands(architecture, arguments))
         channels = input_channels(input_kind(architecture, arguments), bands)
-        built = {key: value for key, value in arguments.items() if key != "encoder_weights"}
         try:
             with torch.device("meta"), torch.no_grad():
-                network = build_model(architecture, **built).train()
+                network = build_model(architecture, **arguments).train()
                 network(torch.empty(1, channels, options.patch, options.patch))
         except ValueError as error:
             if ONE_VALUE in str(error):

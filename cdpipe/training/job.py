@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cdpipe.config.schema import Normalisation, Train
 from cdpipe.inference.patches import Execution
 from cdpipe.models.networks import input_kind, required_bands
+from cdpipe.models.pretrained import Pretrained
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
@@ -29,6 +30,8 @@ class TrainJob:
         arguments: Its arguments.
         init_from: Model folder to start from, or None.
         frozen_epochs: Epochs in which the encoder keeps its weights.
+        encoder_rate: What the encoder's learning rate is times the others'.
+        pretrained: Weights that the encoder starts from, which ``arguments`` name, or None.
         options: The configuration's ``train``.
         normalisation: The configuration's ``normalisation``.
         train: Pairs to learn from.
@@ -44,6 +47,8 @@ class TrainJob:
     arguments: dict[str, Any]
     init_from: Location | None
     frozen_epochs: int
+    encoder_rate: float
+    pretrained: Pretrained | None
     options: Train
     normalisation: Normalisation
     train: tuple[LabelledPair, ...]
@@ -54,6 +59,11 @@ class TrainJob:
     def name(self) -> str:
         """The trained model's own name, which says the fold."""
         return self.model if self.fold is None else f"{self.model}-fold{self.fold + 1}"
+
+    @property
+    def built(self) -> dict[str, Any]:
+        """Arguments for a network whose weights come from elsewhere, such as a checkpoint."""
+        return {name: value for name, value in self.arguments.items() if name != "encoder_weights"}
 
     @property
     def recipe(self) -> Recipe:

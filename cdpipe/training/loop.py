@@ -24,8 +24,9 @@ from cdpipe.geo.tilings import PatchGrid
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.inference.torch import make_forward
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_threshold, score_histogram
+from cdpipe.models.encoders import weights_sha256
 from cdpipe.models.folder import load_network, read_card
-from cdpipe.models.networks import build_model
+from cdpipe.models.networks import build_model, encoder_name
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import LabelledPair, read_observed, read_scene
 from cdpipe.training.augment import make_augmentation
@@ -39,6 +40,7 @@ HALF = BINS // 2  # position of the threshold 0.5
 CHECKPOINT = "state.pt"
 BEST = "best.pt"
 HISTORY = "history.json"
+PRETRAINED = "pretrained.json"  # the weights that the encoder started from
 NUMBERS = "precision.json"  # what the network computes in: another machine that goes on does as the first did
 DEEPER = 0.5  # weight of the mean loss of a network's deeper levels, where it says what they see
 ASK_EVERY = 4  # steps after which workers ask each other whether one of them must leave
@@ -88,6 +90,7 @@ class State:
         optimizer: Its optimizer.
         execution: How the network is run.
         average: The average of its weights that is judged and kept; None where the weights themselves are.
+        pretrained: The weights that its encoder started from, as a model's card has them; None for none.
         history: Figures of the epochs that are done.
         best: Weights of the one of them that is kept.
         step: Steps done of the next one.
@@ -98,6 +101,7 @@ class State:
     optimizer: torch.optim.Optimizer
     execution: Execution
     average: nn.Module | None = None
+    pretrained: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     step: int = 0
@@ -179,11 +183,15 @@ def make_sampler(job: TrainJob) -> Sampler:
 
 def _initial_state(job: TrainJob, worker: Worker) -> State:
     torch.manual_seed(job.options.seed)
+    checkpoint, pretrained = worker.checkpoint, None
     if job.init_from is not None:
         network = load_network(job.init_from, read_card(job.init_from))
+    elif checkpoint is not None:  # its weights follow, so that none are fetched again
+        network = build_model(job.architecture, **job.built)
+        if (checkpoint / PRETRAINED).is_file():
+            pretrained = json.loads((checkpoint / PRETRAINED).read_text())
     else:
-        network = build_model(job.architecture, **job.arguments)
-    checkpoint = worker.checkpoint
+        network, pretrained = fresh_network(job)
     precision = _agree(choose_precision(job.options, worker.device), worker)
     if checkpoint is not None:
         precision = json.loads((checkpoint / NUMBERS).read_text())
@@ -191,7 +199,7 @@ def _initial_state(job: TrainJob, worker: Worker) -> State:
     layout = torch.channels_last if lies_channels_last(job.options, run) else torch.contiguous_format
     network = network.to(worker.device, memory_format=layout)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False) if job.options.ema else None
-    state = State(network, make_optimizer(network, job.options), run, average)
+    state = State(network, make_optimizer(network, job.options, job.encoder_rate), run, average, pretrained)
     if checkpoint is not None:
         with (checkpoint / CHECKPOINT).open() as file:
             saved = torch.load(file, map_location=worker.device, weights_only=True)
@@ -204,6 +212,19 @@ def _initial_state(job: TrainJob, worker: Worker) -> State:
         state.history = json.loads((checkpoint / HISTORY).read_text())
         state.step, state.loss = saved["step"], saved["loss"]
     return state
+
+
+def fresh_network(job: TrainJob) -> tuple[nn.Module, dict[str, Any] | None]:
+    """A job's network before its first step, and what its card will say of the weights that the encoder starts from.
+
+    Raises:
+        InputError: If those weights cannot be had or do not fit.
+    """
+    if job.pretrained is None:
+        return build_model(job.architecture, **job.built), None
+    network = build_model(job.architecture, **job.built, encoder_weights=job.pretrained)
+    encoder = encoder_name(job.architecture, job.arguments)
+    return network, job.pretrained.describe(weights_sha256(encoder, job.pretrained))
 
 
 def _agree(precision: str, worker: Worker) -> str:
@@ -328,7 +349,8 @@ def _files(state: State) -> dict[str, Any]:
         "step": state.step,
         "loss": state.loss,
     }
-    return {CHECKPOINT: saved, BEST: state.best, HISTORY: state.history, NUMBERS: state.execution.precision}
+    start = {PRETRAINED: state.pretrained} if state.pretrained else {}
+    return {CHECKPOINT: saved, BEST: state.best, HISTORY: state.history, NUMBERS: state.execution.precision, **start}
 
 
 def write_checkpoint(folder: Path, files: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ All of it depends on the step's number alone, so that a continued training needs
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,19 +12,36 @@ from torch import nn
 from cdpipe.config.schema import Train
 
 FIRST, LAST = 25.0, 1e4  # one-cycle starts at the highest rate over the first, and ends at its start over the second
+RATE = "rate"  # what a group's learning rate is times the network's
 MOMENTUM = (0.95, 0.85)  # Adam's first beta at its lowest and highest rate, in one-cycle
 
 
-def make_optimizer(network: nn.Module, options: Train) -> torch.optim.Optimizer:
-    """Adam or AdamW; with weight decay, but not on norms and biases, which are vectors."""
-    groups = [{"params": list(network.parameters()), "weight_decay": 0.0}]
-    if options.weight_decay:
-        matrices = [weights for weights in network.parameters() if weights.ndim > 1]
-        vectors = [weights for weights in network.parameters() if weights.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": options.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+def make_optimizer(network: nn.Module, options: Train, encoder_rate: float = 1.0) -> torch.optim.Optimizer:
+    """Adam or AdamW; with weight decay, but not on norms and biases, which are vectors.
+
+    Args:
+        network: What learns.
+        options: The configuration's ``train``.
+        encoder_rate: What the learning rate of the network's ``encoder`` is times the others'.
+    """
+    parts = [(list(network.parameters()), 1.0)]
+    if encoder_rate != 1:
+        encoder = list(network.get_submodule("encoder").parameters())
+        own = set(map(id, encoder))
+        parts = [
+            ([weights for weights in network.parameters() if id(weights) not in own], 1.0),
+            (encoder, encoder_rate),
         ]
+    groups: list[dict[str, Any]] = []
+    for parameters, rate in parts:
+        share = {} if rate == 1 else {RATE: rate}
+        if options.weight_decay:
+            matrices = [weights for weights in parameters if weights.ndim > 1]
+            vectors = [weights for weights in parameters if weights.ndim <= 1]
+            groups.append({"params": matrices, "weight_decay": options.weight_decay, **share})
+            groups.append({"params": vectors, "weight_decay": 0.0, **share})
+        else:
+            groups.append({"params": parameters, "weight_decay": 0.0, **share})
     groups = [group for group in groups if group["params"]]
     if options.optimizer == "adam":
         return torch.optim.Adam(groups, lr=options.learning_rate)
@@ -41,7 +59,7 @@ def set_rate(optimizer: torch.optim.Optimizer, options: Train, step: int, steps:
     """
     rate = learning_rate(options, step, steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get(RATE, 1.0)
         if options.schedule == "one_cycle":
             group["betas"] = (_cycle(options, step, steps, MOMENTUM[0], MOMENTUM[1], MOMENTUM[0]), group["betas"][1])
 

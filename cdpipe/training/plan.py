@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cdpipe.config.schema import Config, Model, Train
@@ -13,6 +14,7 @@ from cdpipe.keys import content_key
 from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
 from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, input_kind, required_bands
+from cdpipe.models.pretrained import Pretrained, find_weights
 from cdpipe.pairs.plan import PlannedPair, labelled_pair
 from cdpipe.pairs.splits import (
     Leaks,
@@ -111,16 +113,17 @@ def plan_training(
             if not sum(_label_count(workspace, item, "changed") for item in pairs):
                 ids = ", ".join(item.pair.pair_id for item in pairs)
                 raise InputError(f"no changed pixel in any {name} pair{where} ({ids}): check label.changed and labels")
-    return [_plan_model(workspace, config, name, part) for name in config.train.models for part in parts]
+    weights = {name: _pretrained(config, name, model) for name, model in config.train.models.items()}
+    return [_plan_model(workspace, config, name, part, weights[name]) for name in config.train.models for part in parts]
 
 
-def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> TrainJob:
+def _plan_model(workspace: Workspace, config: Config, name: str, part: Part, weights: Pretrained | None) -> TrainJob:
     model, options = config.train.models[name], config.train
     architecture = architecture_of(name, model)
-    arguments = model.options
+    arguments = {**model.options, **({"encoder_weights": weights.option} if weights else {})}
     start = read_card(model.init_from) if model.init_from else None
     if start is not None:
-        expected = (architecture, {k: v for k, v in arguments.items() if k != "encoder_weights"})
+        expected = (architecture, model.options)
         arrived = (start.architecture, {k: v for k, v in start.arguments.items() if k != "encoder_weights"})
         if expected != arrived:
             raise ConfigError(
@@ -132,8 +135,10 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
         **revision_part(architecture),
         "init_from": start.key if start else None,
         "frozen_epochs": model.frozen_epochs,
-        "options": options.model_dump(mode="json", exclude={"models", "folds"}),
         # what was not there once has its part as soon as it does something
+        **({"encoder_rate": model.encoder_learning_rate} if model.encoder_learning_rate != 1 else {}),
+        **({"encoder_start": 2} if weights and input_kind(architecture, arguments) == "stacked_difference" else {}),
+        "options": options.model_dump(mode="json", exclude={"models", "folds"}),
         "normalisation": {
             **config.normalisation.model_dump(mode="json", exclude={"method", "clip"}),
             **({"method": "robust"} if config.normalisation.method == "robust" else {}),
@@ -154,12 +159,25 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part) -> 
         arguments=arguments,
         init_from=model.init_from,
         frozen_epochs=model.frozen_epochs,
+        encoder_rate=model.encoder_learning_rate,
+        pretrained=weights,
         options=options,
         normalisation=config.normalisation,
         train=ordered[0],
         val=ordered[1],
         steps=_steps(workspace, config, part.train),
     )
+
+
+def _pretrained(config: Config, name: str, model: Model) -> Pretrained | None:
+    """The weights that a model's encoder starts from, if it does from any; a file is hashed."""
+    if model.encoder_weights is None:
+        return None
+    try:
+        weights = find_weights(model.encoder_weights)
+    except ValueError as error:
+        raise ConfigError(f"train.models.{name}.{error}") from None
+    return replace(weights, together=config.normalisation.bands == "together")
 
 
 def check_buildable(job: TrainJob) -> None:
@@ -175,14 +193,13 @@ def check_buildable(job: TrainJob) -> None:
 
     from cdpipe.training.augment import check_augmentation
 
-    options = {key: value for key, value in job.arguments.items() if key != "encoder_weights"}
     patch = job.options.patch
     try:
-        check_options(job.architecture, job.arguments)
+        check_options(job.architecture, {**job.arguments, "encoder_weights": job.pretrained})
         with torch.device("meta"), torch.no_grad():
-            network = build_model(job.architecture, **options).eval()
+            network = build_model(job.architecture, **job.built).eval()
             network(torch.empty(1, job.recipe.channels, patch, patch))
-            if job.frozen_epochs:
+            if job.frozen_epochs or job.encoder_rate != 1:
                 network.get_submodule("encoder")
     except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError) as error:
         given = f"patches of {patch} pixels, " + ", ".join(f"{key}: {value}" for key, value in job.arguments.items())
@@ -223,7 +240,7 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
     """Make a model folder of what a finished run's last checkpoint keeps; checkpoints are then removed."""
     import torch
 
-    from cdpipe.training.loop import BEST, HISTORY, NUMBERS, kept_epoch
+    from cdpipe.training.loop import BEST, HISTORY, NUMBERS, PRETRAINED, kept_epoch
 
     folder = job.workspace.model(job.name, job.key)
     history = json.loads((checkpoint / HISTORY).read_text())
@@ -247,9 +264,10 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
         threshold=kept.get("best_threshold"),
         metrics=kept,
         revision=find_network(job.architecture).revision,
+        pretrained=json.loads((checkpoint / PRETRAINED).read_text()) if (checkpoint / PRETRAINED).is_file() else None,
     )
     precision = json.loads((checkpoint / NUMBERS).read_text())
-    (folder / "model.md").write(_describe(job, kept, len(history), precision).encode())
+    (folder / "model.md").write(_describe(job, card, len(history), precision).encode())
     card = save_model(folder, card, state)
     crash_point("model-with-checkpoints")
     sweep_training(job)
@@ -271,8 +289,8 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _describe(job: TrainJob, kept: dict[str, Any], epochs: int, precision: str) -> str:
-    options = job.options
+def _describe(job: TrainJob, card: ModelCard, epochs: int, precision: str) -> str:
+    options, kept = job.options, card.metrics
     train, val = (", ".join(sorted(item.pair.pair_id for item in items)) for items in (job.train, job.val))
     training = (
         f"{epochs} epochs of {job.steps} steps of {options.global_batch} patches of {options.patch} pixels in "
@@ -285,6 +303,7 @@ def _describe(job: TrainJob, kept: dict[str, Any], epochs: int, precision: str) 
     facts = {
         "architecture": f"{job.architecture} {json.dumps(job.arguments)}",
         "input": f"{kind} of {bands} of {job.normalisation.bands} band{clipped}",
+        **({"encoder starts from": _describe_start(job, card.pretrained)} if card.pretrained else {}),
         "training": training,
         "learning": _describe_learning(options),
         "samples": _describe_samples(options),
@@ -297,6 +316,19 @@ def _describe(job: TrainJob, kept: dict[str, Any], epochs: int, precision: str) 
         fitted = f"{kept['best_threshold']:.3f} (F1 {kept['f1_at_best_threshold']:.3f} on those pairs)"
         facts["suggested threshold"] = fitted
     return "\n".join([f"# {job.name}", "", *(f"- {what}: {fact}" for what, fact in facts.items()), ""])
+
+
+def _describe_start(job: TrainJob, start: dict[str, Any]) -> str:
+    known = ", ".join(band for band in job.recipe.roles if band in start["bands"])
+    others = ", ".join(band for band in job.recipe.roles if band not in start["bands"])
+    other = {"mean": "the mean of these", "zeros": "zeros"}.get(start["other_bands"], "")
+    facts = [
+        f"{start['name']}, kernels of {known}" + (f"; {others} from {other}" if others else ""),
+        f"SHA-256 {start['sha256']}" if start["sha256"] else "",
+        f"frozen for {job.frozen_epochs} epoch(s)" if job.frozen_epochs else "",
+        f"learning rate times {job.encoder_rate:g}" if job.encoder_rate != 1 else "",
+    ]
+    return "; ".join(filter(None, facts))
 
 
 def _describe_learning(options: Train) -> str:
