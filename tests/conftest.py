@@ -1,5 +1,6 @@
 """Settings that hold for every test, and the data beside the repository."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -68,11 +69,23 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> "Project":  # noqa: ARG001
-    """A project whose pipeline has run undisturbed, made once; tests leave it as it is."""
-    from project import make_project, succeed  # noqa: PLC0415
+    """A project whose pipeline has run undisturbed, made once by one of pytest's workers; tests leave it as it is."""
+    from project import Project, make_project, succeed  # noqa: PLC0415
 
-    project = make_project(tmp_path_factory.mktemp("finished"))
-    succeed(project.arguments("pipeline"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "finished"
+    done = folder / "done"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists():
+            return Project(folder / "config.yaml", folder / "work")
+        shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+        folder.mkdir()
+        project = make_project(folder)
+        succeed(project.arguments("pipeline"))
+        done.touch()
     return project
 
 
