@@ -147,9 +147,16 @@ UNUSED = ("dev", "benchmarks")  # extras that the library must do without
 CHECKS = [wrong_floors, cycles, ray_outside, relative_imports, long_files, long_functions]
 
 
+@pytest.fixture(scope="module")
+def library() -> dict[str, ast.Module]:
+    """cdpipe's own modules."""
+    return read_modules(ROOT / "cdpipe")
+
+
 @pytest.mark.parametrize("check", CHECKS)
-def test_the_code_keeps_the_rule(check: Callable[[dict[str, ast.Module]], list[str]]) -> None:
-    library = read_modules(ROOT / "cdpipe")
+def test_the_code_keeps_the_rule(
+    library: dict[str, ast.Module], check: Callable[[dict[str, ast.Module]], list[str]]
+) -> None:
     assert len(library) > len(FLOORS), "the checks must have found the code"
     assert check(library) == []
 
@@ -161,17 +168,17 @@ def test_jobs_keep_the_rule(check: Callable[[dict[str, ast.Module]], list[str]])
     assert check(jobs) == []
 
 
-def test_what_is_imported_is_declared() -> None:
+def test_what_is_imported_is_declared(library: dict[str, ast.Module]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [each for name, lines in project["optional-dependencies"].items() if name not in UNUSED for each in lines]
     declared = {normalised(re.split(r"[\[<>=]", line)[0]) for line in [*project["dependencies"], *extras]}
-    assert undeclared(read_modules(ROOT / "cdpipe", ROOT / "jobs"), declared) == []
+    assert undeclared(library | read_modules(ROOT / "jobs"), declared) == []
 
 
-def test_extras_are_imported_only_where_they_were_asked_for() -> None:
+def test_extras_are_imported_only_where_they_were_asked_for(library: dict[str, ast.Module]) -> None:
     """``mlflow`` where models are logged with it; the others by ``import_module``, within functions."""
     extras = {"boto3", "mlflow", "nncf", "obstore", "openvino"}
-    assert eager_extras(read_modules(ROOT / "cdpipe"), extras) == ["cdpipe.training.tracking"]
+    assert eager_extras(library, extras) == ["cdpipe.training.tracking"]
 
 
 def tree_of(folder: Path, **sources: str) -> dict[str, ast.Module]:
