@@ -62,6 +62,8 @@ from cdpipe.errors import CdpipeError
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start what runs in the background
 try:
     with ray_session(Resources(workers=1), verbose=False):
+        pass  # a stage that has ended: the next one's Ray is another
+    with ray_session(Resources(workers=1), verbose=False):
         print("started", flush=True)
         ray.get(ray.remote(lambda: time.sleep(600)).remote())
 except CdpipeError as error:

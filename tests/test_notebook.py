@@ -7,12 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 from stored import TINY_TRAIN
 
 from cdpipe.api.pipeline import DEMO
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "notebook.ipynb"
+# Scenes of which all are there, but small.
+SMALL = """
+from functools import partial
+from cdpipe.api import pipeline
+pipeline.make_sample_scenes = partial(pipeline.make_sample_scenes, size=160)
+"""
 SAVE = """
 plt.savefig("figure.png")
 import json as _json
@@ -37,16 +44,20 @@ def quick_demo(folder: Path) -> None:
     values = yaml.safe_load(DEMO)
     values["train"] |= {"models": TINY_TRAIN["models"], "epochs": 1, "samples_per_epoch": 8}
     values["predict"] |= {"tta": "none", "overlap": 0}
+    values["resources"] = {"workers": 1, "gpus": 0}
     folder.mkdir()
     (folder / "cdpipe.yaml").write_text(yaml.safe_dump(values))
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.timeout(600)
 def test_the_notebook_runs(tmp_path: Path) -> None:
     quick_demo(tmp_path / "demo")
     script = tmp_path / "notebook.py"
-    script.write_text("\n\n".join([*cells(), SAVE]))
+    script.write_text("\n\n".join([SMALL, *cells(), SAVE]))
     environment = {**os.environ, "PYTHONPATH": str(NOTEBOOK.parents[1]), "MPLBACKEND": "agg"}
+    # else every stage would start a Ray and end it, which tests of commands do
+    environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     ran = subprocess.run(
         [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
