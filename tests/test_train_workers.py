@@ -1,15 +1,25 @@
 """Two training workers share the global batch, train one network, and validate it together."""
 
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from project import CONFIG, call, make_project, succeed, untrained_model
+from project import CONFIG, Project, call, contents, make_project, succeed, untrained_model
 
-from cdpipe.cluster.train import cpus_of_each
+from cdpipe.cluster import train
+from cdpipe.cluster.train import Shares, cpus_of_each, share_out
+from cdpipe.config.schema import Resources
 from cdpipe.models.folder import load_network, read_card
+from cdpipe.models.networks import build_model
+from cdpipe.training.memory import PROCESS, training_memory
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
@@ -30,6 +40,88 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 )
 def test_each_worker_fits_on_a_node(nodes: list[int], workers: int, cpus: int) -> None:
     assert cpus_of_each(nodes, workers) == cpus
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "memory", "resources", "shares"),
+    [
+        (0, [8], 64, {}, Shares(3, 1, 2, use_gpu=False)),
+        (0, [2], 64, {}, Shares(2, 1, 1, use_gpu=False)),
+        (0, [8], 5, {}, Shares(2, 1, 4, use_gpu=False)),  # as many as there is memory for
+        (0, [8], 1, {}, Shares(1, 1, 8, use_gpu=False)),
+        (0, [8], 64, {"workers": 2}, Shares(1, 2, 4, use_gpu=False)),
+        (1, [8], 1, {}, Shares(1, 1, 1, use_gpu=True)),
+        (2, [8], 1, {}, Shares(2, 1, 1, use_gpu=True)),
+        (8, [8], 1, {}, Shares(3, 2, 1, use_gpu=True)),
+        (8, [8], 1, {"workers": 4}, Shares(2, 4, 1, use_gpu=True)),
+        (2, [8], 1, {"workers": 4}, Shares(1, 2, 1, use_gpu=True)),
+    ],
+)
+def test_trainings_share_what_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    nodes: list[int],
+    memory: int,
+    resources: dict[str, int],
+    shares: Shares,
+) -> None:
+    """Three models of which each takes 1.5 of the machine's gibibytes."""
+    jobs = [SimpleNamespace(model=name, options=SimpleNamespace(global_batch=8)) for name in "abc"]
+    machine = SimpleNamespace(memory=memory * 2**30)
+    monkeypatch.setattr(train, "total_gpus", lambda: gpus)
+    monkeypatch.setattr(train, "node_cpus", lambda: nodes)
+    monkeypatch.setattr(train, "inspect_machine", lambda: machine)
+    monkeypatch.setattr(train, "training_memory", lambda *_: 3 * 2**29)
+    assert share_out(Resources(**resources), jobs) == shares  # type: ignore[arg-type]  # as much of jobs as is asked
+
+
+def test_the_memory_of_a_training_is_not_less_than_what_autograd_keeps() -> None:
+    options = SimpleNamespace(global_batch=4, patch=64)
+    arguments = {"encoder": "plain8", "bands": ["red"]}
+    job = SimpleNamespace(
+        architecture="siamese_unet", arguments=arguments, options=options, recipe=SimpleNamespace(channels=2)
+    )
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value) or value, lambda value: value):
+        build_model("siamese_unet", **arguments).train()(torch.zeros(4, 2, 64, 64))
+    whole = sum({value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in kept}.values())
+    found = training_memory(job, 1)  # type: ignore[arg-type]  # as much of a job as is asked
+    assert PROCESS + whole < found < PROCESS + 3 * whole
+    assert training_memory(job, 2) < found  # type: ignore[arg-type]
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(900)
+def test_trainings_side_by_side_go_on_after_a_kill_with_the_bytes_of_undisturbed_ones(tmp_path: Path) -> None:
+    """Killed by SIGTERM once both have begun, and by SIGKILL once one is done: what goes on has its old threads."""
+    model = CONFIG["train"]["models"]["unetplusplus"]
+    two = {"unetplusplus": model, "another": {**model, "architecture": "unetplusplus", "input": "stacked"}}
+    changed = {**CONFIG["train"], "models": two}
+    scenes = make_project(tmp_path, train=changed, resources={"workers": "auto", "gpus": 0})
+    whole, cut = (Project(scenes.config, tmp_path / name) for name in ("whole", "cut"))
+    succeed(whole.arguments("ingest"))
+    shutil.copytree(whole.workspace, cut.workspace)
+    succeed(whole.arguments("train"))
+    entries = [entry for entry in json.loads((whole.outputs / "log.json").read_text()) if entry["stage"] == "train"]
+    assert [entry["side_by_side"] for entry in entries] == [2, 2]
+    models = cut.workspace / "models"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    for number, reached in (
+        (signal.SIGTERM, lambda: len(list(models.glob("*/*/checkpoints/checkpoint_*/history.json"))) >= 2),
+        (signal.SIGKILL, lambda: len(list(models.glob("*/*/model.json"))) >= 1),
+    ):
+        with (tmp_path / "log.txt").open("ab") as log:
+            command = [sys.executable, "-m", "cdpipe.cli.main", *cut.arguments("train")]
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        while not reached():
+            assert process.poll() is None, (tmp_path / "log.txt").read_text()
+            time.sleep(0.02)
+        os.killpg(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
+        process.wait()
+    succeed(cut.arguments("train"))
+    made = [contents(project.workspace, "models/*/*/*") for project in (whole, cut)]
+    assert made[0] == made[1]
+    assert len(made[0]) >= 2
 
 
 def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> None:

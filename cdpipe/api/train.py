@@ -1,10 +1,11 @@
 """Every configured model, each trained by itself, each resumable."""
 
+import contextlib
 import importlib.util
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.models.folder import ModelCard
@@ -78,7 +79,7 @@ def train(run: Run) -> list[Trained]:
             run.say(f"train: {model.name} is trained already: {model}")
         if waiting:
             _check_tracking(run)
-            trained += _train(run, waiting)
+            trained += _train(run, jobs, waiting)
         _track(run, jobs)
         return trained
 
@@ -103,22 +104,31 @@ def _trained(run: Run, job: TrainJob, card: ModelCard, *, now: bool) -> Trained:
     return Trained(job.name, run.workspace.model(job.name, job.key), card, now)
 
 
-def _train(run: Run, waiting: Sequence[TrainJob]) -> list[Trained]:
+def _train(run: Run, jobs: Sequence[TrainJob], waiting: Sequence[TrainJob]) -> list[Trained]:
+    """Train those of the jobs that wait, and say of each how it ended."""
     from cdpipe.cluster.session import start_ray
-    from cdpipe.cluster.train import plan_workers, train_on_workers
+    from cdpipe.cluster.train import share_out, train_on_workers
 
     check_starts(run, waiting)
     start_ray(run)
-    workers, use_gpu = plan_workers(run.config.resources, run.config.train.global_batch)
-    check_batches(run.config, workers)
+    shares = share_out(run.config.resources, jobs)
+    check_batches(run.config, shares.workers)
+    facts = {"workers": shares.workers, "gpu": shares.use_gpu, "side_by_side": shares.at_once}
     trained = []
-    for job in waiting:
-        facts = {"model": job.name, "steps": job.steps, "workers": workers, "gpu": use_gpu}
-        with run.logged("train", facts) as figures, _watched(run, job):
-            card = finish_model(job, train_on_workers(job, workers, use_gpu))
+    with _watched(run, waiting), contextlib.ExitStack() as unfinished:
+        entries: dict[str, tuple[contextlib.ExitStack, dict[str, Any]]] = {}
+        for job, checkpoint in train_on_workers(waiting, shares):
+            if checkpoint is None:
+                entry = unfinished.enter_context(contextlib.ExitStack())
+                figures = entry.enter_context(run.logged("train", {"model": job.name, "steps": job.steps, **facts}))
+                entries[job.name] = entry, figures
+                continue
+            entry, figures = entries[job.name]
+            card = finish_model(job, checkpoint)
             figures["best_epoch"] = card.metrics["epoch"]
-        trained.append(_trained(run, job, card, now=True))
-        run.say(f"train: {job.name}: {trained[-1]}")
+            entry.close()
+            trained.append(_trained(run, job, card, now=True))
+            run.say(f"train: {job.name}: {trained[-1]}")
     return trained
 
 
@@ -183,20 +193,25 @@ def _say_leaks(run: Run, inventory: Inventory) -> None:
         )
 
 
-@contextmanager
-def _watched(run: Run, job: TrainJob) -> Iterator[None]:
-    """Tell the progress that the first worker writes down while Ray Train holds this thread."""
-    stop = threading.Event()
-    with run.step(f"train {job.name}: steps", job.options.epochs * job.steps) as advance:
+@contextlib.contextmanager
+def _watched(run: Run, jobs: Sequence[TrainJob]) -> Iterator[None]:
+    """Tell the progress that the jobs' first workers write down while Ray Train holds this thread."""
+    stop, total = threading.Event(), sum(job.options.epochs * job.steps for job in jobs)
+    what = jobs[0].name if len(jobs) == 1 else f"{len(jobs)} models"
+    with run.step(f"train {what}: steps", total) as advance:
 
         def poll() -> None:
-            shown = 0
+            shown = dict.fromkeys(range(len(jobs)), 0)
             while not stop.wait(POLL_SECONDS):
-                found = read_progress(job)
-                done = found["epoch"] * job.steps + found["step"] if found else 0
-                if found and done > shown:
-                    advance(done - shown, f"epoch {found['epoch'] + 1}, loss {found['loss']:.3f}")
-                    shown = done
+                for number, job in enumerate(jobs):
+                    found = read_progress(job)
+                    if found is None:
+                        continue
+                    done = found["epoch"] * job.steps + found["step"]
+                    if done > shown[number]:
+                        note = f"{job.name}: epoch {found['epoch'] + 1}, loss {found['loss']:.3f}"
+                        advance(done - shown[number], note)
+                        shown[number] = done
 
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()

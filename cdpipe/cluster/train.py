@@ -8,9 +8,12 @@ import signal
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import psutil
@@ -25,6 +28,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig
 from torch import nn
 
+from cdpipe.cluster.machine import inspect_cluster, inspect_machine
 from cdpipe.cluster.session import MODEL_ENVIRONMENT, node_cpus, total_gpus
 from cdpipe.cluster.tasks import describe_failure
 from cdpipe.config.schema import Resources
@@ -32,6 +36,7 @@ from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.training.job import TrainJob, Worker
 from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
 from cdpipe.training.loop import train_model, write_checkpoint
+from cdpipe.training.memory import training_memory
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.files import read_json
 from cdpipe.workspace.location import Location, locate
@@ -73,52 +78,120 @@ class NodeNetwork(TorchConfig):
 CHECKPOINTS = "checkpoints"
 NOTICE = "notice"  # a file in the model's folder: whoever started the training must leave, and waits for a checkpoint
 GRACE_SECONDS = 25.0  # what it waits: schedulers kill half a minute after their SIGTERM
+MEMORY_SHARE = 0.7  # of a machine, for trainings side by side
 RESIZE_SECONDS = 600.0  # between looks for room for more workers: taking them in goes back to the last checkpoint
 
 
-def plan_workers(resources: Resources, global_batch: int) -> tuple[int, bool]:
-    """Number of training workers and whether each has a GPU.
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How trainings share out what there is.
 
-    By default one worker a GPU, as many as share the global batch equally; without a GPU one worker with all
-    threads of a machine, since several would only compete for them.
+    Attributes:
+        at_once: How many models are trained side by side.
+        workers: Workers of each.
+        cpus: CPUs of each worker, and threads of its network where it has no GPU.
+        use_gpu: Whether each worker has a GPU.
+    """
+
+    at_once: int
+    workers: int
+    cpus: int
+    use_gpu: bool
+
+
+def share_out(resources: Resources, jobs: Sequence[TrainJob]) -> Shares:
+    """How the trainings of a configuration share out GPUs or CPUs.
+
+    By default as many run side by side as there are GPUs, each on as many of these as share its global batch equally;
+    on CPUs as many as there are, where memory allows: two threads for one network are far from twice as fast as one.
+    All of the configuration's jobs count, also those that are done: a training that goes on after a kill then has the
+    threads that it began with, and gets the same bits.
+
+    Args:
+        resources: The configuration's ``resources``.
+        jobs: All of the configuration's trainings, at least one.
 
     Raises:
-        ConfigError: If the number asked for cannot share the global batch equally.
+        ConfigError: If the number of workers asked for cannot share the global batch equally.
     """
-    gpus = total_gpus()
+    gpus, batch = total_gpus(), jobs[0].options.global_batch
     if resources.workers == "auto":
-        return max((count for count in range(1, gpus + 1) if global_batch % count == 0), default=1), gpus > 0
+        if not gpus:
+            at_once = _fitting(jobs, node_cpus())
+            return Shares(at_once, 1, cpus_of_each(node_cpus(), at_once), use_gpu=False)
+        at_once = min(len(jobs), gpus)
+        workers = max(count for count in range(1, gpus // at_once + 1) if batch % count == 0)
+        return Shares(at_once, workers, 1, use_gpu=True)
     workers = min(resources.workers, gpus) if gpus else resources.workers
-    if global_batch % workers:
+    if batch % workers:
         raise ConfigError(
-            f"resources.workers: {workers} training worker(s) cannot share train.global_batch, {global_batch}, equally"
+            f"resources.workers: {workers} training worker(s) cannot share train.global_batch, {batch}, equally"
         )
-    return workers, gpus > 0
+    if gpus:
+        return Shares(min(len(jobs), gpus // workers), workers, 1, use_gpu=True)
+    return Shares(1, workers, cpus_of_each(node_cpus(), workers), use_gpu=False)
 
 
-def train_on_workers(job: TrainJob, workers: int, use_gpu: bool) -> Location:
-    """Train one model to its end, continuing from its last checkpoint if there is one.
+def _fitting(jobs: Sequence[TrainJob], cpus: Sequence[int]) -> int:
+    """How many of the jobs CPUs can train side by side: each has one of its own, and memory for the largest job."""
+    machines = [inspect_machine()] if len(cpus) == 1 else inspect_cluster()
+    need = max(training_memory(job, 1) for job in {job.model: job for job in jobs}.values())
+    room = [int(machine.memory * MEMORY_SHARE) // need for machine in machines if machine.memory is not None]
+    return max(1, min(len(jobs), sum(cpus), sum(room)))
 
-    Where there is no room for all workers, or a node is lost, fewer do their parts of the global batch too. A node's
-    drain notice, or SIGTERM to this process, makes a checkpoint first.
 
-    Returns:
-        Folder of the last checkpoint: state, best weights and history.
+def train_on_workers(jobs: Sequence[TrainJob], shares: Shares) -> Iterator[tuple[TrainJob, Location | None]]:
+    """Train models to their ends, some side by side, each continuing from its last checkpoint if there is one.
+
+    Where there is no room for all workers of one, or a node is lost, fewer do their parts of the global batch too. A
+    node's drain notice, or SIGTERM to this process, makes checkpoints first.
+
+    Yields:
+        Each job as it begins, with None; and as it ends, with the folder of its last checkpoint: state, best weights
+        and history.
 
     Raises:
-        CdpipeError: If training failed; the message says why.
+        CdpipeError: If one of them failed; the message says why. The others end with Ray's session.
     """
-    folder = job.workspace.model(job.name, job.key)
+    waiting, under_way = deque(jobs), list[Location]()
+    ended = SimpleQueue[tuple[TrainJob, Location | BaseException]]()
+
+    def run(job: TrainJob) -> None:
+        try:
+            ended.put((job, _fit(job, shares)))
+        except BaseException as error:  # noqa: BLE001 (raised in the thread that waits for it)
+            ended.put((job, error))
+
+    with _checkpoint_first(under_way):
+        while waiting or under_way:
+            while waiting and len(under_way) < shares.at_once:
+                job = waiting.popleft()
+                yield job, None
+                under_way.append(_folder(job))
+                threading.Thread(target=run, args=[job], daemon=True).start()
+            job, result = ended.get()
+            under_way.remove(_folder(job))
+            if isinstance(result, BaseException):
+                raise result
+            yield job, result
+
+
+def _folder(job: TrainJob) -> Location:
+    return job.workspace.model(job.name, job.key)
+
+
+def _fit(job: TrainJob, shares: Shares) -> Location:
+    """Train one model; returns the folder of its last checkpoint."""
+    folder, workers = _folder(job), shares.workers
     (folder / NOTICE).unlink(missing_ok=True)
-    cpus = 1 if use_gpu else cpus_of_each(node_cpus(), workers)
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
-        train_loop_config={"job": job, "threads": cpus, "parts": workers},
+        train_loop_config={"job": job, "threads": shares.cpus, "parts": workers},
         torch_config=NodeNetwork(),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # as below
             num_workers=workers if workers == 1 else (1, workers),  # type: ignore[arg-type]  # as below
-            use_gpu=use_gpu,
-            resources_per_worker=_demand(cpus, use_gpu),
+            use_gpu=shares.use_gpu,
+            resources_per_worker=_demand(shares.cpus, shares.use_gpu),
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # the type checker sees the signature before Ray 2.51
@@ -130,10 +203,7 @@ def train_on_workers(job: TrainJob, workers: int, use_gpu: bool) -> Location:
         ),
     )
     try:
-        with _checkpoint_first(folder):
-            result = trainer.fit()
-    except SystemExit:  # what Ray Train makes of Ctrl-C, with the exit code of success
-        raise KeyboardInterrupt from None
+        result = trainer.fit()
     except Exception as error:
         raise CdpipeError(f"model {job.name}: training failed: {describe_failure(error)}") from error
     if result.checkpoint is None:
@@ -295,8 +365,12 @@ def _notices(file: Location) -> Callable[[], bool]:
 
 
 @contextlib.contextmanager
-def _checkpoint_first(folder: Location) -> Iterator[None]:
-    """Have SIGTERM end this process like Ctrl-C, but only when there is a new checkpoint, or there was time for one."""
+def _checkpoint_first(folders: Sequence[Location]) -> Iterator[None]:
+    """Have SIGTERM end this process like Ctrl-C, but only when there are new checkpoints, or there was time for them.
+
+    Args:
+        folders: Of the models that are being trained, which change.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -310,20 +384,25 @@ def _checkpoint_first(folder: Location) -> Iterator[None]:
         threading.Thread(target=leave, daemon=True).start()
 
     def leave() -> None:
-        began, known = time.monotonic(), _made_on_notice(folder)
-        (folder / NOTICE).write(b"")
-        while time.monotonic() - began < GRACE_SECONDS and _made_on_notice(folder) in (known, None):
+        began = time.monotonic()
+        known = {folder: _made_on_notice(folder) for folder in folders}
+        for folder in known:
+            (folder / NOTICE).write(b"")
+        left = dict(known)
+        while left and time.monotonic() - began < GRACE_SECONDS:
             time.sleep(0.1)
-        (folder / NOTICE).unlink(missing_ok=True)
+            left = {
+                each: last for each, last in left.items() if each in folders and _made_on_notice(each) in (last, None)
+            }
+        for folder in known:
+            (folder / NOTICE).unlink(missing_ok=True)
         _thread.interrupt_main(signal.SIGTERM)
 
-    interrupt = signal.getsignal(signal.SIGINT)
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own, which would end later stages as if well
 
 
 def _made_on_notice(folder: Location) -> str | None:
