@@ -114,6 +114,15 @@ def given(tmp_path: Path, folder: Path, **predict: Any) -> tuple[Config, RunPlan
     return config, RunPlan(workspace, members, (pair,), {"p": UNSEEN[1]}, own=own)
 
 
+def test_models_of_folds_share_the_threshold_that_was_fitted_for_them_all(tmp_path: Path, models: Path) -> None:
+    """Their own are each from one fold; a model beside them keeps its own."""
+    config, plan = trained_run(tmp_path, models)
+    assert wants_fitting(config, plan)
+    fitted = {None: (0.21, "all"), "net": (0.4, "net")}
+    assert find_thresholds(config, plan, fitted).models == {"net": 0.4, "other": pytest.approx(0.3)}
+    assert find_thresholds(config, plan, {None: (0.21, "all")}).models["net"] == 0.21
+
+
 def test_another_run_computes_what_the_first_did(tmp_path: Path, models: Path, handed_on: Path) -> None:
     """The same keys: the same models, run in the same way, with the same shares, temperatures and threshold."""
     _, first = trained_run(tmp_path / "again", models)

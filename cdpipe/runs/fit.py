@@ -4,6 +4,7 @@ What was fitted is remembered in the run's folder with a key of all that it depe
 is another function, for which the pairs to fit on must have been predicted.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -166,6 +167,8 @@ def find_thresholds(config: Config, plan: RunPlan, fits: Mapping[str | None, Fit
         return _with_votes(config, models, (MAJORITY, ""))
     fitted = fits.get(None) or _suggested(plan)
     models = {name: fitted[0] if (value := own[name]) is None else value for name in given}
+    # the models of several folds have as many thresholds of their own, each from a fold that suits no other
+    models |= {name: (fits.get(name) or fitted)[0] for name in _names_of_folds(plan)}
     return _with_votes(config, models, fitted)
 
 
@@ -220,7 +223,17 @@ def _names_to_fit(config: Config, plan: RunPlan) -> list[str | None]:
     if plan.own is not None and _keeps_own(config, plan.own):
         return []
     wanted = [name for name, value in given.items() if value == "auto"]
-    return (list(wanted) if config.predict.ensemble == "vote" else [None]) if wanted else []
+    if not wanted:
+        return []
+    # of models of a single name the mean of all is the mean of that name
+    alone = _names_of_folds(plan) if len(given) > 1 else []
+    return list(wanted) if config.predict.ensemble == "vote" else [None, *alone]
+
+
+def _names_of_folds(plan: RunPlan) -> list[str]:
+    """Names that several models of the run share, each trained without another fold."""
+    counts = Counter(member.name for member in plan.members if member.fold is not None)
+    return [name for name, count in counts.items() if count > 1 and plan.own is None]
 
 
 def _with_votes(config: Config, models: dict[str, float], fitted: Fitted) -> Thresholds:
