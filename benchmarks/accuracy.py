@@ -143,10 +143,9 @@ def read_figures(folder: Path) -> dict[str, Any]:
 def area(points: Sequence[Mapping[str, Any]]) -> float:
     """Average precision: precision over recall, in steps from threshold to threshold."""
     known = [point for point in points if point["precision"] is not None]
-    return sum(
-        (low["recall"] - high["recall"]) * low["precision"]
-        for low, high in zip(known, [*known[1:], {"recall": 0.0}], strict=True)
-    )
+    recalls = [float(point["recall"]) for point in known]
+    steps = zip(known, recalls, [*recalls[1:], 0.0], strict=True)
+    return sum(float(point["precision"]) * (low - high) for point, low, high in steps)
 
 
 def rows(figures: Mapping[str, Any], layer: str, seeds: Sequence[int]) -> list[Row]:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from project import CONFIG, Project, call, contents, make_project, succeed, untrained_model
+from torch.autograd.graph import saved_tensors_hooks
 
 from cdpipe.cluster import train
 from cdpipe.cluster.train import Shares, cpus_of_each, share_out
@@ -81,8 +83,13 @@ def test_the_memory_of_a_training_is_not_less_than_what_autograd_keeps() -> None
     job = SimpleNamespace(
         architecture="siamese_unet", arguments=arguments, options=options, recipe=SimpleNamespace(channels=2)
     )
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value) or value, lambda value: value):
+    kept: list[torch.Tensor] = []
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        kept.append(value)
+        return value
+
+    with saved_tensors_hooks(keep, lambda value: value):
         build_model("siamese_unet", **arguments).train()(torch.zeros(4, 2, 64, 64))
     whole = sum({value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in kept}.values())
     found = training_memory(job, 1)  # type: ignore[arg-type]  # as much of a job as is asked
@@ -106,10 +113,11 @@ def test_trainings_side_by_side_go_on_after_a_kill_with_the_bytes_of_undisturbed
     assert [entry["side_by_side"] for entry in entries] == [2, 2]
     models = cut.workspace / "models"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    for number, reached in (
+    moments: list[tuple[signal.Signals, Callable[[], bool]]] = [
         (signal.SIGTERM, lambda: len(list(models.glob("*/*/checkpoints/checkpoint_*/history.json"))) >= 2),
         (signal.SIGKILL, lambda: len(list(models.glob("*/*/model.json"))) >= 1),
-    ):
+    ]
+    for number, reached in moments:
         with (tmp_path / "log.txt").open("ab") as log:
             command = [sys.executable, "-m", "cdpipe.cli.main", *cut.arguments("train")]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
