@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -79,9 +80,9 @@ def test_trainings_share_what_there_is(
 
 def test_the_memory_of_a_training_is_not_less_than_what_autograd_keeps() -> None:
     options = SimpleNamespace(global_batch=4, patch=64)
-    arguments = {"encoder": "plain8", "bands": ["red"]}
+    arguments: dict[str, Any] = {"encoder": "plain8", "bands": ["red"]}
     job = SimpleNamespace(
-        architecture="siamese_unet", arguments=arguments, options=options, recipe=SimpleNamespace(channels=2)
+        architecture="siamese_unet", built=arguments, options=options, recipe=SimpleNamespace(channels=2)
     )
     kept: list[torch.Tensor] = []
 

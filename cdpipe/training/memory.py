@@ -31,10 +31,9 @@ def training_memory(job: TrainJob, workers: int) -> int:
         return values
 
     alive: list[torch.Tensor] = []
-    options = {name: value for name, value in job.arguments.items() if name != "encoder_weights"}
     samples, patch = max(job.options.global_batch // workers, 2), job.options.patch  # two: batch norm refuses one
     with torch.device("meta"), saved_tensors_hooks(keep, lambda values: values):
-        network = build_model(job.architecture, **options).train()
+        network = build_model(job.architecture, **job.built).train()
         network(torch.empty(samples, job.recipe.channels, patch, patch))
     weights = sum(int(each.nbytes) for each in network.state_dict().values())
     return PROCESS + COPIES * weights + int(HEADROOM * sum(kept.values()))
