@@ -146,6 +146,21 @@ def test_of_equally_good_thresholds_the_middle_one_is_chosen() -> None:
     assert best_threshold(score_histogram(score, np.array([0, 0, 1, 1], np.uint8), bins=10)) == (0.6, 1.0)
 
 
+def test_the_threshold_of_several_pairs_has_the_highest_mean_of_their_f1() -> None:
+    """Each counts alike, however many pixels it has; one without change does not."""
+    rng = np.random.default_rng(0)
+    sizes = (4000, 40, 300)
+    labels = [(rng.random(size) < 0.3).astype(np.uint8) for size in sizes]
+    pairs = [(rng.random(len(label), np.float32) * (2 + n) / 5 + label / 5, label) for n, label in enumerate(labels)]
+    histograms = [score_histogram(*pair, bins=50) for pair in pairs]
+    unchanged = score_histogram(np.full(900, 0.9, np.float32), np.zeros(900, np.uint8), bins=50)
+    threshold, mean = best_threshold(*histograms, unchanged)
+    means = {each: np.mean([count_scores(*pair, each).f1 for pair in pairs]) for each in unchanged.thresholds}
+    assert mean == pytest.approx(max(means.values()))
+    assert means[threshold] == pytest.approx(mean)
+    assert threshold != best_threshold(sum(histograms[1:], histograms[0]))[0]
+
+
 def test_no_threshold_without_a_changed_pixel() -> None:
     histogram = score_histogram(np.full(3, 0.5, np.float32), np.array([0, 0, 255], np.uint8))
     with pytest.raises(ValueError, match="at least one changed pixel"):

@@ -312,6 +312,8 @@ class Predict(Section):
     (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
     change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
     model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what ``aim`` says.
+    ``aim`` is the best F1 of all pairs' pixels (``f1``), the best mean of the pairs' own F1 (``mean_f1``), which a few
+    pairs with much change or many false alarms do not decide alone, or a precision or recall.
     ``weights: auto`` and ``temperature: auto`` are fitted on the same pairs, before the threshold; a temperature
     divides a model's logits before they are averaged.
 
@@ -329,7 +331,7 @@ class Predict(Section):
     backend: Backend = "torch"
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     threshold: Share | Auto | dict[str, Share | Auto] = "auto"
-    aim: Literal["f1"] | Aim = "f1"
+    aim: Literal["f1", "mean_f1"] | Aim = "f1"
     model_rasters: bool = False
 
     @model_validator(mode="after")

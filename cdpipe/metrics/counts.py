@@ -211,20 +211,26 @@ def counts_by_threshold(histogram: ScoreHistogram) -> tuple[Counts, ...]:
     return tuple(counts)
 
 
-def best_threshold(histogram: ScoreHistogram) -> tuple[float, float]:
-    """The threshold with the highest F1, and that F1; of several equal ones, the middle one.
+def best_threshold(*histograms: ScoreHistogram) -> tuple[float, float]:
+    """The threshold with the highest mean F1 of some histograms, and that mean; of several equal ones, the middle one.
 
-    The middle one, because scores of other pairs are then least likely to cross it.
+    The middle one, because scores of other pairs are then least likely to cross it. Histograms without a changed pixel
+    have no part in the mean: their F1 is 0 at any threshold that anything reaches.
+
+    Args:
+        histograms: One of all pixels together, or one of each pair, with the same thresholds.
 
     Raises:
         ValueError: If there is no changed pixel, so that no threshold is better than another.
     """
-    if not sum(histogram.changed):
+    telling = [each for each in histograms if sum(each.changed)]
+    if not telling:
         raise ValueError("expected at least one changed pixel to choose a threshold by, got none")
-    scores = [counts.f1 for counts in counts_by_threshold(histogram)]
+    curves = [[counts.f1 for counts in counts_by_threshold(each)] for each in telling]
+    scores = [sum(column) / len(curves) for column in zip(*curves, strict=True)]
     best = max(scores)
     equal = [index for index, score in enumerate(scores) if score == best]
-    return histogram.thresholds[equal[len(equal) // 2]], best
+    return telling[0].thresholds[equal[len(equal) // 2]], best
 
 
 def _thresholds(low: float, high: float, bins: int) -> tuple[float, ...]:

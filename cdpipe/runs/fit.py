@@ -250,7 +250,7 @@ def _threshold_file(folder: Location, name: str | None) -> Location:
 def _threshold_key(config: Config, pairs: Sequence[RunPair], name: str | None) -> str:
     aim, ensembles = config.predict.aim, ensembles_of(pairs, name)
     parts = [[pair.planned.label_key, ensembles[pair.pair_id].key] for pair in pairs]
-    return content_key("change", {"fit": parts, "aim": aim if aim == "f1" else aim.wanted})
+    return content_key("change", {"fit": parts, "aim": aim if isinstance(aim, str) else aim.wanted})
 
 
 def _read_threshold(config: Config, folder: Location, pairs: Sequence[RunPair], name: str | None) -> Fitted | None:
@@ -266,15 +266,16 @@ def _fit_threshold(
     """Threshold of all members or of one name, remembered since it takes a pass over the pairs; None without change."""
     name, measure = what
     aim, ensembles = config.predict.aim, ensembles_of(pairs, name)
-    scores = list(measure(pairs, ensembles, ensemble_scores).values()) if pairs else []
+    measured = measure(pairs, ensembles, ensemble_scores) if pairs else {}
+    scores = [measured[pair_id] for pair_id in sorted(measured)]
     if not scores or not any(sum(each.changed) for each in scores):
         return None
     total = sum(scores[1:], scores[0])
     kind = next(iter(plan.unseen.values()), "validation")
     where = f"on {kind} pairs {', '.join(sorted(ensembles))}"
-    if aim == "f1":
-        threshold, f1 = best_threshold(total)
-        fitted_on = f"best F1, {f1:.3f}, {where}"
+    if isinstance(aim, str):
+        threshold, f1 = best_threshold(*(scores if aim == "mean_f1" else [total]))
+        fitted_on = f"best {'mean F1 of a pair' if aim == 'mean_f1' else 'F1'}, {f1:.3f}, {where}"
     else:
         threshold = find_aim(total, aim)
         fitted_on = f"{aim.wanted[0]} {aim.wanted[1]:g} {where}"
