@@ -1,6 +1,5 @@
 """Training with Ray Train: one or more workers run the same loop, checkpoints lie beside the model."""
 
-import _thread
 import contextlib
 import logging
 import os
@@ -375,7 +374,7 @@ def _checkpoint_first(folders: Sequence[Location]) -> Iterator[None]:
         yield
         return
 
-    asked = threading.Event()
+    asked, main = threading.Event(), threading.get_ident()
 
     def on_sigterm(*_: object) -> None:
         if asked.is_set():
@@ -396,7 +395,8 @@ def _checkpoint_first(folders: Sequence[Location]) -> Iterator[None]:
             }
         for folder in known:
             (folder / NOTICE).unlink(missing_ok=True)
-        _thread.interrupt_main(signal.SIGTERM)
+        # a real signal, since the thread waits for a lock
+        signal.pthread_kill(main, signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
