@@ -225,7 +225,10 @@ def _collected(problems: list[str]) -> Iterator[None]:
 def _missing_roles(pair: Pair, required: Sequence[str]) -> list[str]:
     missing = ", ".join(role for role in required if role not in pair.roles)
     names = " and ".join(dict.fromkeys((pair.before.sensor_name, pair.after.sensor_name)))
-    text = f"{pair.before.path}: sensor {names} has no band {missing}, which the models need"
+    text = (
+        f"{pair.before.path}: sensor {names} has no band {missing}, which the models need, only "
+        f"{', '.join(pair.roles)}; if the file has it, say where in sensors.<name>.bands, or with --bands for two files"
+    )
     return [text] if missing else []
 
 
