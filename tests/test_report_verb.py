@@ -26,8 +26,11 @@ def test_the_pipeline_ends_with_a_report_of_every_pair(finished: Project) -> Non
         "unetplusplus: validation",
         "torch ",
         "patch: 64",
+        ", run of 20",
     ):
         assert expected in text
+    # pairs' pages must not depend on the day that an interrupted run went on
+    assert not [path for path in (folder / "pairs").iterdir() if ", run of 20" in path.read_text()]
 
 
 def test_a_report_is_the_same_and_draws_nothing_again(branch: Project) -> None:
