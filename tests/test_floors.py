@@ -18,7 +18,7 @@ FLOORS = (
     ("geo", "metrics"),
     ("workspace", "demo"),
     ("config", "store"),
-    ("formats", "models"),
+    ("formats", "models", "detectors"),
     ("pairs", "objects", "inference"),
     ("report", "training"),
     ("prediction",),

@@ -1,0 +1,1 @@
+"""Detectors of change that need no labels and no training: statistics of both dates of one pair."""
