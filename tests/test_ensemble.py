@@ -98,7 +98,7 @@ def test_scores_of_an_ensemble_are_those_of_the_weighted_mean(
     workspace: Workspace, item: LabelledPair, members: dict[str, NDArray[np.float32]]
 ) -> None:
     label = read_window(open_array(workspace.group("labels", "p", item.label_key), "label"), Window(0, 0, *SHAPE))
-    found = ensemble_scores(workspace, item.pair, item.label_key, plan_ensemble([("one", 3.0), ("two", 1.0)], 0.0))
+    found = ensemble_scores(workspace, item, plan_ensemble([("one", 3.0), ("two", 1.0)], 0.0))
     mean = members["one"] * np.float32(0.75) + members["two"] * np.float32(0.25)
     assert found == score_histogram(mean, label)
     assert sum(found.changed) == int((np.isfinite(mean) & (label == 1)).sum())

@@ -9,8 +9,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from stored import Bytes, Dates, bright_squares, store_change, store_pair, store_probability
 
-from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, ObjectCounts, PairScores, Results, evaluate_pair
-from cdpipe.evaluation.tables import tabulate
+from cdpipe.evaluation.scores import (
+    BASELINE,
+    ENSEMBLE,
+    ObjectCounts,
+    PairScores,
+    Results,
+    evaluate_pair,
+    evaluate_parts,
+)
+from cdpipe.evaluation.tables import evaluate_run, sum_up_test, tabulate
+from cdpipe.geo.grid import Window
 from cdpipe.metrics.counts import Counts, NearCounts, counts_by_threshold, score_histogram
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.layout import Workspace
@@ -87,6 +96,31 @@ def test_counts_are_those_of_whole_arrays(cases: list[Case]) -> None:
     for each in counts.values():
         assert each.tp + each.fp + each.fn + each.tn == judged
         assert min(each.tp, each.fp, each.fn, each.tn) > 0
+
+
+def test_each_strip_is_judged_by_its_own_labels_alone(cases: list[Case]) -> None:
+    case, strips = cases[1], {"train": Window(0, 0, 300, 320), "test": Window(0, 448, 300, 252)}
+    members = tuple((name, name, threshold) for name, threshold in THRESHOLDS.items())
+    results = Results(case.item.pair, case.item.label_key, members, "change", strips=strips)
+    scores = evaluate_parts(case.workspace, results)
+    assert list(scores) == ["p1/train", "p1/test"]
+    for split, strip in strips.items():
+        label = np.full(SHAPE, 255, np.uint8)
+        label[strip.slices] = case.label[strip.slices]
+        found = scores[f"p1/{split}"]
+        assert found.counts[ENSEMBLE] == plain_counts(case.change == 1, label, case.observed)
+        assert found.objects[ENSEMBLE].reference == len(objects_of((label == 1) & case.observed))
+        assert sum(found.baseline.changed) == int(((label == 1) & case.observed).sum())
+    evaluation = evaluate_run(scores, {"p1/train": "train", "p1/test": "test"}, 2)
+    assert [(row["split"], row["pair_id"]) for row in evaluation.rows if row["layer"] == ENSEMBLE] == [
+        ("train", "p1"),
+        ("test", "p1"),
+        ("train", None),
+        ("test", None),
+    ]
+    assert "strips of the same scene (p1)" in (evaluation.caution or "")
+    assert (sum_up_test(evaluation) or "").startswith("IoU on strips of test")
+    assert evaluate_run({"p1": case.scores()}, {"p1": "test"}, 2).caution is None
 
 
 def test_nothing_is_counted_where_all_is_ignored_or_not_observed(tmp_path: Path) -> None:

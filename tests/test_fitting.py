@@ -137,12 +137,11 @@ def test_temperatures_of_one_change_no_key() -> None:
 
 def test_histograms_and_samples_are_those_of_the_whole(case: Case) -> None:
     alone = [plan_ensemble([(name, 1.0)], 0.0) for name in case.models]
-    pair, key = case.item.pair, case.item.label_key
-    scores: ScoreHistogram = ensemble_scores(case.workspace, pair, key, alone[0])
+    scores: ScoreHistogram = ensemble_scores(case.workspace, case.item, alone[0])
     assert scores == score_histogram(case.models["one"], case.label)
-    assert ensemble_logits(case.workspace, pair, key, alone[0]) == logit_histogram(case.models["one"], case.label)
+    assert ensemble_logits(case.workspace, case.item, alone[0]) == logit_histogram(case.models["one"], case.label)
     for step in (1, 3, 7):
-        probabilities, labels = sample_members(case.workspace, pair, key, alone, step)
+        probabilities, labels = sample_members(case.workspace, case.item, alone, step)
         np.testing.assert_array_equal(labels, case.label[::step, ::step].ravel())
         for number, values in enumerate(case.models.values()):
             np.testing.assert_array_equal(probabilities[:, number], values[::step, ::step].ravel())

@@ -20,7 +20,8 @@ from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.imagery import read_on_grid
 from cdpipe.pairs.ingest import IngestJob, create_pair_groups, finish_label, finish_pair, ingest_block
 from cdpipe.pairs.labels import read_label
-from cdpipe.pairs.plan import labelled_pair, plan_pair, source_files
+from cdpipe.pairs.outlook import cells_of_files
+from cdpipe.pairs.plan import labelled_pair, plan_pair, source_files, stored_cells
 from cdpipe.store.histograms import SHARES
 from cdpipe.store.pair import StoredPair, load_pair
 from cdpipe.workspace.layout import Workspace
@@ -120,6 +121,14 @@ def test_what_is_stored_is_what_rasterio_reads(tmp_path: Path, pair: Pair) -> No
         observed[1] &= dataset.read(1) == 1
     assert np.array_equal(layer(job, "valid"), observed[0] + 2 * observed[1].astype(np.uint8))
     assert 0 < observed[1].sum() < observed[0].sum() < GRID.height * GRID.width
+
+
+def test_the_check_counts_cells_as_they_will_be_stored(tmp_path: Path, pair: Pair) -> None:
+    job = make_job(tmp_path, pair)
+    ingest(job)
+    counted = cells_of_files(job.config)(pair, GRID)
+    np.testing.assert_array_equal(counted, layer(job, "cells"))
+    np.testing.assert_array_equal(stored_cells(job.workspace, [job.planned])(pair, GRID), counted)
 
 
 def test_labels_and_cells_are_those_of_the_whole_scene(tmp_path: Path, pair: Pair) -> None:

@@ -11,6 +11,7 @@ import html5lib
 import pytest
 from reports import EVIL, make_job, make_page, make_report, make_report_files
 
+from cdpipe.geo.grid import Window
 from cdpipe.report.pages import PairPage, write_report
 from cdpipe.report.words import area, figure, share, summarise, took
 from cdpipe.workspace.layout import Workspace
@@ -140,6 +141,22 @@ def test_what_was_not_found_out_is_left_out(pair_page: PairPage, tmp_path: Path)
     for path in (tmp_path / "index.html", tmp_path / "pairs" / "p.html"):
         sections = {node.get("id") for node in parse(path).iter()}
         assert not sections & {"changes", "figures", "training", "audits", "problems", "review"}
+
+
+def test_strips_of_a_scene_are_told_and_shown_where_they_lie(pair_page: PairPage, tmp_path: Path) -> None:
+    height, _ = pair_page.facts["size"]
+    strips = {"train": Window(0, 0, height, 100), "val": Window(0, 164, height, 64), "test": Window(0, 292, height, 20)}
+    write_report(here(tmp_path), make_report([replace(pair_page, split="", strips=strips)]))
+    for path in (tmp_path / "index.html", tmp_path / "pairs" / "p.html"):
+        (drawn,) = [node for node in parse(path).iter() if node.get("class") == "strips"]
+        rects = [node for node in drawn.iter() if node.tag.endswith("rect")]
+        sides = [tuple(int(node.get(name)) for name in ("y", "x", "height", "width")) for node in rects]
+        assert sides == [(at.row, at.col, at.height, at.width) for at in strips.values()]
+        assert [text_of(node) for node in drawn.iter() if node.tag.endswith("text")] == list(strips)
+        assert int(drawn.get("viewBox").split()[3]) >= height
+    told = text_of(parse(tmp_path / "index.html"))
+    assert "Train, val and test are strips of the same scene, p, with a patch in between" in told
+    assert "On 1 test strip, which neither training nor selection saw" in told
 
 
 def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from scipy.stats import chi2
 from stored import RGB, Bytes, Dates, store_pair
 
 from cdpipe.errors import IntegrityError
+from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, TILE
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair, StoredPair
@@ -240,6 +241,28 @@ def test_windows_lie_inside_the_scene_and_hold_their_cell(
         else:
             assert cell_start <= start
             assert start + patch <= cell_stop
+
+
+@pytest.mark.parametrize("sampling", ["cells", "pixels"])
+def test_samples_of_a_strip_show_nothing_of_another_and_learn_from_no_other_label(
+    workspace: Workspace, sampling: str
+) -> None:
+    label = np.zeros((384, 200), np.uint8)
+    label[::7, ::5] = 1
+    whole = store_pair(workspace, "strips", coordinates(label.shape, 0), label)
+    item, val = dataclasses.replace(whole, within=Window(192, 0, 192, 200)), Window(0, 0, 128, 200)
+    pools = index_cells(workspace, (item,)) if sampling == "cells" else index_pixels(workspace, (item,), "area")
+    sampler = Sampler(workspace, (item,), pools, CELL, 0.5, STACKED, seed=2, augmentation=make_augmentation(()))
+    above = 0
+    for index in range(60):
+        _, row, col = draw_window(sampler, np.random.default_rng([2, 0, index]))
+        window = Window(row, col, CELL, CELL)
+        assert window.intersect(val) is None
+        above += row < 192
+        expected = np.full(label.shape, 255, np.uint8)
+        expected[192:] = label[192:]
+        np.testing.assert_array_equal(draw_sample(sampler, 0, index)[1], expected[window.slices])
+    assert (above > 0) == (sampling == "pixels"), "windows reach into the buffer, their labels do not count there"
 
 
 def make_pixel_sampler(

@@ -16,7 +16,6 @@ from cdpipe.config.schema import Sensor
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import PIXEL_TRANSFORM, Grid
 from cdpipe.pairs.catalog import Pair, Source
-from cdpipe.pairs.plan import PlannedPair
 from cdpipe.pairs.splits import HELD_OUT, group_places, place_groups, split_pairs
 from cdpipe.workspace.location import here
 
@@ -24,10 +23,9 @@ SOURCE = Source(here(Path("scene.tif")), "s", Sensor(bands={"red": 1}), (1,))
 SPLITS = {"train", "val", "test"}
 
 
-def planned(pair_id: str, grid: Grid, *, label: bool = True, split: str | None = None) -> PlannedPair:
+def planned(pair_id: str, grid: Grid, *, label: bool = True, split: str | None = None) -> tuple[Pair, Grid]:
     label_path = here(Path("label.tif")) if label else None
-    pair = Pair(pair_id, pair_id, SOURCE, SOURCE, ("red",), label=label_path, split=split)
-    return PlannedPair(pair, grid, ("uint8", "uint8"), "pair", "label" if label else None, {})
+    return Pair(pair_id, pair_id, SOURCE, SOURCE, ("red",), label=label_path, split=split), grid
 
 
 def at(col: int, row: int, width: int = 50, height: int = 50) -> Grid:
@@ -35,7 +33,7 @@ def at(col: int, row: int, width: int = 50, height: int = 50) -> Grid:
     return utm_grid(height, width, (10.0, 0.0, 500_000.0 + 10 * col, 0.0, -10.0, 4_000_000.0 - 10 * row))
 
 
-def apart(count: int) -> list[PlannedPair]:
+def apart(count: int) -> list[tuple[Pair, Grid]]:
     return [planned(f"p{number}", at(1000 * number, 0)) for number in range(count)]
 
 
@@ -55,12 +53,12 @@ def test_pairs_that_overlap_are_never_in_two_splits(places: list[Grid], random: 
         splits = split_pairs(pairs, 0)
     except InputError:
         return  # too few places; when that is said is tested below
-    assert set(splits) == {item.pair.pair_id for item in pairs}
+    assert set(splits) == {pair.pair_id for pair, _ in pairs}
     assert set(splits.values()) == SPLITS
-    for one in pairs:
-        for other in pairs:
-            if overlap(one.grid, other.grid):
-                assert splits[one.pair.pair_id] == splits[other.pair.pair_id]
+    for one, one_grid in pairs:
+        for other, other_grid in pairs:
+            if overlap(one_grid, other_grid):
+                assert splits[one.pair_id] == splits[other.pair_id]
     random.shuffle(pairs)  # type: ignore[attr-defined]
     assert split_pairs(pairs, 0) == splits
 
@@ -82,7 +80,7 @@ def test_every_split_gets_a_place_though_one_place_has_nearly_all_pairs() -> Non
 def test_chains_of_overlapping_pairs_are_one_place() -> None:
     chain = [planned(f"c{number}", at(40 * number, 40 * number)) for number in (0, 2, 4, 1, 3)]
     splits = split_pairs([*chain, *apart(4)[1:]], 0)
-    assert len({splits[item.pair.pair_id] for item in chain}) == 1
+    assert len({splits[pair.pair_id] for pair, _ in chain}) == 1
 
 
 def test_places_are_told_across_coordinate_systems() -> None:
@@ -118,12 +116,12 @@ def test_places_lie_a_buffer_apart_and_groups_stay_together() -> None:
     for buffer, same in ((0, False), (50, False), (51, True)):
         splits = split_pairs([*near, *apart(8)[1:]], buffer)
         assert buffer < 51 or splits["a"] == splits["b"]
-        together = place_groups([(item.pair, item.grid) for item in near], buffer)
-        places = group_places([item.pair.pair_id for item in near], together)
+        together = place_groups(near, buffer)
+        places = group_places([pair.pair_id for pair, _ in near], together)
         assert (len(places) == 1) == same
-    grouped = [replace(item, pair=replace(item.pair, group="g")) for item in apart(9)[:4]]
+    grouped = [(replace(pair, group="g"), grid) for pair, grid in apart(9)[:4]]
     splits = split_pairs([*grouped, *apart(9)[4:]], 0)
-    assert len({splits[item.pair.pair_id] for item in grouped}) == 1
+    assert len({splits[pair.pair_id] for pair, _ in grouped}) == 1
 
 
 def test_too_few_places_are_refused_with_what_to_do() -> None:

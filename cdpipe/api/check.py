@@ -9,6 +9,7 @@ from cdpipe.pairs.check import PairReport, check_catalog
 from cdpipe.pairs.coregistration import Correction, find_correction
 from cdpipe.pairs.deep_check import DeepReport, inspect_pair
 from cdpipe.pairs.grouping import CATALOG, files_of, group_findings
+from cdpipe.pairs.outlook import Outlook, look_ahead
 from cdpipe.runs.run import Run
 
 
@@ -22,6 +23,7 @@ class Checked:
         warnings: What to look at: the pair, or ``catalog``, and in words what.
         problems: What is wrong, likewise: none of it may be left for an ingest.
         corrections: What coregistration would do about each pair's shift, where the configuration asks for it.
+        outlook: What training would do; None where nothing would be learned, or that is not known.
     """
 
     pairs: Sequence[PairReport]
@@ -29,6 +31,7 @@ class Checked:
     warnings: Sequence[tuple[str, str]]
     problems: Sequence[tuple[str, str]]
     corrections: Mapping[str, Correction] = field(default_factory=dict)
+    outlook: Outlook | None = None
 
 
 def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
@@ -60,6 +63,13 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
     warnings += [(CATALOG, text) for text in (*catalog.remarks, *report.warnings)]
     problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
     problems += [*failed, *((CATALOG, text) for text in report.problems)]
+    outlook = None
+    if not problems:
+        try:
+            outlook = look_ahead(config, report.pairs)
+        except InputError as error:
+            problems.append((CATALOG, f"training: {error}"))
+    warnings += [(CATALOG, text) for text in (outlook.doubts() if outlook else ())]
     corrections = {}
     if config.align.coregister == "auto":
         corrections = {
@@ -67,7 +77,7 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
             for pair in report.pairs
             if not pair.problems and pair.before is not None
         }
-    return Checked(report.pairs, inspected, warnings, problems, corrections)
+    return Checked(report.pairs, inspected, warnings, problems, corrections, outlook)
 
 
 def _inspect(run: Run, reports: Sequence[PairReport]) -> tuple[dict[str, DeepReport], list[tuple[str, str]]]:

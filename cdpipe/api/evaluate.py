@@ -8,6 +8,7 @@ from cdpipe.errors import InputError
 from cdpipe.evaluation.comparison import (
     Agreement,
     ComparedPair,
+    PairDifference,
     compare_masks,
     compare_pair,
     shared_pairs,
@@ -15,9 +16,11 @@ from cdpipe.evaluation.comparison import (
     tabulate_differences,
     write_maps,
 )
-from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores, Results, evaluate_pair
+from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores, Results, evaluate_parts, strip_id
 from cdpipe.evaluation.tables import UNSPLIT, Evaluation, evaluate_run, write_agreement, write_tables
 from cdpipe.formats.submission import Runs
+from cdpipe.geo.grid import Window
+from cdpipe.metrics.counts import Counts
 from cdpipe.report.pictures import PictureJob, draw_picture
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.runs.pairs import PairResults, finished_run, read_masks, result_pairs
@@ -120,7 +123,7 @@ def evaluate(run: Run, submissions: Sequence[Place] = ()) -> Evaluated:
         with run.logged("evaluate", {"submissions": list(gathered.submissions)}):
             results = map_every_pair(run, "evaluate: pairs", "evaluation", _evaluate_pair, gathered.jobs)
         folder = run.folder / "report"
-        scores = {pair_id: of_pair for pair_id, (of_pair, _) in results.items() if of_pair}
+        scores = {part: of_part for parts, _ in results.values() for part, of_part in parts.items()}
         evaluation = _tabulate(run, gathered.pairs, scores) if scores else None
         if evaluation is not None:
             write_tables(folder, evaluation)
@@ -166,6 +169,7 @@ def _job(run: Run, manifest: Manifest | None, pair: PairResults, submissions: Su
         change_key=finished.change if finished else None,
         submissions=tuple((name, masks[pair_id]) for name, masks in submissions.items() if pair_id in masks),
         tolerance=run.config.evaluate.tolerance,
+        strips=pair.strips,
     )
     picture = _picture(run, manifest.threshold, pair, finished) if manifest and finished else None
     return run.workspace, results, picture
@@ -185,16 +189,18 @@ def _picture(run: Run, threshold: float, pair: PairResults, finished: ManifestPa
     )
 
 
-def _evaluate_pair(job: Job) -> tuple[PairScores | None, Agreement]:
+def _evaluate_pair(job: Job) -> tuple[dict[str, PairScores], Agreement]:
     workspace, results, picture = job
-    scores = evaluate_pair(workspace, results) if results.label_key else None
+    scores = evaluate_parts(workspace, results) if results.label_key else {}
     if picture is not None:
-        draw_picture(replace(picture, counts=scores.counts[ENSEMBLE]) if scores else picture)
+        counts = sum((of_part.counts[ENSEMBLE] for of_part in scores.values()), Counts())
+        draw_picture(replace(picture, counts=counts) if scores else picture)
     return scores, compare_masks(workspace, results) if results.submissions else {}
 
 
 def _tabulate(run: Run, pairs: Sequence[PairResults], scores: Mapping[str, PairScores]) -> Evaluation:
     splits = {pair.pair.pair_id: pair.split or UNSPLIT for pair in pairs}
+    splits |= {strip_id(pair.pair.pair_id, split): split for pair in pairs for split in pair.strips}
     return evaluate_run(scores, splits, run.config.evaluate.tolerance)
 
 
@@ -228,17 +234,25 @@ def compare(run_a: Place, run_b: Place, out: Place | None = None, progress: Prog
             left_out[one.pair_id] = "is not in the store of run A any more"
             continue
         keys = one.change, other.change
-        jobs.append(ComparedPair(workspaces, pair, one.split or UNSPLIT, one.label, keys))
-    differences = {}
+        jobs.append(ComparedPair(workspaces, pair, one.label, keys, _parts(one)))
+    differences, splits = dict[str, PairDifference](), dict[str, str]()
     with tell_step(progress, "compare: pairs", len(jobs)) as advance:
         for job in jobs:
-            differences[job.pair.pair_id] = compare_pair(job)
+            for part, (split, within) in job.parts.items():
+                differences[part], splits[part] = compare_pair(job, within), split
             write_maps(folder / "maps", job)
             advance(1, "")
-    rows = tabulate_differences(differences, {job.pair.pair_id: job.split for job in jobs})
+    rows = tabulate_differences(differences, splits)
     facts = {"a": str(folders[0]), "b": str(folders[1]), "rows": rows, "left_out": left_out}
     write_json(folder / "comparison.json", facts)
     return Comparison(rows, left_out, folder)
+
+
+def _parts(pair: ManifestPair) -> dict[str, tuple[str, Window | None]]:
+    """Split of a pair, and of its strips with their pixels, by the id that each goes by."""
+    if not pair.strips:
+        return {pair.pair_id: (pair.split or UNSPLIT, None)}
+    return {strip_id(pair.pair_id, split): (split, Window(*place)) for split, place in sorted(pair.strips.items())}
 
 
 def _manifest(folder: Location) -> Manifest:

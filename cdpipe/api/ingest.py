@@ -11,7 +11,7 @@ from cdpipe.formats.gate import describe_raster
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.tilings import block_keys
 from cdpipe.pairs.catalog import Pair
-from cdpipe.pairs.check import check_catalog
+from cdpipe.pairs.check import CatalogReport, check_catalog
 from cdpipe.pairs.coregistration import (
     Correction,
     describe_corrections,
@@ -21,6 +21,7 @@ from cdpipe.pairs.coregistration import (
 )
 from cdpipe.pairs.grouping import CATALOG, files_of, group_findings
 from cdpipe.pairs.ingest import BlockTask, IngestJob, Outcome, end_pair, plan_blocks
+from cdpipe.pairs.outlook import look_ahead
 from cdpipe.pairs.plan import (
     all_source_files,
     coregistration_key,
@@ -140,7 +141,7 @@ def _usable(run: Run, pairs: list[Pair], *, keep_going: bool, for_training: bool
     warnings += [(CATALOG, text) for text in (*report.warnings, *(() if for_training else report.problems))]
     run.warn([str(group) for group in group_findings(warnings, files)])
     bad = {pair.pair_id: pair.problems for pair in report.pairs if pair.problems}
-    general = list(report.problems) if for_training else []
+    general = [*report.problems, *_hindrances(run, report)] if for_training else []
     if not bad and not general:
         return pairs
     usable = [pair for pair in pairs if pair.pair_id not in bad]
@@ -153,6 +154,17 @@ def _usable(run: Run, pairs: list[Pair], *, keep_going: bool, for_training: bool
     if usable and not general:
         lines.append("mend them, or leave those pairs out with --keep-going")
     raise InputError("\n  ".join([f"{run.config.catalog}: {len(bad) + len(general)} problem(s)", *lines]))
+
+
+def _hindrances(run: Run, report: CatalogReport) -> list[str]:
+    """Why nothing could be learned of pairs in which there is no mistake."""
+    if report.problems:
+        return []
+    try:
+        look_ahead(run.config, report.pairs)
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def _hash_sources(run: Run, pairs: list[Pair], files: list[Location]) -> None:

@@ -314,10 +314,7 @@ def measure_on_ray(run: Run) -> MeasurePairs:
         from cdpipe.cluster.tasks import map_pairs
 
         start_ray(run)
-        jobs = [
-            (pair.pair_id, (run.workspace, pair.stored, str(pair.planned.label_key), ensembles[pair.pair_id]))
-            for pair in pairs
-        ]
+        jobs = [(pair.pair_id, (run.workspace, pair.to_fit_on, ensembles[pair.pair_id])) for pair in pairs]
         histograms: dict[str, ScoreHistogram] = {}
         # a lambda, since a function of this module would make every worker import what it does not need
         for pair_id, scores, error in map_pairs(lambda job: measure(*job), jobs):

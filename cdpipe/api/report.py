@@ -141,6 +141,7 @@ def _page(run: Run, results: PairResults, facts: Mapping[str, Any]) -> PairPage:
         sensors=(pair.before.sensor_name, pair.after.sensor_name),
         facts=facts,
         files=_files(run, results),
+        strips=results.strips,
     )
 
 
@@ -315,6 +316,8 @@ def _write_catalog(
 ) -> Location:
     """The catalog with new labels, paths from where it lies, and the run's splits: new labels must not shuffle them."""
     table = read_catalog_table(run.config.catalog)
+    # where nothing was split yet, splits are made of what is labelled now
+    split_before = any(pair.split for pair in pairs.values())
     columns = list(table.columns)
     columns += [name for name in ("label", "split") if name not in columns]
     base, text = run.config.catalog.parent, io.StringIO(newline="")
@@ -327,7 +330,7 @@ def _write_catalog(
         pair = pairs.get(pair_id)
         row["split"] = row.get("split") or (pair.split if pair else None) or ""
         if pair_id in labels:
-            row |= {"label": relative(labels[pair_id], folder), "split": "train"}
+            row |= {"label": relative(labels[pair_id], folder), **({"split": "train"} if split_before else {})}
         writer.writerow(row)
     path = folder / "pairs.csv"
     path.write(text.getvalue().encode())

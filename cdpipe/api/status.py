@@ -9,7 +9,7 @@ from cdpipe.errors import CdpipeError, IntegrityError
 from cdpipe.geo.tilings import block_keys
 from cdpipe.models.folder import CARD
 from cdpipe.pairs.catalog import read_catalog
-from cdpipe.pairs.plan import PlannedPair, stored_pair
+from cdpipe.pairs.plan import PlannedPair, placed_pairs, stored_cells, stored_pair
 from cdpipe.pairs.splits import known_splits
 from cdpipe.prediction.block import probability_key
 from cdpipe.runs.manifest import manifest_path, read_manifest
@@ -89,7 +89,8 @@ def status(run: Run) -> Status:
     pairs = read_catalog(run.config)
     planned, unknown = planned_pairs(run)
     stored = tuple((item, pair) for item in planned if (pair := stored_pair(run.workspace, item)) is not None)
-    splits = known_splits([item for item, _ in stored], run.config.split_buffer)
+    items = [item for item, _ in stored]
+    splits = known_splits(run.config, placed_pairs(items), stored_cells(run.workspace, items))
     inventory = Inventory(stored, splits)
     manifest = read_manifest(run.folder)
     published = len(manifest.pairs) if manifest else 0

@@ -9,13 +9,14 @@ from typing import Any
 
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.models.folder import ModelCard
-from cdpipe.pairs.splits import describe_leaks, split_pairs
+from cdpipe.pairs.splits import describe_leaks
 from cdpipe.runs.run import Inventory, Run, take_inventory
 from cdpipe.training.batches import check_batches, known_workers
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
 from cdpipe.training.plan import (
     check_buildable,
+    describe_stored,
     finish_model,
     sweep_training,
     trained_model,
@@ -85,7 +86,7 @@ def train(run: Run) -> list[Trained]:
 
 
 def _plan(run: Run) -> tuple[list[TrainJob], list[Trained], list[TrainJob]]:
-    """What the configuration wants trained, what of it is and what is not; leaks of splits are told if any is not."""
+    """What the configuration wants trained, what of it is and what is not; splits are told if any is not."""
     inventory = take_inventory(run)
     run.recall_warnings()
     jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
@@ -96,7 +97,7 @@ def _plan(run: Run) -> tuple[list[TrainJob], list[Trained], list[TrainJob]]:
     for job in waiting:
         check_buildable(job)
     if waiting:
-        _say_leaks(run, inventory)
+        _say_splits(run, inventory)
     return jobs, [_trained(run, job, card, now=False) for job, card in cards if card is not None], waiting
 
 
@@ -180,10 +181,12 @@ def _track(run: Run, jobs: Sequence[TrainJob]) -> None:
             run.say(f"train: {error}")
 
 
-def _say_leaks(run: Run, inventory: Inventory) -> None:
-    """Say what is let pass, and of what nothing can be told."""
-    splits = inventory.splits or split_pairs(inventory.planned, run.config.split_buffer)
-    found = training_leaks(run.config, inventory.planned, splits)
+def _say_splits(run: Run, inventory: Inventory) -> None:
+    """Say which splits were made, what is let pass, and of what nothing can be told."""
+    outlook = describe_stored(run.config, run.workspace, inventory.planned, inventory.splits)
+    for line in outlook.lines() if outlook.made else ():
+        run.say(f"train: {line}")
+    found = training_leaks(run.config, inventory.planned, inventory.splits)
     if found.leaks:
         run.say(f"train: the splits leak, which splits.allow_leak lets pass: {describe_leaks(found.leaks)}")
     if found.unplaced:

@@ -41,6 +41,10 @@ def check_on_screen(run: "Run", screen: "Screen", *, read: bool = False, deep: b
     if deep:
         screen.show_table(deep_table(checked.inspected))
     files = files_of(report.pair for report in checked.pairs)
+    if checked.outlook is not None:
+        screen.console.print("[bold]Training[/bold]")
+        for line in checked.outlook.lines():
+            screen.say(f"  {line}")
     for title, findings in (("Warnings", checked.warnings), ("Problems", checked.problems)):
         _print_list(screen, title, group_findings(findings, files))
     for line in describe_corrections(checked.corrections) if run.config.align.coregister == "auto" else ():

@@ -65,9 +65,9 @@ def _show_scores(screen: "Screen", evaluated: "Evaluated") -> None:
             shown = (with_interval(row, name) for name in ("iou", "f1", "detection_rate"))
             table.add_row(row["split"], row["layer"], str(row["pairs"]), *shown)
     screen.show_table(table)
-    unseen = sum_up_test(rows)
-    if unseen:
-        screen.say(unseen)
+    unseen, caution = sum_up_test(evaluated.evaluation), evaluated.evaluation.caution
+    for text in filter(None, (unseen, caution)):
+        screen.say(text)
     screen.say(f"evaluate: figures and pictures in {folder}")
 
 

@@ -182,8 +182,15 @@ class Normalisation(Section):
 
 
 class Splits(Section):
-    """How far training pairs lie from those that models are judged on: at least a patch, unless ``allow_leak``."""
+    """Which pairs are ``train``, ``val`` and ``test`` where the catalog does not say so.
 
+    ``by: places`` shares out whole places; ``strips`` cuts every labelled scene into a strip for each split, with a
+    patch between them; ``auto`` does that only where there are too few places: fewer than three, or where all pairs
+    have the split ``train`` and an epoch is to be chosen. Training pairs and strips lie at least a patch from those
+    that models are judged on, unless ``allow_leak`` lets pairs lie nearer.
+    """
+
+    by: Literal["auto", "places", "strips"] = "auto"
     allow_leak: bool = False
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.evaluation.scores import ENSEMBLE, Results, read_masks
+from cdpipe.evaluation.scores import ENSEMBLE, Results, pair_of, read_masks
 from cdpipe.evaluation.tables import UNSPLIT
 from cdpipe.formats import palette
 from cdpipe.formats.cog import Band, write_cog
@@ -53,16 +53,16 @@ class ComparedPair:
     Attributes:
         workspaces: Of both runs.
         pair: The pair, as the first has it.
-        split: Its split, or ``unsplit``.
         label_key: Key of its label, None without one.
         change_keys: Keys of the runs' change.
+        parts: Split, or ``unsplit``, of the pair; or of each strip with the pixels that it has; by the ids they go by.
     """
 
     workspaces: tuple[Workspace, Workspace]
     pair: StoredPair
-    split: str
     label_key: str | None
     change_keys: tuple[str, str]
+    parts: Mapping[str, tuple[str, Window | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +98,24 @@ def shared_pairs(first: Manifest, second: Manifest) -> Shared:
             shared.left_out[pair_id] = "its imagery is not the same"
         elif one.label != other.label:
             shared.left_out[pair_id] = "its label is not the same"
+        elif one.strips != other.strips:
+            shared.left_out[pair_id] = "its strips are not the same"
         else:
             shared.pairs.append((one, other))
     return shared
 
 
-def compare_pair(job: ComparedPair) -> PairDifference:
-    """Count block by block; pixels that either run did not observe count nowhere."""
+def compare_pair(job: ComparedPair, within: Window | None = None) -> PairDifference:
+    """Count block by block; pixels that either run did not observe, or outside of a strip, count nowhere."""
     pixels = np.zeros(NOT_OBSERVED + 1, np.int64)
     scores = [Counts(), Counts()]
     for key in job.pair.blocks():
         window = job.pair.window(key)
+        if within is not None:
+            common = window.intersect(within)
+            if common is None:
+                continue
+            window = common
         pixels += np.bincount(_difference(job, window).ravel(), minlength=len(pixels))
         if job.label_key is not None:
             label = _read_label(job, window)
@@ -159,7 +166,7 @@ def _right(job: ComparedPair, window: Window) -> Bytes:
     return np.where((first == NOT_OBSERVED) | (label > 1), np.uint8(NOT_OBSERVED), judged)
 
 
-def tabulate_differences(differences: dict[str, PairDifference], splits: dict[str, str]) -> list[dict[str, Any]]:
+def tabulate_differences(differences: Mapping[str, PairDifference], splits: Mapping[str, str]) -> list[dict[str, Any]]:
     """Rows of pairs, those that differ most first, then pooled rows of each split with intervals.
 
     Returns:
@@ -167,7 +174,7 @@ def tabulate_differences(differences: dict[str, PairDifference], splits: dict[st
         of labelled pairs, else None, ``iou_a``, ``iou_b``, ``iou_difference`` (B minus A), the same of F1, and in
         pooled rows of at least two pairs ``iou_difference_low`` and ``_high``, a paired bootstrap over pairs.
     """
-    single = [_difference_row(splits[pair_id], pair_id, [pair]) for pair_id, pair in differences.items()]
+    single = [_difference_row(splits[pair_id], pair_of(pair_id), [pair]) for pair_id, pair in differences.items()]
     single.sort(key=lambda row: (-abs(row["iou_difference"] or 0.0), -row["only_a"] - row["only_b"], row["pair_id"]))
     pooled = []
     for split in (*SPLITS, UNSPLIT):

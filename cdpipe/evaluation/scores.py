@@ -24,7 +24,7 @@ from cdpipe.metrics.counts import (
 from cdpipe.objects.components import Components, sum_by_component
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.normalisation import RGB, Recipe
-from cdpipe.store.pair import StoredPair, read_observed, read_scene
+from cdpipe.store.pair import LabelledPair, StoredPair, read_label, read_observed, read_scene
 from cdpipe.workspace.layout import Workspace
 
 Mask = NDArray[np.bool_]
@@ -122,6 +122,7 @@ class Results:
         change_key: Key of the ensemble's change, None where nothing was predicted.
         submissions: Name and mask of each submission that has the pair.
         tolerance: Pixels by which a border may be off.
+        strips: The pixels whose labels count in each split, where the pair is cut.
     """
 
     pair: StoredPair
@@ -130,6 +131,7 @@ class Results:
     change_key: str | None
     submissions: tuple[tuple[str, Runs], ...] = ()
     tolerance: int = TOLERANCE
+    strips: Mapping[str, Window] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,31 @@ class PairScores:
     area_km2: float = float("nan")
 
 
-def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
+def evaluate_parts(workspace: Workspace, results: Results) -> dict[str, PairScores]:
+    """Scores of a pair by its id, or of each strip of one that is cut, by :func:`strip_id`."""
+    pair_id = results.pair.pair_id
+    if not results.strips:
+        return {pair_id: evaluate_pair(workspace, results)}
+    return {strip_id(pair_id, split): evaluate_pair(workspace, results, at) for split, at in results.strips.items()}
+
+
+def strip_id(pair_id: str, split: str) -> str:
+    """What a pair's strip goes by where pairs go by their ids, none of which has a slash."""
+    return f"{pair_id}/{split}"
+
+
+def pair_of(part_id: str) -> str:
+    """The pair of what goes by its id or a strip's."""
+    return part_id.partition("/")[0]
+
+
+def evaluate_pair(workspace: Workspace, results: Results, within: Window | None = None) -> PairScores:
     """Count hits and misses of every layer of a pair; labels that say "ignore" and pixels not observed are left out.
+
+    Args:
+        workspace: Where the pair lies.
+        results: Where its results lie.
+        within: Pixels whose labels count; None for all.
 
     Raises:
         ValueError: If the pair has no label.
@@ -162,7 +187,7 @@ def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
     pair = results.pair
     if results.label_key is None:
         raise ValueError(f"pair {pair.pair_id}: expected a label, got none")
-    label_layer = open_array(workspace.group("labels", pair.pair_id, results.label_key), "label")
+    item = LabelledPair(pair, results.label_key, within)
     counts: dict[str, Counts] = {}
     near: dict[str, NearCounts] = {}
     probabilities: dict[str, ScoreHistogram] = {}
@@ -172,7 +197,7 @@ def evaluate_pair(workspace: Workspace, results: Results) -> PairScores:
         window = pair.window(key)
         halo = grow(window, results.tolerance, pair.grid.shape)
         inner = window.slices_in(halo)
-        label = read_window(label_layer, halo)
+        label = read_label(workspace, item, halo)
         own_label, observed = label[inner], read_observed(workspace, pair, window)
         judged_in_row[window.slices[0]] += (observed & (own_label != IGNORE)).sum(axis=1)
         changes, scores = _layers(workspace, results, halo)

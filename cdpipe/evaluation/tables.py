@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.evaluation.scores import BASELINE, ObjectCounts, PairScores
+from cdpipe.evaluation.scores import BASELINE, ObjectCounts, PairScores, pair_of
 from cdpipe.formats.tables import plain_cell
 from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_threshold
 from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED, Values, intervals_over_pairs, pixel_figures, share
@@ -48,6 +48,7 @@ PIXEL_FIGURES = ("iou", "f1", "precision", "recall", "kappa")
 FIGURES = (*PIXEL_FIGURES, "near_precision", "near_recall", "near_f1", "detection_rate", "false_per_km2")
 POOLED_FIGURES = ("near_f1", "detection_rate", "false_per_km2")  # which the readable table has of pooled rows alone
 INTERVALS = "percentile bootstrap over pairs"
+SHOWN = 3  # scenes that are named
 CURVE_STEP = 10  # of the thresholds, every so many stand in evaluation.json
 
 Curve = Mapping[str, NDArray[np.float64]]
@@ -60,15 +61,15 @@ def tabulate(scores: Mapping[str, PairScores], splits: Mapping[str, str]) -> lis
     could reach at most, not what it would reach on new scenes. It has no objects and no intervals.
 
     Args:
-        scores: By pair.
-        splits: Split of each pair.
+        scores: By pair, or strip of one.
+        splits: Split of each of them.
 
     Returns:
         Rows as :mod:`cdpipe.evaluation.tables` describes them.
     """
     rows = []
     for pair_id, of_pair in scores.items():
-        rows += _rows(splits[pair_id], pair_id, [of_pair])
+        rows += _rows(splits[pair_id], pair_of(pair_id), [of_pair])
     for split, chosen in _by_split(scores, splits):
         rows += _rows(split, None, chosen)
     return rows
@@ -208,17 +209,32 @@ class Evaluation:
         curves: Split, layer and figures by threshold.
         calibrations: Reliability of each split and layer.
         tolerance: Pixels by which a border may be off.
+        strips: Pairs of which strips are in several splits.
     """
 
     rows: Sequence[dict[str, Any]]
     curves: Sequence[tuple[str, str, Curve]]
     calibrations: Sequence[dict[str, Any]]
     tolerance: int
+    strips: Sequence[str] = ()
+
+    @property
+    def caution(self) -> str | None:
+        """What figures of strips cannot say; None where all pairs are in a split as a whole."""
+        if not self.strips:
+            return None
+        names = ", ".join(self.strips[:SHOWN]) + (", ..." if len(self.strips) > SHOWN else "")
+        return (
+            f"train, val and test are strips of the same {'scene' if len(self.strips) == 1 else 'scenes'} ({names}): "
+            "figures say what to expect on the rest of it, and less of any other"
+        )
 
 
 def evaluate_run(scores: Mapping[str, PairScores], splits: Mapping[str, str], tolerance: int) -> Evaluation:
     """All tables of a run, from the scores of its pairs and their splits."""
-    return Evaluation(tabulate(scores, splits), list(curves(scores, splits)), calibrations(scores, splits), tolerance)
+    rows, errors = tabulate(scores, splits), calibrations(scores, splits)
+    strips = sorted({pair_of(each) for each in scores if pair_of(each) != each})
+    return Evaluation(rows, list(curves(scores, splits)), errors, tolerance, strips)
 
 
 def write_tables(folder: Location, evaluation: Evaluation) -> str:
@@ -238,6 +254,7 @@ def write_tables(folder: Location, evaluation: Evaluation) -> str:
 
 def _document(evaluation: Evaluation) -> dict[str, Any]:
     return {
+        **({"strips": list(evaluation.strips)} if evaluation.strips else {}),
         "rows": list(evaluation.rows),
         "intervals": {"level": LEVEL, "replicates": REPLICATES, "seed": SEED, "method": INTERVALS},
         "tolerance_px": evaluation.tolerance,
@@ -302,7 +319,9 @@ def _markdown(evaluation: Evaluation) -> str:
         if row["pair_id"] is None and row["layer"] != BASELINE
     ]
     near = f"F1 within {evaluation.tolerance} px"
+    caution = evaluation.caution
     notes = [
+        *([] if caution is None else [f"{caution[0].upper()}{caution[1:]}."]),
         f"[low, high]: {LEVEL:.0%} {INTERVALS}; none of a single pair, too narrow of few.",
         "objects hit: share of labelled objects with a pixel found; false: objects entirely on unchanged ground.",
         "ECE: expected calibration error, how far probabilities are from the share of true change, on average.",
@@ -332,9 +351,9 @@ def _layer(row: dict[str, Any]) -> str:
     return str(row["layer"]) if row["threshold"] is None else f"{row['layer']} (best at {row['threshold']:.2f})"
 
 
-def sum_up_test(rows: Sequence[dict[str, Any]]) -> str | None:
-    """IoU of every layer over all test pairs in a sentence, or why there is none; None without such pairs."""
-    own = [row for row in rows if row["pair_id"] is None and row["split"] == "test"]
+def sum_up_test(evaluation: Evaluation) -> str | None:
+    """IoU of every layer over all that is of test in a sentence, or why there is none; None without such pairs."""
+    own = [row for row in evaluation.rows if row["pair_id"] is None and row["split"] == "test"]
     if not own:
         return None
     if not any(row["tp"] + row["fp"] + row["fn"] + row["tn"] for row in own):
@@ -343,4 +362,5 @@ def sum_up_test(rows: Sequence[dict[str, Any]]) -> str | None:
         false = ", ".join(f"{row['layer']} {row['fp']:,} of {row['fp'] + row['tn']:,}" for row in own)
         return f"no pixel of the test pairs' labels changed, so IoU and F1 say nothing; falsely changed pixels: {false}"
     told = ", ".join(f"{row['layer']} {_number(row['iou'])}" for row in own)
-    return f"IoU on test pairs, which neither training nor selection saw: {told}"
+    what = "strips of test" if evaluation.strips else "test pairs"
+    return f"IoU on {what}, which neither training nor selection saw: {told}"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError, InputError, IntegrityError
 from cdpipe.geo.grid import BlockKey, Window
-from cdpipe.geo.tilings import CELL, block_keys, block_window
+from cdpipe.geo.tilings import block_keys, block_window
 from cdpipe.metrics.classes import CHANGED, IGNORE
 from cdpipe.pairs.imagery import read_on_grid
-from cdpipe.pairs.labels import read_label
+from cdpipe.pairs.labels import count_cells, read_label
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.store.arrays import cell_window, write_block
 from cdpipe.store.groups import LABEL_ARRAYS, create_group, finish_group, pair_arrays
@@ -187,7 +187,7 @@ def _ingest_label(job: IngestJob, key: BlockKey) -> None:
     with timed("read"):
         label = read_label(planned.pair.label, planned.grid, window, job.config)
     counted = np.where(read_observed(workspace, stored_pair, window), label, np.uint8(IGNORE))
-    cells = np.stack([_count_cells(counted != IGNORE), _count_cells(counted == CHANGED)])
+    cells = np.stack([count_cells(counted != IGNORE), count_cells(counted == CHANGED)])
     group = workspace.group("labels", key.pair_id, planned.label_key)
     facts = {"valid": int(cells[0].sum(dtype=np.int64)), "changed": int(cells[1].sum(dtype=np.int64))}
     records = workspace.records("labels", key.pair_id, planned.label_key)
@@ -197,14 +197,6 @@ def _ingest_label(job: IngestJob, key: BlockKey) -> None:
             write_block(group, "cells", cell_window(window), cells),
         ]
         write_record(block_record(records, key), workspace.root, dict(stored), facts)
-
-
-def _count_cells(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    """Number of True pixels in each cell; the block starts on a cell's border."""
-    height, width = mask.shape
-    padded = np.pad(mask, ((0, -height % CELL), (0, -width % CELL)))
-    rows, cols = padded.shape[0] // CELL, padded.shape[1] // CELL
-    return np.asarray(padded.reshape(rows, CELL, cols, CELL).sum(axis=(1, 3)), np.uint16)
 
 
 def _as_stored(

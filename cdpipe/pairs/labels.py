@@ -1,13 +1,14 @@
 """Labels: rasters or polygons that say what changed, as 0 (unchanged), 1 (changed), 255 (ignore)."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config
 from cdpipe.formats.placement import require_placed
 from cdpipe.formats.polygons import burn_polygons, open_layer, read_polygons
 from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.geo.tilings import TILE, tiles_in
+from cdpipe.geo.tilings import CELL, TILE, tiles_in
 from cdpipe.metrics.classes import CHANGED, IGNORE
 from cdpipe.pairs.label_rasters import Classes, read_label_raster
 from cdpipe.workspace.location import Location
@@ -48,3 +49,11 @@ def _burn(label: Location, grid: Grid, window: Window, config: Config) -> Classe
             inside = burn_polygons(polygons, grid.crop(tile))[part.slices_in(tile)]
             burnt[part.slices_in(window)][inside == 1] = value
     return burnt
+
+
+def count_cells(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Number of True pixels in each cell; the first cell begins at the first pixel."""
+    height, width = mask.shape
+    padded = np.pad(mask, ((0, -height % CELL), (0, -width % CELL)))
+    rows, cols = padded.shape[0] // CELL, padded.shape[1] // CELL
+    return np.asarray(padded.reshape(rows, CELL, cols, CELL).sum(axis=(1, 3)), np.uint16)

@@ -1,20 +1,24 @@
 """From a pair of the catalog to its grid and content keys; only headers are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cdpipe.config.schema import Config, Input
 from cdpipe.errors import InputError
 from cdpipe.formats.gate import describe_raster, parts_of, require_common_place, require_imagery
 from cdpipe.formats.vector_gate import is_vector, vector_files
 from cdpipe.geo.grid import Grid
+from cdpipe.geo.tilings import CELL, count_tiles
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.pairs.coregistration import Correction
 from cdpipe.pairs.imagery import date_bands
-from cdpipe.store.pair import LabelledPair, StoredPair, load_pair
+from cdpipe.store.pair import LabelledPair, StoredPair, load_pair, read_cells
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, map_files
@@ -236,6 +240,24 @@ def labelled_pair(workspace: Workspace, planned: PlannedPair) -> LabelledPair | 
         return None
     records = workspace.records("labels", pair.pair_id, planned.label_key)
     return LabelledPair(pair, planned.label_key) if (records / GROUP_RECORD).is_file() else None
+
+
+def placed_pairs(planned: Sequence[PlannedPair]) -> list[tuple[Pair, Grid]]:
+    """Pairs with their grids."""
+    return [(item.pair, item.grid) for item in planned]
+
+
+def stored_cells(workspace: Workspace, planned: Sequence[PlannedPair]) -> Callable[[Pair, Grid], NDArray[np.int64]]:
+    """A function that gives the cells of a pair's label in the store; zeros where it is not there."""
+    by_id = {item.pair.pair_id: item for item in planned}
+
+    def read(pair: Pair, grid: Grid) -> NDArray[np.int64]:
+        item = labelled_pair(workspace, by_id[pair.pair_id])
+        if item is None:
+            return np.zeros((2, *(count_tiles(length, CELL) for length in grid.shape)), np.int64)
+        return read_cells(workspace, item).astype(np.int64)
+
+    return read
 
 
 # Hashes of source files, computed once and remembered by size and modification time, or by ETag.

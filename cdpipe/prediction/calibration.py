@@ -31,7 +31,7 @@ class Calibration:
     @property
     def key(self) -> str:
         """Hash of everything that decides which pixels the windows hold."""
-        pairs = sorted([item.pair.key, item.label_key] for item in self.pairs)
+        pairs = sorted(item.key for item in self.pairs)
         return content_key("calibration", {"pairs": pairs, "windows": WINDOWS, "changed": CHANGED_SHARE})
 
     def windows(self, recipe: Recipe, patch: int) -> Iterator[NDArray[np.float32]]:
@@ -49,7 +49,7 @@ class Calibration:
         """
         from cdpipe.training.samples import Sampler, draw_sample, index_cells  # which takes long to import
 
-        pairs = tuple(sorted(self.pairs, key=lambda item: (item.pair.key, item.label_key)))
+        pairs = tuple(sorted(self.pairs, key=lambda item: item.key))
         pools = index_cells(self.workspace, pairs)
         if not pools[0].size:
             raise InputError(

@@ -13,7 +13,7 @@ from cdpipe.keys import content_key
 from cdpipe.metrics.counts import ScoreHistogram, is_change, score_histogram, threshold_change
 from cdpipe.prediction.temperature import logit_histogram, soften
 from cdpipe.store.arrays import open_array, read_window, write_block
-from cdpipe.store.pair import StoredPair
+from cdpipe.store.pair import LabelledPair, StoredPair, read_label
 from cdpipe.timing import timed
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.records import block_record, write_record
@@ -140,47 +140,47 @@ def combine_members(ensemble: Ensemble, probabilities: Iterable[NDArray[np.float
     return np.minimum(result, np.float32(1), out=result)  # shares may add up to a trifle more
 
 
-def ensemble_scores(workspace: Workspace, pair: StoredPair, label_key: str, ensemble: Ensemble) -> ScoreHistogram:
+def ensemble_scores(workspace: Workspace, item: LabelledPair, ensemble: Ensemble) -> ScoreHistogram:
     """An ensemble's probability against a pair's label, over thresholds from 0 to 1."""
-    return _sum_histograms(workspace, pair, label_key, ensemble, score_histogram)
+    return _sum_histograms(workspace, item, ensemble, score_histogram)
 
 
-def ensemble_logits(workspace: Workspace, pair: StoredPair, label_key: str, ensemble: Ensemble) -> ScoreHistogram:
+def ensemble_logits(workspace: Workspace, item: LabelledPair, ensemble: Ensemble) -> ScoreHistogram:
     """The same over logits, to fit a temperature to."""
-    return _sum_histograms(workspace, pair, label_key, ensemble, logit_histogram)
+    return _sum_histograms(workspace, item, ensemble, logit_histogram)
 
 
 def _sum_histograms(
     workspace: Workspace,
-    pair: StoredPair,
-    label_key: str,
+    item: LabelledPair,
     ensemble: Ensemble,
     make: Callable[[NDArray[np.float32], NDArray[np.uint8]], ScoreHistogram],
 ) -> ScoreHistogram:
-    label = open_array(workspace.group("labels", pair.pair_id, label_key), "label")
-    windows = (pair.window(key) for key in pair.blocks())
-    parts = (make(combine(workspace, pair, ensemble, window), read_window(label, window)) for window in windows)
+    windows = (item.pair.window(key) for key in item.blocks())
+    parts = (
+        make(combine(workspace, item.pair, ensemble, window), read_label(workspace, item, window)) for window in windows
+    )
     return sum(parts, next(parts))
 
 
 def sample_members(
-    workspace: Workspace, pair: StoredPair, label_key: str, ensembles: Sequence[Ensemble], step: int
+    workspace: Workspace, item: LabelledPair, ensembles: Sequence[Ensemble], step: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Probabilities of several ensembles at every ``step``-th pixel of every ``step``-th row of a pair.
 
     Returns:
         (pixel, ensemble), and the label of each pixel; row by row of the scene, whatever its blocks.
     """
+    pair = item.pair
     height, width = (-(-length // step) for length in pair.grid.shape)
     probabilities = np.empty((height, width, len(ensembles)), np.float32)
     labels = np.empty((height, width), np.uint8)
-    label = open_array(workspace.group("labels", pair.pair_id, label_key), "label")
     for key in pair.blocks():
         window = pair.window(key)
         inside = slice(-window.row % step, None, step), slice(-window.col % step, None, step)
         rows = slice(-(-window.row // step), -(-window.stop_row // step))
         cols = slice(-(-window.col // step), -(-window.stop_col // step))
-        labels[rows, cols] = read_window(label, window)[inside]
+        labels[rows, cols] = read_label(workspace, item, window)[inside]
         for number, ensemble in enumerate(ensembles):
             probabilities[rows, cols, number] = combine(workspace, pair, ensemble, window)[inside]
     return probabilities.reshape(-1, len(ensembles)), labels.ravel()

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdpipe.formats import palette
+from cdpipe.geo.grid import Window
 from cdpipe.report import charts, drawing, tables, words
 from cdpipe.workspace.location import Location
 
@@ -30,6 +31,8 @@ CRISP = 700  # scenes of fewer pixels a side are shown pixel by pixel
 SCALE_SHARE = 0.3  # of the picture's width that a scale bar takes at most
 STEPS = 9  # of colour in the probabilities' legend
 COMPASS = ("up", "up and right", "right", "down and right", "down", "down and left", "left", "up and left")
+TEXT_WIDTH = 18  # a picture is as many letters high, or wide
+MAPS = 6  # of scenes that are cut, in the index
 TOP = 60  # changes in the index's gallery
 
 
@@ -40,11 +43,12 @@ class PairPage:
     Attributes:
         pair_id: The pair.
         name: What its owner calls it.
-        split: Its split, empty where it has none.
+        split: Its split, empty where it has none as a whole.
         dates: Of both images, empty where they are not known.
         sensors: Of both images.
         facts: See :func:`cdpipe.report.pair.make_pair`.
         files: Name and path, relative to the run's folder, of everything to hand on.
+        strips: The pixels of each split, where the pair is cut.
     """
 
     pair_id: str
@@ -54,6 +58,12 @@ class PairPage:
     sensors: tuple[str, str]
     facts: Mapping[str, Any]
     files: Sequence[tuple[str, str]]
+    strips: Mapping[str, Window] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> str:
+        """Its split, or those that it is cut into, in words."""
+        return ", ".join(self.strips) or self.split
 
     @property
     def page(self) -> str:
@@ -117,7 +127,7 @@ def describe_pair(
         "pair": _describe(pair),
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
         "review": [review_feature(change) for change in changes],
-        "table": tables.figures_table(rows, "Against its label.", by_split=False) if rows else None,
+        "table": tables.figures_table(rows, "Against its label.", by_split=bool(pair.strips)) if rows else None,
         "audits": tables.audit_list(tables.audits_of(report.audits, pair.pair_id)),
     }
 
@@ -140,6 +150,7 @@ def _describe(pair: PairPage) -> dict[str, Any]:
         "crisp": max(height, width) < CRISP,
         "numbers": [{"name": name, "lines": lines} for name, *lines in _pair_numbers(pair)],
         "layers": [{"file": file, "name": name} for file, name in layers],
+        "strips": strip_map(pair),
         "labelled": facts["labelled"],
         "unlabelled": bool(facts["figures"].get("unlabelled")),
         "north": facts["north"],
@@ -164,7 +175,28 @@ def _pair_numbers(pair: PairPage) -> list[tuple[str, ...]]:
         ("Changed", words.area(figures["changed_m2"], figures["changed_px"])),
         ("Changed share", words.share(figures["changed_px"], figures["observed_px"])),
     ]
-    return [*numbers, ("Split", pair.split)] if pair.split else numbers
+    return [*numbers, ("Split", pair.splits)] if pair.splits else numbers
+
+
+def strip_map(pair: PairPage) -> dict[str, Any] | None:
+    """Where the strips of a pair lie in its pictures, in pixels; None where it is not cut."""
+    if not pair.strips:
+        return None
+    rows, cols = (count * pair.facts["cell"] for count in pair.facts["cells"])
+    strips = [{"split": split, "x": at.col, "y": at.row, **_sides(at)} for split, at in pair.strips.items()]
+    size = min(cols / TEXT_WIDTH, rows / TEXT_WIDTH)
+    return {
+        "id": pair.pair_id,
+        "name": pair.name,
+        "width": cols,
+        "height": rows,
+        "text": round(size, 1),
+        "strips": strips,
+    }
+
+
+def _sides(window: Window) -> dict[str, int]:
+    return {"width": window.width, "height": window.height}
 
 
 def _scale(facts: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -214,17 +246,26 @@ def describe_index(report: Report) -> dict[str, Any]:
     }
     pooled = [row for row in report.rows if row["pair_id"] is None]
     run = report.run
+    # of a pair that is cut the last strip's: that of test, where there is one
     scores = {row["pair_id"]: row for row in report.rows if row["layer"] == "ensemble" and row["pair_id"]}
+    cut = [each for pair in report.pairs if (each := strip_map(pair)) is not None]
     every = [describe_change(pair, change) for pair in report.pairs for change in pair.facts["objects"]]
     changes = sorted(every, key=lambda change: (-change["score"], change["pair_id"], change["id"]))[:TOP]
     most = max((changed_share(pair) for pair in report.pairs), default=0.0) or 1.0
     caption = "Pooled over the pairs of each split: every pixel counts once."
     return {
         "run": {**run, "threshold": f"{run['threshold']:.3g}"},
-        "sentences": words.summarise(totals, states, pooled, (run["ensemble"], run["threshold"], run["fitted_on"])),
-        "numbers": _run_numbers(totals, states, pooled),
+        "sentences": words.summarise(
+            totals,
+            states,
+            pooled,
+            (run["ensemble"], run["threshold"], run["fitted_on"]),
+            [each["name"] for each in cut],
+        ),
+        "numbers": _run_numbers(totals, states, pooled, "strips" if cut else "pairs"),
+        "cut": cut[:MAPS],
         "pairs": [_pair_row(pair, scores.get(pair.pair_id, {}), most) for pair in report.pairs],
-        "splits": sorted({pair.split for pair in report.pairs}),
+        "splits": sorted({pair.splits for pair in report.pairs}),
         "dated": any(any(pair.dates) for pair in report.pairs),
         "scored": bool(scores),
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
@@ -252,7 +293,7 @@ def _totals(pairs: Sequence[PairPage]) -> dict[str, float | None]:
 
 
 def _run_numbers(
-    totals: Mapping[str, float | None], states: Mapping[str, int], pooled: Sequence[Mapping[str, Any]]
+    totals: Mapping[str, float | None], states: Mapping[str, int], pooled: Sequence[Mapping[str, Any]], judged: str
 ) -> list[dict[str, str]]:
     """What stands large beside the summary."""
     others = ", ".join(f"{states[state]} {state}" for state in ("failed", "skipped") if states[state])
@@ -261,7 +302,10 @@ def _run_numbers(
     seen = words.area(totals["observed_m2"], totals["observed_px"])
     part = words.share(totals["changed_px"], totals["observed_px"])
     numbers.append({"name": "Changed", "value": changed, "note": f"{part} of {seen} observed"})
-    for split, note in (("test", "pooled over unseen test pairs"), ("val", "pooled over validation pairs")):
+    for split, note in (
+        ("test", f"pooled over unseen test {judged}"),
+        ("val", f"pooled over validation {judged}"),
+    ):
         row = next((row for row in pooled if row["split"] == split and row["layer"] == "ensemble"), None)
         if row and row.get("iou") is not None:
             numbers.append({"name": "IoU of the ensemble", "value": words.figure(row["iou"]), "note": note})
@@ -281,7 +325,7 @@ def _pair_row(pair: PairPage, scores: Mapping[str, Any], most: float) -> dict[st
         "id": pair.pair_id,
         "name": pair.name,
         "page": pair.page,
-        "split": pair.split or words.UNKNOWN,
+        "split": pair.splits or words.UNKNOWN,
         "dates": pair.dates,
         "observed": words.area(figures["observed_m2"], figures["observed_px"]),
         "observed_value": figures["observed_m2"] or figures["observed_px"],

@@ -61,6 +61,7 @@ def summarise(
     states: Mapping[str, int],
     pooled: Sequence[Mapping[str, Any]],
     threshold: tuple[str, float, str],
+    cut: Sequence[str] = (),
 ) -> list[str]:
     """The run in sentences.
 
@@ -70,6 +71,7 @@ def summarise(
         states: How many pairs are ``finished``, ``failed`` and ``skipped``.
         pooled: Rows of the evaluation pooled over splits.
         threshold: Kind of ensemble, its threshold, and what that was fitted on.
+        cut: Names of pairs of which strips are train, val and test.
     """
     kind, value, fitted_on = threshold
     seen = f"{area(totals['observed_m2'], totals['observed_px'])} observed at both dates"
@@ -79,7 +81,13 @@ def summarise(
     sentences = [_states(states)]
     if states["finished"]:
         sentences.append(f"Of {seen}, {changed}, changed.")
-        sentences += _scores(pooled)
+        sentences += _scores(pooled, "strip" if cut else "pair")
+        if cut:
+            scenes = f"the same scene, {cut[0]}" if len(cut) == 1 else f"the same {len(cut)} scenes"
+            sentences.append(
+                f"Train, val and test are strips of {scenes}, with a patch in between: the figures say what to expect "
+                "on the rest of it, and less of any other."
+            )
         rule = (
             "more than half of the models see it"
             if kind == "vote"
@@ -100,7 +108,7 @@ def _states(states: Mapping[str, int]) -> str:
     return f"{finished}, {enumerate_names(others)}; reasons are below."
 
 
-def _scores(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
+def _scores(pooled: Sequence[Mapping[str, Any]], what: str) -> list[str]:
     """What the ensemble and the best model reached on the most telling split there is."""
     sentences = list[str]()
     for split, meaning in (
@@ -110,14 +118,14 @@ def _scores(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
         rows = {row["layer"]: row for row in pooled if row["split"] == split and is_known(row.get("iou"))}
         barren = [row for row in pooled if row["split"] == split and row["layer"] == "ensemble" and _is_barren(row)]
         if barren:
-            pairs = count(barren[0]["pairs"], f"{split} pair", f"{split} pairs")
+            pairs = count(barren[0]["pairs"], f"{split} {what}")
             sentences.append(f"No pixel of the labels of {pairs} changed, so their figures say nothing.")
             continue
         models = [row for name, row in rows.items() if name not in ("ensemble", "grey difference")]
         if "ensemble" not in rows:
             continue
         whole = rows["ensemble"]
-        text = f"On {count(whole['pairs'], meaning.format('pair'), meaning.format('pairs'))}, the ensemble's IoU is "
+        text = f"On {count(whole['pairs'], meaning.format(what), meaning.format(f'{what}s'))}, the ensemble's IoU is "
         text += f"{whole['iou']:.3f}{_interval(whole, 'iou')}, its F1 {whole['f1']:.3f}"
         if models:
             best = max(models, key=lambda row: float(row["iou"]))

@@ -28,7 +28,7 @@ from cdpipe.prediction.ensemble import (
 from cdpipe.prediction.temperature import fit_temperature, fit_weights, threshold_for
 from cdpipe.runs.members import describe_members, suggested_threshold
 from cdpipe.runs.plan import RunPair, RunPlan, Thresholds, missing_work
-from cdpipe.store.pair import StoredPair
+from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
@@ -38,7 +38,7 @@ PIXELS = 1_000_000  # about as many are weights fitted on, every so many rows an
 Fitted = tuple[float, str]  # a threshold, and in words what it was fitted on
 FittedMembers = dict[str, dict[str, float]]  # temperatures and weights, each by the models' names
 # Histograms of the pairs whose ensembles are given, by pair, measured by the function that is given.
-Measure = Callable[[Workspace, StoredPair, str, Ensemble], ScoreHistogram]
+Measure = Callable[[Workspace, LabelledPair, Ensemble], ScoreHistogram]
 MeasurePairs = Callable[[Sequence[RunPair], Mapping[str, Ensemble], Measure], dict[str, ScoreHistogram]]
 
 
@@ -249,7 +249,7 @@ def _threshold_file(folder: Location, name: str | None) -> Location:
 
 def _threshold_key(config: Config, pairs: Sequence[RunPair], name: str | None) -> str:
     aim, ensembles = config.predict.aim, ensembles_of(pairs, name)
-    parts = [[pair.planned.label_key, ensembles[pair.pair_id].key] for pair in pairs]
+    parts = [[*pair.to_fit_on.key[1:], ensembles[pair.pair_id].key] for pair in pairs]
     return content_key("change", {"fit": parts, "aim": aim if isinstance(aim, str) else aim.wanted})
 
 
@@ -272,7 +272,8 @@ def _fit_threshold(
         return None
     total = sum(scores[1:], scores[0])
     kind = next(iter(plan.unseen.values()), "validation")
-    where = f"on {kind} pairs {', '.join(sorted(ensembles))}"
+    parts = f"{kind} strips of" if any(pair.strips for pair in pairs) else f"{kind} pairs"
+    where = f"on {parts} {', '.join(sorted(ensembles))}"
     if isinstance(aim, str):
         threshold, f1 = best_threshold(*(scores if aim == "mean_f1" else [total]))
         fitted_on = f"best {'mean F1 of a pair' if aim == 'mean_f1' else 'F1'}, {f1:.3f}, {where}"
@@ -298,7 +299,7 @@ def _wants_members(config: Config) -> bool:
 
 def _members_key(config: Config, pairs: Sequence[RunPair]) -> str:
     options = config.predict
-    parts: list[list[Any]] = [[pair.planned.label_key, *map(list, pair.shares())] for pair in pairs]
+    parts: list[list[Any]] = [[*pair.to_fit_on.key[1:], *map(list, pair.shares())] for pair in pairs]
     given = [member.temperature for pair in pairs for member in pair.members]
     if any(each != 1.0 for each in given):
         parts.append(given)
@@ -355,6 +356,6 @@ def _fit_weights(workspace: Workspace, pairs: Sequence[RunPair], alone: list[dic
     parts = []
     for pair in sorted(pairs, key=lambda pair: pair.pair_id):
         ensembles = [each[pair.pair_id] for each in alone]
-        parts.append(sample_members(workspace, pair.stored, str(pair.planned.label_key), ensembles, step))
+        parts.append(sample_members(workspace, pair.to_fit_on, ensembles, step))
     probabilities, labels = zip(*parts, strict=True)
     return fit_weights(np.concatenate(probabilities), np.concatenate(labels))

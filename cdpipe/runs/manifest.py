@@ -14,13 +14,14 @@ class ManifestPair:
 
     Attributes:
         pair_id: The pair.
-        split: Its split, None where it has none.
+        split: Its split, None where it has none as a whole.
         pair: Key of its imagery.
         label: Key of its label, None without one.
         probabilities: Key of each model's probability, by the model's name.
         change: Key of the ensemble's change.
         rasters: Published files relative to the workspace, each with its SHA-256.
         vectors: Likewise.
+        strips: First row, first column, height and width of each split's strip, where the pair is cut.
     """
 
     pair_id: str
@@ -31,6 +32,7 @@ class ManifestPair:
     change: str
     rasters: dict[str, str]
     vectors: dict[str, str] = field(default_factory=dict)
+    strips: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The pairs of a run, finished or only in the store, and the masks that a submission has for them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from cdpipe.geo.tilings import CHUNK
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.plan import labelled_pair
+from cdpipe.pairs.table import SPLITS
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.runs.run import Run, take_inventory
 from cdpipe.store.arrays import open_array, read_window
@@ -30,8 +31,9 @@ class PairResults:
         pair: Its row of the catalog.
         stored: Its grid and pixels.
         label_key: Key of its label, None without one.
-        split: Its split, None where it has none.
+        split: Its split, None where it has none as a whole.
         finished: What was predicted, None before.
+        strips: The pixels whose labels count in each split, where the pair is cut.
     """
 
     pair: Pair
@@ -39,6 +41,7 @@ class PairResults:
     label_key: str | None
     split: str | None
     finished: ManifestPair | None
+    strips: Mapping[str, Window] = field(default_factory=dict)
 
 
 def finished_run(run: Run) -> Manifest:
@@ -64,16 +67,18 @@ def result_pairs(run: Run, manifest: Manifest | None) -> list[PairResults]:
         if stored is None:
             run.fail(listed.pair_id, "is not in the store any more; run cdpipe ingest")
         elif listed.pair_id in catalog:
-            found.append(PairResults(catalog[listed.pair_id], stored, listed.label, listed.split, listed))
+            strips = {split: Window(*listed.strips[split]) for split in SPLITS if split in listed.strips}
+            found.append(PairResults(catalog[listed.pair_id], stored, listed.label, listed.split, listed, strips))
     return found
 
 
 def _stored_pairs(run: Run) -> list[PairResults]:
     inventory = take_inventory(run)
-    results = []
+    splits, results = inventory.splits, []
     for item, stored in inventory.pairs:
         label_key = item.label_key if labelled_pair(run.workspace, item) else None
-        results.append(PairResults(item.pair, stored, label_key, inventory.splits.get(stored.pair_id), None))
+        strips = splits.strips.get(stored.pair_id, {})
+        results.append(PairResults(item.pair, stored, label_key, splits.whole.get(stored.pair_id), None, strips))
     return results
 
 

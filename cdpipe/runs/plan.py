@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
-from cdpipe.geo.grid import BlockKey
+from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.models.ensemble_folder import EnsembleCard, given_ensemble
 from cdpipe.objects.features import ChangeScene
-from cdpipe.pairs.plan import PlannedPair, labelled_pair
+from cdpipe.pairs.plan import PlannedPair
 from cdpipe.prediction.block import Member, probability_key
 from cdpipe.prediction.calibration import Calibration
 from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
@@ -19,8 +19,8 @@ from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.runs.run import Inventory
 from cdpipe.runs.run_layer import plan_run_layer, run_layer_product
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
-from cdpipe.store.pair import StoredPair
-from cdpipe.training.plan import trained_model, training_folds, training_jobs
+from cdpipe.store.pair import LabelledPair, StoredPair
+from cdpipe.training.plan import labelled_parts, trained_model, training_folds, training_jobs
 from cdpipe.version import __version__
 from cdpipe.workspace.layout import Kind, Workspace
 from cdpipe.workspace.records import missing_blocks
@@ -35,9 +35,10 @@ class RunPair:
     Attributes:
         planned: What the catalog says of it, and its keys.
         stored: Its grid and pixels.
-        split: Its split, None where it has none.
+        split: Its split, None where it has none as a whole.
         members: The models that predict it: never one that learned from it.
         ensemble: How their probabilities become change; None while that is not known, or not wanted.
+        strips: The pixels whose labels count in each split, where the pair is cut.
     """
 
     planned: PlannedPair
@@ -45,11 +46,17 @@ class RunPair:
     split: str | None
     members: tuple[Member, ...]
     ensemble: Ensemble | None = None
+    strips: Mapping[str, Window] = field(default_factory=dict)
 
     @property
     def pair_id(self) -> str:
         """The pair's id."""
         return self.stored.pair_id
+
+    @property
+    def to_fit_on(self) -> LabelledPair:
+        """The pair with its label as thresholds are fitted on it: of one that is cut the strip of val counts."""
+        return LabelledPair(self.stored, str(self.planned.label_key), self.strips.get("val"))
 
     @property
     def change(self) -> Ensemble:
@@ -191,12 +198,16 @@ def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members
     if config.predict.precision == "int8":
         members = _calibrated(workspace, inventory, members, folds)
     pairs = tuple(
-        RunPair(item, stored, inventory.splits.get(stored.pair_id), unbiased(members, folds.get(stored.pair_id)))
+        RunPair(
+            planned=item,
+            stored=stored,
+            split=inventory.splits.whole.get(stored.pair_id),
+            members=unbiased(members, folds.get(stored.pair_id)),
+            strips=inventory.splits.strips.get(stored.pair_id, {}),
+        )
         for item, stored in inventory.pairs
     )
-    unseen = dict.fromkeys(folds, UNSEEN[0]) or {
-        pair_id: UNSEEN[1] for pair_id, split in inventory.splits.items() if split == "val"
-    }
+    unseen = dict.fromkeys(folds, UNSEEN[0]) or dict.fromkeys(inventory.splits.parts("val"), UNSEEN[1])
     given = given_ensemble(config.predict.models)
     return RunPlan(workspace, tuple(members), pairs, unseen, own=given and given[1])
 
@@ -210,8 +221,7 @@ def _calibrated(
     workspace: Workspace, inventory: Inventory, members: Sequence[Member], folds: Mapping[str, int]
 ) -> list[Member]:
     """The members with the pairs that they are calibrated on: the training pairs, but for a model's own fold."""
-    train = [item for item in inventory.planned if inventory.splits.get(item.pair.pair_id) == "train"]
-    pairs = [pair for item in train if (pair := labelled_pair(workspace, item)) is not None]
+    pairs = labelled_parts(workspace, inventory.planned, inventory.splits, "train")
     if not pairs:
         raise ConfigError(
             "predict.precision: int8 is calibrated on labelled pairs of the split train, and the store has none; "
@@ -262,7 +272,7 @@ def choose_pairs(config: Config, plan: RunPlan, names: Sequence[str] = (), split
         pair
         for pair in plan.pairs
         if (not names or pair.pair_id in names or pair.planned.pair.name in names)
-        and (not splits or pair.split in splits)
+        and (not splits or pair.split in splits or set(splits) & set(pair.strips))
     )
     if not wanted:
         raise InputError("no pair of the store is among those that --pair and --split ask for")

@@ -190,4 +190,5 @@ def _describe_pair(pair: RunPair, products: tuple[Product, ...]) -> ManifestPair
         change=pair.change.key,
         rasters=files["rasters"],
         vectors=files.get("vectors", {}),
+        strips={split: [at.row, at.col, at.height, at.width] for split, at in pair.strips.items()},
     )

@@ -18,11 +18,13 @@ from cdpipe.pairs.plan import (
     PlannedPair,
     all_source_files,
     known_hashes,
+    placed_pairs,
     plan_pairs,
+    stored_cells,
     stored_pair,
     why_not_planned,
 )
-from cdpipe.pairs.splits import known_splits
+from cdpipe.pairs.splits import Splits, known_splits
 from cdpipe.store.pair import StoredPair
 from cdpipe.version import __version__
 from cdpipe.workspace.clients import take_requests
@@ -282,11 +284,11 @@ class Inventory:
 
     Attributes:
         pairs: What the catalog says of each and its keys; and its grid and pixels.
-        splits: Split of each pair that has one; empty where there are too few places for three.
+        splits: What each split has of them; nothing where there are too few places, and no scene can be cut.
     """
 
     pairs: tuple[tuple[PlannedPair, StoredPair], ...]
-    splits: dict[str, str]
+    splits: Splits
 
     @property
     def planned(self) -> list[PlannedPair]:
@@ -319,7 +321,9 @@ def take_inventory(run: Run) -> Inventory:
         )
     for pair_id, reason in failed.items():
         run.fail(pair_id, reason)
-    return Inventory(tuple(stored), known_splits([item for item, _ in stored], run.config.split_buffer))
+    items = [item for item, _ in stored]
+    splits = known_splits(run.config, placed_pairs(items), stored_cells(run.workspace, items))
+    return Inventory(tuple(stored), splits)
 
 
 def rounded(spent: Mapping[str, float]) -> dict[str, float]:

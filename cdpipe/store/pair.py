@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.geo.grid import BlockKey, Grid, Window
 from cdpipe.geo.tilings import CHUNK, block_keys, block_window, strips_in
-from cdpipe.store.arrays import open_array, read_window
+from cdpipe.metrics.classes import IGNORE
+from cdpipe.store.arrays import cell_window, open_array, read_all, read_window
 from cdpipe.store.histograms import Quantiles
 from cdpipe.store.normalisation import DateScaling, Recipe, count_channels, date_scaling, model_input
 from cdpipe.store.statistics import Moments
@@ -19,6 +20,7 @@ from cdpipe.workspace.records import GROUP_RECORD, read_record
 BEFORE_BIT, AFTER_BIT = np.uint8(1), np.uint8(2)
 BOTH_BITS = BEFORE_BIT | AFTER_BIT
 DATES = ("before", "after")
+CELL_LAYERS = ("valid", "changed")  # of a label's cells: pixels that are labelled and observed, and those that changed
 FACTS = ("grid", "block", "roles", "units", "moments", "levels")  # of a pair in its record
 
 
@@ -78,10 +80,29 @@ class StoredPair:
 
 @dataclass(frozen=True, slots=True)
 class LabelledPair:
-    """A stored pair with the key of its label."""
+    """A stored pair with its label, of which all or a strip counts.
+
+    Attributes:
+        pair: The pair.
+        label_key: Key of its label.
+        within: Pixels whose label counts; None for all.
+    """
 
     pair: StoredPair
     label_key: str
+    within: Window | None = None
+
+    @property
+    def key(self) -> list[Any]:
+        """What decides which labels count of which pixels, as part of a content key; its order is that of its text."""
+        strip = self.within
+        place = [] if strip is None else [[strip.row, strip.col, strip.height, strip.width]]
+        return [self.pair.key, self.label_key, *place]
+
+    def blocks(self) -> list[BlockKey]:
+        """Keys of the blocks with pixels whose label counts."""
+        keys, within = self.pair.blocks(), self.within
+        return keys if within is None else [key for key in keys if within.intersect(self.pair.window(key))]
 
 
 def load_pair(workspace: Workspace, pair_id: str, key: str) -> StoredPair | None:
@@ -156,6 +177,29 @@ def read_scene(
         rows, _ = strip.slices_in(window)
         model_input(read_dates(workspace, pair, strip), observed[rows], scalings, scene[:, rows])
     return scene
+
+
+def read_label(workspace: Workspace, item: LabelledPair, window: Window) -> NDArray[np.uint8]:
+    """(height, width): 0 unchanged, 1 changed, 255 ignore, which all is that lies outside of what counts."""
+    label = read_window(open_array(workspace.group("labels", item.pair.pair_id, item.label_key), "label"), window)
+    return label if item.within is None else np.where(_inside(item.within, window), label, np.uint8(IGNORE))
+
+
+def _inside(within: Window, window: Window) -> NDArray[np.bool_]:
+    mask = np.zeros(window.shape, np.bool_)
+    common = within.intersect(window)
+    if common is not None:
+        mask[common.slices_in(window)] = True
+    return mask
+
+
+def read_cells(workspace: Workspace, item: LabelledPair) -> NDArray[np.uint16]:
+    """(2, rows, cols), labelled and changed pixels of each cell that are observed; a strip ends where cells do."""
+    cells = read_all(open_array(workspace.group("labels", item.pair.pair_id, item.label_key), "cells"))
+    if item.within is None:
+        return cells
+    inside = _inside(cell_window(item.within), Window(0, 0, *cells.shape[1:]))
+    return np.where(inside, cells, np.uint16(0))
 
 
 def read_observed(workspace: Workspace, pair: StoredPair, window: Window) -> NDArray[np.bool_]:

@@ -27,8 +27,7 @@ from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_thre
 from cdpipe.models.encoders import weights_sha256
 from cdpipe.models.folder import load_network, read_card
 from cdpipe.models.networks import build_model, encoder_name
-from cdpipe.store.arrays import open_array, read_window
-from cdpipe.store.pair import LabelledPair, read_observed, read_scene
+from cdpipe.store.pair import LabelledPair, read_label, read_observed, read_scene
 from cdpipe.training.augment import make_augmentation
 from cdpipe.training.job import TrainJob, Worker, choose_precision, execution, lies_channels_last
 from cdpipe.training.loss import batch_loss
@@ -55,7 +54,7 @@ def validate(job: TrainJob, worker: Worker, forward: Forward) -> ScoreHistogram:
     Pairs go through the network window by window and leave counts alone; no scene is held as a whole. Patches do not
     overlap and are not augmented: that ranks epochs as well, at a fraction of the cost.
     """
-    blocks = [(item, key) for item in job.val for key in item.pair.blocks()]
+    blocks = [(item, key) for item in job.val for key in item.blocks()]
     total = ScoreHistogram(0.0, 1.0, (0,) * (BINS + 2), (0,) * (BINS + 2))
     for item, key in blocks[worker.rank :: worker.world]:
         total += _score_block(job, item, key, forward)
@@ -68,8 +67,7 @@ def _score_block(job: TrainJob, item: LabelledPair, key: BlockKey, forward: Forw
     observed = read_observed(job.workspace, pair, place.halo)
     scene = read_scene(job.workspace, pair, place.halo, observed, pair.scalings(job.recipe))
     probability = predict_window(forward, job.options.global_batch, scene, observed, place)
-    label = open_array(job.workspace.group("labels", pair.pair_id, item.label_key), "label")
-    return score_histogram(probability, read_window(label, place.window), bins=BINS)
+    return score_histogram(probability, read_label(job.workspace, item, place.window), bins=BINS)
 
 
 def _sum_over_workers(histogram: ScoreHistogram, worker: Worker) -> ScoreHistogram:

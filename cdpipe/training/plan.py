@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from cdpipe.config.schema import Config, Model, Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
@@ -15,21 +17,24 @@ from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
 from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, input_kind, required_bands
 from cdpipe.models.pretrained import Pretrained, find_weights
-from cdpipe.pairs.plan import PlannedPair, labelled_pair
+from cdpipe.pairs.outlook import Outlook, describe_splits
+from cdpipe.pairs.plan import PlannedPair, labelled_pair, placed_pairs, stored_cells
 from cdpipe.pairs.splits import (
     Leaks,
     Part,
+    Splits,
     assign_folds,
-    find_leaks,
+    find_splits,
     fold_parts,
     group_places,
     place_groups,
     refuse_leaks,
     same_group,
-    split_pairs,
+    split_leaks,
 )
+from cdpipe.pairs.strips import strip_name
 from cdpipe.store.normalisation import RGB
-from cdpipe.store.pair import LabelledPair
+from cdpipe.store.pair import CELL_LAYERS, LabelledPair, read_cells
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import PROGRESS
 from cdpipe.workspace.crash import crash_point
@@ -144,12 +149,10 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part, wei
             **({"method": "robust"} if config.normalisation.method == "robust" else {}),
             **({"clip": config.normalisation.limit} if config.normalisation.limit else {}),
         },
-        "train": sorted([item.pair.key, item.label_key] for item in part.train),
-        "val": sorted([item.pair.key, item.label_key] for item in part.val),
+        "train": sorted(item.key for item in part.train),
+        "val": sorted(item.key for item in part.val),
     }
-    ordered = [
-        tuple(sorted(pairs, key=lambda item: (item.pair.key, item.label_key))) for pairs in (part.train, part.val)
-    ]
+    ordered = [tuple(sorted(pairs, key=lambda item: item.key)) for pairs in (part.train, part.val)]
     return TrainJob(
         workspace=workspace,
         model=name,
@@ -221,6 +224,8 @@ def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) 
 
 
 def _label_count(workspace: Workspace, item: LabelledPair, name: str) -> int:
+    if item.within is not None:
+        return int(read_cells(workspace, item)[CELL_LAYERS.index(name)].sum(dtype=np.int64))
     return _counted(workspace, [(item.pair.pair_id, item.label_key)], name)[0]
 
 
@@ -291,7 +296,7 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 def _describe(job: TrainJob, card: ModelCard, epochs: int, precision: str) -> str:
     options, kept = job.options, card.metrics
-    train, val = (", ".join(sorted(item.pair.pair_id for item in items)) for items in (job.train, job.val))
+    train, val = (", ".join(sorted(map(_describe_pair, items))) for items in (job.train, job.val))
     training = (
         f"{epochs} epochs of {job.steps} steps of {options.global_batch} patches of {options.patch} pixels in "
         f"{precision}; {options.keep} epoch: {kept['epoch'] + 1}"
@@ -316,6 +321,11 @@ def _describe(job: TrainJob, card: ModelCard, epochs: int, precision: str) -> st
         fitted = f"{kept['best_threshold']:.3f} (F1 {kept['f1_at_best_threshold']:.3f} on those pairs)"
         facts["suggested threshold"] = fitted
     return "\n".join([f"# {job.name}", "", *(f"- {what}: {fact}" for what, fact in facts.items()), ""])
+
+
+def _describe_pair(item: LabelledPair) -> str:
+    strip = item.within
+    return item.pair.pair_id if strip is None else f"{item.pair.pair_id} ({strip_name(strip, item.pair.grid.shape)})"
 
 
 def _describe_start(job: TrainJob, start: dict[str, Any]) -> str:
@@ -352,7 +362,7 @@ def _describe_samples(options: Train) -> str:
 
 
 def training_jobs(
-    config: Config, workspace: Workspace, planned: Sequence[PlannedPair], splits: Mapping[str, str]
+    config: Config, workspace: Workspace, planned: Sequence[PlannedPair], splits: Splits
 ) -> list[TrainJob]:
     """What the configuration wants trained on some of the catalog's pairs.
 
@@ -360,33 +370,56 @@ def training_jobs(
         config: The configuration.
         workspace: The store.
         planned: The pairs.
-        splits: Split of each pair that has one; empty where there are too few places for three.
+        splits: What each split has of them; nothing where there are too few places, and no scene can be cut.
 
     Raises:
         ConfigError: If a model to start from is another than what is asked for.
         InputError: If there are no splits, they leak, or there is nothing to learn from or to choose the best epoch by.
     """
     if not splits:
-        splits = split_pairs(planned, config.split_buffer)  # says why there are none
+        splits = splits_of(config, workspace, planned)  # says why there are none
     if not config.splits.allow_leak:
         refuse_leaks(training_leaks(config, planned, splits).leaks)
-    chosen: dict[str, list[LabelledPair]] = {"train": [], "val": [], "test": []}
-    for item in planned:
-        split = splits.get(item.pair.pair_id)
-        labelled = labelled_pair(workspace, item) if split else None
-        if split and labelled:
-            chosen[split].append(labelled)
+    train, val = (labelled_parts(workspace, planned, splits, split) for split in ("train", "val"))
     folds = training_folds(config, workspace, planned, splits)
-    return plan_training(workspace, config, chosen["train"], chosen["val"], folds)
+    return plan_training(workspace, config, train, val, folds)
+
+
+def splits_of(config: Config, workspace: Workspace, planned: Sequence[PlannedPair]) -> Splits:
+    """What each split has of pairs in the store.
+
+    Raises:
+        InputError: If there are too few places, and no scene can be cut.
+    """
+    return find_splits(config, placed_pairs(planned), stored_cells(workspace, planned))
+
+
+def describe_stored(config: Config, workspace: Workspace, planned: Sequence[PlannedPair], splits: Splits) -> Outlook:
+    """What each split has of pairs in the store, as :func:`cdpipe.pairs.outlook.look_ahead` tells it of files."""
+    labels = {item.pair.pair_id: item.label_key for item in planned if item.label_key is not None}
+    labels = {name: key for name, key in labels.items() if name in splits.whole}
+    counts = [_counted(workspace, list(labels.items()), name) for name in CELL_LAYERS]
+    whole = dict(zip(labels, zip(*counts, strict=True), strict=True))
+    return describe_splits(config, placed_pairs(planned), splits, whole, stored_cells(workspace, planned))
+
+
+def labelled_parts(
+    workspace: Workspace, planned: Sequence[PlannedPair], splits: Splits, split: str
+) -> list[LabelledPair]:
+    """What a split has of the pairs that are in the store with their labels."""
+    parts = splits.parts(split)
+    found = ((item, labelled_pair(workspace, item)) for item in planned if item.pair.pair_id in parts)
+    return [replace(pair, within=parts[item.pair.pair_id]) for item, pair in found if pair is not None]
 
 
 def training_folds(
-    config: Config, workspace: Workspace, planned: Sequence[PlannedPair], splits: Mapping[str, str]
+    config: Config, workspace: Workspace, planned: Sequence[PlannedPair], splits: Splits
 ) -> dict[str, int]:
     """Fold of each labelled training pair, as even as may be in changed pixels; empty without folds."""
     if config.train.folds is None:
         return {}
-    chosen = [item for item in planned if item.label_key and splits.get(item.pair.pair_id) == "train"]
+    train = splits.parts("train")
+    chosen = [item for item in planned if item.label_key and item.pair.pair_id in train]
     placed = [(item.pair, item.grid) for item in chosen]
     if config.splits.allow_leak:
         together = same_group({pair.pair_id: pair.group for pair, _ in placed})
@@ -399,6 +432,6 @@ def training_folds(
     return assign_folds({pair_id: names[ids[0]] for ids in places for pair_id in ids}, config.train.folds, changed)
 
 
-def training_leaks(config: Config, planned: Sequence[PlannedPair], splits: Mapping[str, str]) -> Leaks:
+def training_leaks(config: Config, planned: Sequence[PlannedPair], splits: Splits) -> Leaks:
     """Where training pairs lie too near to those that choose or judge models."""
-    return find_leaks([(item.pair, item.grid) for item in planned], splits, config.train.patch)
+    return split_leaks(placed_pairs(planned), splits, config.train.patch)

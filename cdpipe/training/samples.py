@@ -15,9 +15,8 @@ from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
 from cdpipe.metrics.classes import CHANGED, IGNORE
-from cdpipe.store.arrays import open_array, read_all, read_window
 from cdpipe.store.normalisation import DateScaling, Recipe, combine_dates, normalise_date
-from cdpipe.store.pair import LabelledPair, read_dates, read_observed
+from cdpipe.store.pair import LabelledPair, read_cells, read_dates, read_label, read_observed
 from cdpipe.training.augment import Augmentation, Sample, augment, make_augmentation
 from cdpipe.workspace.layout import Workspace
 
@@ -106,8 +105,7 @@ def index_pixels(workspace: Workspace, pairs: Sequence[LabelledPair], pair_weigh
 
 def _read_cells(workspace: Workspace, pairs: Sequence[LabelledPair]) -> list[NDArray[np.uint16]]:
     """Of each pair (2, cells): labelled, observed pixels and those that changed."""
-    groups = (workspace.group("labels", item.pair.pair_id, item.label_key) for item in pairs)
-    return [read_all(open_array(group, "cells")).reshape(2, -1) for group in groups]
+    return [read_cells(workspace, item).reshape(2, -1) for item in pairs]
 
 
 def _pixel_pool(counts: list[NDArray[np.uint16]], power: float) -> PixelPool:
@@ -201,8 +199,7 @@ def _read_sample(sampler: Sampler, number: int, row: int, col: int) -> Sample:
 
 def _read_label(sampler: Sampler, item: LabelledPair, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A window's label, 255 where not observed at both dates, and where it is."""
-    group = sampler.workspace.group("labels", item.pair.pair_id, item.label_key)
-    label = read_window(open_array(group, "label"), window)
+    label = read_label(sampler.workspace, item, window)
     observed = read_observed(sampler.workspace, item.pair, window)
     return np.where(observed, label, np.uint8(IGNORE)), observed
 
