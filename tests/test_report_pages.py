@@ -159,6 +159,19 @@ def test_strips_of_a_scene_are_told_and_shown_where_they_lie(pair_page: PairPage
     assert "On 1 test strip, which neither training nor selection saw" in told
 
 
+def test_what_is_not_to_be_believed_stands_on_top(pair_page: PairPage, tmp_path: Path) -> None:
+    report = make_report([pair_page])
+    write_report(here(tmp_path), report)
+    assert "Not to be believed" not in text_of(parse(tmp_path / "index.html"))
+    doubts = [f"on test pairs the IoU of net (0.400) is below {EVIL}"]
+    told = {**report.evaluation, "doubts": doubts}
+    write_report(here(tmp_path), replace(report, evaluation=told, doubts=["pair p: its pixels are 0.5 m wide"]))
+    text = text_of(parse(tmp_path / "index.html"))
+    start, end = text.index("Not to be believed"), text.index("of scenes")
+    assert all(each in text[start:end] for each in (*doubts, "pair p: its pixels are 0.5 m wide"))
+    assert "observed; not to be believed, with an IoU of 0.500" in text
+
+
 def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
     write_report(here(tmp_path), make_report([], evaluation=None, audits=None))
     assert "No pair is finished." in text_of(parse(tmp_path / "index.html"))

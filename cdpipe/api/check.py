@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
+from cdpipe.models.ensemble_folder import model_folders
+from cdpipe.models.folder import read_card
 from cdpipe.pairs.catalog import scan_catalog
 from cdpipe.pairs.check import PairReport, check_catalog
 from cdpipe.pairs.coregistration import Correction, find_correction
 from cdpipe.pairs.deep_check import DeepReport, inspect_pair
 from cdpipe.pairs.grouping import CATALOG, files_of, group_findings
 from cdpipe.pairs.outlook import Outlook, look_ahead
+from cdpipe.pairs.unfamiliar import doubt_models
 from cdpipe.runs.run import Run
 
 
@@ -60,7 +64,7 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
     warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
     inspected, failed = _inspect(run, report.pairs) if deep else ({}, [])
     warnings += [(pair_id, text) for pair_id, pair in inspected.items() for text in pair.warnings]
-    warnings += [(CATALOG, text) for text in (*catalog.remarks, *report.warnings)]
+    warnings += [*_doubts(config, report.pairs), *((CATALOG, text) for text in (*catalog.remarks, *report.warnings))]
     problems = [(pair.pair_id, text) for pair in report.pairs for text in pair.problems]
     problems += [*failed, *((CATALOG, text) for text in report.problems)]
     outlook = None
@@ -78,6 +82,13 @@ def check(run: Run, *, read: bool = False, deep: bool = False) -> Checked:
             if not pair.problems and pair.before is not None
         }
     return Checked(report.pairs, inspected, warnings, problems, corrections, outlook)
+
+
+def _doubts(config: Config, reports: Sequence[PairReport]) -> list[tuple[str, str]]:
+    """In which ways good pairs are unlike all that the models learned from which the configuration names."""
+    cards = [read_card(folder) for folder in model_folders(config.predict.models)]
+    good = [(pair.pair, pair.before.grid) for pair in reports if not pair.problems and pair.before is not None]
+    return [(pair.pair_id, doubt) for pair, grid in good for doubt in doubt_models(pair, grid, cards, config)]
 
 
 def _inspect(run: Run, reports: Sequence[PairReport]) -> tuple[dict[str, DeepReport], list[tuple[str, str]]]:

@@ -17,6 +17,7 @@ from cdpipe.metrics.counts import ScoreHistogram
 from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.bands import DEFAULT, choose_bands
+from cdpipe.pairs.grouping import group_findings
 from cdpipe.prediction.ensemble import Ensemble
 from cdpipe.runs.ensembles import adopt_options
 from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, pairs_to_fit_on, wants_fitting
@@ -132,14 +133,21 @@ def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) 
         manifest = find_published(run.config, run.workspace, inventory, sources, wanted, run.failures)
         if manifest is not None:
             with run.logged("predict", {"blocks": 0, "patches": 0}):
-                return manifest
+                return _with_doubts(run, manifest)
         plan = choose_pairs(run.config, settle(run, inventory, sources), *wanted)
         products = {pair.pair_id: pair_products(run.config, plan, pair) for pair in plan.pairs}
         run_layer(products.values())  # a CRS that there is not is told before any work
         published = _predict(run, plan, products)
         if not published:
             raise InputError("no pair could be predicted: " + run.sum_up_failures())
-        return publish_run(run.config, plan, published, run.failures)
+        return _with_doubts(run, publish_run(run.config, plan, published, run.failures))
+
+
+def _with_doubts(run: Run, manifest: Manifest) -> Manifest:
+    """The manifest, after what it doubts is told."""
+    findings = [(pair.pair_id, doubt) for pair in manifest.pairs for doubt in pair.doubts]
+    run.warn([str(group) for group in group_findings(findings)])
+    return manifest
 
 
 def predict_pair(  # noqa: PLR0913 (options, to be given by name)

@@ -12,6 +12,7 @@ from cdpipe.errors import InputError
 from cdpipe.formats.tables import SURPLUS
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import find_file, read_catalog
+from cdpipe.pairs.grouping import group_findings
 from cdpipe.pairs.layouts.write import relative
 from cdpipe.pairs.table import FILES, read_catalog_table
 from cdpipe.report import pages
@@ -178,7 +179,12 @@ def _report(run: Run, manifest: Manifest, pair_pages: Sequence[PairPage], failur
         files=_run_files(run, manifest),
         evaluation=read_json(folder / "evaluation.json"),
         audits=read_json(folder / "audits.json"),
+        doubts=[str(group) for group in group_findings(_doubts(manifest))],
     )
+
+
+def _doubts(manifest: Manifest) -> list[tuple[str, str]]:
+    return [(pair.pair_id, doubt) for pair in manifest.pairs for doubt in pair.doubts]
 
 
 def _problems(run: Run, done: set[str], failures: Mapping[str, str]) -> list[dict[str, Any]]:

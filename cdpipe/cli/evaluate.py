@@ -68,6 +68,8 @@ def _show_scores(screen: "Screen", evaluated: "Evaluated") -> None:
     unseen, caution = sum_up_test(evaluated.evaluation), evaluated.evaluation.caution
     for text in filter(None, (unseen, caution)):
         screen.say(text)
+    for doubt in evaluated.evaluation.doubts:
+        screen.alert(f"not to be believed: {doubt}")
     screen.say(f"evaluate: figures and pictures in {folder}")
 
 

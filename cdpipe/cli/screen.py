@@ -61,6 +61,11 @@ class Screen:
         self._count_untold()
         self.console.print(text, markup=False, soft_wrap=True)
 
+    def alert(self, text: str) -> None:
+        """Print what nobody may overlook."""
+        self._count_untold()
+        self.console.print(text, markup=False, style="red")
+
     def show_table(self, table: RenderableType) -> None:
         """Print a table."""
         self._count_untold()

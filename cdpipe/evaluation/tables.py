@@ -21,13 +21,14 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.evaluation.doubts import doubt_results
 from cdpipe.evaluation.scores import BASELINE, ObjectCounts, PairScores, pair_of
 from cdpipe.formats.tables import plain_cell
 from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_threshold
@@ -210,6 +211,7 @@ class Evaluation:
         calibrations: Reliability of each split and layer.
         tolerance: Pixels by which a border may be off.
         strips: Pairs of which strips are in several splits.
+        doubts: Why the results are not to be believed, see :func:`cdpipe.evaluation.doubts.doubt_results`.
     """
 
     rows: Sequence[dict[str, Any]]
@@ -217,6 +219,7 @@ class Evaluation:
     calibrations: Sequence[dict[str, Any]]
     tolerance: int
     strips: Sequence[str] = ()
+    doubts: Sequence[str] = ()
 
     @property
     def caution(self) -> str | None:
@@ -230,11 +233,21 @@ class Evaluation:
         )
 
 
-def evaluate_run(scores: Mapping[str, PairScores], splits: Mapping[str, str], tolerance: int) -> Evaluation:
-    """All tables of a run, from the scores of its pairs and their splits."""
+def evaluate_run(
+    scores: Mapping[str, PairScores], splits: Mapping[str, str], tolerance: int, untrained: Collection[str] = ()
+) -> Evaluation:
+    """All tables of a run.
+
+    Args:
+        scores: By pair, or strip of one.
+        splits: Split of each of them.
+        tolerance: Pixels by which a border may be off.
+        untrained: Layers of detectors that learned nothing.
+    """
     rows, errors = tabulate(scores, splits), calibrations(scores, splits)
     strips = sorted({pair_of(each) for each in scores if pair_of(each) != each})
-    return Evaluation(rows, list(curves(scores, splits)), errors, tolerance, strips)
+    doubts = doubt_results(rows, untrained, "strips" if strips else "pairs")
+    return Evaluation(rows, list(curves(scores, splits)), errors, tolerance, strips, doubts)
 
 
 def write_tables(folder: Location, evaluation: Evaluation) -> str:
@@ -254,7 +267,7 @@ def write_tables(folder: Location, evaluation: Evaluation) -> str:
 
 def _document(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        **({"strips": list(evaluation.strips)} if evaluation.strips else {}),
+        **{name: list(told) for name in ("strips", "doubts") if (told := getattr(evaluation, name))},
         "rows": list(evaluation.rows),
         "intervals": {"level": LEVEL, "replicates": REPLICATES, "seed": SEED, "method": INTERVALS},
         "tolerance_px": evaluation.tolerance,
@@ -329,7 +342,8 @@ def _markdown(evaluation: Evaluation) -> str:
         f"{BASELINE}: one threshold on |before - after|, chosen in hindsight for each row; the most it could reach.",
     ]
     objects = _table(["split", "layer", near, "objects hit", "false objects per km²", "ECE"], more)
-    return "\n".join(["# Evaluation", "", *_table(head, body), "", *objects, "", "\n\n".join(notes), ""])
+    doubts = [line for doubt in evaluation.doubts for line in (f"**Not to be believed: {doubt}.**", "")]
+    return "\n".join(["# Evaluation", "", *doubts, *_table(head, body), "", *objects, "", "\n\n".join(notes), ""])
 
 
 def _table(head: list[str], body: list[list[str]]) -> list[str]:

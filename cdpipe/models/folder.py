@@ -43,6 +43,8 @@ class ModelCard:
             :class:`cdpipe.models.networks.Network`; cards that do not say are of the first.
         pretrained: The weights that the encoder started from, with bands, scale and SHA-256, see
             :meth:`cdpipe.models.pretrained.Pretrained.describe`; None for none.
+        learned: What scenes it was trained on, see :func:`cdpipe.models.familiarity.describe_learned`; None where that
+            is not known.
     """
 
     name: str
@@ -61,12 +63,13 @@ class ModelCard:
     method: str = "moments"
     revision: int = 1
     pretrained: dict[str, Any] | None = None
+    learned: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
         """Hash of everything that bears on what the model predicts."""
         parts = {**asdict(self), "roles": list(self.roles)}
-        for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision", "pretrained"):
+        for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision", "pretrained", "learned"):
             del parts[other]
         for later, before in (("clip", None), ("method", "moments")):
             if parts[later] == before:

@@ -87,6 +87,7 @@ class Report:
         files: Of the run, as those of a pair.
         evaluation: ``evaluation.json``, None without labels.
         audits: ``audits.json``, None without.
+        doubts: Ways in which pairs are unlike all that the models learned from.
     """
 
     run: Mapping[str, Any]
@@ -100,6 +101,7 @@ class Report:
     files: Sequence[tuple[str, str]]
     evaluation: Any = None
     audits: Any = None
+    doubts: Sequence[str] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -262,7 +264,14 @@ def describe_index(report: Report) -> dict[str, Any]:
             (run["ensemble"], run["threshold"], run["fitted_on"]),
             [each["name"] for each in cut],
         ),
-        "numbers": _run_numbers(totals, states, pooled, "strips" if cut else "pairs"),
+        "alerts": [*tables.evaluation_doubts(report.evaluation), *report.doubts],
+        "numbers": _run_numbers(
+            totals,
+            states,
+            pooled,
+            judged="strips" if cut else "pairs",
+            doubted=bool(tables.evaluation_doubts(report.evaluation)),
+        ),
         "cut": cut[:MAPS],
         "pairs": [_pair_row(pair, scores.get(pair.pair_id, {}), most) for pair in report.pairs],
         "splits": sorted({pair.splits for pair in report.pairs}),
@@ -293,23 +302,31 @@ def _totals(pairs: Sequence[PairPage]) -> dict[str, float | None]:
 
 
 def _run_numbers(
-    totals: Mapping[str, float | None], states: Mapping[str, int], pooled: Sequence[Mapping[str, Any]], judged: str
+    totals: Mapping[str, float | None],
+    states: Mapping[str, int],
+    pooled: Sequence[Mapping[str, Any]],
+    *,
+    judged: str,
+    doubted: bool,
 ) -> list[dict[str, str]]:
-    """What stands large beside the summary."""
+    """What stands large beside the summary; an area never stands alone that its labels say is none."""
     others = ", ".join(f"{states[state]} {state}" for state in ("failed", "skipped") if states[state])
     numbers = [{"name": "Pairs finished", "value": f"{states['finished']:,}", "note": others}]
     changed = words.area(totals["changed_m2"], totals["changed_px"])
     seen = words.area(totals["observed_m2"], totals["observed_px"])
     part = words.share(totals["changed_px"], totals["observed_px"])
-    numbers.append({"name": "Changed", "value": changed, "note": f"{part} of {seen} observed"})
-    for split, note in (
-        ("test", f"pooled over unseen test {judged}"),
-        ("val", f"pooled over validation {judged}"),
-    ):
-        row = next((row for row in pooled if row["split"] == split and row["layer"] == "ensemble"), None)
-        if row and row.get("iou") is not None:
-            numbers.append({"name": "IoU of the ensemble", "value": words.figure(row["iou"]), "note": note})
-            break
+    rows = [
+        (row, meaning)
+        for split, meaning in (("test", f"unseen test {judged}"), ("val", f"validation {judged}"))
+        for row in pooled
+        if row["split"] == split and row["layer"] == "ensemble" and row.get("iou") is not None
+    ]
+    doubt = f"; not to be believed, with an IoU of {words.figure(rows[0][0]['iou'])}" if rows and doubted else ""
+    numbers.append({"name": "Changed", "value": changed, "note": f"{part} of {seen} observed{doubt}"})
+    for row, meaning in rows[:1]:
+        numbers.append(
+            {"name": "IoU of the ensemble", "value": words.figure(row["iou"]), "note": f"pooled over {meaning}"}
+        )
     return numbers
 
 

@@ -42,6 +42,12 @@ def evaluation_rows(evaluation: Any) -> list[dict[str, Any]]:
     return list(rows) if isinstance(rows, list) else []
 
 
+def evaluation_doubts(evaluation: Any) -> list[str]:
+    """Why ``evaluation.json`` says that the results are not to be believed."""
+    doubts = evaluation.get("doubts", []) if isinstance(evaluation, dict) else []
+    return [str(doubt) for doubt in doubts]
+
+
 def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, by_split: bool) -> dict[str, Any]:
     """A table of results, those of one split together, the best IoU of each in bold."""
     shown = {key: name for key, name in FIGURES.items() if any(is_known(row.get(key)) for row in rows)}

@@ -21,6 +21,7 @@ class ManifestPair:
         change: Key of the ensemble's change.
         rasters: Published files relative to the workspace, each with its SHA-256.
         vectors: Likewise.
+        doubts: In which ways it is unlike all that a model learned from which predicts it.
         strips: First row, first column, height and width of each split's strip, where the pair is cut.
     """
 
@@ -33,6 +34,7 @@ class ManifestPair:
     rasters: dict[str, str]
     vectors: dict[str, str] = field(default_factory=dict)
     strips: dict[str, list[int]] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError
+from cdpipe.models.familiarity import doubt_scene, stored_facts
 from cdpipe.prediction.block import Member
 from cdpipe.runs.ensembles import ensemble_product
 from cdpipe.runs.fit import look_up_fit
@@ -181,6 +182,8 @@ def _describe_models(root: Location, members: Sequence[Member], thresholds: Thre
 
 def _describe_pair(pair: RunPair, products: tuple[Product, ...]) -> ManifestPair:
     files = {product.kind: recorded(product) for product in products}
+    scene = stored_facts(pair.stored)
+    doubts = [doubt for member in pair.members for doubt in doubt_scene(member.card.name, member.card.learned, scene)]
     return ManifestPair(
         pair_id=pair.pair_id,
         split=pair.split,
@@ -191,4 +194,5 @@ def _describe_pair(pair: RunPair, products: tuple[Product, ...]) -> ManifestPair
         rasters=files["rasters"],
         vectors=files.get("vectors", {}),
         strips={split: [at.row, at.col, at.height, at.width] for split, at in pair.strips.items()},
+        doubts=doubts,
     )

@@ -37,6 +37,7 @@ class TrainJob:
         train: Pairs to learn from.
         val: Pairs to choose the best epoch by.
         steps: Steps of an epoch.
+        sensors: Names of the sensors of the pairs to learn from.
     """
 
     workspace: Workspace
@@ -54,6 +55,7 @@ class TrainJob:
     train: tuple[LabelledPair, ...]
     val: tuple[LabelledPair, ...]
     steps: int
+    sensors: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

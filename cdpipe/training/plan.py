@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cdpipe.config.schema import Config, Model, Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
 from cdpipe.models.ensemble_folder import model_folders
+from cdpipe.models.familiarity import describe_learned, span_text
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
 from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, input_kind, required_bands
 from cdpipe.models.pretrained import Pretrained, find_weights
@@ -89,6 +91,7 @@ def plan_training(
     train: Sequence[LabelledPair],
     val: Sequence[LabelledPair],
     folds: Mapping[str, int] | None = None,
+    sensors: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[TrainJob]:
     """One job for each configured model, and for each fold if there are folds.
 
@@ -99,6 +102,7 @@ def plan_training(
         val: Labelled pairs to choose the best epoch by; with folds there may be none: another fold then serves. None
             are needed where the last epoch is kept.
         folds: Fold of each training pair.
+        sensors: Names of both dates' sensors of each pair.
 
     Raises:
         ConfigError: If a model to start from is another than what is asked for.
@@ -119,7 +123,11 @@ def plan_training(
                 ids = ", ".join(item.pair.pair_id for item in pairs)
                 raise InputError(f"no changed pixel in any {name} pair{where} ({ids}): check label.changed and labels")
     weights = {name: _pretrained(config, name, model) for name, model in config.train.models.items()}
-    return [_plan_model(workspace, config, name, part, weights[name]) for name in config.train.models for part in parts]
+    jobs = [_plan_model(workspace, config, name, part, weights[name]) for name in config.train.models for part in parts]
+    return [
+        replace(job, sensors=tuple(sorted({each for item in job.train for each in sensors.get(item.pair.pair_id, ())})))
+        for job in jobs
+    ]
 
 
 def _plan_model(workspace: Workspace, config: Config, name: str, part: Part, weights: Pretrained | None) -> TrainJob:
@@ -269,6 +277,7 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
         threshold=kept.get("best_threshold"),
         metrics=kept,
         revision=find_network(job.architecture).revision,
+        learned=describe_learned([item.pair for item in job.train], job.recipe.roles, job.sensors),
         pretrained=json.loads((checkpoint / PRETRAINED).read_text()) if (checkpoint / PRETRAINED).is_file() else None,
     )
     precision = json.loads((checkpoint / NUMBERS).read_text())
@@ -305,6 +314,8 @@ def _describe(job: TrainJob, card: ModelCard, epochs: int, precision: str) -> st
     bands = f"{', '.join(job.recipe.roles)}, normalised by {job.normalisation.statistics} {figures}"
     kind = {"difference": "grey difference"}.get(job.recipe.kind, job.recipe.kind.replace("_", " "))
     clipped = "" if job.recipe.clip is None else f", clipped to {job.recipe.clip:g} deviations"
+    learned = card.learned or {}
+    pixels = learned.get("pixel_m")
     facts = {
         "architecture": f"{job.architecture} {json.dumps(job.arguments)}",
         "input": f"{kind} of {bands} of {job.normalisation.bands} band{clipped}",
@@ -313,6 +324,9 @@ def _describe(job: TrainJob, card: ModelCard, epochs: int, precision: str) -> st
         "learning": _describe_learning(options),
         "samples": _describe_samples(options),
         "learned from": train,
+        **({"sensors": ", ".join(learned["sensors"])} if learned.get("sensors") else {}),
+        **({"pixels": f"{span_text(pixels)} m wide"} if pixels else {}),
+        **({"values": values} if (values := _describe_values(learned)) else {}),
     }
     if val:
         facts["best epoch chosen by" if options.keep == "best" else "validated on"] = val
@@ -321,6 +335,11 @@ def _describe(job: TrainJob, card: ModelCard, epochs: int, precision: str) -> st
         fitted = f"{kept['best_threshold']:.3f} (F1 {kept['f1_at_best_threshold']:.3f} on those pairs)"
         facts["suggested threshold"] = fitted
     return "\n".join([f"# {job.name}", "", *(f"- {what}: {fact}" for what, fact in facts.items()), ""])
+
+
+def _describe_values(learned: Mapping[str, Any]) -> str:
+    ranges = [f"{role} {span_text(span)}" for role, span in learned.get("values", {}).items()]
+    return f"{', '.join(ranges)} (1 % to 99 % of the pixels)" if ranges else ""
 
 
 def _describe_pair(item: LabelledPair) -> str:
@@ -382,7 +401,8 @@ def training_jobs(
         refuse_leaks(training_leaks(config, planned, splits).leaks)
     train, val = (labelled_parts(workspace, planned, splits, split) for split in ("train", "val"))
     folds = training_folds(config, workspace, planned, splits)
-    return plan_training(workspace, config, train, val, folds)
+    sensors = {item.pair.pair_id: [date.sensor_name for date, _ in item.pair.dates] for item in planned}
+    return plan_training(workspace, config, train, val, folds, sensors)
 
 
 def splits_of(config: Config, workspace: Workspace, planned: Sequence[PlannedPair]) -> Splits:
