@@ -113,6 +113,7 @@ def patch_worker() -> None:
 def _with_ray(root: Path, size: int) -> list[Row]:
     import ray  # noqa: PLC0415 (seconds, and not needed without)
 
+    from cdpipe.cluster.needs import Actors  # noqa: PLC0415
     from cdpipe.cluster.predict import predict_blocks  # noqa: PLC0415
     from cdpipe.cluster.session import _silence_ray_data  # noqa: PLC0415
 
@@ -128,7 +129,7 @@ def _with_ray(root: Path, size: int) -> list[Row]:
             _clear(plan)
             work = list(missing_work(plan))
             arrivals, start = [], time.perf_counter()
-            for result in predict_blocks(plan, work, 2):
+            for result in predict_blocks(plan, work, Actors(2, gpus=False)):
                 if result.error:
                     raise SystemExit(f"a block failed: {result.error} {result.details}")
                 arrivals.append(time.perf_counter() - start)

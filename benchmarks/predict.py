@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdpipe.cluster.session import MODEL_ENVIRONMENT, ray_session
-from cdpipe.config.schema import Resources
+from cdpipe.config.resources import Resources
 from cdpipe.models.folder import load_network
 from cdpipe.prediction.block import Member, load_forward
 from cdpipe.workspace.location import here

@@ -23,10 +23,12 @@ from stored_scenes import run_pair
 from timing import Row, own_peak, show
 
 from cdpipe.cluster.ingest import ingest_pairs
-from cdpipe.cluster.predict import plan_actors, predict_and_publish
-from cdpipe.cluster.session import ray_session
+from cdpipe.cluster.needs import Actors
+from cdpipe.cluster.predict import predict_and_publish
+from cdpipe.cluster.session import ray_session, total_cpus
 from cdpipe.config.load import parse_config
-from cdpipe.config.schema import Config, Resources
+from cdpipe.config.resources import Resources
+from cdpipe.config.schema import Config
 from cdpipe.geo.grid import Grid
 from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import ModelCard
@@ -175,7 +177,7 @@ def plan_predict(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], C
             note(started, first=item.pair == 0)
 
         published = 0
-        for event in predict_and_publish(plan, work, plan_actors("auto"), rasters, do, lambda _task: None):
+        for event in predict_and_publish(plan, work, Actors(total_cpus(), gpus=False), rasters, do, lambda _task: None):
             advance(int(event.block))
             published += event.published
         return published

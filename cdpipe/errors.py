@@ -34,6 +34,12 @@ class IntegrityError(CdpipeError):
     exit_code = EXIT_INTEGRITY
 
 
+class ShortageError(CdpipeError):
+    """Nodes that a cluster was asked for did not come in time; they may another time."""
+
+    exit_code = EXIT_LOCKED
+
+
 class LockedError(CdpipeError):
     """Another run is writing to the same workspace."""
 

@@ -61,7 +61,7 @@ def one_thread() -> Iterator[None]:
 def local_ray() -> Iterator[None]:
     """Ray on this machine's CPUs, for all tests that call jobs in this process: it takes seconds to start."""
     from cdpipe.cluster.session import ray_session  # noqa: PLC0415 (after the settings above, and only if needed)
-    from cdpipe.config.schema import Resources  # noqa: PLC0415
+    from cdpipe.config.resources import Resources  # noqa: PLC0415
 
     with ray_session(Resources(gpus=0), verbose=False):
         yield

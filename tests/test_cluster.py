@@ -11,7 +11,7 @@ from processes import family, kill
 
 from cdpipe.cluster.session import STARTS, ray_session
 from cdpipe.cluster.tasks import describe_failure
-from cdpipe.config.schema import Resources
+from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError
 
 
@@ -56,7 +56,7 @@ import time
 
 import ray
 from cdpipe.cluster.session import ray_session
-from cdpipe.config.schema import Resources
+from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start what runs in the background

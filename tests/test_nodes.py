@@ -195,6 +195,7 @@ from types import SimpleNamespace
 import ray
 
 from cdpipe.cluster.ingest import ingest_pairs
+from cdpipe.cluster.needs import Actors
 from cdpipe.cluster.predict import predict_and_publish
 from cdpipe.workspace.layout import Workspace
 from cdpipe.pairs.ingest import BlockTask
@@ -217,7 +218,8 @@ assert len(list(ingested)) == 4
 pairs = [SimpleNamespace(pair_id=f"p{pair}") for pair in range(4)]
 job = SimpleNamespace(workspace=Workspace(folder / "work"), pairs=pairs, members=("a",), only=lambda _: None)
 work = [BlockWork(pair, key, (0,), True) for pair, key in keys]
-events = list(predict_and_publish(job, work, 1, [None] * 4, lambda *_: note("predict"), lambda _: note("publish")))
+notes = (lambda *_: note("predict"), lambda _: note("publish"))
+events = list(predict_and_publish(job, work, Actors(1, gpus=True), [None] * 4, *notes))
 assert sum(event.published for event in events) == 4, events
 """
 

@@ -149,7 +149,7 @@ def test_a_second_run_touches_nothing(branch: Project) -> None:
 
 def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on a machine with a GPU: what was predicted without one is all there."""
-    monkeypatch.setattr("cdpipe.cluster.predict.plan_device", lambda: "cuda")
+    monkeypatch.setattr("cdpipe.cluster.needs.plan_device", lambda _run: "cuda")
     before = snapshot(branch.workspace, *MADE)
     old = branch.manifest
     said = succeed(branch.arguments("predict", "--set", "predict.threshold=auto")).out

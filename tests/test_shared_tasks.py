@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from project import contents
 
 from cdpipe.cluster import ingest, predict
+from cdpipe.cluster.needs import Actors
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import BlockKey, Grid
 from cdpipe.pairs.ingest import BlockTask
@@ -98,7 +99,7 @@ def test_prediction_shares_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert item.ensemble == bool(item.pair)
         note(item.pair, item.key)
 
-    results = list(predict.predict_blocks(job, work, 1, do))
+    results = list(predict.predict_blocks(job, work, Actors(1, gpus=False), do))
     assert Counter(result.pair for result in results) == {0: 7, 1: 7}
     assert [result.error for result in results if result.error] == ["block 0,3: no such pixels"]
     done = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}

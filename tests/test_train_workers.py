@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cdpipe.cluster import train
 from cdpipe.cluster.train import Shares, cpus_of_each, share_out
-from cdpipe.config.schema import Resources
+from cdpipe.config.resources import Resources
 from cdpipe.models.folder import load_network, read_card
 from cdpipe.models.networks import build_model
 from cdpipe.training.memory import PROCESS, training_memory
@@ -71,11 +71,10 @@ def test_trainings_share_what_there_is(
     """Three models of which each takes 1.5 of the machine's gibibytes."""
     jobs = [SimpleNamespace(model=name, options=SimpleNamespace(global_batch=8)) for name in "abc"]
     machine = SimpleNamespace(memory=memory * 2**30)
-    monkeypatch.setattr(train, "total_gpus", lambda: gpus)
     monkeypatch.setattr(train, "node_cpus", lambda: nodes)
     monkeypatch.setattr(train, "inspect_machine", lambda: machine)
     monkeypatch.setattr(train, "training_memory", lambda *_: 3 * 2**29)
-    assert share_out(Resources(**resources), jobs) == shares  # type: ignore[arg-type]  # as much of jobs as is asked
+    assert share_out(Resources(**resources), jobs, gpus) == shares  # type: ignore[arg-type]  # as much of jobs as is asked
 
 
 def test_the_memory_of_a_training_is_not_less_than_what_autograd_keeps() -> None:

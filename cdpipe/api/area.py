@@ -240,7 +240,7 @@ def _map(run: Run, title: str, function: Callable[[Job], Result], jobs: Mapping[
 
     results: dict[str, Any] = {}
     with run.step(title, len(jobs)) as advance:
-        for name, result, error in map_pairs(function, list(jobs.items())):
+        for name, result, error in map_pairs(run, "sample", function, list(jobs.items())):
             if error is not None:
                 raise InputError(f"pair {name}: cannot be sampled, so there can be no sample of the run: {error}")
             results[name] = result

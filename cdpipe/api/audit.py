@@ -131,12 +131,15 @@ def _audit_stored(
 
 def _probe(run: Run, manifest: Manifest, path: Location, audits: dict[str, Audit]) -> None:
     """Run models on patches of the pairs of which that is not known yet; each pair is written as it is done."""
+    from cdpipe.cluster.needs import asked_for_models
     from cdpipe.cluster.probes import probe_pairs
 
     jobs = _probe_jobs(run, manifest, audits)
     windows = sum(len(job.windows) for job in jobs)
-    with run.step("audit: patches", windows) as advance:
-        for number, probes, failure in probe_pairs(jobs, lambda count: advance(count, "")):
+    if not windows:
+        return
+    with asked_for_models(run, "audit", len(jobs)) as actors, run.step("audit: patches", windows) as advance:
+        for number, probes, failure in probe_pairs(jobs, actors, lambda count: advance(count, "")):
             pair_id = jobs[number].pair.pair_id
             if failure is not None:
                 run.fail(pair_id, f"audit: {failure}")
@@ -166,11 +169,11 @@ def _planned_pairs(run: Run, manifest: Manifest) -> Sequence[RunPair]:
     Raises:
         InputError: If the configuration's models are not those of the run.
     """
-    from cdpipe.cluster.predict import plan_device
+    from cdpipe.cluster.needs import plan_device
 
     inventory = take_inventory(run)
     sources = model_sources(run.config, run.workspace, inventory)
-    members = plan_members(run.config, sources, plan_device())
+    members = plan_members(run.config, sources, plan_device(run))
     if {member.card.key for member in members} != {model["key"] for model in manifest.models}:
         raise InputError("audit: the configuration's models are not those of the run; run cdpipe predict first")
     fitted = {model["key"]: model for model in manifest.models}  # weights and temperatures may have been

@@ -108,7 +108,7 @@ def _inspect(run: Run, reports: Sequence[PairReport]) -> tuple[dict[str, DeepRep
     failed = []
     with ray_session(run.config.resources, run.verbose), run.step("check: pairs, in full", len(jobs)) as advance:
         # a lambda, since a function of this module would make every worker import what it does not need
-        for pair_id, report, error in map_pairs(lambda job: inspect_pair(*job), jobs):
+        for pair_id, report, error in map_pairs(run, "check", lambda job: inspect_pair(*job), jobs):
             advance(1, "")
             if report is None:
                 failed.append((pair_id, str(error)))

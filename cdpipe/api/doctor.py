@@ -12,7 +12,9 @@ import rasterio
 
 from cdpipe.cluster.machine import Machine, inspect_cluster, inspect_machine
 from cdpipe.cluster.session import ray_session
-from cdpipe.config.schema import Config, Resources
+from cdpipe.cluster.supply import look_up_supply
+from cdpipe.config.resources import Resources
+from cdpipe.config.schema import Config
 from cdpipe.geo.crs import PROJ_FOLDERS
 from cdpipe.runs.run import versions
 from cdpipe.units import size
@@ -50,12 +52,14 @@ def examine(config: Config | None = None, *, verbose: bool = False) -> Examinati
     Raises:
         ConfigError: If no cluster answers at that address.
     """
+    startable: list[str] = []
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         machines = [inspect_machine()]
     else:
         with ray_session(Resources(), verbose):
             machines = inspect_cluster()
-    advice = [line for machine in machines for line in advise(machine, config)] + _advise_environment()
+            startable = look_up_supply().describe_types()
+    advice = startable + [line for machine in machines for line in advise(machine, config)] + _advise_environment()
     if config:
         advice += _advise_workspace(config.workspace)
     return Examination(_software(), machines, advice)

@@ -1,5 +1,6 @@
 """The catalog's rasters and labels into the store."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -174,11 +175,12 @@ def _hash_sources(run: Run, pairs: list[Pair], files: list[Location]) -> None:
     if not unknown:
         return
     from cdpipe.cluster.ingest import hash_files
+    from cdpipe.cluster.needs import asked_for_cpus
     from cdpipe.cluster.session import start_ray
 
     start_ray(run)
     hashes, unreadable = {}, {}
-    with run.step("hash: files", len(unknown)) as advance:
+    with asked_for_cpus(run, "hash", len(unknown)), run.step("hash: files", len(unknown)) as advance:
         for path, hashed, reason in hash_files(unknown, lambda count: advance(count, "")):
             if hashed is None:
                 unreadable[path] = reason
@@ -225,13 +227,13 @@ def _find_corrections(
 def _ingest(run: Run, jobs: list[IngestJob], tasks: list[BlockTask]) -> tuple[int, dict[str, float]]:
     """Ingest what is missing; the number of pairs that are in the store then, and what workers spent."""
     done, spent = 0, dict[str, float]()
-    with run.step("ingest: blocks", len(tasks)) as advance:
+    with _asked(run, len(tasks)), run.step("ingest: blocks", len(tasks)) as advance:
 
         def count(blocks: int, figures: Mapping[str, float]) -> None:
             advance(blocks, "")
             add(spent, figures)
 
-        for outcome in _outcomes(run, jobs, tasks, count):
+        for outcome in _outcomes(jobs, tasks, count):
             if outcome.failure is None:
                 done += 1
             else:
@@ -239,13 +241,22 @@ def _ingest(run: Run, jobs: list[IngestJob], tasks: list[BlockTask]) -> tuple[in
     return done, spent
 
 
-def _outcomes(
-    run: Run, jobs: list[IngestJob], tasks: list[BlockTask], count: Callable[[int, Mapping[str, float]], None]
-) -> Iterable[Outcome]:
-    if not tasks:  # Ray, which takes seconds to start, would have nothing to do
-        return (Outcome(job, end_pair(job)) for job in jobs)
-    from cdpipe.cluster.ingest import ingest_pairs
+def _asked(run: Run, blocks: int) -> contextlib.AbstractContextManager[None]:
+    """CPUs for the blocks, if there are any: Ray, which takes seconds to start, would have nothing to do else."""
+    if not blocks:
+        return contextlib.nullcontext()
+    from cdpipe.cluster.needs import asked_for_cpus
     from cdpipe.cluster.session import start_ray
 
     start_ray(run)
+    return asked_for_cpus(run, "ingest", blocks)
+
+
+def _outcomes(
+    jobs: list[IngestJob], tasks: list[BlockTask], count: Callable[[int, Mapping[str, float]], None]
+) -> Iterable[Outcome]:
+    if not tasks:
+        return (Outcome(job, end_pair(job)) for job in jobs)
+    from cdpipe.cluster.ingest import ingest_pairs
+
     return ingest_pairs(jobs, tasks, count)

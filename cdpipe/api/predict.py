@@ -265,11 +265,12 @@ def plan_before_fitting(run: Run, inventory: Inventory, sources: Sequence[ModelS
         ConfigError: If the models do not fit the configuration or there are no pairs to calibrate int8 on.
         InputError: If no pair has the bands that the models need.
     """
-    from cdpipe.cluster.predict import plan_device, with_probed_batches
+    from cdpipe.cluster.needs import plan_device
+    from cdpipe.cluster.predict import with_probed_batches
     from cdpipe.cluster.session import start_ray
 
     start_ray(run)
-    plan = plan_run(run.config, run.workspace, inventory, plan_members(run.config, sources, plan_device()))
+    plan = plan_run(run.config, run.workspace, inventory, plan_members(run.config, sources, plan_device(run)))
     lacking = lacking_bands(plan)
     for pair_id, reason in lacking.items():
         run.fail(pair_id, reason)
@@ -285,14 +286,16 @@ def plan_before_fitting(run: Run, inventory: Inventory, sources: Sequence[ModelS
 
 def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
     """Ids of the labelled pairs that may be fitted on, predicted now; those that cannot be are failures."""
-    from cdpipe.cluster.predict import plan_actors, predict_only
+    from cdpipe.cluster.needs import asked_for_models
+    from cdpipe.cluster.predict import predict_only
 
     numbers = pairs_to_fit_on(plan)
     work = list(missing_work(plan, numbers))
     if work:
         manifest_path(run.folder).unlink(missing_ok=True)
-        with run.step("predict pairs to fit thresholds on: blocks", len(work)) as advance:
-            for event in predict_only(plan, work, plan_actors(run.config.resources.workers)):
+        title = "predict pairs to fit thresholds on: blocks"
+        with asked_for_models(run, "predict", len(work)) as actors, run.step(title, len(work)) as advance:
+            for event in predict_only(plan, work, actors):
                 advance(1, "")
                 if event.failure is not None:
                     run.fail(plan.pairs[event.pair].pair_id, event.failure, event.details)
@@ -325,7 +328,7 @@ def measure_on_ray(run: Run) -> MeasurePairs:
         jobs = [(pair.pair_id, (run.workspace, pair.to_fit_on, ensembles[pair.pair_id])) for pair in pairs]
         histograms: dict[str, ScoreHistogram] = {}
         # a lambda, since a function of this module would make every worker import what it does not need
-        for pair_id, scores, error in map_pairs(lambda job: measure(*job), jobs):
+        for pair_id, scores, error in map_pairs(run, "predict", lambda job: measure(*job), jobs):
             if scores is None:
                 run.fail(pair_id, f"fitting the threshold: {error}")
             else:
@@ -337,19 +340,24 @@ def measure_on_ray(run: Run) -> MeasurePairs:
 
 def _predict(run: Run, plan: RunPlan, products: Mapping[str, tuple[Product, ...]]) -> dict[str, tuple[Product, ...]]:
     """Run the models; the products of every pair that was published."""
-    from cdpipe.cluster.predict import plan_actors, predict_and_publish
+    from cdpipe.cluster.needs import asked_for_prediction
+    from cdpipe.cluster.predict import predict_and_publish
 
     work = list(missing_work(plan))
     # products alone are made where a run goes back to a threshold that it had before
-    if work or not all(is_written(product) for of_pair in products.values() for product in of_pair):
+    to_make = sum(not all(map(is_written, of_pair)) for of_pair in products.values())
+    if work or to_make:
         manifest_path(run.folder).unlink(missing_ok=True)
     spent: dict[str, float] = {}
     published: dict[str, tuple[Product, ...]] = {}
     facts = {"blocks": len(work), "patches": count_patches(plan, work)}
-    workers = plan_actors(run.config.resources.workers)
     ordered = [products[pair.pair_id] for pair in plan.pairs]
-    with run.logged("predict", facts) as figures, run.step("predict: blocks", len(work)) as advance:
-        for event in predict_and_publish(plan, work, workers, ordered):
+    with (
+        asked_for_prediction(run, len(work), to_make) as actors,
+        run.logged("predict", facts) as figures,
+        run.step("predict: blocks", len(work)) as advance,
+    ):
+        for event in predict_and_publish(plan, work, actors, ordered):
             pair_id = plan.pairs[event.pair].pair_id
             if event.failure is not None:
                 run.fail(pair_id, event.failure, event.details)

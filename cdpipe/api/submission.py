@@ -128,7 +128,7 @@ def write_submission_rasters(run: Run, file: Place, *, out: Place | None = None)
 
         start_ray(run)
         with run.logged("submission", {"rasters": len(jobs)}), run.step("submission: rasters", len(jobs)) as advance:
-            for pair_id, _, error in map_pairs(lambda job: write_mask(*job), jobs):
+            for pair_id, _, error in map_pairs(run, "submission", lambda job: write_mask(*job), jobs):
                 advance(1, "")
                 if error is not None:
                     run.fail(pair_id, error)
@@ -171,7 +171,7 @@ def _encode(run: Run, wanted: Mapping[str, PairResults]) -> dict[str, tuple[Runs
     ]
     masks = {}
     with run.step("submission: pairs", len(jobs)) as advance:
-        for name, mask, error in map_pairs(lambda job: encode_change(*job), jobs):
+        for name, mask, error in map_pairs(run, "submission", lambda job: encode_change(*job), jobs):
             advance(1, "")
             if mask is None:
                 raise IntegrityError(f"{name}: {error}; nothing was written")

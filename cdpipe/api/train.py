@@ -5,7 +5,7 @@ import importlib.util
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.models.folder import ModelCard
@@ -24,6 +24,9 @@ from cdpipe.training.plan import (
     training_leaks,
 )
 from cdpipe.workspace.location import Location
+
+if TYPE_CHECKING:
+    from cdpipe.cluster.train import Shares
 
 POLL_SECONDS = 1.0
 
@@ -107,13 +110,24 @@ def _trained(run: Run, job: TrainJob, card: ModelCard, *, now: bool) -> Trained:
 
 def _train(run: Run, jobs: Sequence[TrainJob], waiting: Sequence[TrainJob]) -> list[Trained]:
     """Train those of the jobs that wait, and say of each how it ended."""
+    from cdpipe.cluster.needs import asked_for_training, plan_gpus
     from cdpipe.cluster.session import start_ray
-    from cdpipe.cluster.train import share_out, train_on_workers
+    from cdpipe.cluster.train import share_out
 
     check_starts(run, waiting)
     start_ray(run)
-    shares = share_out(run.config.resources, jobs)
-    check_batches(run.config, shares.workers)
+    resources, gpus = run.config.resources, plan_gpus(run)
+    planned = share_out(resources, jobs, gpus) if gpus else None  # on CPUs it depends on those that come
+    with asked_for_training(run, len(jobs), planned.at_once * planned.workers if planned else 0):
+        shares = planned or share_out(resources, jobs, 0)
+        check_batches(run.config, shares.workers)
+        return _train_in(run, waiting, shares)
+
+
+def _train_in(run: Run, waiting: Sequence[TrainJob], shares: "Shares") -> list[Trained]:
+    """Train with these shares of what there is."""
+    from cdpipe.cluster.train import train_on_workers
+
     facts = {"workers": shares.workers, "gpu": shares.use_gpu, "side_by_side": shares.at_once}
     trained = []
     with _watched(run, waiting), contextlib.ExitStack() as unfinished:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cdpipe.workspace.location import Location
 
-EPILOG = "exit codes: 0 done, 1 bug, 2 configuration, 3 input, 4 integrity, 5 done but for the pairs listed, 75 locked"
+EPILOG = (
+    "exit codes: 0 done, 1 bug, 2 configuration, 3 input, 4 integrity, 5 done but for the pairs listed, 75 locked, or "
+    "nodes did not come"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from cdpipe.cluster.session import total_cpus
+from cdpipe.cluster.needs import following
 from cdpipe.cluster.tasks import Background, describe_failure, failure_details, meter, run_bounded, with_requests
 from cdpipe.errors import InputError
 from cdpipe.pairs.ingest import (
@@ -64,7 +64,7 @@ def hash_files(
 ) -> Iterator[tuple[Location, tuple[str, Stamp] | None, str]]:
     """SHA-256 and earlier stamp of each file, or None and the reason where it cannot be read."""
     remote = ray.remote(num_cpus=0.5, max_retries=RETRIES)(with_requests(_hash_one))
-    for path, result, error in run_bounded(remote.remote, paths, 4 * total_cpus()):
+    for path, result, error in run_bounded(remote.remote, paths, following(4, 4)):
         yield path, result, "" if error is None else f"{path}: {describe_failure(error)}"
         progress(1)
 
@@ -119,7 +119,7 @@ def ingest_pairs(
         again: list[Portion] = []
         # a pair that has failed is not worth more work: its remaining blocks are dropped as they come up
         wanted = (portion for portion in portions if portion[0].pair not in failed)
-        for portion, spent, error in run_bounded(submit, wanted, max(LEAST_IN_FLIGHT, 2 * total_cpus())):
+        for portion, spent, error in run_bounded(submit, wanted, following(LEAST_IN_FLIGHT)):
             number = portion[0].pair
             if error is not None and len(portion) > 1:
                 again += [(task,) for task in portion]  # one by one, to know which it is

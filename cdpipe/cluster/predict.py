@@ -20,7 +20,8 @@ import ray.data
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
-from cdpipe.cluster.session import MODEL_ENVIRONMENT, gpu_kind, total_cpus, total_gpus
+from cdpipe.cluster.needs import ACTOR_CPUS, Actors, asked_for_models, gpu_kind
+from cdpipe.cluster.session import MODEL_ENVIRONMENT
 from cdpipe.cluster.tasks import Background, meter
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
@@ -86,18 +87,18 @@ def do_block(plan: RunPlan, item: BlockWork, forward: Callable[[Member], Forward
 
 
 def predict_blocks(
-    plan: RunPlan, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block
+    plan: RunPlan, work: Sequence[BlockWork], actors: Actors, do: DoBlock = do_block
 ) -> Iterator[BlockResult]:
     """Do the work, yielding each block's result as it comes, in any order.
 
     Args:
         plan: The run.
         work: What is missing.
-        workers: Actors that hold models.
+        actors: Who does it. Those that are not there yet take part as they come.
         do: Called in an actor with each block.
     """
-    gpus = total_gpus() > 0
-    a_task = max(1, len(work) // max(TASKS, TASKS_AN_ACTOR * workers))
+    gpus = actors.gpus
+    a_task = max(1, len(work) // max(TASKS, TASKS_AN_ACTOR * actors.count))
     # every actor gets all of the work once, packed; tasks then only say which part of it is theirs
     tasks = [{"first": first, "stop": min(first + a_task, len(work))} for first in range(0, len(work), a_task)]
     context = ray.data.DataContext.get_current()
@@ -107,15 +108,18 @@ def predict_blocks(
         _Predictor,
         fn_constructor_args=(ray.put(plan), ray.put(_pack(work)), do),
         compute=ActorPoolStrategy(
-            size=min(workers, len(tasks)),
+            # all at once: each that waits for a node is a demand that the autoscaler sees. Ray Data's own scaling of a
+            # pool is bounded by the nodes that are there, so of GPUs it never asked for a second (ray #59144)
+            min_size=min(actors.count, len(tasks)),
+            max_size=len(tasks) if actors.grow else min(actors.count, len(tasks)),
             # while one block has the GPU, the next is read and the last is written
             max_concurrent_calls_per_actor=BLOCKS_A_GPU if gpus else None,
             enable_true_multi_threading=gpus,
         ),
         batch_size=1,
-        # actors that held whole CPUs would leave none to feed them with on a small machine
-        num_cpus=0 if gpus else 0.5,
+        num_cpus=0 if gpus else ACTOR_CPUS,
         num_gpus=1 if gpus else 0,
+        resources=actors.resources or None,
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
     )
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
@@ -135,13 +139,6 @@ def _pack(work: Sequence[BlockWork]) -> NDArray[np.int64]:
         for item in work
     )
     return np.fromiter(rows, np.dtype((np.int64, 5)), len(work))
-
-
-def plan_actors(requested: int | str) -> int:
-    """How many actors hold models: one a GPU, else one a CPU."""
-    if total_gpus():
-        return total_gpus()
-    return requested if isinstance(requested, int) else total_cpus()
 
 
 class _Predictor:
@@ -207,9 +204,9 @@ def _in_turn(forward: Forward, turn: threading.Lock) -> Forward:
     return wait_and_forward
 
 
-def probe_batches(members: Sequence[Member]) -> Batches:
+def probe_batches(members: Sequence[Member], actors: Actors) -> Batches:
     """Find the batch of each member on one of the GPUs; see :func:`cdpipe.runs.members.probe_batch`."""
-    remote = ray.remote(num_gpus=1, num_cpus=0)(probe_batch)
+    remote = ray.remote(num_gpus=1, num_cpus=0, resources=actors.resources)(probe_batch)
     found = ray.get([remote.remote(member) for member in members])
     return {batch_name(member): batch for member, batch in zip(members, found, strict=True)}
 
@@ -226,19 +223,20 @@ def with_probed_batches(run: Run, plan: RunPlan) -> RunPlan:
     """The plan with the batches that suit its GPUs, where any are to work; those not known for them yet are probed."""
     if plan.members[0].execution.device != "cuda" or is_stored(plan):
         return plan
-    kind = gpu_kind()
+    kind, kinds = gpu_kind(run.config.resources)
+    if len(kinds) > 1:
+        run.say(
+            f"predict: there are GPUs of several kinds ({', '.join(kinds)}); batches are those that suit a {kind}; "
+            "resources.accelerator_type asks for one kind alone"
+        )
     known = remembered_batches(run.workspace).get(kind, {})
     unknown = [member for member in plan.members if batch_name(member) not in known]
     if unknown:
         run.say(f"predict: finds out how many patches suit a {kind}")
-        known = known | probe_batches(unknown)
+        with asked_for_models(run, "predict", 1) as actors:
+            known = known | probe_batches(unknown, actors)
         remember_batches(run.workspace, kind, known)
     return plan.with_members(with_batches(plan.members, known))
-
-
-def plan_device() -> str:
-    """What kind of device networks run on: ``cuda`` or ``cpu``."""
-    return "cuda" if total_gpus() else "cpu"
 
 
 # Prediction of many pairs, each pair's products made beside it as soon as its last block is stored.
@@ -256,9 +254,9 @@ class Event:
     spent: Mapping[str, float] = field(default_factory=dict)
 
 
-def predict_only(plan: RunPlan, work: Sequence[BlockWork], workers: int, do: DoBlock = do_block) -> Iterator[Event]:
+def predict_only(plan: RunPlan, work: Sequence[BlockWork], actors: Actors, do: DoBlock = do_block) -> Iterator[Event]:
     """Predict blocks without making products of them; a pair may fail more than once."""
-    for result in predict_blocks(plan, work, workers, do) if work else ():
+    for result in predict_blocks(plan, work, actors, do) if work else ():
         yield Event(result.pair, block=True, failure=result.error, details=result.details, spent=result.spent)
 
 
@@ -277,7 +275,7 @@ def publish_pair(task: tuple[RunPlan, tuple[Product, ...]]) -> None:
 def predict_and_publish(
     plan: RunPlan,
     work: Sequence[BlockWork],
-    workers: int,
+    actors: Actors,
     products: Sequence[tuple[Product, ...]],
     do: DoBlock = do_block,
     publish: Callable[[tuple[RunPlan, tuple[Product, ...]]], None] = publish_pair,
@@ -287,7 +285,7 @@ def predict_and_publish(
     Args:
         plan: The run.
         work: What is missing, in the order of pairs.
-        workers: Actors that hold models.
+        actors: Who does it. Those that are not there yet take part as they come.
         products: The products of each pair.
         do: Called in workers with each block.
         publish: Called in workers with each pair whose blocks are all stored.
@@ -297,7 +295,7 @@ def predict_and_publish(
     """
     left, failed = Counter(item.pair for item in work), set()
     background = Background(publish)
-    for event in predict_only(plan, work, workers, do):
+    for event in predict_only(plan, work, actors, do):
         number = event.pair
         left[number] -= 1
         if event.failure is None or number not in failed:

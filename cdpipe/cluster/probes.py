@@ -6,7 +6,8 @@ from typing import Any
 
 import ray
 
-from cdpipe.cluster.session import MODEL_ENVIRONMENT, total_cpus, total_gpus
+from cdpipe.cluster.needs import Actors, following
+from cdpipe.cluster.session import MODEL_ENVIRONMENT
 from cdpipe.cluster.tasks import describe_failure, run_bounded
 from cdpipe.evaluation.probes import Probe, ProbeJob, probe_models
 
@@ -18,6 +19,7 @@ Probes = dict[str, Probe]
 
 def probe_pairs(
     jobs: Sequence[ProbeJob],
+    actors: Actors,
     progress: Callable[[int], None],
     probe: Callable[[ProbeJob], Probes] = probe_models,
 ) -> Iterator[tuple[int, Probes, str | None]]:
@@ -25,16 +27,17 @@ def probe_pairs(
 
     Args:
         jobs: The pairs.
+        actors: What tasks run on.
         progress: Called with the number of windows just done.
         probe: Called in workers with some windows of a pair.
 
     Yields:
         Position of a pair, what was found, and the reason if it failed.
     """
-    gpus = total_gpus() > 0
     remote = ray.remote(
-        num_cpus=0 if gpus else 1,
-        num_gpus=1 if gpus else 0,
+        num_cpus=0 if actors.gpus else 1,
+        num_gpus=1 if actors.gpus else 0,
+        resources=actors.resources,
         max_retries=RETRIES,
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
     )(_with_one_thread(probe))
@@ -46,7 +49,7 @@ def probe_pairs(
     left = [sum(number == own for own, _ in parts) for number in range(len(jobs))]
     total: list[Probes] = [{} for _ in jobs]
     failed: dict[int, str] = {}
-    done = run_bounded(lambda part: remote.remote(parts[part][1]), range(len(parts)), 2 * total_cpus())
+    done = run_bounded(lambda part: remote.remote(parts[part][1]), range(len(parts)), following(2))
     for part, found, error in done:
         number, own = parts[part]
         progress(len(own.windows))

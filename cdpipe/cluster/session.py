@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import ray
-from ray._private import worker as ray_worker
-from ray._private.log import PlainRayHandler
 
-from cdpipe.config.schema import Resources
+from cdpipe.cluster.needs import withdraw
+from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.runs.run import Run
 
@@ -97,6 +97,8 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
         os.environ.setdefault("RAY_health_check_failure_threshold", "100")
         if resources.workers != "auto":
             local["num_cpus"] = resources.workers
+        if resources.cpus != "auto":
+            local["num_cpus"] = resources.cpus
         if resources.gpus != "auto":
             local["num_gpus"] = resources.gpus
     level = logging.INFO if verbose else logging.ERROR
@@ -113,6 +115,7 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
                 stack.enter_context(_watched())
             yield
     finally:
+        withdraw()  # what was given up in the middle may still be asked for
         ray.shutdown()
 
 
@@ -128,11 +131,13 @@ def _watched() -> Iterator[None]:
     Raises:
         CdpipeError: If they are.
     """
-    node: Any = ray_worker._global_node  # noqa: SLF001 (what Ray started here is known nowhere else)
+    # Ray starts them as children of this process, or of one that it starts first
+    children = psutil.Process().children(recursive=True)
+    vital = [(_name(each), each) for each in children if _name(each) in VITAL and _is_alive(each)]
     over = threading.Event()
 
     def lost() -> list[str]:
-        return [str(kind) for kind, _ in node.dead_processes() if kind in VITAL]
+        return [name for name, each in vital if not _is_alive(each)]
 
     def watch() -> None:
         while not over.wait(WATCH_SECONDS):
@@ -149,6 +154,18 @@ def _watched() -> Iterator[None]:
         if gone := lost():
             # whatever the block raised comes of this
             raise CdpipeError(f"Ray's {gone[0]} on this machine was killed or crashed; the same command continues")
+
+
+def _name(process: Any) -> str:
+    with contextlib.suppress(psutil.Error):
+        return str(process.name())
+    return ""
+
+
+def _is_alive(process: Any) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _connect(address: str, **options: Any) -> None:
@@ -178,17 +195,6 @@ def node_cpus() -> list[int]:
     return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
 
 
-def total_gpus() -> int:
-    """GPUs that Ray may schedule on."""
-    return int(_resources().get("GPU", 0))
-
-
-def gpu_kind() -> str:
-    """Kind of the GPUs that Ray may schedule on; of several kinds the first by name."""
-    kinds = sorted(name for name in _resources() if name.startswith("accelerator_type:"))
-    return kinds[0].partition(":")[2] if kinds else "GPU"
-
-
 def _resources() -> dict[str, float]:
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return found
@@ -198,5 +204,5 @@ def _silence_ray_data() -> None:
     """Keep Ray Data's messages and bars off the terminal; its log file still gets them."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, PlainRayHandler):
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.ERROR)

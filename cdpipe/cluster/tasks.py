@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import ray
 from ray.util.metrics import Counter
 
-from cdpipe.cluster.session import start_ray, total_cpus
+from cdpipe.cluster.needs import asked_for_cpus, following
+from cdpipe.cluster.session import start_ray
 from cdpipe.errors import CdpipeError
 from cdpipe.runs.run import Run
 from cdpipe.workspace.clients import add_requests, take_requests
@@ -24,14 +25,14 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 def run_bounded(
-    submit: Callable[[Item], "ray.ObjectRef[Any]"], items: Iterable[Item], limit: int
+    submit: Callable[[Item], "ray.ObjectRef[Any]"], items: Iterable[Item], limit: Callable[[], int]
 ) -> Iterator[tuple[Item, Any, Exception | None]]:
     """Run a task for each item with a bounded number in flight, yielding results as they come.
 
     Args:
         submit: Starts a task.
         items: What to start tasks for, drawn only as there is room.
-        limit: Most tasks in flight.
+        limit: Gives the most tasks in flight, now and then: a cluster may grow meanwhile.
 
     Yields:
         Item, result, and the error instead of a result where the task failed for good.
@@ -39,7 +40,7 @@ def run_bounded(
     waiting = iter(items)
     pending: dict[ray.ObjectRef[Any], Item] = {}
     while True:
-        while len(pending) < limit:
+        while len(pending) < limit():
             item = next(waiting, _END)
             if item is _END:
                 break
@@ -137,13 +138,21 @@ class Background:
 
 
 def map_pairs(
-    function: Callable[[Job], Result], jobs: Sequence[tuple[str, Job]]
+    run: Run, stage: str, function: Callable[[Job], Result], jobs: Sequence[tuple[str, Job]]
 ) -> Iterator[tuple[str, Result | None, str | None]]:
-    """Run a function on each pair's job, yielding name, result and failure as they come."""
+    """Run a function on each pair's job, yielding name, result and failure as they come.
+
+    Args:
+        run: The run.
+        stage: What users know it by.
+        function: Takes a job.
+        jobs: Each with its pair.
+    """
     remote = ray.remote(num_cpus=1, max_retries=3)(with_requests(function))
     by_name = dict(jobs)
-    for name, result, error in run_bounded(lambda name: remote.remote(by_name[name]), by_name, 2 * total_cpus()):
-        yield name, result, describe_failure(error) if error is not None else None
+    with asked_for_cpus(run, stage, len(jobs)):
+        for name, result, error in run_bounded(lambda name: remote.remote(by_name[name]), by_name, following(2)):
+            yield name, result, describe_failure(error) if error is not None else None
 
 
 def map_every_pair(
@@ -164,7 +173,7 @@ def map_every_pair(
     start_ray(run)
     results: dict[str, Result] = {}
     with run.step(title, len(jobs)) as advance:
-        for pair_id, result, error in map_pairs(function, jobs):
+        for pair_id, result, error in map_pairs(run, stage, function, jobs):
             advance(1, "")
             if result is None:
                 run.fail(pair_id, f"{stage}: {error}")

@@ -28,9 +28,10 @@ from ray.train.torch import TorchConfig
 from torch import nn
 
 from cdpipe.cluster.machine import inspect_cluster, inspect_machine
-from cdpipe.cluster.session import MODEL_ENVIRONMENT, node_cpus, total_gpus
+from cdpipe.cluster.needs import WORKER_CPUS
+from cdpipe.cluster.session import MODEL_ENVIRONMENT, node_cpus
 from cdpipe.cluster.tasks import describe_failure
-from cdpipe.config.schema import Resources
+from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.training.job import TrainJob, Worker
 from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
@@ -90,15 +91,19 @@ class Shares:
         workers: Workers of each.
         cpus: CPUs of each worker, and threads of its network where it has no GPU.
         use_gpu: Whether each worker has a GPU.
+        made_up: Whether the GPUs are made up, so that networks run on the CPU.
+        accelerator: The kind of GPU, where that matters.
     """
 
     at_once: int
     workers: int
     cpus: int
     use_gpu: bool
+    made_up: bool = False
+    accelerator: str | None = None
 
 
-def share_out(resources: Resources, jobs: Sequence[TrainJob]) -> Shares:
+def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shares:
     """How the trainings of a configuration share out GPUs or CPUs.
 
     By default as many run side by side as there are GPUs, each on as many of these as share its global batch equally;
@@ -109,25 +114,29 @@ def share_out(resources: Resources, jobs: Sequence[TrainJob]) -> Shares:
     Args:
         resources: The configuration's ``resources``.
         jobs: All of the configuration's trainings, at least one.
+        gpus: How many GPUs they use, whether or not these are there yet; 0: they run on the CPUs that are there.
 
     Raises:
         ConfigError: If the number of workers asked for cannot share the global batch equally.
     """
-    gpus, batch = total_gpus(), jobs[0].options.global_batch
+    batch = jobs[0].options.global_batch
+    with_gpus = partial(
+        Shares, cpus=1, use_gpu=True, made_up=resources.device == "cpu", accelerator=resources.accelerator_type
+    )
     if resources.workers == "auto":
         if not gpus:
             at_once = _fitting(jobs, node_cpus())
             return Shares(at_once, 1, cpus_of_each(node_cpus(), at_once), use_gpu=False)
         at_once = min(len(jobs), gpus)
         workers = max(count for count in range(1, gpus // at_once + 1) if batch % count == 0)
-        return Shares(at_once, workers, 1, use_gpu=True)
+        return with_gpus(at_once, workers)
     workers = min(resources.workers, gpus) if gpus else resources.workers
     if batch % workers:
         raise ConfigError(
             f"resources.workers: {workers} training worker(s) cannot share train.global_batch, {batch}, equally"
         )
     if gpus:
-        return Shares(min(len(jobs), gpus // workers), workers, 1, use_gpu=True)
+        return with_gpus(min(len(jobs), gpus // workers), workers)
     return Shares(1, workers, cpus_of_each(node_cpus(), workers), use_gpu=False)
 
 
@@ -185,12 +194,18 @@ def _fit(job: TrainJob, shares: Shares) -> Location:
     (folder / NOTICE).unlink(missing_ok=True)
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
-        train_loop_config={"job": job, "threads": shares.cpus, "parts": workers},
-        torch_config=NodeNetwork(),
+        train_loop_config={
+            "job": job,
+            "threads": shares.cpus,
+            "parts": workers,
+            "device": "cpu" if shares.use_gpu and shares.made_up else None,
+        },
+        torch_config=NodeNetwork(backend="gloo" if shares.use_gpu and shares.made_up else None),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # as below
             num_workers=workers if workers == 1 else (1, workers),  # type: ignore[arg-type]  # as below
             use_gpu=shares.use_gpu,
-            resources_per_worker=_demand(shares.cpus, shares.use_gpu),
+            resources_per_worker={"GPU": 1, "CPU": 1} if shares.use_gpu else {"CPU": shares.cpus - 1 + WORKER_CPUS},
+            accelerator_type=shares.accelerator,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # the type checker sees the signature before Ray 2.51
@@ -299,11 +314,6 @@ def cpus_of_each(nodes: Sequence[int], workers: int) -> int:
     return max((cpus for cpus in range(1, max(nodes) + 1) if sum(node // cpus for node in nodes) >= workers), default=1)
 
 
-def _demand(cpus: int, use_gpu: bool) -> dict[str, float]:
-    # on a CPU a little is left over, or nothing else could be scheduled while training runs; too little for a worker
-    return {"GPU": 1, "CPU": 1} if use_gpu else {"CPU": cpus - 0.4}
-
-
 def _train_worker(config: dict[str, Any]) -> None:
     """What each worker runs."""
     job: TrainJob = config["job"]
@@ -311,7 +321,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    device = ray.train.torch.get_device()
+    device = torch.device(config["device"]) if config["device"] else ray.train.torch.get_device()
     checkpoint = ray.train.get_checkpoint()
     worker = Worker(
         rank=rank,
@@ -319,7 +329,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         parts=config["parts"],
         device=str(device),
         threads=min(config["threads"], 4) if device.type == "cpu" else 4,
-        wrap=_share if world > 1 else lambda network: network,
+        wrap=partial(_share, made_up=config["device"] is not None) if world > 1 else lambda network: network,
         checkpoint=_checkpoint_folder(checkpoint, job.workspace.root) if checkpoint else None,
         save=partial(_save, curves_folder(job)),
         progress=progress_writer(job) if rank == 0 else lambda *_: None,
@@ -328,8 +338,10 @@ def _train_worker(config: dict[str, Any]) -> None:
     train_model(job, worker)
 
 
-def _share(network: nn.Module) -> nn.Module:
+def _share(network: nn.Module, *, made_up: bool) -> nn.Module:
     """The network with gradients averaged over all workers; a shallow decoder leaves deep encoder layers unused."""
+    if made_up:  # GPUs, to which Ray's function would move it
+        return nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
     return ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"find_unused_parameters": True})
 
 

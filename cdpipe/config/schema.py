@@ -11,6 +11,7 @@ from cdpipe.config.losses import DICE_BCE, Losses
 from cdpipe.config.place import Place
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.quality import QUALITY_PRESETS, plain_name
+from cdpipe.config.resources import Resources
 from cdpipe.config.section import Auto, Positive, Section, Share
 from cdpipe.config.weights import EncoderWeights
 from cdpipe.geo.grid import ID_PATTERN
@@ -384,13 +385,6 @@ class Vectors(Section):
         if not re.fullmatch("auto|EPSG:[0-9]+", crs):
             raise ValueError("Input should be auto or an EPSG code such as EPSG:32633")
         return crs
-
-
-class Resources(Section):
-    """What a local run may use; on a cluster Ray's own resources count. Never bears on ingest or predict results."""
-
-    workers: Positive | Auto = "auto"
-    gpus: Annotated[int, Field(ge=0)] | Auto = "auto"
 
 
 class Tracking(Section):

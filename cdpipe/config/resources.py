@@ -1,0 +1,29 @@
+"""What a run uses of a machine, or asks a cluster for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cdpipe.config.section import Auto, Positive, Section
+
+
+class Resources(Section):
+    """What a run uses; never bears on ingest results, and on predictions only by their kind of device.
+
+    On one machine ``workers`` and ``gpus`` are what the run may use. On a cluster they are what it asks for, whether
+    or not it is there yet: ``gpus`` for networks (0: none, they run on CPUs), ``cpus`` for everything else, ``workers``
+    for networks where there are no GPUs; ``auto`` is all that there is or that the autoscaler may start, as far as
+    there is work for it. A stage begins with the first node that comes and takes in others as they come;
+    ``on_shortage: stop`` waits for all of them instead. If none, or not all, came in ``wait_minutes``, the run stops.
+    ``device: cpu`` has networks run on the CPU also where they are given GPUs: to try out a cluster whose GPUs are made
+    up.
+    ``accelerator_type`` asks for GPUs of a kind, by the name that Ray gives it, such as L4 (`ray status -v`).
+    """
+
+    workers: Positive | Auto = "auto"
+    gpus: Annotated[int, Field(ge=0)] | Auto = "auto"
+    cpus: Positive | Auto = "auto"
+    accelerator_type: str | None = None
+    device: Literal["auto", "cpu"] = "auto"
+    wait_minutes: Annotated[float, Field(ge=0)] = 30
+    on_shortage: Literal["continue", "stop"] = "continue"
