@@ -186,7 +186,8 @@ def asked_for_models(run: Run, stage: str, blocks: int) -> Iterator[Actors]:
         if resources.workers != "auto":
             need = Need("CPU", resources.workers, {"CPU": ACTOR_CPUS}, "resources.workers")
     with asked(run, stage, replace(need, count=min(need.count, max(1, most)))) as count:
-        grow = auto and not supply.types and len(supply.nodes) > 1
+        # of actors without GPUs, which hold a part of a CPU each, Ray Data would put two on every CPU
+        grow = gpus and auto and not supply.types and len(supply.nodes) > 1
         yield Actors(count, gpus, grow, accelerator(resources) if gpus else {})
 
 
