@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import albumentations
 import numpy as np
@@ -11,17 +12,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stored import RGB, bright_squares, store_pair, store_probability
 
+import cdpipe.store.pair
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, strips_in
 from cdpipe.inference.patches import Execution, blend, blend_weights, lay
 from cdpipe.models.folder import ModelCard
-from cdpipe.prediction.block import Member, predict_block, probability_key
+from cdpipe.prediction.block import Inputs, Member, predict_block, probability_key
 from cdpipe.prediction.ensemble import ensemble_block, plan_ensemble
 from cdpipe.store.arrays import open_array, read_all
 from cdpipe.store.groups import CHANGE_ARRAYS, PROBABILITY_ARRAYS, create_group
 from cdpipe.store.normalisation import Recipe, model_input
-from cdpipe.store.pair import LabelledPair, read_dates, read_observed, read_scene
+from cdpipe.store.pair import LabelledPair, StoredPair, read_dates, read_observed, read_scene
 from cdpipe.training.augment import augment_sample
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -91,6 +93,46 @@ def test_a_sample_turns_as_albumentations_turns_it(seed: int) -> None:
     turned, turned_label = augment_sample(scene, label, seed)
     assert np.array_equal(turned, expected["image"].transpose(2, 0, 1))
     assert np.array_equal(turned_label, expected["mask"])
+
+
+def test_models_that_look_at_the_same_pixels_read_them_once(
+    stored: tuple[Workspace, LabelledPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sees what it would see alone; another size of patches looks at other pixels."""
+    workspace, pair = stored[0], stored[1].pair
+    reads: list[Window] = []
+    read = cdpipe.store.pair.read_dates
+
+    def counted(workspace: Workspace, pair: StoredPair, window: Window) -> tuple[NDArray[Any], NDArray[Any]]:
+        reads.append(window)
+        return read(workspace, pair, window)
+
+    monkeypatch.setattr("cdpipe.store.pair.read_dates", counted)
+    key, execution = BlockKey("p", 0, 0), Execution("none", "float32", "cpu", 1)
+    members = []
+    for name, architecture, patch in (
+        ("grey", "unetplusplus", 64),
+        ("colours", "siamese_resnet18", 64),
+        ("again", "unetplusplus", 64),
+        ("small", "unetplusplus", 32),
+    ):
+        card = ModelCard(name, architecture, {}, RGB, "common", together=False, patch=patch, weights_sha256="0")
+        members.append(Member(card, here(Path()), name, None, 1.0, 0.25, execution))
+    alone, once = [], []
+    for member in members:
+        reads.clear()
+        alone.append(Inputs(workspace, pair, key, [member]).take(member))
+        once.append(len(reads))
+    reads.clear()
+    inputs = Inputs(workspace, pair, key, members)
+    together = [inputs.take(member) for member in members]
+    assert len(reads) == once[0] + once[3]
+    for (one_observed, one_scene), (observed, scene) in zip(alone, together, strict=True):
+        assert one_scene is not None
+        assert scene is not None
+        assert one_observed.tobytes() == observed.tobytes()
+        assert one_scene.tobytes() == scene.tobytes()
+    assert not inputs._scenes
 
 
 def test_a_block_that_nobody_saw_at_both_dates_reads_no_imagery_and_runs_no_model(

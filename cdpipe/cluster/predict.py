@@ -26,7 +26,7 @@ from cdpipe.cluster.tasks import Background, meter
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.inference.patches import Forward
-from cdpipe.prediction.block import Member, is_predicted, load_forward, predict_block, probability_key
+from cdpipe.prediction.block import Inputs, Member, is_predicted, load_forward, predict_block, probability_key
 from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.runs.members import (
     Batches,
@@ -77,11 +77,12 @@ def do_block(plan: RunPlan, item: BlockWork, forward: Callable[[Member], Forward
     """Predict what is missing of a block; what an earlier attempt has stored already is left."""
     workspace, pair = plan.workspace, plan.pairs[item.pair]
     create_result_groups(workspace, pair)
-    made = {}
-    for member in (pair.members[index] for index in item.members):
-        if not is_predicted(workspace, pair.stored, item.key, member):
-            key = probability_key(pair.stored.key, member)
-            made[key] = predict_block(workspace, pair.stored, item.key, member, forward(member))
+    made, members = {}, [pair.members[index] for index in item.members]
+    missing = [member for member in members if not is_predicted(workspace, pair.stored, item.key, member)]
+    inputs = Inputs(workspace, pair.stored, item.key, missing)
+    for member in missing:
+        key = probability_key(pair.stored.key, member)
+        made[key] = predict_block(workspace, pair.stored, item.key, member, forward(member), inputs)
     if item.ensemble:
         ensemble_block(workspace, pair.stored, item.key, pair.change, made)
 

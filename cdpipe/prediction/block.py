@@ -1,18 +1,21 @@
 """One block through one model: read, compute, store, record."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.geo.grid import BlockKey
+from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, load_network
 from cdpipe.prediction.calibration import Calibration
 from cdpipe.store.arrays import write_block
-from cdpipe.store.pair import StoredPair, read_observed, read_scene
+from cdpipe.store.normalisation import DateScaling
+from cdpipe.store.pair import StoredPair, read_observed, read_scenes
 from cdpipe.timing import timed
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
@@ -106,8 +109,59 @@ def is_predicted(workspace: Workspace, pair: StoredPair, key: BlockKey, member: 
     ).is_file()
 
 
+Seen = tuple[Window, tuple[DateScaling, DateScaling]]  # pixels, and how they are normalised
+
+
+class Inputs:
+    """What models see of a block: pixels that several of them look at are read once, and normalised once a recipe.
+
+    What the last model that needs it has taken is forgotten.
+    """
+
+    def __init__(self, workspace: Workspace, pair: StoredPair, key: BlockKey, members: Sequence[Member]) -> None:
+        """Read nothing yet.
+
+        Args:
+            workspace: Where the pair lies.
+            pair: The pair.
+            key: The block.
+            members: Who will take what it sees, each once.
+        """
+        self._workspace, self._pair, self._window = workspace, pair, pair.window(key)
+        self._left = Counter(self._seen(member) for member in members)
+        self._observed: dict[Window, NDArray[np.bool_]] = {}
+        self._scenes: dict[Seen, NDArray[np.float32]] = {}
+
+    def take(self, member: Member) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+        """Where the block with its halo was observed, and the model's input there; None where nobody saw the block."""
+        seen = halo, scalings = self._seen(member)
+        with timed("read"):
+            if halo not in self._observed:
+                self._observed[halo] = read_observed(self._workspace, self._pair, halo)
+            observed = self._observed[halo]
+            if not observed[self._window.slices_in(halo)].any():
+                return observed, None
+            if seen not in self._scenes:
+                wanted = list(dict.fromkeys([scalings, *(other for at, other in self._left if at == halo)]))
+                scenes = read_scenes(self._workspace, self._pair, halo, observed, wanted)
+                self._scenes |= {(halo, own): scene for own, scene in zip(wanted, scenes, strict=True)}
+        self._left[seen] -= 1
+        if self._left[seen] > 0:
+            return observed, self._scenes[seen]
+        del self._left[seen]
+        return observed, self._scenes.pop(seen)
+
+    def _seen(self, member: Member) -> "Seen":
+        return Placement(member.patch_grid(self._pair), self._window).halo, self._pair.scalings(member.card.recipe)
+
+
 def predict_block(
-    workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, forward: Forward
+    workspace: Workspace,
+    pair: StoredPair,
+    key: BlockKey,
+    member: Member,
+    forward: Forward,
+    inputs: Inputs | None = None,
 ) -> NDArray[np.float32]:
     """Compute and store one block of one model's probability.
 
@@ -117,16 +171,14 @@ def predict_block(
         key: The block.
         member: The model.
         forward: Its network, see :func:`load_forward`.
+        inputs: What it sees of the block, where other models see it, too.
 
     Returns:
         What was stored: (height, width), NaN where not observed.
     """
     place = Placement(member.patch_grid(pair), pair.window(key))
-    with timed("read"):
-        observed = read_observed(workspace, pair, place.halo)
-    if observed[place.window.slices_in(place.halo)].any():
-        with timed("read"):
-            scene = read_scene(workspace, pair, place.halo, observed, pair.scalings(member.card.recipe))
+    observed, scene = (inputs or Inputs(workspace, pair, key, [member])).take(member)
+    if scene is not None:
         probability = predict_window(forward, member.execution.batch, scene, observed, place)
     else:  # no imagery is read and no network run for what nobody saw
         probability = np.full(place.window.shape, np.nan, np.float32)

@@ -1,5 +1,6 @@
 """A pair as it lies in the store: its grid, its statistics, its pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,25 +159,41 @@ def read_scene(
     observed: NDArray[np.bool_],
     scalings: tuple[DateScaling, DateScaling],
 ) -> NDArray[np.float32]:
-    """A model's input on a window, made strip by strip: whole windows of both dates would leave a core's cache.
+    """A model's input on a window; see :func:`read_scenes`."""
+    (scene,) = read_scenes(workspace, pair, window, observed, [scalings])
+    return scene
+
+
+def read_scenes(
+    workspace: Workspace,
+    pair: StoredPair,
+    window: Window,
+    observed: NDArray[np.bool_],
+    scalings: Sequence[tuple[DateScaling, DateScaling]],
+) -> list[NDArray[np.float32]]:
+    """Inputs of models on a window, of which the pixels are read once.
+
+    They are made strip by strip: whole windows of both dates would leave a core's cache.
 
     Args:
         workspace: Where the pair lies.
         pair: The pair.
         window: Pixels wanted.
         observed: (height, width), see :func:`read_observed`.
-        scalings: See :meth:`StoredPair.scalings`.
+        scalings: Of each model, see :meth:`StoredPair.scalings`.
 
     Returns:
-        See :func:`cdpipe.store.normalisation.model_input`.
+        For each, see :func:`cdpipe.store.normalisation.model_input`.
     """
-    scene = np.empty((count_channels(scalings), *window.shape), np.float32)
+    scenes = [np.empty((count_channels(each), *window.shape), np.float32) for each in scalings]
     # requests cost more than the cache's misses, so what is far away is read at once
     height = pair.grid.height if workspace.root.far else CHUNK
     for strip in strips_in(window, height):
         rows, _ = strip.slices_in(window)
-        model_input(read_dates(workspace, pair, strip), observed[rows], scalings, scene[:, rows])
-    return scene
+        dates = read_dates(workspace, pair, strip)
+        for scene, each in zip(scenes, scalings, strict=True):
+            model_input(dates, observed[rows], each, scene[:, rows])
+    return scenes
 
 
 def read_label(workspace: Workspace, item: LabelledPair, window: Window) -> NDArray[np.uint8]:
