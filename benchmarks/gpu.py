@@ -1,10 +1,14 @@
-"""All that someone with a GPU runs; prints Markdown for benchmarks/RESULTS.md.
+"""All that someone with a GPU runs, in about a quarter of an hour; prints a table in Markdown.
 
 - Patches a second of both large networks with eight views, in float32, TF32 and bfloat16, as `cdpipe predict` calls
   them, with the batch that it would probe. Networks have random weights, which bears on no speed.
+- How far the probabilities of each are from those of a CPU in float32, at most.
+- Patches a second in bfloat16 without `channels_last`, and with `torch.compile`: whether the choices are right.
 - The share of the time in which the GPU is busy during a real `cdpipe predict`, by `nvidia-smi` five times a second,
   from the first moment that it is to the last. Target: 90 %.
 - Training samples a second with automatic mixed precision, without reading them: forward, loss, backward, step.
+
+The prediction is the command that users run, with Ray, store and rasters. No GPU was at hand when this was written.
 
 `--device cpu --quick` runs the same code on patches of 64 pixels, to prove that it works.
 """
@@ -17,15 +21,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from made_project import make_project, run
+from numpy.typing import NDArray
 
-from cdpipe.inference.patches import Execution
-from cdpipe.inference.torch import make_forward
+from cdpipe.inference.patches import Execution, Forward
+from cdpipe.inference.torch import forward_of, make_forward
 from cdpipe.models.networks import build_model, input_kind
 from cdpipe.runs.members import choose_batch
 from cdpipe.training.loss import dice_bce
@@ -48,8 +54,11 @@ def main() -> None:
         for precision in PRECISIONS:
             if options.device == "cpu" and precision == "tf32":
                 continue  # there is none
-            batch, rate = measure_forward(name, precision, options.device, patch, rounds)
+            batch, rate, far = measure_forward(name, precision, options.device, patch, rounds)
             rows.append((f"{name}, {precision}, batch {batch}, 8 views: patches of {patch}²/s", f"{rate:.2f}"))
+            rows.append((f"{name}, {precision}: probabilities are from a CPU's in float32 at most", f"{far:.1e}"))
+        for choice, rate in measure_choices(name, options.device, patch, rounds, batch).items():
+            rows.append((f"{name}, bfloat16, batch {batch}, {choice}: patches of {patch}²/s", f"{rate:.2f}"))
         rate = measure_training(name, options.device, patch, rounds, samples)
         rows.append((f"{name}, training, bfloat16, batch {samples}: samples of {patch}²/s", f"{rate:.1f}"))
         print(*rows, sep="\n", file=sys.stderr, flush=True)
@@ -68,23 +77,52 @@ def query(fields: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
 
 
-def measure_forward(name: str, precision: str, device: str, patch: int, rounds: int) -> tuple[int, float]:
-    """The batch that suits a network, and patches a second with it."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+def measure_forward(name: str, precision: str, device: str, patch: int, rounds: int) -> tuple[int, float, float]:
+    """The batch that suits a network, patches a second with it, and how far its probabilities are from a CPU's."""
     half = "bfloat16" if precision == "bfloat16" else "float32"
+    torch.manual_seed(0)
     network = build_model(name)
+    few = draw_patches(name, 2, patch)
+    right = make_forward(deepcopy(network), Execution("d4", "float32", "cpu", 2))(few)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    far = float(np.abs(make_forward(network, Execution("d4", half, device, 2))(few) - right).max())
 
     def rate(batch: int) -> float:
-        forward = make_forward(network, Execution("d4", half, device, batch))
-        patches = np.random.default_rng(0).normal(size=(batch, channels(name), patch, patch)).astype(np.float32)
-        forward(patches)
-        begun = time.perf_counter()
-        for _ in range(rounds):
-            forward(patches)
-        return batch * rounds / (time.perf_counter() - begun)
+        return time_forward(make_forward(network, Execution("d4", half, device, batch)), name, batch, patch, rounds)
 
     batch = 1 if device == "cpu" else choose_batch(rate)
-    return batch, rate(batch)
+    return batch, rate(batch), far
+
+
+def measure_choices(name: str, device: str, patch: int, rounds: int, batch: int) -> dict[str, float]:
+    """Patches a second of what might be chosen instead."""
+    run = Execution("d4", "bfloat16", device, batch)
+    plain = build_model(name).to(device).eval()
+
+    def logits(views: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16):
+            return torch.as_tensor(plain(views)).float()
+
+    found = {"without channels_last": time_forward(forward_of(logits, run), name, batch, patch, rounds)}
+    if device == "cuda":  # takes minutes elsewhere
+        compiled = make_forward(torch.compile(build_model(name)), run)  # type: ignore[arg-type]
+        found["torch.compile"] = time_forward(compiled, name, batch, patch, rounds)
+    return found
+
+
+def time_forward(forward: Forward, name: str, batch: int, patch: int, rounds: int) -> float:
+    """Patches a second; the first call, which chooses algorithms or compiles, does not count."""
+    patches = draw_patches(name, batch, patch)
+    forward(patches)
+    begun = time.perf_counter()
+    for _ in range(rounds):
+        forward(patches)
+    return batch * rounds / (time.perf_counter() - begun)
+
+
+def draw_patches(name: str, batch: int, patch: int) -> NDArray[np.float32]:
+    """Patches of noise."""
+    return np.random.default_rng(0).normal(size=(batch, channels(name), patch, patch)).astype(np.float32)
 
 
 def channels(name: str) -> int:

@@ -1,5 +1,7 @@
 """What runs ask clusters for, how long they wait and what they say; no Ray runs here, the cluster is made up."""
 
+import copy
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -10,17 +12,19 @@ from typing import Any
 
 import pytest
 import ray
+import requests
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
 from ray.autoscaler._private.util import prepare_config
 
-from cdpipe.cluster import needs
+from cdpipe.cluster import needs, private
 from cdpipe.cluster.needs import Need, asked, asked_for_models, following, gpu_kind, plan_device, plan_gpus
-from cdpipe.cluster.private import HEAD, _describe_v1, _describe_v2
+from cdpipe.cluster.private import HEAD, _describe_v1, _describe_v2, _read_kuberay
 from cdpipe.cluster.supply import NodeType, Supply, parse_types
 from cdpipe.config.resources import Resources
-from cdpipe.errors import EXIT_LOCKED, ConfigError, ShortageError
+from cdpipe.errors import EXIT_LOCKED, CdpipeError, ConfigError, ShortageError
 
 ROOT = Path(__file__).resolve().parents[1]
 EMPTY_HEAD = {HEAD: 1.0, "memory": 1e9}
@@ -106,6 +110,77 @@ def test_nodes_that_are_there_count_once() -> None:
     assert (supply.has(GPU), supply.could(GPU)) == (2, 4)
     assert Supply((CPU_NODE, GPU_NODE)).could(GPU) == 1
     assert Supply(({HEAD: 1.0, **GPU_NODE},), TYPES, 20).could(GPU) == 5
+
+
+def ray_cluster(*, autoscaling: bool = True) -> dict[str, Any]:
+    """The cluster of deploy/rayjob.yaml as the API server gives it: with what operator and server have added."""
+    spec = copy.deepcopy(yaml.safe_load((ROOT / "deploy/rayjob.yaml").read_text())["spec"]["rayClusterSpec"])
+    spec["enableInTreeAutoscaling"] = autoscaling
+    for group in spec["workerGroupSpecs"]:
+        group |= {"numOfHosts": 1, "scaleStrategy": {}, "suspend": False}
+        group["template"]["metadata"] = {"creationTimestamp": None}
+    owner = {"apiVersion": "ray.io/v1", "blockOwnerDeletion": True, "controller": True, "kind": "RayJob"}
+    metadata = {
+        "annotations": {"ray.io/autoscaler-version": "v2"},
+        "creationTimestamp": "2026-11-02T07:12:44Z",
+        "generation": 3,
+        "labels": {"ray.io/job-submission-mode": "K8sJobMode", "ray.io/originated-from-crd": "RayJob"},
+        "name": "cdpipe-7xk2p",
+        "namespace": "change",
+        "ownerReferences": [owner | {"name": "cdpipe", "uid": "0c5d6a2e-52c1-4b52-9f3e-6a1f6e1d6a53"}],
+        "resourceVersion": "482113",
+        "uid": "9b1b6f8e-0b9d-4a8a-8a43-9f7d0a6cb6b4",
+    }
+    status = {
+        "conditions": [{"type": "HeadPodReady", "status": "True", "reason": "HeadPodRunningAndReady"}],
+        "desiredCPU": "4",
+        "desiredGPU": "0",
+        "desiredMemory": "16Gi",
+        "endpoints": {"client": "10001", "dashboard": "8265", "gcs-server": "6379"},
+        "head": {"podIP": "10.244.0.12", "podName": "cdpipe-7xk2p-head", "serviceIP": "10.96.11.7"},
+        "maxWorkerReplicas": 20,
+        "observedGeneration": 3,
+        "state": "ready",
+    }
+    answer = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata, "spec": spec, "status": status}
+    return dict(json.loads(json.dumps(answer)))
+
+
+def test_on_kubernetes_what_may_come_is_what_the_ray_cluster_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def get(_client: object, path: str) -> dict[str, Any]:
+        asked.append(path)
+        return ray_cluster(autoscaling=len(asked) == 1)
+
+    monkeypatch.setattr(KubernetesHttpApiClient, "get", get)
+    types, most = parse_types(_read_kuberay("cdpipe-7xk2p", "change"))
+    supply = Supply((EMPTY_HEAD,), types, most)
+    assert asked == ["rayclusters/cdpipe-7xk2p"]
+    assert (most, supply.could(GPU), supply.without_gpus().could({"CPU": 1})) == (20, 4, 16 * 4)
+    assert supply.could({"GPU": 1, "memory": 24 * 2**30}) == 4
+    assert supply.could({"GPU": 1, "memory": 25 * 2**30}) == 0
+    assert _read_kuberay("cdpipe-7xk2p", "change") is None  # an autoscaler that is off starts nothing
+
+
+def test_kubernetes_that_does_not_say_is_not_taken_for_a_cluster_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks would turn to the CPU; only where nobody may ask is there no autoscaler that one could use."""
+    status, asked = 503, []
+
+    def get(_client: object, _path: str) -> dict[str, Any]:
+        response = requests.Response()
+        response.status_code = status
+        asked.append(status)
+        raise requests.HTTPError(f"{status} for url", response=response)
+
+    monkeypatch.setattr(KubernetesHttpApiClient, "get", get)
+    monkeypatch.setattr(private, "PAUSE_SECONDS", 0.0)
+    with pytest.raises(CdpipeError, match="RayCluster c in n: expected Kubernetes to say what may be started: 503"):
+        _read_kuberay("c", "n")
+    assert len(asked) == 5
+    status = 403
+    assert _read_kuberay("c", "n") is None
+    assert len(asked) == 6
 
 
 def test_no_autoscaler_and_types_that_only_the_nodes_know() -> None:
@@ -256,6 +331,31 @@ def test_kinds_of_gpus(make: Make) -> None:
     assert plan_gpus(run_of(accelerator_type="L4")) == 2
     with pytest.raises(ConfigError, match="cannot be had"):
         plan_gpus(run_of(gpus=1, accelerator_type="H100"))
+
+
+def test_memory_that_is_asked_for_goes_with_every_worker(make: Make) -> None:
+    """A node has as many workers as it has memory for; what nobody lists cannot be had."""
+    wide = {**GPU_NODE, "GPU": 2.0, "memory": 48.0 * 2**30}
+    cluster = make(Supply((EMPTY_HEAD,), (NodeType("gpu", wide, 2),), 4))
+    assert (plan_gpus(run_of()), plan_gpus(run_of(memory_gib=24)), plan_gpus(run_of(memory_gib=32))) == (4, 4, 2)
+    with pytest.raises(ConfigError, match=r"resources.gpus: 1, each with 64 GiB of memory, cannot be had"):
+        plan_gpus(run_of(gpus=1, memory_gib=64))
+    with pytest.raises(ConfigError, match=r"1, each with H100 and 1 GiB of memory, cannot be had"):
+        plan_gpus(run_of(gpus=1, memory_gib=1, accelerator_type="H100"))
+    cluster.supply = joined(cluster.supply, wide)
+    with asked_for_models(run_of(memory_gib=32), "predict", 1000) as actors:
+        assert (actors.count, actors.memory) == (2, 32 * 2**30)
+    assert cluster.requests == [[{"GPU": 1.0, "memory": 32.0 * 2**30}] * 2, []]
+
+
+def test_stages_that_overlap_are_asked_for_together(make: Make) -> None:
+    """A request takes the place of the one before it; what ends first takes only its own part away."""
+    cluster = make(joined(FRESH, GPU_NODE, CPU_NODE))
+    with needs.asked_for_cpus(run_of(), "ingest", 8):
+        with asked_for_models(run_of(), "predict", 20):
+            pass
+        assert cluster.requests[-1] == [{"CPU": 1.0}] * 2
+    assert cluster.requests == [[{"CPU": 1.0}] * 2, [{"CPU": 1.0}] * 2 + [GPU] * 2, [{"CPU": 1.0}] * 2, []]
 
 
 def test_what_the_autoscaler_says_of_its_starts() -> None:

@@ -329,15 +329,14 @@ def test_the_last_epoch_needs_no_validation_pairs(tmp_path: Path, workspace: Wor
 def test_deeper_levels_are_held_to_the_label_too(workspace: Workspace, pairs: Pairs) -> None:
     job = make_job(workspace, pairs)
     x, y = draw_sample(make_sampler(job), 0, 0)
-    batch = np.stack([x, x]), np.stack([y, y])[:, None]
+    batch = torch.from_numpy(np.stack([x, x])), torch.from_numpy(np.stack([y, y])[:, None])
     main, *deeper = (torch.full((2, 1, 32, 32), value) for value in (0.5, -1.0, 2.0))
 
     class Levels(nn.Module):
         def forward(self, _: torch.Tensor) -> list[torch.Tensor]:
             return [main, *deeper]
 
-    label = torch.from_numpy(batch[1])
-    losses = [float(dice_bce(each, label)) for each in (main, *deeper)]
+    losses = [float(dice_bce(each, batch[1])) for each in (main, *deeper)]
     found = part_loss(job, execution(job, worker(), "float32"), Levels(), batch)
     assert float(found) == pytest.approx(losses[0] + 0.5 * (losses[1] + losses[2]) / 2)
 

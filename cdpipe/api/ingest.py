@@ -24,6 +24,7 @@ from cdpipe.pairs.grouping import CATALOG, files_of, group_findings
 from cdpipe.pairs.ingest import BlockTask, IngestJob, Outcome, end_pair, plan_blocks
 from cdpipe.pairs.outlook import look_ahead
 from cdpipe.pairs.plan import (
+    PlannedPair,
     all_source_files,
     coregistration_key,
     known_hashes,
@@ -100,7 +101,32 @@ def plan_ingest(
     return IngestPlan(len(pairs), blocks, bytes_in, bytes_out, free, blocks / rate if rate else None)
 
 
-def ingest(run: Run, *, only_failed: bool = False, keep_going: bool = False, for_training: bool = False) -> Ingested:
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """What follows an ingest while it goes on.
+
+    Attributes:
+        order: Called once with all pairs; gives them in the order in which they are to be ingested.
+        ended: Called with each pair that is in the store, or has failed, and whether it is the former.
+        goes_on: Called now and then with the number of blocks that are left.
+    """
+
+    order: Callable[[Sequence[PlannedPair]], Sequence[PlannedPair]] = tuple
+    ended: Callable[[PlannedPair, bool], None] = lambda _pair, _stored: None
+    goes_on: Callable[[int], None] = lambda _left: None
+
+
+ALONE = Follower()
+
+
+def ingest(
+    run: Run,
+    *,
+    only_failed: bool = False,
+    keep_going: bool = False,
+    for_training: bool = False,
+    follower: Follower = ALONE,
+) -> Ingested:
     """Ingest what is not in the store yet.
 
     Args:
@@ -108,6 +134,7 @@ def ingest(run: Run, *, only_failed: bool = False, keep_going: bool = False, for
         only_failed: Only pairs that failed last time.
         keep_going: Leave out pairs that the check finds unusable.
         for_training: Whether pairs without which nothing could be learned are a mistake.
+        follower: What follows it.
 
     Raises:
         InputError: If the check finds unusable pairs, which are not to be left out, or no pair is left.
@@ -124,9 +151,9 @@ def ingest(run: Run, *, only_failed: bool = False, keep_going: bool = False, for
             planned, failed = plan_pairs(pairs, run.config, hashes, known_corrections(run.workspace))
             for pair_id, reason in failed.items():
                 run.fail(pair_id, reason)
-            jobs = [IngestJob(run.workspace, run.config, item) for item in planned]
+            jobs = [IngestJob(run.workspace, run.config, item) for item in follower.order(planned)]
             tasks = plan_blocks(jobs)
-            done, spent = _ingest(run, jobs, tasks)
+            done, spent = _ingest(run, jobs, tasks, follower)
             figures |= {"pairs": done, "blocks": len(tasks), "warnings": list(run.warnings), **rounded(spent)}
         if not done:
             raise InputError("no pair could be ingested: " + run.sum_up_failures())
@@ -224,16 +251,22 @@ def _find_corrections(
     return corrections
 
 
-def _ingest(run: Run, jobs: list[IngestJob], tasks: list[BlockTask]) -> tuple[int, dict[str, float]]:
+def _ingest(
+    run: Run, jobs: list[IngestJob], tasks: list[BlockTask], follower: Follower
+) -> tuple[int, dict[str, float]]:
     """Ingest what is missing; the number of pairs that are in the store then, and what workers spent."""
-    done, spent = 0, dict[str, float]()
+    done, left, spent = 0, len(tasks), dict[str, float]()
     with _asked(run, len(tasks)), run.step("ingest: blocks", len(tasks)) as advance:
 
         def count(blocks: int, figures: Mapping[str, float]) -> None:
+            nonlocal left
+            left -= blocks
             advance(blocks, "")
             add(spent, figures)
+            follower.goes_on(left)
 
         for outcome in _outcomes(jobs, tasks, count):
+            follower.ended(outcome.job.planned, outcome.failure is None)
             if outcome.failure is None:
                 done += 1
             else:

@@ -1,12 +1,14 @@
 """All stages one after the other, ingest to report; and that on scenes that are made on the spot."""
 
+import contextlib
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cdpipe.api.ahead import predicting_ahead
 from cdpipe.api.audit import Audits, audit
 from cdpipe.api.evaluate import Evaluated, evaluate
-from cdpipe.api.ingest import Ingested, ingest
+from cdpipe.api.ingest import ALONE, Ingested, ingest
 from cdpipe.api.opening import open_run
 from cdpipe.api.predict import predict
 from cdpipe.api.report import write_report
@@ -50,7 +52,7 @@ def forget(_result: StageResult) -> None:
 def pipeline(
     run: Run, *, only_failed: bool = False, keep_going: bool = False, ended: Callable[[StageResult], None] = forget
 ) -> Manifest:
-    """Run all stages; each does what is missing.
+    """Run all stages; each does what is missing. Models that are given predict pairs while others are still ingested.
 
     Args:
         run: The run.
@@ -67,7 +69,11 @@ def pipeline(
     """
     check_models(run)
     with run.hold():
-        ended(ingest(run, only_failed=only_failed, keep_going=keep_going, for_training=True))
+        _check_gpus(run)
+        # thresholds that were fitted on a part of the pairs would be of no use
+        with predicting_ahead(run) if not only_failed else contextlib.nullcontext(ALONE) as follower:
+            done = ingest(run, only_failed=only_failed, keep_going=keep_going, for_training=True, follower=follower)
+            ended(done)
         if not run.config.predict.models:
             ended(train(run))
         manifest = predict(run)
@@ -88,6 +94,20 @@ def check_models(run: Run) -> None:
     check_given(run.config)
     if not run.config.predict.models:
         check_batches(run.config, known_workers(run.config))
+
+
+def _check_gpus(run: Run) -> None:
+    """Refuse a number of GPUs of which there can be none: the first that needs them comes after hours of ingest.
+
+    Raises:
+        ConfigError: If it is so.
+    """
+    if run.config.resources.gpus not in ("auto", 0):
+        from cdpipe.cluster.needs import plan_gpus
+        from cdpipe.cluster.session import start_ray
+
+        start_ray(run)
+        plan_gpus(run)
 
 
 def _report(run: Run, ended: Callable[[StageResult], None]) -> None:

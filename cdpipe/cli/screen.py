@@ -4,6 +4,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -34,8 +35,9 @@ class Screen:
         """As wide as the terminal, or wide enough for tables in a log."""
         console = Console(highlight=False, soft_wrap=False)
         self.console = console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
-        self._bars: tuple[Bars, TaskID] | None = None
-        self._title, self._done, self._begun, self._printed = "", 0, 0.0, 0.0
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}  # steps with a bar, by title; some go on side by side
+        self._lines: dict[str, _Line] = {}  # where there are no bars
         self._failed: Counter[str] = Counter()  # by what the failures have in common
         self._untold = 0
 
@@ -89,28 +91,43 @@ class Screen:
 
     def _show_bar(self, step: Step) -> None:
         if self._bars is None:
-            bars = _make_bars(self.console)
-            bars.start()
-            self._bars = bars, bars.add_task(step.title, total=step.total, note="")
-        bars, task = self._bars
-        bars.update(task, completed=step.done, note=step.note)
+            self._bars = _make_bars(self.console)
+            self._bars.start()
+        if step.title not in self._tasks:
+            self._tasks[step.title] = self._bars.add_task(step.title, total=step.total, note="")
+        self._bars.update(self._tasks[step.title], completed=step.done, note=step.note)
         if step.over:
-            bars.stop()
+            del self._tasks[step.title]
+        if not self._tasks:
+            self._bars.stop()
             self._bars = None
 
     def _show_line(self, step: Step) -> None:
         now = time.monotonic()
-        if step.over or step.title != self._title:
-            self._title, self._done, self._begun, self._printed = "" if step.over else step.title, 0, now, 0.0
+        if step.over:
+            self._lines.pop(step.title, None)
             return
-        more, self._done = step.done - self._done, step.done
-        if (not more or step.done < step.total) and now - max(self._printed, self._begun) < LOG_SECONDS:
+        if step.title not in self._lines:
+            self._lines[step.title] = _Line(now)
             return
-        self._printed = now
-        rate = step.done / max(now - self._begun, 1e-3)
+        line = self._lines[step.title]
+        more, line.done = step.done - line.done, step.done
+        if (not more or step.done < step.total) and now - max(line.printed, line.begun) < LOG_SECONDS:
+            return
+        line.printed = now
+        rate = step.done / max(now - line.begun, 1e-3)
         left = (step.total - step.done) / rate if rate else 0.0
         parts = [f"{step.title}: {step.done}/{step.total}", f"{rate:.3g}/s", f"ETA {duration(left)}", step.note]
         self.say("  ".join(part for part in parts if part))
+
+
+@dataclass(slots=True)
+class _Line:
+    """What was last said of a step in a log."""
+
+    begun: float
+    done: int = 0
+    printed: float = 0.0
 
 
 def _make_bars(console: Console) -> Bars:

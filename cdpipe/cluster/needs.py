@@ -29,7 +29,8 @@ WORKER_CPUS = 0.6  # of a training worker: on one of its CPUs a little is left o
 ACTOR_CPUS = 0.5  # of an actor that holds models: whole ones would leave none to feed them with on a small machine
 
 
-_OPEN: set[threading.Event] = set()  # one for all that is asked for at this moment
+_OPEN: dict[threading.Event, "Need"] = {}  # all that is asked for at this moment, by stages that may overlap
+_ASKING = threading.Lock()  # or what has just ended could be asked for again
 NO_GPU = "set resources.gpus: 0, and networks run on CPUs"
 NO_CPU = "start Ray on nodes with CPUs, or an autoscaler that does"
 
@@ -60,12 +61,14 @@ class Actors:
         gpus: Whether each has a GPU, else a part of a CPU.
         grow: Whether nodes that join by themselves get some, too.
         resources: What else of Ray's each needs: the kind of its GPU.
+        memory: The main memory that each is to have, in bytes; 0 where none was asked for.
     """
 
     count: int
     gpus: bool
     grow: bool = False
     resources: dict[str, float] = field(default_factory=dict)
+    memory: int = 0
 
 
 def accelerator(resources: Resources) -> dict[str, float]:
@@ -73,23 +76,29 @@ def accelerator(resources: Resources) -> dict[str, float]:
     return {f"accelerator_type:{resources.accelerator_type}": 0.001} if resources.accelerator_type else {}
 
 
+def memory(resources: Resources) -> dict[str, float]:
+    """The main memory, in bytes, of each worker that predicts or trains; nothing where that is left open."""
+    return {"memory": resources.memory_gib * 2**30} if resources.memory_gib else {}
+
+
 def gpu_need(resources: Resources, supply: Supply) -> Need:
     """The GPUs that a run uses: those it asks for, or all that there are and may be; none of them may be there yet."""
-    each = {"GPU": 1.0, **accelerator(resources)}
+    each = {"GPU": 1.0, **accelerator(resources), **memory(resources)}
     if resources.gpus == "auto":
         return Need("GPU", supply.could(each), each)
     return Need("GPU", resources.gpus, each, "resources.gpus")  # 0 where networks are to run on CPUs
 
 
-def cpu_need(resources: Resources, supply: Supply, most: int) -> Need:
+def cpu_need(resources: Resources, supply: Supply, most: int, *, networks: bool = False) -> Need:
     """The CPUs that a stage uses.
 
     Args:
         resources: What the run asks for.
         supply: What there is and may be.
         most: How many tasks could run at once.
+        networks: Whether they run networks.
     """
-    each = {"CPU": 1.0}
+    each = {"CPU": 1.0, **(memory(resources) if networks else {})}
     if resources.cpus == "auto":
         return Need("CPU", max(1, min(most, supply.without_gpus().could(each))), each)
     return Need("CPU", max(1, min(most, resources.cpus)), each, "resources.cpus")
@@ -114,7 +123,10 @@ def affordable(run: Run, need: Need, supply: Supply) -> Need:
 
 def _describe_excess(need: Need, supply: Supply) -> str:
     asked = f"{need.key}: {need.count}" if need.key else f"{need.count} {need.what}(s)"
-    return f"{asked} cannot be had: {supply.describe(need.what)}"
+    kind = next((name.partition(":")[2] for name in need.each if name.startswith("accelerator_type:")), "")
+    room = f"{need.each['memory'] / 2**30:g} GiB of memory" if "memory" in need.each else ""
+    extras = f", each with {' and '.join(filter(None, (kind, room)))}," if kind or room else ""
+    return f"{asked}{extras} cannot be had: {supply.describe(need.what)}"
 
 
 def plan_gpus(run: Run) -> int:
@@ -182,13 +194,13 @@ def asked_for_models(run: Run, stage: str, blocks: int) -> Iterator[Actors]:
         most = -(-blocks // BLOCKS_A_GPU)
     if not gpus:
         auto = resources.workers == "auto"
-        need = cpu_need(resources, supply, blocks)
+        need = cpu_need(resources, supply, blocks, networks=True)
         if resources.workers != "auto":
-            need = Need("CPU", resources.workers, {"CPU": ACTOR_CPUS}, "resources.workers")
+            need = Need("CPU", resources.workers, {"CPU": ACTOR_CPUS, **memory(resources)}, "resources.workers")
     with asked(run, stage, replace(need, count=min(need.count, max(1, most)))) as count:
         # of actors without GPUs, which hold a part of a CPU each, Ray Data would put two on every CPU
         grow = gpus and auto and not supply.types and len(supply.nodes) > 1
-        yield Actors(count, gpus, grow, accelerator(resources) if gpus else {})
+        yield Actors(count, gpus, grow, accelerator(resources) if gpus else {}, int(memory(resources).get("memory", 0)))
 
 
 @contextlib.contextmanager
@@ -202,11 +214,11 @@ def asked_for_training(run: Run, models: int, gpus: int) -> Iterator[None]:
     """
     supply, resources = look_up_supply(), run.config.resources
     if gpus:
-        need = Need("GPU", gpus, {"GPU": 1.0, "CPU": 1.0, **accelerator(resources)})
+        need = Need("GPU", gpus, {"GPU": 1.0, "CPU": 1.0, **accelerator(resources), **memory(resources)})
     elif resources.workers == "auto":
-        need = cpu_need(resources, supply, models)
+        need = cpu_need(resources, supply, models, networks=True)
     else:
-        need = Need("CPU", resources.workers, {"CPU": WORKER_CPUS}, "resources.workers")
+        need = Need("CPU", resources.workers, {"CPU": WORKER_CPUS, **memory(resources)}, "resources.workers")
     with asked(run, "train", need):
         yield
 
@@ -254,9 +266,9 @@ def asked(run: Run, stage: str, need: Need) -> Iterator[int]:
         yield need.count
         return
     over = threading.Event()
-    _OPEN.add(over)
+    _OPEN[over] = need
     try:
-        _request(need)
+        _request()
         since = time.monotonic()
         came = _wait(run, stage, need, since)
         keeper = threading.Thread(target=_keep, args=(run, stage, need, (came, since), over), daemon=True)
@@ -271,22 +283,24 @@ def asked(run: Run, stage: str, need: Need) -> Iterator[int]:
 
 
 def withdraw(*which: threading.Event) -> None:
-    """Ask the autoscaler for nothing any more, if this process has asked for anything: nodes that idle may go.
+    """Let go of what the autoscaler was asked for, if it was for anything: nodes that idle may go.
 
     Args:
         which: Of what was asked, that which ends; all of it if none is given.
     """
-    ended = _OPEN & set(which) if which else set(_OPEN)
+    ended = [over for over in which or list(_OPEN) if over in _OPEN]
     for over in ended:
         over.set()
-    _OPEN.difference_update(ended)
+        del _OPEN[over]
     if ended and ray.is_initialized():
         with contextlib.suppress(Exception):  # a cluster that is gone has nothing requested
-            request_resources(bundles=[])
+            _request()
 
 
-def _request(need: Need) -> None:
-    request_resources(bundles=[dict(need.each)] * need.count)
+def _request() -> None:
+    """Ask for all that stages need at this moment: a request takes the place of the one before it."""
+    with _ASKING:
+        request_resources(bundles=[dict(need.each) for need in _OPEN.values() for _ in range(need.count)])
 
 
 def _wait(run: Run, stage: str, need: Need, since: float) -> int:
@@ -309,7 +323,7 @@ def _wait(run: Run, stage: str, need: Need, since: float) -> int:
             run.say("; ".join([waited, *describe_starts()]))
         if now - renewed > RENEW_SECONDS:
             renewed = now
-            _request(need)
+            _request()
         time.sleep(POLL_SECONDS)
         has = look_up_supply().has(need.each)
     if has > first or first < enough:
@@ -335,7 +349,7 @@ def _keep(run: Run, stage: str, need: Need, start: tuple[int, float], over: thre
     late = known < need.count
     while not over.wait(RENEW_SECONDS):
         with contextlib.suppress(Exception):  # whatever ails the cluster, the stage itself tells
-            _request(need)
+            _request()
             has = min(look_up_supply().has(need.each), need.count)
             if has != known:
                 run.say(f"{stage}: now {_of(has, need)} there")

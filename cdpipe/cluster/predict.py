@@ -121,6 +121,7 @@ def predict_blocks(
         num_cpus=0 if gpus else ACTOR_CPUS,
         num_gpus=1 if gpus else 0,
         resources=actors.resources or None,
+        memory=actors.memory or None,
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
     )
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
@@ -150,7 +151,7 @@ class _Predictor:
         self.work: NDArray[np.int64] = ray.get(work)
         self.do = do
         self.forwards: dict[str, Forward] = {}  # by the model's name
-        self.turn = threading.Lock()  # on a GPU several threads call this; one at a time has its memory
+        self.turn = threading.Lock()  # on a GPU several threads call this; each network is loaded once
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         rows = self.work[int(batch["first"][0]) : int(batch["stop"][0])]
@@ -193,21 +194,13 @@ class _Predictor:
 
                 # one thread: sums are then in one order on every machine, and two such actors beat one with two
                 torch.set_num_threads(1)
-                self.forwards[name] = _in_turn(load_forward(member), self.turn)
+                self.forwards[name] = load_forward(member)
             return self.forwards[name]
-
-
-def _in_turn(forward: Forward, turn: threading.Lock) -> Forward:
-    def wait_and_forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        with turn:
-            return forward(patches)
-
-    return wait_and_forward
 
 
 def probe_batches(members: Sequence[Member], actors: Actors) -> Batches:
     """Find the batch of each member on one of the GPUs; see :func:`cdpipe.runs.members.probe_batch`."""
-    remote = ray.remote(num_gpus=1, num_cpus=0, resources=actors.resources)(probe_batch)
+    remote = ray.remote(num_gpus=1, num_cpus=0, resources=actors.resources, memory=actors.memory)(probe_batch)
     found = ray.get([remote.remote(member) for member in members])
     return {batch_name(member): batch for member, batch in zip(members, found, strict=True)}
 

@@ -6,6 +6,7 @@ Tried with the versions that pyproject.toml lets in; where Ray has moved somethi
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 from cdpipe.errors import CdpipeError
 
 HEAD = "node:__internal_head__"  # a resource of the head node alone
+TRIES, PAUSE_SECONDS = 5, 2.0  # of asking Kubernetes
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod
 
 
@@ -46,6 +48,9 @@ def read_autoscaling(gcs_port: str) -> dict[str, Any] | None:
 
     Returns:
         As a ``cluster.yaml``; None where there is no autoscaler, or none that starts nodes.
+
+    Raises:
+        CdpipeError: If it cannot be told: to plan for what is there would turn networks to the CPU.
     """
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -60,12 +65,28 @@ def read_autoscaling(gcs_port: str) -> dict[str, Any] | None:
 
 
 def _read_kuberay(cluster: str, namespace: str) -> dict[str, Any] | None:
+    """What KubeRay's autoscaler goes by, as the API server has it; None where there is none, or no right to know.
+
+    Raises:
+        CdpipeError: If the API server does not say.
+    """
     with _door("what KubeRay's autoscaler reads"):
-        from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
-    try:
-        return dict(AutoscalingConfigProducer(cluster, namespace)())  # type: ignore[no-untyped-call]
-    except Exception:  # noqa: BLE001 (no autoscaler, no rights: then only what is alive is known)
-        return None
+        from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr as derive
+        from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            found = KubernetesHttpApiClient(namespace=namespace).get(f"rayclusters/{cluster}")
+            break
+        except Exception as error:
+            if getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404):
+                return None
+            if not left:
+                raise CdpipeError(
+                    f"RayCluster {cluster} in {namespace}: expected Kubernetes to say what may be started: {error}; "
+                    "the same command tries again"
+                ) from error
+            time.sleep(PAUSE_SECONDS)
+    return dict(derive(found)) if found["spec"].get("enableInTreeAutoscaling") else None
 
 
 def describe_starts() -> list[str]:

@@ -38,6 +38,7 @@ def probe_pairs(
         num_cpus=0 if actors.gpus else 1,
         num_gpus=1 if actors.gpus else 0,
         resources=actors.resources,
+        memory=actors.memory,
         max_retries=RETRIES,
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
     )(_with_one_thread(probe))

@@ -95,12 +95,7 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
         local["include_dashboard"] = False
         # one machine that is busy is not one that is lost: Ray would give it up after half a minute without an answer
         os.environ.setdefault("RAY_health_check_failure_threshold", "100")
-        if resources.workers != "auto":
-            local["num_cpus"] = resources.workers
-        if resources.cpus != "auto":
-            local["num_cpus"] = resources.cpus
-        if resources.gpus != "auto":
-            local["num_gpus"] = resources.gpus
+        local |= _limits(resources)
     level = logging.INFO if verbose else logging.ERROR
     _connect(address, logging_level=level, log_to_driver=verbose, **local)
     if threading.current_thread() is threading.main_thread():
@@ -117,6 +112,23 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
     finally:
         withdraw()  # what was given up in the middle may still be asked for
         ray.shutdown()
+
+
+def _limits(resources: Resources) -> dict[str, int]:
+    """What Ray is to schedule on of this machine, as its options; what they leave out it finds out."""
+    found = {}
+    if resources.workers != "auto":
+        found["num_cpus"] = resources.workers
+    if resources.cpus != "auto":
+        found["num_cpus"] = resources.cpus
+    if resources.gpus != "auto":
+        found["num_gpus"] = resources.gpus
+    if resources.gpus != "auto" and resources.gpus and resources.device == "auto":
+        import torch  # takes seconds
+
+        # Ray would believe in GPUs that there are not
+        found["num_gpus"] = min(resources.gpus, torch.cuda.device_count())
+    return found
 
 
 def start_ray(run: Run) -> None:

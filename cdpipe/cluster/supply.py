@@ -9,6 +9,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cdpipe.cluster.private import HEAD, read_autoscaling
+from cdpipe.errors import CdpipeError
 
 ASK_SECONDS = 60.0  # a task on the head starts within seconds
 
@@ -116,7 +117,11 @@ def _numbers(resources: Mapping[str, Any]) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=1)
 def _autoscaling(address: str, _job: str) -> dict[str, Any] | None:
-    """The autoscaler's configuration, which lies on the head node; looked up once a session."""
+    """The autoscaler's configuration, which lies on the head node; looked up once a session.
+
+    Raises:
+        CdpipeError: If the head does not say: to plan for what is there would turn networks to the CPU.
+    """
     nodes: Sequence[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     heads = [node["NodeID"] for node in nodes if node["Alive"] and HEAD in node["Resources"]]
     port = address.rpartition(":")[2]
@@ -126,6 +131,9 @@ def _autoscaling(address: str, _job: str) -> dict[str, Any] | None:
     task = ray.remote(num_cpus=0)(read_autoscaling).options(scheduling_strategy=strategy).remote(f":{port}")
     try:
         found: dict[str, Any] | None = ray.get(task, timeout=ASK_SECONDS)
-    except ray.exceptions.RayError:
-        return None
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(getattr(error, "cause", None) or error).split())
+        raise CdpipeError(
+            f"the cluster's head did not say what its autoscaler may start: {reason}; the same command tries again"
+        ) from error
     return found

@@ -28,7 +28,7 @@ from ray.train.torch import TorchConfig
 from torch import nn
 
 from cdpipe.cluster.machine import inspect_cluster, inspect_machine
-from cdpipe.cluster.needs import WORKER_CPUS
+from cdpipe.cluster.needs import WORKER_CPUS, memory
 from cdpipe.cluster.session import MODEL_ENVIRONMENT, node_cpus
 from cdpipe.cluster.tasks import describe_failure
 from cdpipe.config.resources import Resources
@@ -93,6 +93,7 @@ class Shares:
         use_gpu: Whether each worker has a GPU.
         made_up: Whether the GPUs are made up, so that networks run on the CPU.
         accelerator: The kind of GPU, where that matters.
+        memory: The main memory that each is to have, in bytes; 0 where none was asked for.
     """
 
     at_once: int
@@ -101,6 +102,7 @@ class Shares:
     use_gpu: bool
     made_up: bool = False
     accelerator: str | None = None
+    memory: float = 0.0
 
 
 def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shares:
@@ -120,13 +122,14 @@ def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shar
         ConfigError: If the number of workers asked for cannot share the global batch equally.
     """
     batch = jobs[0].options.global_batch
+    on_cpus = partial(Shares, use_gpu=False, memory=memory(resources).get("memory", 0.0))
     with_gpus = partial(
-        Shares, cpus=1, use_gpu=True, made_up=resources.device == "cpu", accelerator=resources.accelerator_type
+        on_cpus, cpus=1, use_gpu=True, made_up=resources.device == "cpu", accelerator=resources.accelerator_type
     )
     if resources.workers == "auto":
         if not gpus:
             at_once = _fitting(jobs, node_cpus())
-            return Shares(at_once, 1, cpus_of_each(node_cpus(), at_once), use_gpu=False)
+            return on_cpus(at_once, 1, cpus_of_each(node_cpus(), at_once))
         at_once = min(len(jobs), gpus)
         workers = max(count for count in range(1, gpus // at_once + 1) if batch % count == 0)
         return with_gpus(at_once, workers)
@@ -137,7 +140,7 @@ def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shar
         )
     if gpus:
         return with_gpus(min(len(jobs), gpus // workers), workers)
-    return Shares(1, workers, cpus_of_each(node_cpus(), workers), use_gpu=False)
+    return on_cpus(1, workers, cpus_of_each(node_cpus(), workers))
 
 
 def _fitting(jobs: Sequence[TrainJob], cpus: Sequence[int]) -> int:
@@ -204,7 +207,7 @@ def _fit(job: TrainJob, shares: Shares) -> Location:
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # as below
             num_workers=workers if workers == 1 else (1, workers),  # type: ignore[arg-type]  # as below
             use_gpu=shares.use_gpu,
-            resources_per_worker={"GPU": 1, "CPU": 1} if shares.use_gpu else {"CPU": shares.cpus - 1 + WORKER_CPUS},
+            resources_per_worker=_of_each(shares),
             accelerator_type=shares.accelerator,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
@@ -223,6 +226,12 @@ def _fit(job: TrainJob, shares: Shares) -> Location:
     if result.checkpoint is None:
         raise CdpipeError(f"model {job.name}: training ended without a checkpoint in {folder / CHECKPOINTS}")
     return _checkpoint_folder(result.checkpoint, folder)
+
+
+def _of_each(shares: Shares) -> dict[str, float]:
+    """What Ray is to give each worker."""
+    of_each = {"GPU": 1.0, "CPU": 1.0} if shares.use_gpu else {"CPU": shares.cpus - 1 + WORKER_CPUS}
+    return of_each | ({"memory": shares.memory} if shares.memory else {})
 
 
 def _storage(folder: Location) -> dict[str, Any]:

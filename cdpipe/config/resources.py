@@ -18,12 +18,15 @@ class Resources(Section):
     ``device: cpu`` has networks run on the CPU also where they are given GPUs: to try out a cluster whose GPUs are made
     up.
     ``accelerator_type`` asks for GPUs of a kind, by the name that Ray gives it, such as L4 (`ray status -v`).
+    ``memory_gib`` asks for so much main memory with each worker that predicts or trains: large blocks or patches may
+    need more than nodes have for each CPU or GPU.
     """
 
     workers: Positive | Auto = "auto"
     gpus: Annotated[int, Field(ge=0)] | Auto = "auto"
     cpus: Positive | Auto = "auto"
     accelerator_type: str | None = None
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
     device: Literal["auto", "cpu"] = "auto"
     wait_minutes: Annotated[float, Field(ge=0)] = 30
     on_shortage: Literal["continue", "stop"] = "continue"

@@ -1,5 +1,6 @@
 """Networks as functions from patches to probabilities: run by torch, and augmented whatever runs them."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cdpipe.inference.patches import Execution, Forward
+from cdpipe.inference.transfers import receive, send, send_back, wait
+
+# Of the threads that feed a GPU, one at a time begins computations: what two need at once might not fit in its memory.
+_TURN = threading.Lock()
 
 
 def d4_views(x: Tensor) -> Tensor:
@@ -91,13 +96,16 @@ def forward_of(logits: Callable[[Tensor], Tensor], execution: Execution) -> Forw
         logits: From views (N, C, patch, patch) to float32 logits (N, 1, patch, patch), on the execution's device.
         execution: How it is run.
     """
-    augmented = execution.tta == "d4"
+    augmented, device = execution.tta == "d4", torch.device(execution.device)
 
     def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            x = torch.from_numpy(patches).to(execution.device)
-            probabilities = torch.sigmoid(logits(d4_views(x) if augmented else x))
-            mean = d4_mean(probabilities) if augmented else probabilities
-        return np.asarray(mean[:, 0].cpu().numpy(), np.float32)
+            sent = send(patches, device)
+            with _TURN:
+                x = receive(sent)
+                probabilities = torch.sigmoid(logits(d4_views(x) if augmented else x))
+                mean = d4_mean(probabilities) if augmented else probabilities
+                result = send_back(mean[:, 0])
+            return np.asarray(wait(result), np.float32)
 
     return forward

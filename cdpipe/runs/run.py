@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import importlib.metadata
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from cdpipe.workspace.disk import found_no_room
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace, locked
 from cdpipe.workspace.location import Location
+
+_LOGGING = threading.Lock()  # stages may overlap
 
 LIBRARIES = ("torch", "segmentation-models-pytorch", "ray", "rasterio", "zarr", "albumentations", "numpy")
 
@@ -226,22 +229,30 @@ class Run:
         return list(read_json(self.folder / "log.json") or [])
 
     @contextlib.contextmanager
-    def logged(self, stage: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def logged(self, stage: str, facts: Mapping[str, Any], *, beside: bool = False) -> Iterator[dict[str, Any]]:
         """Add an entry to the run's ``log.json``: what was done, when, how long it took, with which versions.
+
+        Args:
+            stage: The stage.
+            facts: What is known of it before.
+            beside: Whether another stage goes on meanwhile, whose entry then has the requests of both.
 
         Yields:
             A mapping to add figures to.
         """
         begun, figures = time.monotonic(), dict(facts)
-        take_requests()  # those of an earlier stage
+        if not beside:
+            take_requests()  # those of an earlier stage
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         try:
             yield figures
         finally:
-            figures |= _bill(take_requests(), figures.get("blocks"))
+            if not beside:
+                figures |= _bill(take_requests(), figures.get("blocks"))
             entry = {"stage": stage, "started": started, "seconds": round(time.monotonic() - begun, 1), **figures}
             entry |= {"failed": dict(self.failures), "versions": versions()}
-            write_json(self.folder / "log.json", [*self.log_entries(), entry])
+            with _LOGGING:
+                write_json(self.folder / "log.json", [*self.log_entries(), entry])
 
     def last_rate(self, stage: str, unit: str) -> float | None:
         """Units a second that a stage last reached in this run, if it is known."""

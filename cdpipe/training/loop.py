@@ -23,6 +23,7 @@ from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.inference.torch import make_forward
+from cdpipe.inference.transfers import sent_ahead
 from cdpipe.metrics.counts import ScoreHistogram, best_threshold, counts_by_threshold, score_histogram
 from cdpipe.models.encoders import weights_sha256
 from cdpipe.models.folder import load_network, read_card
@@ -241,17 +242,18 @@ def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module
     if job.frozen_epochs:
         _freeze_encoder(state.network, frozen=epoch < job.frozen_epochs)
     own = range(worker.rank, worker.parts, worker.world)
-    for batch in _batches(job, worker, sampler, epoch, state.step):
+    device = torch.device(state.execution.device)
+    for batch in sent_ahead(_batches(job, worker, sampler, epoch, state.step), device):
         number = epoch * job.steps + state.step
         set_rate(state.optimizer, job.options, number, job.steps)
         state.optimizer.zero_grad(set_to_none=True)
-        for part, samples in zip(own, batch, strict=True):
+        for part, (x, y) in zip(own, batch, strict=True):
             seeds = np.random.SeedSequence([job.options.seed, epoch, state.step, part])
             torch.manual_seed(int(seeds.generate_state(1)[0]))
             # gradients travel with the last of a worker's parts
             waits = getattr(network, "no_sync", nullcontext) if part != own[-1] else nullcontext
             with waits():
-                loss = part_loss(job, state.execution, network, samples)
+                loss = part_loss(job, state.execution, network, (x, y))
                 # workers' gradients are averaged, whatever the number of their parts
                 (loss * (worker.world / worker.parts)).backward()  # type: ignore[no-untyped-call]
             state.loss += float(loss.detach()) / len(own)
@@ -265,13 +267,20 @@ def _train_epoch(job: TrainJob, worker: Worker, state: State, network: nn.Module
             worker.save(None, _files(state) if worker.rank == 0 else None)
 
 
-def part_loss(job: TrainJob, run: Execution, network: nn.Module, samples: Batch) -> torch.Tensor:
-    """The loss of a part of a global batch; a network that says what its deeper levels see is held to that too."""
-    device = torch.device(run.device)
+def part_loss(
+    job: TrainJob, run: Execution, network: nn.Module, samples: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """The loss of a part of a global batch; a network that says what its deeper levels see is held to that too.
+
+    Args:
+        job: The training.
+        run: How its network is run.
+        network: The network.
+        samples: Scenes and labels as in :data:`Batch`, on the device.
+    """
     layout = torch.channels_last if lies_channels_last(job.options, run) else torch.contiguous_format
-    x = torch.from_numpy(samples[0]).to(device, memory_format=layout)
-    y = torch.from_numpy(samples[1]).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+    x, y = samples[0].contiguous(memory_format=layout), samples[1]
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
         said = network(x)
     first, *deeper = said if isinstance(said, list | tuple) else (said,)
     loss = batch_loss(job.options.loss, first.float(), y)
