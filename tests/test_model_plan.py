@@ -21,6 +21,7 @@ from stored import RGB, TINY_NET, TINY_TRAIN, bright_squares, store_pair, train_
 from cdpipe.api.train import check_starts
 from cdpipe.config.schema import Train
 from cdpipe.errors import EXIT_INPUT, ConfigError, InputError
+from cdpipe.geo.grid import Window
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
 from cdpipe.models.networks import build_model
 from cdpipe.store.pair import LabelledPair
@@ -198,6 +199,28 @@ def test_an_epoch_covers_the_labelled_area_once(tmp_path: Path) -> None:
     for samples_per_epoch, steps in ((17, 5), (1, 1)):
         config = train_config(tmp_path, samples_per_epoch=samples_per_epoch, global_batch=3)
         assert plan_training(workspace, config, stored, stored)[0].steps == steps
+
+
+def test_strips_and_sparse_labels_train_for_some_steps_and_have_keys_of_their_own(tmp_path: Path) -> None:
+    workspace = Workspace(here(tmp_path))
+    dates, label = bright_squares((256, 128), 1, squares=40)
+    dense = store_pair(workspace, "dense", dates, label)
+    half = label.copy()
+    half[:100] = 255
+    partly = store_pair(workspace, "partly", dates, half)
+    half[:200] = 255
+    sparse = store_pair(workspace, "sparse", dates, half)
+    upper, lower = (dataclasses.replace(dense, within=Window(row, 0, 64, 128)) for row in (0, 192))
+    auto = train_config(tmp_path, samples_per_epoch="auto")
+    steps = {}
+    for name, train in {"dense": dense, "partly": partly, "sparse": sparse, "strip": upper}.items():
+        steps[name] = plan_training(workspace, auto, [train], [lower])[0].steps
+    assert steps == {"dense": 256 * 128 // 32**2 // 2, "partly": 156 * 128 // 32**2 // 2, "sparse": 32, "strip": 32}
+    few = plan_training(workspace, train_config(tmp_path), [upper], [lower])[0]
+    assert few.steps == 2, "what the configuration says holds"
+    choices = [(upper, lower), (lower, upper), (upper, dense), (dense, lower)]
+    keys = {plan_training(workspace, auto, [train], [val])[0].key for train, val in choices}
+    assert len(keys) == len(choices)
 
 
 def test_a_model_is_its_architecture_unless_it_says_so(workspace: Workspace, pairs: Pairs) -> None:

@@ -172,6 +172,22 @@ def test_what_is_not_to_be_believed_stands_on_top(pair_page: PairPage, tmp_path:
     assert "observed; not to be believed, with an IoU of 0.500" in text
 
 
+def test_changes_to_label_come_by_turns_from_each_pair(pair_page: PairPage, tmp_path: Path) -> None:
+    first = pair_page.facts["objects"][0]
+
+    def page(name: str, scores: list[float]) -> PairPage:
+        objects = [{**first, "id": f"{name}{number}", "score": score} for number, score in enumerate(scores)]
+        return replace(pair_page, pair_id=name, name=name, facts={**pair_page.facts, "objects": objects})
+
+    report = make_report([page("a", [9.0, 8.0, 7.0]), page("b", [3.0, 2.0])])
+    for to_label, order in ((False, "a0 a1 a2 b0 b1"), (True, "a0 b0 a1 b1 a2")):
+        write_report(here(tmp_path), replace(report, to_label=to_label))
+        tree = parse(tmp_path / "index.html")
+        cards = [node.get("data-change") for node in tree.iter(f"{XHTML}li") if node.get("class") == "change"]
+        assert [card.partition("/")[2] for card in cards] == order.split()
+        assert ("No pair has a label yet" in text_of(tree)) == to_label
+
+
 def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
     write_report(here(tmp_path), make_report([], evaluation=None, audits=None))
     assert "No pair is finished." in text_of(parse(tmp_path / "index.html"))

@@ -15,7 +15,7 @@ from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.objects.features import SCHEMA
-from cdpipe.report.changes import CHIP, LINE, TopChange, read_top_changes, write_chip
+from cdpipe.report.changes import CHIP, LINE, TopChange, rank_doubt, read_top_changes, write_chip
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
@@ -60,6 +60,22 @@ def test_objects_are_ranked_by_probability_and_size(tmp_path: Path, suffix: str)
     outline = shapely.geometry.shape(tops[0].outline)
     back = np.stack(transform_by_gdal(GEOGRAPHIC, str(grid.crs), *shapely.get_coordinates(outline).T), -1)
     assert shapely.Polygon(back).symmetric_difference(tops[0].shape).area < 8  # a centimetre of 800 m
+
+
+def test_changes_to_label_are_those_in_doubt(tmp_path: Path) -> None:
+    grid, path = utm_grid(150, 150), tmp_path / "o.gpkg"
+    write_squares(path, grid, SQUARES)
+    tops = read_top_changes(here(path), grid, count=3, doubt_at=0.5)
+    assert [top.id for top in tops] == ["doubt", "field", "twin"]
+    assert [top.score for top in tops] == pytest.approx([300**0.5, 0.4 * 200**0.5, 0.4 * 200**0.5])
+
+
+def test_doubt_is_nearness_to_the_threshold_and_models_that_differ() -> None:
+    unknown = float("nan")
+    probability, agreement = np.array([0.4, 0.4, 0.4, 0.7, 1.0]), np.array([unknown, 0.5, 1.0, 0.5, unknown])
+    found = rank_doubt(probability, agreement, np.full(5, 16.0), 0.4)
+    assert found == pytest.approx([2, 2, 1, 1.5, 0])
+    assert rank_doubt(probability[:1], agreement[:1], np.array([81.0]), 0.4) == pytest.approx([3])
 
 
 def test_no_objects_are_no_changes(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,13 @@ def write_report(run: Run) -> Location:
         from cdpipe.cluster.tasks import map_every_pair
 
         folder = run.folder / "report"
-        jobs = [(pair.pair.pair_id, _job(run, folder, pair)) for pair in pairs]
+        # where nobody has labelled anything, the changes come first that are most worth it
+        doubt_at = None if any(pair.label_key for pair in pairs) else manifest.threshold
+        jobs = [(pair.pair.pair_id, _job(run, folder, pair, doubt_at)) for pair in pairs]
         facts = map_every_pair(run, "report: pairs", "report", make_pair, jobs)
         pair_pages = [_page(run, pair, facts[pair.pair.pair_id]) for pair in pairs if pair.pair.pair_id in facts]
-        return pages.write_report(folder, _report(run, manifest, pair_pages, {**earlier, **run.failures}))
+        report = _report(run, manifest, pair_pages, {**earlier, **run.failures})
+        return pages.write_report(folder, replace(report, to_label=doubt_at is not None))
 
 
 def _finished_pairs(run: Run) -> tuple[Manifest, list[PairResults]]:
@@ -118,7 +121,7 @@ def _finished_pairs(run: Run) -> tuple[Manifest, list[PairResults]]:
     return manifest, result_pairs(run, manifest)
 
 
-def _job(run: Run, folder: Location, pair: PairResults) -> PairJob:
+def _job(run: Run, folder: Location, pair: PairResults, doubt_at: float | None) -> PairJob:
     if pair.finished is None:
         raise ValueError(f"pair {pair.pair.pair_id}: expected a finished one")
     objects = [path for name in pair.finished.vectors if (path := run.workspace.root / name).is_file()]
@@ -129,6 +132,7 @@ def _job(run: Run, folder: Location, pair: PairResults) -> PairJob:
         label_key=pair.label_key,
         change_key=pair.finished.change,
         objects=objects[0] if objects else None,
+        doubt_at=doubt_at,
     )
 
 

@@ -234,8 +234,9 @@ class Model(Section):
 class Train(Section):
     """How models are trained.
 
-    ``samples_per_epoch: auto`` is one pass over the training pairs' area; ``samples_per_pair`` instead counts so many
-    for each training pair, however large. ``folds`` trains every model that many times, each time without one fold of
+    ``samples_per_epoch: auto`` is one pass over the training pairs' labelled area, and at least 32 steps where that is
+    a strip, or less than half of a pair; ``samples_per_pair`` instead counts so many for each training pair, however
+    large. ``folds`` trains every model that many times, each time without one fold of
     the training pairs' groups (the catalog's column ``group``), which that model then predicts.
 
     ``optimizer`` is Adam or AdamW; ``weight_decay`` spares norms and biases. The learning rate falls by ``decay`` every

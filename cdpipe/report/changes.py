@@ -33,7 +33,7 @@ class TopChange:
 
     Attributes:
         id: Its name within the pair.
-        score: What it is ranked by, see :func:`rank`.
+        score: What it is ranked by, see :func:`rank` and :func:`rank_doubt`.
         area_m2: On the ground, None where that is not known.
         pixels: Of the scene.
         probability_mean: Over its pixels; so is ``probability_max``.
@@ -67,19 +67,47 @@ def rank(probability: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray
     return probability * np.sqrt(area)
 
 
-def read_top_changes(path: Location, grid: Grid, count: int = PER_PAIR) -> list[TopChange]:
+def rank_doubt(
+    probability: NDArray[np.float64], agreement: NDArray[np.float64], area: NDArray[np.float64], threshold: float
+) -> NDArray[np.float64]:
+    """How much a verdict would teach: that is uncertainty sampling (Settles 2009) and query by committee in one.
+
+    An object counts for the nearer its mean probability is to the threshold, and the more evenly models are divided on
+    it; and for the fourth root of its area, since a verdict labels all its pixels, but on giants is seldom the same for
+    all of them.
+
+    Args:
+        probability: ``(objects,)``, mean over the object, 0 to 1.
+        agreement: ``(objects,)``, share of the models that see it; NaN where that is not known.
+        area: ``(objects,)`` in square metres.
+        threshold: From which on probabilities are change.
+    """
+    near = 1 - (np.abs(probability - threshold) / max(threshold, 1 - threshold)).clip(0, 1)
+    divided = 1 - np.abs(2 * agreement - 1)
+    return (near + np.where(np.isnan(divided), near, divided)) / 2 * area**0.25
+
+
+def read_top_changes(
+    path: Location, grid: Grid, count: int = PER_PAIR, doubt_at: float | None = None
+) -> list[TopChange]:
     """The best ranked objects of a pair, best first.
 
     Args:
         path: The pair's change objects, see :mod:`cdpipe.objects.features`.
         grid: The pair's, in whose CRS they are; in degrees where they are GeoJSON.
         count: How many at most; no more are held in memory.
+        doubt_at: The threshold, where those come first that are most in doubt; None where the surest and largest do.
     """
     degrees = path.suffix == ".geojson" and on_earth(grid.crs)
     best: list[TopChange] = []
     for batch in read_features(path):
         columns = {name: batch.column(name).to_pylist() for name in ("id", *NUMBERS)}
-        score = rank(np.array(columns["probability_mean"], float), np.array(columns["area_m2"], float))
+        probability, area, agreement = (
+            np.array(columns[name], float) for name in ("probability_mean", "area_m2", "agreement")
+        )
+        score = rank(probability, area)
+        if doubt_at is not None:
+            score = rank_doubt(probability, agreement, area, doubt_at)
         shapes = decode(batch)
         for at in np.argsort(-score, kind="stable")[:count]:
             numbers = {name: values[at] for name, values in columns.items()}

@@ -88,6 +88,7 @@ class Report:
         evaluation: ``evaluation.json``, None without labels.
         audits: ``audits.json``, None without.
         doubts: Ways in which pairs are unlike all that the models learned from.
+        to_label: Whether no pair has a label: then changes are ranked by how much a verdict would teach.
     """
 
     run: Mapping[str, Any]
@@ -102,6 +103,7 @@ class Report:
     evaluation: Any = None
     audits: Any = None
     doubts: Sequence[str] = ()
+    to_label: bool = False
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -129,6 +131,7 @@ def describe_pair(
         "pair": _describe(pair),
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
         "review": [review_feature(change) for change in changes],
+        "to_label": report.to_label,
         "table": tables.figures_table(rows, "Against its label.", by_split=bool(pair.strips)) if rows else None,
         "audits": tables.audit_list(tables.audits_of(report.audits, pair.pair_id)),
     }
@@ -251,8 +254,8 @@ def describe_index(report: Report) -> dict[str, Any]:
     # of a pair that is cut the last strip's: that of test, where there is one
     scores = {row["pair_id"]: row for row in report.rows if row["layer"] == "ensemble" and row["pair_id"]}
     cut = [each for pair in report.pairs if (each := strip_map(pair)) is not None]
-    every = [describe_change(pair, change) for pair in report.pairs for change in pair.facts["objects"]]
-    changes = sorted(every, key=lambda change: (-change["score"], change["pair_id"], change["id"]))[:TOP]
+    every = _ranked(report)
+    changes = every[:TOP]
     most = max((changed_share(pair) for pair in report.pairs), default=0.0) or 1.0
     caption = "Pooled over the pairs of each split: every pixel counts once."
     return {
@@ -279,6 +282,7 @@ def describe_index(report: Report) -> dict[str, Any]:
         "scored": bool(scores),
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
         "object_count": len(every),
+        "to_label": report.to_label,
         "review": [review_feature(change) for change in changes],
         "tables": [tables.figures_table(pooled, caption, by_split=True)] if pooled else [],
         "curves": charts.evaluation_charts(report.evaluation),
@@ -293,6 +297,17 @@ def describe_index(report: Report) -> dict[str, Any]:
         "versions": report.versions,
         "files": [{"name": name, "href": f"../{path}"} for name, path in report.files],
     }
+
+
+def _ranked(report: Report) -> list[dict[str, Any]]:
+    """All changes with chips, best first; where they are to be labelled by turns of each pair, so that all are seen."""
+    turns = [
+        (turn if report.to_label else 0, describe_change(pair, change))
+        for pair in report.pairs
+        for turn, change in enumerate(pair.facts["objects"])
+    ]
+    order = sorted(turns, key=lambda each: (each[0], -each[1]["score"], each[1]["pair_id"], each[1]["id"]))
+    return [change for _, change in order]
 
 
 def _totals(pairs: Sequence[PairPage]) -> dict[str, float | None]:

@@ -41,6 +41,7 @@ class PairJob:
         label_key: Key of its label, None without one.
         change_key: Key of its change.
         objects: File of its change objects, None where there is none.
+        doubt_at: The run's threshold, where changes come first that are most worth a label; None where the best do.
     """
 
     workspace: Workspace
@@ -49,14 +50,14 @@ class PairJob:
     label_key: str | None
     change_key: str
     objects: Location | None
+    doubt_at: float | None = None
 
     @property
     def key(self) -> str:
         """Content key of the pictures and facts."""
         objects = self.objects.sha256() if self.objects else None
-        return content_key(
-            "report", {"pair": self.pair.key, "label": self.label_key, "change": self.change_key, "objects": objects}
-        )
+        parts = {"pair": self.pair.key, "label": self.label_key, "change": self.change_key, "objects": objects}
+        return content_key("report", parts | ({} if self.doubt_at is None else {"doubt_at": self.doubt_at}))
 
 
 def make_pair(job: PairJob) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def make_pair(job: PairJob) -> dict[str, Any]:
     objects = []
     if job.objects is not None:
         scene = _observed_scene(job)
-        for top in read_top_changes(job.objects, job.pair.grid):
+        for top in read_top_changes(job.objects, job.pair.grid, doubt_at=job.doubt_at):
             name = f"change-{top.id}.webp"
             images[name] = write_chip(job.folder / name, top, job.pair.grid, scene, limits)
             objects.append({**top.to_json(), "chip": name})

@@ -44,6 +44,8 @@ from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD, read_record
 
+LEAST_STEPS = 32  # of an epoch, where little is labelled
+
 
 def architecture_of(name: str, model: Model) -> str:
     """Name of a configured model's architecture.
@@ -157,6 +159,7 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part, wei
             **({"method": "robust"} if config.normalisation.method == "robust" else {}),
             **({"clip": config.normalisation.limit} if config.normalisation.limit else {}),
         },
+        **({"least_steps": least} if (least := _least_steps(workspace, config, part.train)) > 1 else {}),
         "train": sorted(item.key for item in part.train),
         "val": sorted(item.key for item in part.val),
     }
@@ -228,7 +231,19 @@ def _steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) 
         samples = options.samples_per_pair * len(train)
     elif samples == "auto":
         samples = sum(_label_count(workspace, item, "valid") for item in train) // options.patch**2
-    return max(1, samples // options.global_batch)
+    return max(_least_steps(workspace, config, train), samples // options.global_batch)
+
+
+def _least_steps(workspace: Workspace, config: Config, train: Sequence[LabelledPair]) -> int:
+    """Steps that an epoch has at least: where little is labelled, a pass over it is too short to judge epochs by."""
+    options = config.train
+    if options.samples_per_pair is not None or options.samples_per_epoch != "auto":
+        return 1
+    little = any(
+        item.within is not None or 2 * _label_count(workspace, item, "valid") < math.prod(item.pair.grid.shape)
+        for item in train
+    )
+    return LEAST_STEPS if little else 1
 
 
 def _label_count(workspace: Workspace, item: LabelledPair, name: str) -> int:
