@@ -78,7 +78,7 @@ def test_test_pairs_tell_more_than_validation_and_single_pairs_nothing() -> None
     poor = [row("net", BAD, "val"), row(ENSEMBLE, BAD, "val"), row(BASELINE, FAIR, "val")]
     fine = [row("net", GOOD), row(ENSEMBLE, GOOD), row(BASELINE, FAIR)]
     assert doubt_results([*poor, *fine]) == []
-    assert "on validation strips" in doubt_results(poor, what="strips")[0]
+    assert "on validation strips" in doubt_results(poor, cut={"train", "val"})[0]
     barren = [row(layer, (0, 3, 0, 90)) for layer in ("net", ENSEMBLE)]
     assert "on validation pairs" in doubt_results([*poor, *barren])[0]
     assert doubt_results([each | {"split": "train"} for each in poor]) == []

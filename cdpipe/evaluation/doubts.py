@@ -13,18 +13,20 @@ TRY = (
 )
 
 
-def doubt_results(rows: Sequence[Mapping[str, Any]], untrained: Collection[str] = (), what: str = "pairs") -> list[str]:
+def doubt_results(
+    rows: Sequence[Mapping[str, Any]], untrained: Collection[str] = (), cut: Collection[str] = ()
+) -> list[str]:
     """What is wrong with a run's results, judged on its test or else its validation pairs; nothing where all is well.
 
     Args:
         rows: Of the evaluation, see :mod:`cdpipe.evaluation.tables`.
         untrained: Layers of detectors that learned nothing.
-        what: What splits have, ``pairs`` or ``strips``.
+        cut: Splits that have strips instead of pairs.
     """
     for split in TELLING:
         pooled = {row["layer"]: row for row in rows if row["pair_id"] is None and row["split"] == split}
         if any(row["tp"] + row["fn"] for row in pooled.values()):
-            where = f"{'test' if split == 'test' else 'validation'} {what}"
+            where = f"{'test' if split == 'test' else 'validation'} {'strips' if split in cut else 'pairs'}"
             return [*_worse_than_plain(pooled, untrained, where), *_poor(pooled, where)]
     return []
 

@@ -22,7 +22,7 @@
 import csv
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -210,7 +210,7 @@ class Evaluation:
         curves: Split, layer and figures by threshold.
         calibrations: Reliability of each split and layer.
         tolerance: Pixels by which a border may be off.
-        strips: Pairs of which strips are in several splits.
+        strips: Pairs that are cut, each with the splits that have a strip of it.
         doubts: Why the results are not to be believed, see :func:`cdpipe.evaluation.doubts.doubt_results`.
     """
 
@@ -218,19 +218,26 @@ class Evaluation:
     curves: Sequence[tuple[str, str, Curve]]
     calibrations: Sequence[dict[str, Any]]
     tolerance: int
-    strips: Sequence[str] = ()
+    strips: Mapping[str, Sequence[str]] = field(default_factory=dict)
     doubts: Sequence[str] = ()
 
     @property
     def caution(self) -> str | None:
         """What figures of strips cannot say; None where all pairs are in a split as a whole."""
-        if not self.strips:
+        names = list(self.strips)
+        if not names:
             return None
-        names = ", ".join(self.strips[:SHOWN]) + (", ..." if len(self.strips) > SHOWN else "")
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        cut = [split for split in SPLITS if split in cut_splits(self.strips)]
         return (
-            f"train, val and test are strips of the same {'scene' if len(self.strips) == 1 else 'scenes'} ({names}): "
-            "figures say what to expect on the rest of it, and less of any other"
+            f"{', '.join(cut[:-1])} and {cut[-1]} are strips of the same {'scene' if len(names) == 1 else 'scenes'} "
+            f"({shown}): figures on them say what to expect on the rest of it, and less of any other"
         )
+
+
+def cut_splits(strips: Mapping[str, Sequence[str]]) -> set[str]:
+    """The splits that have strips of pairs; see :class:`Evaluation`."""
+    return {split for of_pair in strips.values() for split in of_pair}
 
 
 def evaluate_run(
@@ -245,8 +252,11 @@ def evaluate_run(
         untrained: Layers of detectors that learned nothing.
     """
     rows, errors = tabulate(scores, splits), calibrations(scores, splits)
-    strips = sorted({pair_of(each) for each in scores if pair_of(each) != each})
-    doubts = doubt_results(rows, untrained, "strips" if strips else "pairs")
+    strips: dict[str, list[str]] = {}
+    for each in sorted(scores):
+        if pair_of(each) != each:
+            strips.setdefault(pair_of(each), []).append(splits[each])
+    doubts = doubt_results(rows, untrained, cut_splits(strips))
     return Evaluation(rows, list(curves(scores, splits)), errors, tolerance, strips, doubts)
 
 
@@ -267,7 +277,7 @@ def write_tables(folder: Location, evaluation: Evaluation) -> str:
 
 def _document(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        **{name: list(told) for name in ("strips", "doubts") if (told := getattr(evaluation, name))},
+        **{name: told for name in ("strips", "doubts") if (told := getattr(evaluation, name))},
         "rows": list(evaluation.rows),
         "intervals": {"level": LEVEL, "replicates": REPLICATES, "seed": SEED, "method": INTERVALS},
         "tolerance_px": evaluation.tolerance,
@@ -376,5 +386,5 @@ def sum_up_test(evaluation: Evaluation) -> str | None:
         false = ", ".join(f"{row['layer']} {row['fp']:,} of {row['fp'] + row['tn']:,}" for row in own)
         return f"no pixel of the test pairs' labels changed, so IoU and F1 say nothing; falsely changed pixels: {false}"
     told = ", ".join(f"{row['layer']} {_number(row['iou'])}" for row in own)
-    what = "strips of test" if evaluation.strips else "test pairs"
+    what = "strips of test" if "test" in cut_splits(evaluation.strips) else "test pairs"
     return f"IoU on {what}, which neither training nor selection saw: {told}"

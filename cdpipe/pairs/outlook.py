@@ -127,7 +127,7 @@ def _how_made(config: Config, placed: Placed, splits: Splits) -> str | None:
             why = "no pair has the split val"
         return (
             f"{why}, so scenes are cut into strips with at least {config.train.patch} pixels (train.patch) in between; "
-            "figures will say what to expect on the rest of these scenes, and less of any other"
+            "figures on these say what to expect on the rest of their scenes, and less of any other"
         )
     return None if any(pair.split for pair, _ in placed) else "made by places, since the catalog has no column split"
 

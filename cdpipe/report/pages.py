@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,7 @@ def describe_index(report: Report) -> dict[str, Any]:
     # of a pair that is cut the last strip's: that of test, where there is one
     scores = {row["pair_id"]: row for row in report.rows if row["layer"] == "ensemble" and row["pair_id"]}
     cut = [each for pair in report.pairs if (each := strip_map(pair)) is not None]
+    cut_splits = list(dict.fromkeys(split for pair in report.pairs for split in pair.strips))
     every = _ranked(report)
     changes = every[:TOP]
     most = max((changed_share(pair) for pair in report.pairs), default=0.0) or 1.0
@@ -265,14 +266,14 @@ def describe_index(report: Report) -> dict[str, Any]:
             states,
             pooled,
             (run["ensemble"], run["threshold"], run["fitted_on"]),
-            [each["name"] for each in cut],
+            ([each["name"] for each in cut], cut_splits),
         ),
         "alerts": [*tables.evaluation_doubts(report.evaluation), *report.doubts],
         "numbers": _run_numbers(
             totals,
             states,
             pooled,
-            judged="strips" if cut else "pairs",
+            cut=cut_splits,
             doubted=bool(tables.evaluation_doubts(report.evaluation)),
         ),
         "cut": cut[:MAPS],
@@ -321,7 +322,7 @@ def _run_numbers(
     states: Mapping[str, int],
     pooled: Sequence[Mapping[str, Any]],
     *,
-    judged: str,
+    cut: Collection[str],
     doubted: bool,
 ) -> list[dict[str, str]]:
     """What stands large beside the summary; an area never stands alone that its labels say is none."""
@@ -331,8 +332,8 @@ def _run_numbers(
     seen = words.area(totals["observed_m2"], totals["observed_px"])
     part = words.share(totals["changed_px"], totals["observed_px"])
     rows = [
-        (row, meaning)
-        for split, meaning in (("test", f"unseen test {judged}"), ("val", f"validation {judged}"))
+        (row, f"{meaning} {'strips' if split in cut else 'pairs'}")
+        for split, meaning in (("test", "unseen test"), ("val", "validation"))
         for row in pooled
         if row["split"] == split and row["layer"] == "ensemble" and row.get("iou") is not None
     ]

@@ -61,7 +61,7 @@ def summarise(
     states: Mapping[str, int],
     pooled: Sequence[Mapping[str, Any]],
     threshold: tuple[str, float, str],
-    cut: Sequence[str] = (),
+    cut: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> list[str]:
     """The run in sentences.
 
@@ -71,7 +71,7 @@ def summarise(
         states: How many pairs are ``finished``, ``failed`` and ``skipped``.
         pooled: Rows of the evaluation pooled over splits.
         threshold: Kind of ensemble, its threshold, and what that was fitted on.
-        cut: Names of pairs of which strips are train, val and test.
+        cut: Names of pairs that are cut into strips, and of the splits that these are.
     """
     kind, value, fitted_on = threshold
     seen = f"{area(totals['observed_m2'], totals['observed_px'])} observed at both dates"
@@ -81,12 +81,12 @@ def summarise(
     sentences = [_states(states)]
     if states["finished"]:
         sentences.append(f"Of {seen}, {changed}, changed.")
-        sentences += _scores(pooled, "strip" if cut else "pair")
-        if cut:
-            scenes = f"the same scene, {cut[0]}" if len(cut) == 1 else f"the same {len(cut)} scenes"
+        sentences += _scores(pooled, cut[1])
+        if cut[0]:
+            scenes = f"the same scene, {cut[0][0]}" if len(cut[0]) == 1 else f"the same {len(cut[0])} scenes"
             sentences.append(
-                f"Train, val and test are strips of {scenes}, with a patch in between: the figures say what to expect "
-                "on the rest of it, and less of any other."
+                f"{enumerate_names(cut[1]).capitalize()} are strips of {scenes}, with a patch in between: figures on "
+                "them say what to expect on the rest of it, and less of any other."
             )
         rule = (
             "more than half of the models see it"
@@ -108,13 +108,14 @@ def _states(states: Mapping[str, int]) -> str:
     return f"{finished}, {enumerate_names(others)}; reasons are below."
 
 
-def _scores(pooled: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+def _scores(pooled: Sequence[Mapping[str, Any]], cut: Sequence[str]) -> list[str]:
     """What the ensemble and the best model reached on the most telling split there is."""
     sentences = list[str]()
     for split, meaning in (
         ("test", "test {}, which neither training nor selection saw"),
         ("val", "validation {}, on which epochs and threshold were chosen"),
     ):
+        what = "strip" if split in cut else "pair"
         rows = {row["layer"]: row for row in pooled if row["split"] == split and is_known(row.get("iou"))}
         barren = [row for row in pooled if row["split"] == split and row["layer"] == "ensemble" and _is_barren(row)]
         if barren:
