@@ -11,6 +11,7 @@ FORMATS = {
     "label": 1,
     "model": 2,
     "calibration": 1,
+    "detector": 1,
     "engine": 1,
     "probability": 1,
     "change": 1,

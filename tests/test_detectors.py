@@ -22,9 +22,11 @@ from cdpipe.detectors.detect import (
     sample_step,
 )
 from cdpipe.detectors.moments import MOST_WEIGHT, UNIT, covariance, encode, measure_scale, robust_figures
-from cdpipe.detectors.neighbours import mean_of_observed, range_of_observed
+from cdpipe.detectors.neighbours import MARGIN, mean_of_observed, range_of_observed
 from cdpipe.detectors.thresholds import expectation_maximisation, kittler_illingworth, otsu
 from cdpipe.errors import InputError
+from cdpipe.geo.grid import Window
+from cdpipe.geo.tilings import grow
 
 ROLES = ("blue", "green", "red", "nir")
 Scene = NDArray[np.uint16]
@@ -50,11 +52,11 @@ def other_day(scene: Scene, seed: int = 1) -> Scene:
     """The same land in another light, with the sensor's noise."""
     gains = np.array([1.3, 0.8, 1.1, 0.9])[: len(scene), None, None]
     noise = np.random.default_rng(seed).normal(0, 12, scene.shape)
-    return np.clip(scene * gains + 150 + noise, 1, 65_000).astype(np.uint16)
+    return np.asarray(np.clip(scene * gains + 150 + noise, 1, 65_000), np.uint16)
 
 
 def fit_of(name: str, before: NDArray[np.generic], after: NDArray[np.generic], observed: NDArray[np.bool_]) -> Fit:
-    return fit_detector(name, sample(before, after, observed, (0, 0), 1), ROLES[: len(before)])
+    return fit_detector(name, sample((before, after), observed, 1).pixels, ROLES[: len(before)])
 
 
 def probability_of(
@@ -71,7 +73,9 @@ def everywhere(scene: NDArray[np.generic]) -> NDArray[np.bool_]:
 # --- algebra
 
 
-def textbook_mad(pixels: NDArray[np.float64], first: int, weights: NDArray[np.float64]) -> tuple[NDArray, ...]:
+def textbook_mad(
+    pixels: NDArray[np.float64], first: int, weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], ...]:
     """Nielsen's generalised eigenproblems, as the paper writes them: variates a'X - b'Y and the correlations."""
     total = weights.sum()
     mean = pixels @ weights / total
@@ -83,7 +87,7 @@ def textbook_mad(pixels: NDArray[np.float64], first: int, weights: NDArray[np.fl
     a, correlations = a[:, order], np.sqrt(squares[order])
     b = np.linalg.solve(other, cross.T) @ a
     b /= np.sqrt(np.einsum("ij,ik,kj->j", b, other, b))
-    return a.T @ centred[:first] - b.T @ centred[first:], correlations
+    return np.asarray(a.T @ centred[:first] - b.T @ centred[first:]), correlations
 
 
 def textbook_irmad(pixels: NDArray[np.float64], first: int, rounds: int) -> NDArray[np.float64]:
@@ -154,43 +158,34 @@ def test_robust_figures_are_those_of_a_normal_distribution() -> None:
 # --- thresholds
 
 
-def brute_force(counts: NDArray[np.int64], values: NDArray[np.float64], rule: str) -> int:
+def error_of(first: int, counts: NDArray[np.int64], values: NDArray[np.float64], rule: str) -> float:
+    """What a threshold is to make small, from the pixels themselves; infinite where it parts nothing."""
     pixels = np.repeat(values, counts)
-    best, found = np.inf, len(counts)
-    for first in range(1, len(counts)):
-        low, high = pixels[pixels < values[first]], pixels[pixels >= values[first]]
-        if not len(low) or not len(high):
-            continue
-        shares = len(low) / len(pixels), len(high) / len(pixels)
-        if rule == "otsu":
-            error = shares[0] * low.var() + shares[1] * high.var()
-        elif min(low.var(), high.var()) <= (values[1] - values[0]) ** 2 / 12 or min(shares) <= 1e-4:
-            continue
-        else:
-            error = sum(s * np.log(p.var()) - 2 * s * np.log(s) for s, p in zip(shares, (low, high), strict=True))
-        if error < best - 1e-12:
-            best, found = error, first
-    return found
+    low, high = (pixels[pixels < values[first]], pixels[pixels >= values[first]]) if first < len(values) else ([], [])
+    if not len(low) or not len(high):
+        return np.inf
+    shares, parts = (len(low) / len(pixels), len(high) / len(pixels)), (np.array(low), np.array(high))
+    if rule == "otsu":
+        return sum(share * float(part.var()) for share, part in zip(shares, parts, strict=True))
+    if min(part.var() for part in parts) <= (values[1] - values[0]) ** 2 / 12:
+        return np.inf
+    return sum(s * float(np.log(p.var())) - 2 * s * float(np.log(s)) for s, p in zip(shares, parts, strict=True))
 
 
 @settings(max_examples=40, deadline=None)
 @given(counts=st.lists(st.integers(0, 30), min_size=3, max_size=12).filter(lambda each: sum(each) > 0))
 def test_thresholds_are_the_best_of_all(counts: list[int]) -> None:
-    histogram, values = np.array(counts), np.arange(len(counts)) * 0.5 + 0.25
+    histogram, values = np.array(counts), np.arange(len(counts), dtype=np.float64) * 0.5 + 0.25
     for rule, threshold in (("otsu", otsu), ("kittler", kittler_illingworth)):
-        found, expected = threshold(histogram, values), brute_force(histogram, values, rule)
-        parts = [
-            np.repeat(values, histogram) >= values[cut] if cut < len(values) else None for cut in (found, expected)
-        ]
-        if parts[0] is None or parts[1] is None:
-            assert found == expected, rule
-        else:
-            assert np.array_equal(*parts), rule  # an empty bin between two classes belongs to either
+        found = threshold(histogram, values)
+        errors = [error_of(first, histogram, values, rule) for first in range(len(counts) + 1)]
+        assert errors[found] == pytest.approx(min(errors)), rule
+        assert np.isfinite(errors[found]) or found == len(counts)
 
 
 def test_every_threshold_parts_two_normal_classes() -> None:
     random = np.random.default_rng(0)
-    values = np.arange(200) * 0.05 + 0.025
+    values = np.arange(200, dtype=np.float64) * 0.05 + 0.025
     pixels = np.concatenate([random.normal(2, 0.3, 50_000), random.normal(6, 0.5, 5_000)])
     counts = np.histogram(pixels, np.arange(201) * 0.05)[0]
     edges = {
@@ -256,11 +251,10 @@ def test_blocks_do_not_show(name: str) -> None:
     after[:, 20:40, 50:80] += 3000
     observed = random.random((96, 96)) < 0.9
     step = 3
-    whole = sample(before, after, observed, (0, 0), step)
-    fit = fit_detector(name, whole, ROLES, step=step)
+    whole = sample((before, after), observed, step)
+    fit = fit_detector(name, whole.pixels, ROLES, step=step)
     expected = change_probability(fit, before, after, observed)
     assert np.array_equal(np.isnan(expected), ~observed)
-    assert np.array_equal(expected[::step, ::step][observed[::step, ::step]].shape, (whole[0].shape[1],))
     for side in (29, 64):
         for row, col in itertools.product(range(0, 96, side), range(0, 96, side)):
             stop_row, stop_col = min(96, row + side), min(96, col + side)
@@ -269,6 +263,14 @@ def test_blocks_do_not_show(name: str) -> None:
             part = change_probability(fit, before[:, *halo], after[:, *halo], observed[halo])
             own = part[row - top : stop_row - top, col - left : stop_col - left]
             assert np.array_equal(own, expected[row:stop_row, col:stop_col], equal_nan=True)
+            window = Window(row, col, stop_row - row, stop_col - col)
+            held = grow(window, MARGIN, (96, 96))
+            half = sample(
+                (before[:, *held.slices], after[:, *held.slices]), observed[held.slices], step, (window, held)
+            )
+            rows, cols = slice(-(-row // step), -(-stop_row // step)), slice(-(-col // step), -(-stop_col // step))
+            assert np.array_equal(half.before[:, half.seen], whole.before[:, rows, cols][:, whole.seen[rows, cols]])
+            assert np.array_equal(half.after[:, half.seen], whole.after[:, rows, cols][:, whole.seen[rows, cols]])
 
 
 def test_a_tall_scene_is_worked_on_in_strips_that_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,15 +281,10 @@ def test_a_tall_scene_is_worked_on_in_strips_that_do_not_show(monkeypatch: pytes
     assert np.array_equal(probability_of("mad", before, after), whole)
 
 
-def test_the_sample_is_drawn_by_the_scenes_rows_and_columns() -> None:
+def test_a_large_scene_is_sampled() -> None:
     assert sample_step(100) == sample_step(2**19) == 1
     assert sample_step(2**19 + 1) == 2
     assert (10_980 // sample_step(10_980**2)) ** 2 <= 2**19
-    before = land(6, 40)
-    observed = everywhere(before)
-    whole = sample(before, before, observed, (0, 0), 4)[0].reshape(4, 10, 10)
-    part = sample(before[:, 7:30, 11:], before[:, 7:30, 11:], observed[7:30, 11:], (7, 11), 4)[0]
-    assert np.array_equal(part.reshape(4, -1, 7)[:, 1:-1, 1:], whole[:, 3:7, 4:])
 
 
 def test_a_band_of_one_value_is_left_out_and_a_scene_of_one_is_refused() -> None:
@@ -321,6 +318,6 @@ def test_normal_noise_alone_has_a_threshold_beyond_it() -> None:
 def test_a_date_that_counts_downwards_is_turned(name: str) -> None:
     before = land()
     after = 30_000 - other_day(before)
-    dates = sample(before, after, everywhere(before), (0, 0), 1)
-    fit = fit_detector(name, dates, ROLES, opposite=True)
+    pixels = sample((before, after), everywhere(before), 1).pixels
+    fit = fit_detector(name, pixels, ROLES, opposite=True)
     assert (change_probability(fit, before, after, everywhere(before)) >= 0.5).mean() < 0.001

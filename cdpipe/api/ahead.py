@@ -46,7 +46,7 @@ def predicting_ahead(run: Run) -> Iterator[Follower]:
     Raises:
         CdpipeError: If prediction failed for a reason that no pair has, such as GPUs that did not come.
     """
-    if not run.config.predict.models or run.config.predict.precision == "int8":
+    if run.config.predict.takes_trained or run.config.predict.precision == "int8":
         yield ALONE
         return
     ahead = _Ahead(run)

@@ -74,7 +74,7 @@ def pipeline(
         with predicting_ahead(run) if not only_failed else contextlib.nullcontext(ALONE) as follower:
             done = ingest(run, only_failed=only_failed, keep_going=keep_going, for_training=True, follower=follower)
             ended(done)
-        if not run.config.predict.models:
+        if run.config.predict.takes_trained:
             ended(train(run))
         manifest = predict(run)
         ended(manifest)
@@ -92,7 +92,7 @@ def check_models(run: Run) -> None:
         InputError: If an ensemble is not whole.
     """
     check_given(run.config)
-    if not run.config.predict.models:
+    if run.config.predict.takes_trained:
         check_batches(run.config, known_workers(run.config))
 
 

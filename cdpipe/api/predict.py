@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.api.ingest import ingest
+from cdpipe.config.detectors import WITHOUT_LABELS, named_model
 from cdpipe.config.load import parse_config
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
@@ -16,8 +17,9 @@ from cdpipe.formats.gate import describe_raster
 from cdpipe.metrics.counts import ScoreHistogram
 from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import read_card
-from cdpipe.pairs.bands import DEFAULT, choose_bands
+from cdpipe.pairs.bands import DEFAULT, choose_bands, common_bands
 from cdpipe.pairs.grouping import group_findings
+from cdpipe.prediction.detection import find_fit, known_fit
 from cdpipe.prediction.ensemble import Ensemble
 from cdpipe.runs.ensembles import adopt_options
 from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, pairs_to_fit_on, wants_fitting
@@ -165,10 +167,11 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
 
     Args:
         dates: Rasters of the first and of the second date.
-        models: Model folders, of which several make an ensemble; or the folder of an ensemble.
+        models: Model folders, of which several make an ensemble; or the folder of an ensemble; or names of detectors
+            that need no training. Without any: ``mad``.
         out: Folder for the results; all else goes to ``work/`` beneath it.
         bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``; without it what each
-            file calls its bands, or else these three.
+            file calls its bands, or else these three; for detectors alone all bands that both dates have.
         valid: Cloud or quality rasters of the first and of the second date; ``sensors.given.quality=...`` among the
             overrides says what their values mean.
         overrides: Keys of a configuration to override, each as ``key=value``.
@@ -183,13 +186,16 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         InputError: If a raster or model cannot be used.
     """
     catalog = out / "work" / "pair.csv"
-    places, folders = ([located(place).resolve() for place in given] for given in (dates, models))
+    places = [located(place).resolve() for place in dates]
+    folders = [named_model(place, here(Path.cwd())) for place in models or WITHOUT_LABELS]
+    untrained = all(read_card(folder).is_detector for folder in model_folders(folders))
     values: dict[str, Any] = {
         "name": NAME,
         "catalog": str(catalog.resolve()),
         "workspace": str((out / "work").resolve()),
         "sensors": {SENSOR: {"bands": dict(bands or DEFAULT)}},
-        "align": {"block": BLOCK},
+        # a detector compares pixel by pixel; a network has seen dates that lie off
+        "align": {"block": BLOCK, **({"coregister": "auto"} if untrained else {})},
         "input": {"drivers": DRIVERS, "pixel_coordinates": True},
         "predict": {"models": [str(folder) for folder in folders]},
     }
@@ -197,12 +203,8 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     check_given(config)
     sensors, remarks = [SENSOR, SENSOR], list[str]()
     if bands is None:
-        first, second, remarks = _choose_bands(config, places, folders)
-        values["sensors"] = {SENSOR: {"bands": first}}
-        if second != first:
-            sensors[1] = SENSOR_AFTER
-            own = config.sensors[SENSOR].model_dump(mode="json", exclude={"bands"}, exclude_unset=True)
-            values["sensors"] |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
+        values["sensors"], remarks = _choose_bands(config, places, None if untrained else folders)
+        sensors[1] = list(values["sensors"])[-1]
         config = parse_config(values, Path.cwd(), list(overrides), "predict")
     config = adopt_options(config)
     run = Run(config, progress, verbose)
@@ -232,13 +234,30 @@ def _pair_table(places: Sequence[Location], sensors: Sequence[str], valid: Seque
 
 
 def _choose_bands(
-    config: Config, dates: Sequence[Location], models: Sequence[Location]
+    config: Config, dates: Sequence[Location], models: Sequence[Location] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """One sensor, or one for each date, with the bands that :func:`choose_bands` says; and what there is to say.
+
+    Without models that need some in particular, those of :func:`common_bands`.
+    """
+    first, second, remarks = _find_bands(config, dates, models)
+    sensors: dict[str, Any] = {SENSOR: {"bands": first}}
+    if second != first:
+        own = config.sensors[SENSOR].model_dump(mode="json", exclude={"bands"}, exclude_unset=True)
+        sensors |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
+    return sensors, remarks
+
+
+def _find_bands(
+    config: Config, dates: Sequence[Location], models: Sequence[Location] | None
 ) -> tuple[dict[str, int], dict[str, int], list[str]]:
-    """What :func:`choose_bands` says; files that cannot be opened are for the check to tell."""
+    """Band numbers of each date by role; files that cannot be opened are for the check to tell."""
     try:
         before, after = (describe_raster(date, config.input) for date in dates)
     except InputError:
         return dict(DEFAULT), dict(DEFAULT), []
+    if models is None:
+        return common_bands(before, after)
     return choose_bands(before, after, [role for folder in model_folders(models) for role in read_card(folder).roles])
 
 
@@ -290,6 +309,8 @@ def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
     from cdpipe.cluster.predict import predict_only
 
     numbers = pairs_to_fit_on(plan)
+    blind = find_fits(run, plan, numbers)
+    numbers = [number for number in numbers if plan.pairs[number].pair_id not in blind]
     work = list(missing_work(plan, numbers))
     if work:
         manifest_path(run.folder).unlink(missing_ok=True)
@@ -301,6 +322,39 @@ def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
                     run.fail(plan.pairs[event.pair].pair_id, event.failure, event.details)
     ids = [plan.pairs[number].pair_id for number in numbers]
     return [pair_id for pair_id in ids if pair_id not in run.failures]
+
+
+def find_fits(run: Run, plan: RunPlan, chosen: Sequence[int] | None = None) -> set[str]:
+    """Let detectors look at the pairs that they have not looked at yet: each pair once, not each worker of its blocks.
+
+    Args:
+        run: The run.
+        plan: Its plan.
+        chosen: Positions of pairs; default: all.
+
+    Returns:
+        Ids of pairs in which there is nothing to compare; they are failures.
+    """
+    numbers = range(len(plan.pairs)) if chosen is None else chosen
+    jobs = []
+    for pair in (plan.pairs[number] for number in numbers):
+        detectors = [member for member in pair.members if member.card.is_detector]
+        unknown = [member for member in detectors if known_fit(run.workspace, pair.stored, member) is None]
+        if unknown:
+            jobs.append((pair.pair_id, [(run.workspace, pair.stored, member) for member in unknown]))
+    if not jobs:
+        return set()
+    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.tasks import map_pairs
+
+    start_ray(run)
+    with run.step("predict: pairs that detectors look at", len(jobs)) as advance:
+        # a lambda, since a function of this module would make every worker import what it does not need
+        for pair_id, fits, error in map_pairs(run, "predict", lambda job: [find_fit(*each) for each in job], jobs):
+            advance(1, "")
+            if fits is None:
+                run.fail(pair_id, str(error))
+    return {pair_id for pair_id, _ in jobs if pair_id in run.failures}
 
 
 def with_fitted_weights(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunPlan:
@@ -343,6 +397,7 @@ def _predict(run: Run, plan: RunPlan, products: Mapping[str, tuple[Product, ...]
     from cdpipe.cluster.needs import asked_for_prediction
     from cdpipe.cluster.predict import predict_and_publish
 
+    plan = without_pairs(plan, find_fits(run, plan))
     work = list(missing_work(plan))
     # products alone are made where a run goes back to a threshold that it had before
     to_make = sum(not all(map(is_written, of_pair)) for of_pair in products.values())

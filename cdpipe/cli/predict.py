@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cdpipe.runs.run import Run
 
 PAIR_OPTIONS = ("before", "after", "model", "out")
+NEEDED = ("before", "after", "out")
 VALID_OPTIONS = ("before_valid", "after_valid", "quality")
 
 
@@ -31,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=any_place,
         action="append",
-        help="model folder, of which several make an ensemble; or an ensemble's folder",
+        help="model folder, of which several make an ensemble; an ensemble's folder; or a detector that needs no "
+        "training: mad (default), irmad, cva, difference",
     )
     parser.add_argument("--out", type=local_path, help="folder for the results")
     parser.add_argument(
@@ -87,12 +89,12 @@ def _run_pair(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: If an argument is missing or does not fit the others, or ``--bands`` is not understood.
     """
-    wanted = "a configuration, or --before, --after, --model and --out"
+    wanted = "a configuration, or --before, --after and --out"
     if options.config is not None:
         raise ConfigError(f"predict: expected {wanted}; got parts of both")
     if options.quality and not (options.before_valid or options.after_valid):
         raise ConfigError("predict: --quality says what --before-valid and --after-valid are; give one of these, too")
-    missing = [f"--{name}" for name in PAIR_OPTIONS if getattr(options, name) is None]
+    missing = [f"--{name}" for name in NEEDED if getattr(options, name) is None]
     if missing:
         raise ConfigError(f"predict: expected {wanted}; missing {', '.join(missing)}")
     if options.dry_run:
@@ -103,7 +105,7 @@ def _run_pair(options: argparse.Namespace) -> int:
     screen = Screen()
     written = predict_pair(
         (options.before, options.after),
-        options.model,
+        options.model or (),
         options.out,
         bands=None if options.bands is None else parse_bands(options.bands),
         valid=(options.before_valid, options.after_valid),

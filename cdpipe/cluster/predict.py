@@ -27,6 +27,7 @@ from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.inference.patches import Forward
 from cdpipe.prediction.block import Inputs, Member, is_predicted, load_forward, predict_block, probability_key
+from cdpipe.prediction.detection import detect_block
 from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.runs.members import (
     Batches,
@@ -79,10 +80,14 @@ def do_block(plan: RunPlan, item: BlockWork, forward: Callable[[Member], Forward
     create_result_groups(workspace, pair)
     made, members = {}, [pair.members[index] for index in item.members]
     missing = [member for member in members if not is_predicted(workspace, pair.stored, item.key, member)]
-    inputs = Inputs(workspace, pair.stored, item.key, missing)
+    networks = [member for member in missing if not member.card.is_detector]
+    inputs = Inputs(workspace, pair.stored, item.key, networks)
     for member in missing:
         key = probability_key(pair.stored.key, member)
-        made[key] = predict_block(workspace, pair.stored, item.key, member, forward(member), inputs)
+        if member.card.is_detector:
+            made[key] = detect_block(workspace, pair.stored, item.key, member)
+        else:
+            made[key] = predict_block(workspace, pair.stored, item.key, member, forward(member), inputs)
     if item.ensemble:
         ensemble_block(workspace, pair.stored, item.key, pair.change, made)
 
@@ -215,7 +220,8 @@ def _free_memory() -> None:
 
 def with_probed_batches(run: Run, plan: RunPlan) -> RunPlan:
     """The plan with the batches that suit its GPUs, where any are to work; those not known for them yet are probed."""
-    if plan.members[0].execution.device != "cuda" or is_stored(plan):
+    networks = [member for member in plan.members if not member.card.is_detector]
+    if not networks or networks[0].execution.device != "cuda" or is_stored(plan):
         return plan
     kind, kinds = gpu_kind(run.config.resources)
     if len(kinds) > 1:
@@ -224,7 +230,7 @@ def with_probed_batches(run: Run, plan: RunPlan) -> RunPlan:
             "resources.accelerator_type asks for one kind alone"
         )
     known = remembered_batches(run.workspace).get(kind, {})
-    unknown = [member for member in plan.members if batch_name(member) not in known]
+    unknown = [member for member in networks if batch_name(member) not in known]
     if unknown:
         run.say(f"predict: finds out how many patches suit a {kind}")
         with asked_for_models(run, "predict", 1) as actors:

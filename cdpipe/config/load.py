@@ -9,6 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cdpipe.config.detectors import DETECTORS, detector_folder, named_model
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError
@@ -188,6 +189,9 @@ def _absolute(config: Config, base: Path) -> Config:
     def resolve(place: Location) -> Location:
         return locate(str(place), here(base)).resolve()
 
+    def model_folder(place: Location) -> Location:
+        return named_model(place, here(base))
+
     def with_places(model: Model) -> Model:
         weights = model.encoder_weights
         if weights and weights.file:
@@ -203,7 +207,7 @@ def _absolute(config: Config, base: Path) -> Config:
             "tracking": config.tracking.model_copy(update={"mlflow": _tracked(config.tracking.mlflow, base)}),
             "input": config.input.model_copy(update={"roots": tuple(map(resolve, config.input.roots))}),
             "train": config.train.model_copy(update={"models": models}),
-            "predict": config.predict.model_copy(update={"models": tuple(map(resolve, config.predict.models))}),
+            "predict": config.predict.model_copy(update={"models": tuple(map(model_folder, config.predict.models))}),
         }
     )
 
@@ -211,12 +215,15 @@ def _absolute(config: Config, base: Path) -> Config:
 def to_yaml(config: Config, base: Location) -> str:
     """Everything that is in force, spelled out, so that no preset is needed any more; paths relative to ``base``."""
     values = config.model_dump(mode="json", exclude={"preset"}, exclude_none=True)
+    names = {str(detector_folder(name)): name for name in DETECTORS}
 
     def shorten(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: shorten(item) for key, item in value.items()}
         if isinstance(value, list):
             return [shorten(item) for item in value]
+        if value in names:
+            return names[value]
         if isinstance(value, str) and value.startswith(f"{base.resolve()}/"):
             return value.removeprefix(f"{base.resolve()}/")
         return value

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cdpipe.config.augment import SYMMETRIES, Transform
+from cdpipe.config.detectors import DETECTORS
 from cdpipe.config.label import Label
 from cdpipe.config.losses import DICE_BCE, Losses
 from cdpipe.config.place import Place
@@ -288,6 +289,9 @@ class Train(Section):
         wrong = [name for name in self.models if not ID_PATTERN.fullmatch(name)]
         if wrong:
             raise ValueError(f"a model's name must match {ID_PATTERN.pattern}, got {', '.join(wrong)}")
+        taken = [name for name in self.models if name in DETECTORS]
+        if taken:
+            raise ValueError(f"a model's name must not be that of a detector, got {', '.join(taken)}")
         if self.samples_per_pair is not None and self.samples_per_epoch != "auto":
             raise ValueError("give samples_per_epoch or samples_per_pair, not both")
         if self.pair_weight != "area" and self.sampling == "cells":
@@ -318,7 +322,9 @@ class Predict(Section):
 
     ``models`` are model folders to use instead of the ones that ``train`` names, or the folder of one ensemble, whose
     weights, threshold, overlap, tta and precision then are the defaults; ``members`` of either take part
-    (default: all), with ``weights`` as their shares (default: equal). ``ensemble`` is their ``mean``, or a ``vote``:
+    (default: all), with ``weights`` as their shares (default: equal). Detectors that need no training, ``mad``,
+    ``irmad``, ``cva`` and ``difference``, may be named among either; with members that are all detectors nothing is
+    trained. ``ensemble`` is their ``mean``, or a ``vote``:
     change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
     model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what ``aim`` says.
     ``aim`` is the best F1 of all pairs' pixels (``f1``), the best mean of the pairs' own F1 (``mean_f1``), which a few
@@ -342,6 +348,16 @@ class Predict(Section):
     threshold: Share | Auto | dict[str, Share | Auto] = "auto"
     aim: Literal["f1", "mean_f1"] | Aim = "f1"
     model_rasters: bool = False
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The detectors among ``members``."""
+        return tuple(name for name in dict.fromkeys(self.members) if name in DETECTORS)
+
+    @property
+    def takes_trained(self) -> bool:
+        """Whether models that ``train`` names take part."""
+        return not self.models and (not self.members or len(self.detectors) < len(set(self.members)))
 
     @model_validator(mode="after")
     def _check(self) -> "Predict":

@@ -14,7 +14,7 @@ that its neighbours have at the other date, so that dates which lie part of a pi
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from cdpipe.detectors.moments import Scale, encode, measure_scale, robust_figure
 from cdpipe.detectors.neighbours import MARGIN, Plane, mean_of_observed, range_of_observed
 from cdpipe.detectors.thresholds import kittler_illingworth
 from cdpipe.errors import InputError
+from cdpipe.geo.grid import Window
 from cdpipe.store.normalisation import GREY, RGB
 
 HALO = 3 * MARGIN  # pixels around a window that its probabilities depend on
@@ -63,6 +64,12 @@ class Fit:
     threshold: float
     pixels: int
     step: int
+
+    def swapped(self) -> "Fit":
+        """The same of the pair with its dates swapped."""
+        middles, combinations = self.middles[::-1], self.combinations[::-1]
+        offsets = tuple(-offset for offset in self.offsets)
+        return replace(self, middles=middles, combinations=combinations, offsets=offsets)
 
 
 Dates = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -104,29 +111,51 @@ def sample_step(observed: int) -> int:
     return max(1, math.ceil(math.sqrt(observed / MOST_PIXELS)))
 
 
-def sample(
-    before: NDArray[Any], after: NDArray[Any], observed: NDArray[np.bool_], origin: tuple[int, int], step: int
-) -> Dates:
-    """The pixels of a window that a detector looks at, as means of their observed neighbours.
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """The pixels of a scene, or of a window, that a detector looks at: those whose row and column are multiples.
 
-    Those of the scene whose row and column are multiples of the step, so that every tiling gives the same.
+    Attributes:
+        before: (band, row, column) float32, means of the observed neighbours.
+        after: Likewise.
+        seen: (row, column), True where both dates are observed.
+    """
+
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+
+    @property
+    def pixels(self) -> Dates:
+        """Of each date the observed ones, (band, pixel) in the order of rows."""
+        return self.before[:, self.seen], self.after[:, self.seen]
+
+
+def sample(
+    dates: tuple[NDArray[Any], NDArray[Any]],
+    observed: NDArray[np.bool_],
+    step: int,
+    places: tuple[Window, Window] | None = None,
+) -> Lattice:
+    """The pixels of a window that a detector looks at.
+
+    They are chosen by their rows and columns on the scene, so that every tiling gives the same.
 
     Args:
-        before: (band, height, width), with ``MARGIN`` pixels around those that are meant, as far as the scene has them.
-        after: Likewise.
+        dates: (band, height, width) of each.
         observed: (height, width), True where both dates are observed.
-        origin: Row and column of the window on the scene.
         step: See :func:`sample_step`.
-
-    Returns:
-        Of each date (band, pixel) float32, in the order of rows.
+        places: The window, and what the arrays hold: ``MARGIN`` pixels more on each side, as far as the scene has them;
+            by default the arrays are a whole scene.
     """
-    rows, cols = (slice(-place % step, None, step) for place in origin)
-    chosen = observed[rows, cols]
-    one, other = (
-        np.stack([mean_of_observed(band, observed, (rows, cols))[chosen] for band in date]) for date in (before, after)
+    window, held = places or (Window(0, 0, *observed.shape),) * 2
+    inner = window.slices_in(held)
+    rows, cols = (
+        slice(own.start + -first % step, own.stop, step)
+        for own, first in zip(inner, (window.row, window.col), strict=True)
     )
-    return one, other
+    before, after = (np.stack([mean_of_observed(band, observed, (rows, cols)) for band in date]) for date in dates)
+    return Lattice(before, after, observed[rows, cols])
 
 
 def fit_detector(detector: str, dates: Dates, roles: Sequence[str], *, step: int = 1, opposite: bool = False) -> Fit:
@@ -202,7 +231,8 @@ def find_threshold(square: NDArray[np.float64], variates: int) -> float:
         variates: Its degrees of freedom.
     """
     roots = np.minimum(np.sqrt(np.sqrt(square)) / BIN, BINS - 1).astype(np.int64)
-    first = kittler_illingworth(np.bincount(roots, minlength=BINS), (np.arange(BINS) + 0.5) * BIN)
+    middles = (np.arange(BINS, dtype=np.float64) + 0.5) * BIN
+    first = kittler_illingworth(np.bincount(roots, minlength=BINS), middles)
     noise = math.sqrt(float(chdtri(variates, ALPHA)))
     return max(noise, (first * BIN) ** 2) if first < BINS else noise
 

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.detectors.detect import HALO, Fit, change_probability, fit_detector, sample
+from cdpipe.errors import InputError
 from cdpipe.evaluation.audit import Difference, measure_difference
 from cdpipe.evaluation.scores import ENSEMBLE
 from cdpipe.geo.grid import Window
-from cdpipe.geo.tilings import PatchGrid, spread_tiles
+from cdpipe.geo.tilings import PatchGrid, grow, spread_tiles
 from cdpipe.inference.patches import Forward, Placement, predict_window
 from cdpipe.metrics.classes import CHANGED
 from cdpipe.metrics.counts import add_fields, threshold_change
 from cdpipe.prediction.block import Member, load_forward, probability_key
+from cdpipe.prediction.detection import find_fit
 from cdpipe.prediction.ensemble import Ensemble, combine, ensemble_threshold
 from cdpipe.store.normalisation import DateScaling, model_input
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
@@ -85,7 +88,7 @@ def probe_models(job: ProbeJob) -> dict[str, Probe]:
     Raises:
         ConfigError, InputError, IntegrityError: See :func:`cdpipe.prediction.block.open_forward`.
     """
-    forwards = [load_forward(member) for member in job.members]
+    forwards = [None if member.card.is_detector else load_forward(member) for member in job.members]
     total: dict[str, Probe] = {}
     for window in job.windows:
         for layer, probe in probe_window(job, window, forwards).items():
@@ -93,15 +96,18 @@ def probe_models(job: ProbeJob) -> dict[str, Probe]:
     return total
 
 
-def probe_window(job: ProbeJob, window: Window, forwards: Sequence[Forward]) -> dict[str, Probe]:
+def probe_window(job: ProbeJob, window: Window, forwards: Sequence[Forward | None]) -> dict[str, Probe]:
     """Run the models on one window in all guises; see :class:`Probe`.
 
     Args:
         job: The pair and its models.
         window: The window.
-        forwards: The models' networks, in their order.
+        forwards: The models' networks, in their order; None of a detector.
     """
-    guises = [_guises(job, window, member, forward) for member, forward in zip(job.members, forwards, strict=True)]
+    guises = [
+        _detector_guises(job, window, member) if forward is None else _guises(job, window, member, forward)
+        for member, forward in zip(job.members, forwards, strict=True)
+    ]
     layers = {member.card.name: guise for member, guise in zip(job.members, guises, strict=True)}
     thresholds = {member.card.name: job.thresholds[member.name] for member in job.members}
     keys = [probability_key(job.pair.key, member) for member in job.members]
@@ -139,6 +145,32 @@ def _guises(job: ProbeJob, window: Window, member: Member, forward: Forward) -> 
         "swapped": predict(dates[::-1], (second, first), observed),
         "identity": predict((dates[0], dates[0]), (first, first), observed),
         "identity_shifted": predict((dates[0], moved * np.float32(BRIGHTER)), (first, first), moved_observed),
+    }
+
+
+def _detector_guises(job: ProbeJob, window: Window, member: Member) -> dict[str, Probabilities]:
+    """A detector's probabilities likewise; it looks anew at what is another scene to it."""
+    halo = grow(window, HALO, job.pair.grid.shape)
+    inner = window.slices_in(halo)
+    observed = read_observed(job.workspace, job.pair, halo)
+    known = find_fit(job.workspace, job.pair, member)
+    chosen = [job.pair.roles.index(band) for band in known.bands]
+    before, after = (date[chosen] for date in read_dates(job.workspace, job.pair, halo))
+    moved, moved_observed = move_half_a_pixel(before, observed)
+
+    def look(dates: tuple[NDArray[Any], NDArray[Any]], usable: NDArray[np.bool_], fit: Fit | None) -> Probabilities:
+        if fit is None:
+            try:
+                fit = fit_detector(known.detector, sample(dates, usable, 1).pixels, known.bands)
+            except InputError:  # nothing that differs, as over water
+                return np.where(usable, np.float32(0), np.float32(np.nan))[inner]
+        return change_probability(fit, *dates, usable)[inner]
+
+    return {
+        "pair": look((before, after), observed, known),
+        "swapped": look((after, before), observed, known.swapped()),
+        "identity": look((before, before), observed, None),
+        "identity_shifted": look((before, moved * np.float32(BRIGHTER)), moved_observed, None),
     }
 
 

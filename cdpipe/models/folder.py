@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cdpipe.config.detectors import DETECTORS
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.keys import content_key
 from cdpipe.models.networks import build_model, find_network, input_kind
@@ -66,8 +67,15 @@ class ModelCard:
     learned: dict[str, Any] | None = None
 
     @property
+    def is_detector(self) -> bool:
+        """Whether it finds out from each pair itself what to look for, and has no network."""
+        return self.architecture in DETECTORS
+
+    @property
     def key(self) -> str:
         """Hash of everything that bears on what the model predicts."""
+        if self.is_detector:
+            return content_key("detector", {"detector": self.architecture})
         parts = {**asdict(self), "roles": list(self.roles)}
         for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision", "pretrained", "learned"):
             del parts[other]
@@ -126,7 +134,8 @@ def read_card(folder: Location) -> ModelCard:
     try:
         values.pop(SEAL, None)  # for verification; whoever sets another threshold by hand may do so
         card = ModelCard(**{**values, "roles": tuple(values["roles"]), "fresh": tuple(values["fresh"])})
-        input_kind(card.architecture, card.arguments)
+        if not card.is_detector:
+            input_kind(card.architecture, card.arguments)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InputError(f"model {folder}: {CARD} is not one that cdpipe wrote: {error}") from None
     return card
@@ -143,6 +152,8 @@ def check_trained(folder: Location, card: ModelCard) -> None:
             f"model {folder}: {', '.join(card.fresh)} never learned anything (the imported weights had other classes); "
             f"train it first: train.models.{card.architecture}.init_from: {folder}"
         )
+    if card.is_detector:
+        return
     current = find_network(card.architecture).revision
     if card.training_key is not None and card.revision != current:
         raise InputError(

@@ -8,6 +8,7 @@ other names, its own name or the sensor's name tell which is meant: a wrong gues
 import re
 from collections.abc import Mapping, Sequence
 
+from cdpipe.errors import InputError
 from cdpipe.formats.gate import RasterInfo
 from cdpipe.pairs.catalog import Pair, Source
 from cdpipe.store.normalisation import RGB
@@ -292,6 +293,49 @@ def choose_bands(
     chosen = [own or (named[1 - date] if before.count == after.count else {}) for date, own in enumerate(named)]
     first, second = ({**DEFAULT, **own} if _fits_default(own) else own for own in chosen)
     return first, second, texts
+
+
+def common_bands(before: RasterInfo, after: RasterInfo) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    """Band numbers of each date by role, of all bands that both dates have, where no model needs any in particular.
+
+    Files that name no band have red, green and blue first if they have three; their other bands go by their numbers.
+
+    Args:
+        before: The first date's raster.
+        after: The second date's.
+
+    Returns:
+        Numbers of the first date, of the second, and in words what there is to say of the choice.
+
+    Raises:
+        InputError: If the dates share no band.
+    """
+    infos = (before, after)
+    named = [bands_by_role(band_roles(info)) for info in infos]
+    if before.count == after.count and not all(named):
+        named = [named[0] or named[1]] * 2  # one date's names hold for both
+    chosen = [_with_unnamed(info, own) for info, own in zip(infos, named, strict=True)]
+    shared = [role for role in chosen[0] if role in chosen[1]]
+    if not shared:
+        raise InputError(
+            f"{before.path} and {after.path}: no band is called the same at both dates "
+            f"({', '.join(chosen[0])}; {', '.join(chosen[1])}); say which they are with --bands"
+        )
+    texts = [f"compared are the bands {', '.join(shared)}"]
+    for info, own in zip(infos, chosen, strict=True):
+        lone = [role for role in own if role not in shared]
+        if lone:
+            texts.append(f"{info.path}: the other date has no band {', '.join(lone)}: left out")
+    first, second = ({role: own[role] for role in shared} for own in chosen)
+    return first, second, texts
+
+
+def _with_unnamed(info: RasterInfo, named: Mapping[str, int]) -> dict[str, int]:
+    """The bands that a file names, and by their numbers those that it does not; alpha is none."""
+    bands = [band for band in range(1, info.count + 1) if band not in info.mask.alpha]
+    if not named and len(bands) >= len(RGB):
+        named = dict(zip(RGB, bands, strict=False))
+    return {**named, **{f"band{band}": band for band in bands if band not in named.values()}}
 
 
 def as_options(numbers: Mapping[str, int]) -> str:

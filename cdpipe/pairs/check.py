@@ -166,7 +166,7 @@ def _judge_training(reports: Sequence[PairReport], config: Config) -> tuple[list
     if _barren(val):
         text = f"no label of a val pair has a changed pixel ({_ids(val)})"
         # as training plans it: with folds, other pairs choose where val pairs do not
-        chooses = not config.predict.models and config.train.keep == "best"
+        chooses = config.predict.takes_trained and config.train.keep == "best"
         (problems if chooses else warnings).append(f"{text}: they can choose neither an epoch nor a threshold")
     if _barren(test):
         warnings.append(f"no label of a test pair has a changed pixel ({_ids(test)}): their figures will say little")

@@ -82,7 +82,7 @@ def look_ahead(config: Config, reports: Sequence[PairReport]) -> Outlook | None:
         InputError: If there are too few places, and no scene can be cut.
     """
     labelled = [report for report in reports if report.pair.label is not None]
-    if not labelled or config.predict.models or any(report.problems for report in labelled):
+    if not labelled or not config.predict.takes_trained or any(report.problems for report in labelled):
         return None
     placed = [(report.pair, report.before.grid) for report in reports if report.before is not None]
     read = cells_of_files(config)

@@ -130,7 +130,7 @@ def find_leaks(placed: Placed, splits: Mapping[str, str], patch: int) -> Leaks:
 
 def catalog_leaks(placed: Placed, config: Config) -> list[str]:
     """What is wrong with the splits that a catalog gives, in words; those that are made do not leak."""
-    if config.splits.allow_leak or config.predict.models:  # given models learned from other pairs
+    if config.splits.allow_leak or not config.predict.takes_trained:  # given models learned from other pairs
         return []
     splits = {pair.pair_id: pair.split for pair, _ in placed if pair.split and pair.label}
     leaks = find_leaks(placed, splits, config.train.patch).leaks
@@ -262,7 +262,7 @@ def find_splits(config: Config, placed: Placed, read_cells: ReadCells) -> Splits
 
 def _shares(config: Config, labelled: Placed, given: Mapping[str, str]) -> Mapping[str, int]:
     """Which splits scenes are to be cut into; empty where whole pairs are split."""
-    if not labelled or config.predict.models or config.splits.by == "places":
+    if not labelled or not config.predict.takes_trained or config.splits.by == "places":
         return {}
     always = config.splits.by == "strips"
     if not given:

@@ -56,6 +56,8 @@ class Member:
 
 def probability_key(pair_key: str, member: Member) -> str:
     """Key of what a model says about a pair."""
+    if member.card.is_detector:  # which looks at all of a pair's bands, and is run in one way alone
+        return content_key("probability", {"pair": pair_key, "model": member.card.key})
     run = member.execution
     parts = {
         "pair": pair_key,
@@ -182,10 +184,25 @@ def predict_block(
         probability = predict_window(forward, member.execution.batch, scene, observed, place)
     else:  # no imagery is read and no network run for what nobody saw
         probability = np.full(place.window.shape, np.nan, np.float32)
+    store_probability(workspace, pair, key, member, probability)
+    return probability
+
+
+def store_probability(
+    workspace: Workspace, pair: StoredPair, key: BlockKey, member: Member, probability: NDArray[np.float32]
+) -> None:
+    """Store one block of one model's probability, and record it.
+
+    Args:
+        workspace: Where it goes.
+        pair: The pair.
+        key: The block.
+        member: The model.
+        probability: (height, width), NaN where not observed.
+    """
     own = probability_key(pair.key, member)
     group, records = (each("probabilities", pair.pair_id, own) for each in (workspace.group, workspace.records))
     with timed("write"):
-        file, digest = write_block(group, "probability", place.window, probability)
+        file, digest = write_block(group, "probability", pair.window(key), probability)
         crash_point("probability-unrecorded")
         write_record(block_record(records, key), workspace.root, {file: digest})
-    return probability

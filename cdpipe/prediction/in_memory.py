@@ -6,7 +6,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.config.detectors import WITHOUT_LABELS, detector_folder, named_model
 from cdpipe.config.schema import Backend
+from cdpipe.detectors.detect import change_probability, fit_detector, sample, sample_step
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
@@ -16,9 +18,9 @@ from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import open_forward
 from cdpipe.prediction.ensemble import combine_members, plan_ensemble
 from cdpipe.store.histograms import Quantiles, count_values, quantiles
-from cdpipe.store.normalisation import date_scaling, model_input
+from cdpipe.store.normalisation import RGB, date_scaling, model_input
 from cdpipe.store.statistics import measure
-from cdpipe.workspace.location import Location, locate
+from cdpipe.workspace.location import Location, here
 
 TTA = ("d4", "none")
 BACKENDS = get_args(Backend)
@@ -28,7 +30,7 @@ PRECISIONS = ("float32", "bfloat16")
 def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go by name)
     before: NDArray[Any],
     after: NDArray[Any],
-    model: str | Path | Location,
+    model: str | Path | Location | None = None,
     *,
     observed: NDArray[np.bool_] | None = None,
     overlap: float | None = None,
@@ -39,9 +41,10 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     """Probability of change between two images of one place, pixel on pixel.
 
     Args:
-        before: (band, height, width), bands in the order of the model's roles (red, green, blue).
+        before: (band, height, width), bands in the order of the model's roles (red, green, blue); for a detector any.
         after: Likewise.
-        model: A model folder, or an ensemble's, whose probability is that of its members together.
+        model: A model folder, or an ensemble's, whose probability is that of its members together; or a detector that
+            needs no training: ``mad``, ``irmad``, ``cva`` or ``difference``. Default: ``mad``.
         observed: (height, width), True where both dates are observed; default: everywhere. Values that are
             not finite never count. Per-date statistics leave out what is False here, at either date.
         overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1; default: the ensemble's, or
@@ -61,7 +64,8 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         InputError: If there is no such model or no pixel is observed.
         IntegrityError: If weights are not the ones that a card names.
     """
-    given = given_ensemble([locate(str(model))])
+    folders = _meant(model)
+    given = given_ensemble(folders)
     own = {} if given is None else {name: value for name, value in given[1].options.items() if value != "auto"}
     ways = (
         own.get("tta", "d4") if tta is None else tta,
@@ -74,11 +78,11 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     execution = Execution(ways[0], ways[1], "cpu", 1, backend)
     lap = own.get("overlap", 0.25) if overlap is None else overlap
     if given is None:
-        folder = locate(str(model))
-        return _predict_one(folder, read_card(folder), (before, after), observed, lap, execution)
-    folder, ensemble = given
-    names, cards = [member.folder for member in ensemble.members], check_members(folder, ensemble)
-    if len({card.roles for card in cards}) > 1:
+        said = (_predict_one(each, read_card(each), (before, after), observed, lap, execution) for each in folders)
+        return combine_members(plan_ensemble([(str(each), 1.0) for each in folders], 0.0), said)
+    (folder, ensemble), cards = given, check_members(*given)
+    names = [member.folder for member in ensemble.members]
+    if len({card.roles for card in cards if not card.is_detector}) > 1:
         raise ValueError(f"ensemble {folder}: its members read other bands each; use cdpipe.predict_pair")
     # a vote's thresholds are on its members' own probabilities
     votes = [member.threshold for member in ensemble.members] if ensemble.combination == "vote" else []
@@ -95,6 +99,11 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     return combine_members(plan, each)
 
 
+def _meant(model: str | Path | Location | None) -> list[Location]:
+    """The folder that is meant, or those of what answers without a model."""
+    return list(map(detector_folder, WITHOUT_LABELS)) if model is None else [named_model(model, here(Path.cwd()))]
+
+
 def _predict_one(
     folder: Location,
     card: ModelCard,
@@ -106,12 +115,17 @@ def _predict_one(
     """What one model says."""
     before, after = dates
     check_trained(folder, card)
-    _check(before, after, observed, card.roles)
+    _check(before, after, observed, card.roles or _names(before))
     usable = True if observed is None else observed
     own = [np.isfinite(date).all(axis=0) & usable for date in dates]
     both = own[0] & own[1]
     if not both.any():
         raise InputError("no pixel is observed at both dates")
+    if card.is_detector:
+        step, names = sample_step(int(both.sum())), _names(before)
+        fit = fit_detector(card.architecture, sample(dates, both, step).pixels, names, step=step)
+        chosen = [names.index(band) for band in fit.bands]
+        return change_probability(fit, before[chosen], after[chosen], both)
     window = Window(0, 0, *both.shape)
     masks = [both, both] if card.statistics == "common" else own
     scalings = [
@@ -122,6 +136,12 @@ def _predict_one(
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
     forward = open_forward(folder, card, execution)
     return predict_window(forward, 1, scene, both, place)
+
+
+def _names(date: NDArray[Any]) -> tuple[str, ...]:
+    """Of the bands of an array that says nothing of them: as a model's would be called, then by their numbers."""
+    bands = len(date) if date.ndim == 3 else 1
+    return (*RGB, *(f"band {number}" for number in range(4, bands + 1)))[:bands]
 
 
 def _levels(card: ModelCard, date: NDArray[Any], mask: NDArray[np.bool_]) -> list[Quantiles] | None:

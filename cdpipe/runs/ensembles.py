@@ -71,12 +71,16 @@ def adopt_options(config: Config) -> Config:
 def ensemble_product(config: Config, plan: RunPlan) -> Product | None:
     """The ensemble of a run as a product; None of one that was given its ensemble, or only models and nothing to fit.
 
+    Detectors alone are none, either.
+
     Raises:
         ValueError: If the run's thresholds are not known yet.
     """
     thresholds, options = plan.thresholds, config.predict
     if thresholds is None:
         raise ValueError("expected a run whose thresholds are known")
+    if all(member.card.is_detector for member in plan.members):
+        return None  # whoever has cdpipe has them
     if plan.own is not None or (options.models and not any(pair.planned.label_key for pair in plan.pairs)):
         return None
     names = [_folder_name(number, member) for number, member in enumerate(plan.members)]

@@ -26,7 +26,7 @@ from cdpipe.prediction.ensemble import (
     sample_members,
 )
 from cdpipe.prediction.temperature import fit_temperature, fit_weights, threshold_for
-from cdpipe.runs.members import describe_members, suggested_threshold
+from cdpipe.runs.members import DEFAULT_THRESHOLD, describe_members, suggested_threshold
 from cdpipe.runs.plan import RunPair, RunPlan, Thresholds, missing_work
 from cdpipe.store.pair import LabelledPair
 from cdpipe.workspace.files import read_json, write_json
@@ -176,6 +176,8 @@ def _suggested(plan: RunPlan, name: str | None = None) -> Fitted:
     """The threshold of the members, all or those of one name, where there is nothing to fit it on."""
     if plan.own is None:
         cards = [(member.card, member.weight) for member in plan.members if name in (None, member.name)]
+        if all(card.is_detector for card, _ in cards):
+            return DEFAULT_THRESHOLD, "each pair's own, found without labels"
         return suggested_threshold(cards)
     alone = {member.layer: member.threshold for member in plan.own.members}
     threshold = plan.own.threshold if name is None else alone[name]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cdpipe.config.detectors import detector_folder
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
 from cdpipe.inference.backends import check_backend
@@ -98,6 +99,13 @@ def given_sources(config: Config) -> list[ModelSource]:
     return [
         ModelSource(folder / each.folder, each.layer, each.fold, each.weight, each.temperature) for each in card.members
     ]
+
+
+def detector_sources(config: Config) -> list[ModelSource]:
+    """The detectors among the configuration's members, but for those that stand among its models."""
+    given = {str(folder) for folder in config.predict.models}
+    sources = (ModelSource(detector_folder(name), name) for name in config.predict.detectors)
+    return [source for source in sources if str(source.folder) not in given]
 
 
 def check_given(config: Config) -> None:

@@ -13,7 +13,14 @@ from cdpipe.pairs.plan import PlannedPair
 from cdpipe.prediction.block import Member, probability_key
 from cdpipe.prediction.calibration import Calibration
 from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
-from cdpipe.runs.members import ModelSource, given_sources, plan_members, remembered_batches, with_batches
+from cdpipe.runs.members import (
+    ModelSource,
+    detector_sources,
+    given_sources,
+    plan_members,
+    remembered_batches,
+    with_batches,
+)
 from cdpipe.runs.products import Product
 from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.runs.run import Inventory
@@ -166,8 +173,11 @@ def model_sources(config: Config, workspace: Workspace, inventory: Inventory) ->
     Raises:
         InputError: If one is not trained yet.
     """
+    detectors = detector_sources(config)
     if config.predict.models:
-        return given_sources(config)
+        return [*given_sources(config), *detectors]
+    if not config.predict.takes_trained:
+        return detectors
     wanted = config.predict.members or list(config.train.models)
     jobs = training_jobs(config, workspace, inventory.planned, inventory.splits)
     jobs = [job for job in jobs if job.model in wanted]
@@ -177,7 +187,7 @@ def model_sources(config: Config, workspace: Workspace, inventory: Inventory) ->
             f"not trained on these pairs with this configuration: {', '.join(untrained)}; run cdpipe train first, "
             "or name model folders under predict.models"
         )
-    return [ModelSource(workspace.model(job.name, job.key), job.model, job.fold) for job in jobs]
+    return [*(ModelSource(workspace.model(job.name, job.key), job.model, job.fold) for job in jobs), *detectors]
 
 
 def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members: Sequence[Member]) -> RunPlan:
@@ -193,7 +203,7 @@ def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members
         ConfigError: If there are no pairs to calibrate int8 on.
     """
     folds = {}
-    if not config.predict.models:
+    if config.predict.takes_trained:
         folds = training_folds(config, workspace, inventory.planned, inventory.splits)
     if config.predict.precision == "int8":
         members = _calibrated(workspace, inventory, members, folds)
@@ -345,8 +355,10 @@ def count_patches(plan: RunPlan, work: Iterable[BlockWork]) -> int:
     total = 0.0
     for item in work:
         pair = plan.pairs[item.pair].stored
-        patches = plan.members[0].patch_grid(pair)
-        total += len(item.members) * len(patches.origins(0)) * len(patches.origins(1)) / len(pair.blocks())
+        for member in (plan.pairs[item.pair].members[index] for index in item.members):
+            if not member.card.is_detector:
+                patches = member.patch_grid(pair)
+                total += len(patches.origins(0)) * len(patches.origins(1)) / len(pair.blocks())
     return round(total)
 
 

@@ -70,8 +70,10 @@ def needed_bands(config: Config) -> tuple[str, ...]:
     Raises:
         ConfigError: If a model has no architecture, or needs figures that its normalisation does not have.
     """
-    if config.predict.models:
+    if not config.predict.takes_trained:
         roles = [role for folder in model_folders(config.predict.models) for role in read_card(folder).roles]
+        if not roles:  # detectors compare whatever bands there are
+            return ()
     else:
         roles = [role for name, model in config.train.models.items() for role in _eaten_bands(config, name, model)]
     return tuple(dict.fromkeys([*RGB, *roles]))  # pictures and the baseline are made of the first three

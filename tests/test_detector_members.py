@@ -1,0 +1,233 @@
+"""Detectors are members like any other: planned, stored, keyed, continued, averaged, and found by their names."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rasters import make_config
+from stored import run_pair, store_pair
+
+import cdpipe
+from cdpipe.config.detectors import DETECTORS, WITHOUT_LABELS, detector_folder, named_model
+from cdpipe.config.load import load_config, parse_config, to_yaml
+from cdpipe.detectors import detect
+from cdpipe.errors import ConfigError, InputError
+from cdpipe.geo.grid import Window
+from cdpipe.models.folder import ModelCard, check_trained, read_card, save_model
+from cdpipe.pairs.splits import Splits
+from cdpipe.prediction.block import probability_key
+from cdpipe.prediction.detection import detect_block, find_fit, fit_record, known_fit
+from cdpipe.prediction.ensemble import ensemble_block
+from cdpipe.runs.fit import find_thresholds
+from cdpipe.runs.members import ModelSource, detector_sources, given_sources, plan_members
+from cdpipe.runs.plan import RunPlan, Thresholds, count_patches, lacking_bands, missing_work, model_sources
+from cdpipe.runs.results import create_result_groups
+from cdpipe.runs.run import Inventory
+from cdpipe.store.arrays import open_array, read_window
+from cdpipe.training.plan import needed_bands
+from cdpipe.workspace.layout import Workspace
+from cdpipe.workspace.location import here
+
+SHAPE = (560, 600)
+Dates = tuple[NDArray[np.uint16], NDArray[np.uint16]]
+
+
+def make_dates(seed: int = 0) -> tuple[Dates, NDArray[np.uint8]]:
+    """Land at two dates of another light, and where something was built."""
+    random = np.random.default_rng(seed)
+    coarse = random.normal(0, 300, (3, SHAPE[0] // 10, SHAPE[1] // 10))
+    land = 2000 + np.kron(coarse, np.ones((10, 10))) + random.normal(0, 100, (3, *SHAPE))
+    after = land * np.array([1.2, 0.9, 1.1])[:, None, None] + 100 + random.normal(0, 20, (3, *SHAPE))
+    label = np.zeros(SHAPE, np.uint8)
+    for row, col in ((30, 40), (500, 90), (505, 505), (300, 550)):
+        label[row : row + 30, col : col + 30] = 1
+    after[:, label == 1] = np.array([[6000], [4000], [5000]])
+    return (land.clip(1, 60_000).astype(np.uint16), after.clip(1, 60_000).astype(np.uint16)), label
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(here(tmp_path / "work"))
+
+
+def plan(workspace: Workspace, stored: Any, names: tuple[str, ...], **predict: Any) -> RunPlan:
+    config = make_config(workspace.root.local(), predict={"members": names, **predict})
+    members = plan_members(config, detector_sources(config), "cpu")
+    run = RunPlan(workspace, members, (run_pair(stored, members),))
+    return run.with_thresholds(config, find_thresholds(config, run, {}))
+
+
+def do(run: RunPlan) -> None:
+    """What a worker does with each block, without a worker."""
+    for pair in run.pairs:
+        create_result_groups(run.workspace, pair)
+    for item in missing_work(run):
+        pair = run.pairs[item.pair]
+        for index in item.members:
+            detect_block(run.workspace, pair.stored, item.key, pair.members[index])
+        if item.ensemble:
+            ensemble_block(run.workspace, pair.stored, item.key, pair.change)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of results and records."""
+    paths = (path for part in ("store.zarr", "records") for path in (folder / part).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_what_is_stored_is_what_arrays_in_memory_give(workspace: Workspace, name: str) -> None:
+    dates, label = make_dates()
+    random = np.random.default_rng(5)
+    valid = np.where(random.random(SHAPE) < 0.95, 3, random.integers(0, 3, SHAPE)).astype(np.uint8)
+    run = plan(workspace, store_pair(workspace, "p", dates, valid=valid).pair, (name,))
+    do(run)
+    pair = run.pairs[0]
+    whole = Window(0, 0, *SHAPE)
+    group = workspace.group("probabilities", "p", probability_key(pair.stored.key, pair.members[0]))
+    stored = read_window(open_array(group, "probability"), whole)
+    expected = cdpipe.predict_array(*dates, name, observed=valid == 3)
+    assert np.array_equal(stored, expected, equal_nan=True)
+    change = read_window(open_array(workspace.group("changes", "p", pair.change.key), "change"), whole)
+    assert np.array_equal(change, np.where(valid == 3, expected >= 0.5, 255))
+    assert change[label == 1][valid[label == 1] == 3].mean() > 0.8
+    assert run.thresholds is not None
+    assert run.thresholds.fitted_on == "each pair's own, found without labels"
+
+
+def test_without_a_model_arrays_get_an_answer() -> None:
+    (before, after), label = make_dates()
+    found = cdpipe.predict_array(before, after)
+    assert np.array_equal(found, cdpipe.predict_array(before, after, WITHOUT_LABELS[0]))
+    assert (found >= 0.5)[label == 1].mean() > 0.8
+    assert (found >= 0.5)[label == 0].mean() < 0.01
+
+
+def test_arrays_of_one_band_or_of_many_get_one_too() -> None:
+    (before, after), label = make_dates()
+    for bands in (before[:1], np.concatenate([before, before[:2] // 2])):
+        other = after[:1] if len(bands) == 1 else np.concatenate([after, after[:2] // 2])
+        assert (cdpipe.predict_array(bands, other) >= 0.5)[label == 1].mean() > 0.8
+    with pytest.raises(InputError, match="no pixel is observed"):
+        cdpipe.predict_array(before.astype(float) * np.nan, after)
+
+
+def test_a_run_that_was_cut_off_continues_with_the_same_bytes(workspace: Workspace, tmp_path: Path) -> None:
+    dates, _ = make_dates()
+    run = plan(workspace, store_pair(workspace, "p", dates).pair, ("mad", "cva"))
+    other = Workspace(here(tmp_path / "other"))
+    undisturbed = plan(other, store_pair(other, "p", dates).pair, ("mad", "cva"))
+    do(undisturbed)
+    for item in list(missing_work(run))[:2]:  # and then the machine was gone
+        create_result_groups(workspace, run.pairs[0])
+        detect_block(workspace, run.pairs[0].stored, item.key, run.pairs[0].members[0])
+    assert len(list(missing_work(run))) == 4
+    do(run)
+    assert list(missing_work(run)) == []
+    assert files_of(workspace.root.local()) == files_of(other.root.local())
+
+
+def test_blocks_of_any_size_find_out_the_same(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "MOST_PIXELS", 20_000)
+    dates, _ = make_dates()
+    fits = []
+    for name, block in (("small", 512), ("large", 1024)):
+        run = plan(workspace, store_pair(workspace, name, dates, block=block).pair, ("irmad",))
+        fits.append(find_fit(workspace, run.pairs[0].stored, run.members[0]))
+    assert fits[0] == fits[1]
+    assert fits[0].step == 5
+    assert fits[0].pixels == 112 * 120
+
+
+def test_what_was_found_out_is_recorded_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    dates, _ = make_dates()
+    run = plan(workspace, store_pair(workspace, "p", dates).pair, ("mad",))
+    stored, member = run.pairs[0].stored, run.members[0]
+    assert known_fit(workspace, stored, member) is None
+    fit = find_fit(workspace, stored, member)
+    monkeypatch.setattr("cdpipe.prediction.detection.fit_pair", None)
+    assert find_fit(workspace, stored, member) == known_fit(workspace, stored, member) == fit
+    fit_record(workspace, stored, member).write(b"damaged")
+    assert known_fit(workspace, stored, member) is None
+
+
+def test_a_pair_in_which_nothing_can_be_compared_says_so(workspace: Workspace) -> None:
+    before, after = make_dates()[0]
+    run = plan(workspace, store_pair(workspace, "p", (before, np.full_like(after, 9))).pair, ("mad",))
+    with pytest.raises(InputError, match="there is nothing to compare: each of the bands red, green, blue"):
+        find_fit(workspace, run.pairs[0].stored, run.members[0])
+
+
+def test_a_detector_needs_no_band_in_particular_and_no_patch(workspace: Workspace) -> None:
+    dates, _ = make_dates()
+    run = plan(workspace, store_pair(workspace, "p", dates).pair, DETECTORS)
+    assert lacking_bands(run) == {}
+    assert count_patches(run, missing_work(run)) == 0
+    keys = [key for key, _ in run.pairs[0].shares()]
+    assert len(set(keys)) == len(DETECTORS)
+
+
+def test_members_that_are_all_detectors_train_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    config = make_config(tmp_path, predict={"members": ["mad", "cva"]})
+    assert not config.predict.takes_trained
+    assert needed_bands(config) == ()
+    sources = model_sources(config, workspace, Inventory((), Splits()))
+    assert [source.name for source in sources] == ["mad", "cva"]
+    assert make_config(tmp_path, predict={"members": ["mad", "unetplusplus"]}).predict.takes_trained
+    assert make_config(tmp_path).predict.takes_trained
+    with pytest.raises(ConfigError, match="no model irmda in this run, which has mad"):
+        plan_members(make_config(tmp_path, predict={"members": ["mad", "irmda"]}), detector_sources(config)[:1], "cpu")
+
+
+def test_detectors_are_named_where_model_folders_are(tmp_path: Path) -> None:
+    config = make_config(tmp_path, predict={"models": ["mad", "some/folder"]})
+    assert config.predict.models[0] == detector_folder("mad")
+    assert config.predict.models[1] == here(tmp_path / "some" / "folder").resolve()
+    file = tmp_path / "cdpipe.yaml"
+    file.write_text(to_yaml(config, here(tmp_path)))
+    assert "- mad\n" in file.read_text()
+    assert load_config(file).predict.models == config.predict.models
+    given = make_config(tmp_path, predict={"models": ["mad"], "members": ["mad", "cva"]})
+    assert [source.name for source in (*given_sources(given), *detector_sources(given))] == ["mad", "cva"]
+
+
+def test_a_folder_and_a_detector_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    save_model(here(tmp_path / "mad"), read_card(detector_folder("mad")), {})
+    with pytest.raises(ConfigError, match=r"model mad: means the detector that comes with cdpipe, and .* rename"):
+        named_model("mad", here(tmp_path))
+    assert named_model(tmp_path / "mad", here(tmp_path)) == here(tmp_path / "mad").resolve()
+    values = make_config(tmp_path).model_dump(mode="json", exclude_none=True)
+    values["train"] = {"models": {"mad": {"architecture": "unet"}}}
+    with pytest.raises(ConfigError, match="must not be that of a detector, got mad"):
+        parse_config(values, tmp_path)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_cards_that_come_along_are_what_save_model_writes(tmp_path: Path, name: str) -> None:
+    card = ModelCard(name, name, {}, (), "common", False, 256, "", threshold=0.5)
+    written = save_model(here(tmp_path), card, {})
+    own = detector_folder(name)
+    assert read_card(own) == written
+    check_trained(own, written)
+    assert (own / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+    assert set(detect.DETECTORS) == set(DETECTORS)
+    assert replace(written, threshold=0.4).key == written.key
+
+
+def test_a_detector_and_a_network_are_averaged(workspace: Workspace) -> None:
+    dates, _ = make_dates()
+    stored = store_pair(workspace, "p", dates).pair
+    config = make_config(workspace.root.local(), predict={"members": ["mad", "cva"], "weights": {"mad": 3.0}})
+    sources = [ModelSource(detector_folder(name), name) for name in ("mad", "cva")]
+    members = plan_members(config, sources, "cpu")
+    run = RunPlan(workspace, members, (run_pair(stored, members),))
+    run = run.with_thresholds(config, Thresholds(0.5, {"mad": 0.5, "cva": 0.5}, "a test"))
+    do(run)
+    whole = Window(0, 0, *SHAPE)
+    change = open_array(workspace.group("changes", "p", run.pairs[0].change.key), "probability")
+    mad, cva = (cdpipe.predict_array(*dates, name) for name in ("mad", "cva"))
+    np.testing.assert_allclose(read_window(change, whole), 0.75 * mad + 0.25 * cva, atol=1e-6)
