@@ -1,6 +1,6 @@
 # `make` alone lists the targets. PYTHON=... names the interpreter that .venv is made from.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-heavy chaos-short chaos lint format docs clean
+.PHONY: help env demo shipped-model test test-heavy chaos-short chaos lint format docs clean
 
 BIN := .venv/bin
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -13,6 +13,9 @@ env: .venv/.ready ## Install everything into .venv, with the versions of constra
 
 demo: .venv/.ready ## Run the whole pipeline on scenes made up on the spot
 	$(BIN)/cdpipe demo
+
+shipped-model: .venv/.ready ## Make the model that comes with cdpipe again, from made-up scenes
+	$(BIN)/python benchmarks/shipped_model.py
 
 # Two at a time, as they are made for two cores: each has a Ray of its own, with which more would only fight.
 test: .venv/.ready ## Run the tests, but for the heavy ones

@@ -168,7 +168,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     Args:
         dates: Rasters of the first and of the second date.
         models: Model folders, of which several make an ensemble; or the folder of an ensemble; or names of detectors
-            that need no training. Without any: ``mad``.
+            that need no training; or ``cdpipe``, the model that comes with it. Without any: ``mad``.
         out: Folder for the results; all else goes to ``work/`` beneath it.
         bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``; without it what each
             file calls its bands, or else these three; for detectors alone all bands that both dates have.
@@ -187,7 +187,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     """
     catalog = out / "work" / "pair.csv"
     places = [located(place).resolve() for place in dates]
-    folders = [named_model(place, here(Path.cwd())) for place in models or WITHOUT_LABELS]
+    folders = [named_model(place) for place in models or WITHOUT_LABELS]
     untrained = all(read_card(folder).is_detector for folder in model_folders(folders))
     values: dict[str, Any] = {
         "name": NAME,

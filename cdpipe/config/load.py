@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cdpipe.config.detectors import DETECTORS, detector_folder, named_model
+from cdpipe.config.detectors import NAMED, named_folder, named_model
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.schema import Config, Model
 from cdpipe.errors import ConfigError
@@ -196,7 +196,7 @@ def _absolute(config: Config, base: Path) -> Config:
         weights = model.encoder_weights
         if weights and weights.file:
             weights = weights.model_copy(update={"file": resolve(weights.file)})
-        start = resolve(model.init_from) if model.init_from else None
+        start = model_folder(model.init_from) if model.init_from else None
         return model.model_copy(update={"init_from": start, "encoder_weights": weights})
 
     models = {name: with_places(model) for name, model in config.train.models.items()}
@@ -215,7 +215,7 @@ def _absolute(config: Config, base: Path) -> Config:
 def to_yaml(config: Config, base: Location) -> str:
     """Everything that is in force, spelled out, so that no preset is needed any more; paths relative to ``base``."""
     values = config.model_dump(mode="json", exclude={"preset"}, exclude_none=True)
-    names = {str(detector_folder(name)): name for name in DETECTORS}
+    names = {str(named_folder(name)): name for name in NAMED}
 
     def shorten(value: Any) -> Any:
         if isinstance(value, dict):

@@ -199,14 +199,15 @@ class Splits(Section):
 class Model(Section):
     """One model to train; its name in the configuration is its architecture unless ``architecture`` says so.
 
-    ``bands`` are those of each date that it eats (default: red, green, blue). ``input`` is for the decoders that can
-    eat several: the ``difference`` of the dates, of each of the ``bands`` or, where none are named, of the greys;
-    ``stacked``, the bands of both dates; or ``stacked_difference``, these and their difference. ``encoder: plain16``
-    (or 8, 24, 32, 48) starts at the full size, for changes of a few pixels. ``encoder_weights`` are pretrained
-    ones that the encoder starts from, by the bands' names: ``imagenet``, ``torchgeo:...`` or a file. ``init_from`` is a
-    model folder to start from. Either way the encoder keeps its weights for ``frozen_epochs``, and then learns at
-    ``encoder_learning_rate`` times the others' rate (such as 0.1).
-    ``arguments`` go to the network's constructor as they are.
+    ``bands`` are those of each date that it eats (default: red, green, blue); a pair may lack the ones that are
+    ``optional_bands``, too, which are 0 then at both dates. ``input`` is for the decoders that can eat several: the
+    ``difference`` of the dates, of each of the ``bands`` or, where none are named, of the greys; ``stacked``, the bands
+    of both dates; or ``stacked_difference``, these and their difference. ``encoder: plain16`` (or 8, 24, 32, 48)
+    starts at the full size, for changes of a few pixels. ``encoder_weights`` are pretrained ones that the encoder
+    starts from, by the bands' names: ``imagenet``, ``torchgeo:...`` or a file. ``init_from`` is a model folder to start
+    from, or ``cdpipe``, the model that comes with it. Either way the encoder keeps its weights for ``frozen_epochs``,
+    and then learns at ``encoder_learning_rate`` times the others' rate (such as 0.1). ``arguments`` go to the network's
+    constructor as they are.
     """
 
     architecture: str | None = None
@@ -214,6 +215,7 @@ class Model(Section):
     encoder_weights: EncoderWeights | None = None
     input: Literal["difference", "stacked", "stacked_difference"] | None = None
     bands: tuple[str, ...] | None = Field(default=None, min_length=1)
+    optional_bands: tuple[str, ...] = ()
     init_from: Place | None = None
     frozen_epochs: Annotated[int, Field(ge=0)] = 0
     encoder_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -223,6 +225,11 @@ class Model(Section):
     def _check(self) -> "Model":
         if self.frozen_epochs and not (self.init_from or self.encoder_weights):
             raise ValueError("frozen_epochs: a random encoder must learn; give init_from or encoder_weights")
+        others = [band for band in self.optional_bands if band not in (self.bands or ())]
+        if others or (self.bands and set(self.bands) == set(self.optional_bands)):
+            raise ValueError(
+                f"optional_bands: expected some of bands, and not all; got {', '.join(self.optional_bands)}"
+            )
         return self
 
     @property
@@ -320,13 +327,13 @@ class Aim(Section):
 class Predict(Section):
     """How models are applied.
 
-    ``models`` are model folders to use instead of the ones that ``train`` names, or the folder of one ensemble, whose
-    weights, threshold, overlap, tta and precision then are the defaults; ``members`` of either take part
-    (default: all), with ``weights`` as their shares (default: equal). Detectors that need no training, ``mad``,
-    ``irmad``, ``cva`` and ``difference``, may be named among either; with members that are all detectors nothing is
-    trained. ``ensemble`` is their ``mean``, or a ``vote``:
-    change where more than half of them see it, each at its own threshold. ``threshold`` is one number, one for each
-    model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what ``aim`` says.
+    ``models`` are model folders to use instead of the ones that ``train`` names (``cdpipe``: the model that comes with
+    it), or the folder of one ensemble, whose weights, threshold, overlap, tta and precision then are the defaults;
+    ``members`` of either take part (default: all), with ``weights`` as their shares (default: equal). Detectors that
+    need no training, ``mad``, ``irmad``, ``cva`` and ``difference``, may be named among either; with members that are
+    all detectors nothing is trained. ``ensemble`` is their ``mean``, or a ``vote``: change where more than half of them
+    see it, each at its own threshold. ``threshold`` is one number, one for each model that votes, or ``auto``: fitted
+    on pairs that the models did not learn from, for what ``aim`` says.
     ``aim`` is the best F1 of all pairs' pixels (``f1``), the best mean of the pairs' own F1 (``mean_f1``), which a few
     pairs with much change or many false alarms do not decide alone, or a precision or recall.
     ``weights: auto`` and ``temperature: auto`` are fitted on the same pairs, before the threshold; a temperature

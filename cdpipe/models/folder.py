@@ -46,6 +46,7 @@ class ModelCard:
             :meth:`cdpipe.models.pretrained.Pretrained.describe`; None for none.
         learned: What scenes it was trained on, see :func:`cdpipe.models.familiarity.describe_learned`; None where that
             is not known.
+        optional: Those of ``roles`` that a pair may lack; they are 0 then.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ModelCard:
     revision: int = 1
     pretrained: dict[str, Any] | None = None
     learned: dict[str, Any] | None = None
+    optional: tuple[str, ...] = ()
 
     @property
     def is_detector(self) -> bool:
@@ -76,20 +78,25 @@ class ModelCard:
         """Hash of everything that bears on what the model predicts."""
         if self.is_detector:
             return content_key("detector", {"detector": self.architecture})
-        parts = {**asdict(self), "roles": list(self.roles)}
+        parts = {**asdict(self), "roles": list(self.roles), "optional": list(self.optional)}
         for other in ("name", "training_key", "threshold", "metrics", "fresh", "revision", "pretrained", "learned"):
             del parts[other]
-        for later, before in (("clip", None), ("method", "moments")):
+        for later, before in (("clip", None), ("method", "moments"), ("optional", [])):
             if parts[later] == before:
                 del parts[later]
         # what runs is the arithmetic of today, whatever the card says
         return content_key("model", {**parts, **revision_part(self.architecture)})
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """Bands that a pair must have."""
+        return tuple(role for role in self.roles if role not in self.optional)
+
+    @property
     def recipe(self) -> Recipe:
         """How stored pixels become its input."""
         kind = input_kind(self.architecture, self.arguments)
-        return Recipe(kind, self.roles, self.statistics, self.together, self.clip, self.method)
+        return Recipe(kind, self.roles, self.statistics, self.together, self.clip, self.method, self.optional)
 
 
 def revision_part(architecture: str) -> dict[str, int]:
@@ -133,7 +140,8 @@ def read_card(folder: Location) -> ModelCard:
         )
     try:
         values.pop(SEAL, None)  # for verification; whoever sets another threshold by hand may do so
-        card = ModelCard(**{**values, "roles": tuple(values["roles"]), "fresh": tuple(values["fresh"])})
+        lists = {name: tuple(values.get(name, ())) for name in ("roles", "fresh", "optional")}
+        card = ModelCard(**{**values, **lists})
         if not card.is_detector:
             input_kind(card.architecture, card.arguments)
     except (TypeError, KeyError, ValueError, AttributeError) as error:

@@ -20,7 +20,7 @@ from cdpipe.prediction.ensemble import combine_members, plan_ensemble
 from cdpipe.store.histograms import Quantiles, count_values, quantiles
 from cdpipe.store.normalisation import RGB, date_scaling, model_input
 from cdpipe.store.statistics import measure
-from cdpipe.workspace.location import Location, here
+from cdpipe.workspace.location import Location
 
 TTA = ("d4", "none")
 BACKENDS = get_args(Backend)
@@ -43,8 +43,8 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     Args:
         before: (band, height, width), bands in the order of the model's roles (red, green, blue); for a detector any.
         after: Likewise.
-        model: A model folder, or an ensemble's, whose probability is that of its members together; or a detector that
-            needs no training: ``mad``, ``irmad``, ``cva`` or ``difference``. Default: ``mad``.
+        model: A model folder, or an ensemble's, whose probability is that of its members together; or ``cdpipe``, for
+            which near infrared may follow the colours; or a detector: ``mad`` (default), ``irmad``, ``cva``...
         observed: (height, width), True where both dates are observed; default: everywhere. Values that are
             not finite never count. Per-date statistics leave out what is False here, at either date.
         overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1; default: the ensemble's, or
@@ -101,7 +101,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
 
 def _meant(model: str | Path | Location | None) -> list[Location]:
     """The folder that is meant, or those of what answers without a model."""
-    return list(map(detector_folder, WITHOUT_LABELS)) if model is None else [named_model(model, here(Path.cwd()))]
+    return list(map(detector_folder, WITHOUT_LABELS)) if model is None else [named_model(model)]
 
 
 def _predict_one(
@@ -115,7 +115,8 @@ def _predict_one(
     """What one model says."""
     before, after = dates
     check_trained(folder, card)
-    _check(before, after, observed, card.roles or _names(before))
+    roles = _given_roles(card, len(before)) if card.roles else _names(before)
+    _check(before, after, observed, roles)
     usable = True if observed is None else observed
     own = [np.isfinite(date).all(axis=0) & usable for date in dates]
     both = own[0] & own[1]
@@ -129,13 +130,21 @@ def _predict_one(
     window = Window(0, 0, *both.shape)
     masks = [both, both] if card.statistics == "common" else own
     scalings = [
-        date_scaling(measure(date, mask, window), card.roles, (1.0, 0.0), card.recipe, _levels(card, date, mask))
+        date_scaling(measure(date, mask, window), roles, (1.0, 0.0), card.recipe, _levels(card, date, mask))
         for date, mask in zip(dates, masks, strict=True)
     ]
     scene = model_input((before, after), both, (scalings[0], scalings[1]))
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
     forward = open_forward(folder, card, execution)
     return predict_window(forward, 1, scene, both, place)
+
+
+def _given_roles(card: ModelCard, bands: int) -> tuple[str, ...]:
+    """The roles of so many bands: the model's, without those at the end that are not needed and not there."""
+    roles = card.roles
+    while len(roles) > bands and roles[-1] in card.optional:
+        roles = roles[:-1]
+    return roles
 
 
 def _names(date: NDArray[Any]) -> tuple[str, ...]:

@@ -249,7 +249,7 @@ def lacking_bands(plan: RunPlan) -> dict[str, str]:
     lacking: dict[str, str] = {}
     for pair in plan.pairs:
         for member in plan.members:
-            roles = [role for role in member.card.roles if role not in pair.stored.roles]
+            roles = [role for role in member.card.needed if role not in pair.stored.roles]
             if roles:
                 bands = f"{', '.join(roles)}, stored are {', '.join(pair.stored.roles)}"
                 lacking.setdefault(pair.pair_id, f"model {member.card.name} needs the bands {bands}")

@@ -1,7 +1,7 @@
 """From stored pixels to what a model eats: normalised grey or bands of both dates, zero where not observed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,7 @@ class Recipe:
         together: Whether the bands share one mean and deviation.
         clip: What normalised values are clipped to, on either side of 0; None for not at all.
         method: ``moments`` (mean and deviation) or ``robust`` (median and spread).
+        optional: Those of ``roles`` that need not be there; they are 0 then, which is what their middle value becomes.
     """
 
     kind: InputKind
@@ -46,6 +47,7 @@ class Recipe:
     together: bool
     clip: float | None = None
     method: str = "moments"
+    optional: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -92,8 +94,10 @@ def date_scaling(
         ValueError: If a band is missing, there are no pixels, or the recipe is robust and needs a grey.
     """
     missing = [role for role in recipe.roles if role not in roles]
-    if missing:
+    if not set(missing) <= set(recipe.optional):
         raise ValueError(f"bands {', '.join(missing)} are not among {', '.join(roles)}")
+    if missing:
+        return _without(missing, moments, roles, unit, recipe, levels)
     bands = tuple(list(roles).index(role) for role in recipe.roles)
     if recipe.method == "robust":
         if recipe.kind == "difference" or recipe.together or levels is None:
@@ -105,6 +109,22 @@ def date_scaling(
     grey = moments.combine(zip(bands, GREY, strict=True)) if recipe.kind == "difference" else None
     each = tuple(_gain(*figure, unit) for figure in figures)
     return DateScaling(bands, each, _gain(*grey, unit) if grey else None, recipe.kind, recipe.clip)
+
+
+def _without(
+    missing: Sequence[str],
+    moments: Moments,
+    roles: Sequence[str],
+    unit: tuple[float, float],
+    recipe: Recipe,
+    levels: Sequence[Quantiles] | None,
+) -> DateScaling:
+    """A date's scaling that makes 0 of the bands which are not there."""
+    there = replace(recipe, roles=tuple(role for role in recipe.roles if role not in missing))
+    found = date_scaling(moments, roles, unit, there, levels)
+    own = dict(zip(there.roles, zip(found.bands, found.each, strict=True), strict=True))
+    bands, each = zip(*(own.get(role, (found.bands[0], (0.0, 0.0))) for role in recipe.roles), strict=True)
+    return replace(found, bands=bands, each=each)
 
 
 def _robust(moments: Moments, levels: Quantiles, band: int) -> tuple[float, float]:

@@ -28,6 +28,7 @@ class TrainJob:
         key: Key of the trained model, made by :func:`cdpipe.training.plan.plan_training`.
         architecture: Name in :func:`cdpipe.models.networks.build_model`.
         arguments: Its arguments.
+        optional: Bands that a pair may lack.
         init_from: Model folder to start from, or None.
         frozen_epochs: Epochs in which the encoder keeps its weights.
         encoder_rate: What the encoder's learning rate is times the others'.
@@ -46,6 +47,7 @@ class TrainJob:
     key: str
     architecture: str
     arguments: dict[str, Any]
+    optional: tuple[str, ...]
     init_from: Location | None
     frozen_epochs: int
     encoder_rate: float
@@ -73,7 +75,7 @@ class TrainJob:
         kind = input_kind(self.architecture, self.arguments)
         roles = required_bands(self.architecture, self.arguments)
         own = self.normalisation
-        return Recipe(kind, roles, own.statistics, own.bands == "together", own.limit, own.method)
+        return Recipe(kind, roles, own.statistics, own.bands == "together", own.limit, own.method, self.optional)
 
 
 @dataclass(frozen=True, slots=True)

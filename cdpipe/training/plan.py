@@ -71,7 +71,7 @@ def needed_bands(config: Config) -> tuple[str, ...]:
         ConfigError: If a model has no architecture, or needs figures that its normalisation does not have.
     """
     if not config.predict.takes_trained:
-        roles = [role for folder in model_folders(config.predict.models) for role in read_card(folder).roles]
+        roles = [role for folder in model_folders(config.predict.models) for role in read_card(folder).needed]
         if not roles:  # detectors compare whatever bands there are
             return ()
     else:
@@ -86,7 +86,7 @@ def _eaten_bands(config: Config, name: str, model: Model) -> tuple[str, ...]:
             f"train.models.{name}: normalisation.method: robust is that of each band, and {architecture} eats the "
             f"difference of the greys; give bands: [{', '.join(RGB)}] (or others), or input: stacked"
         )
-    return required_bands(architecture, model.options)
+    return tuple(band for band in required_bands(architecture, model.options) if band not in model.optional_bands)
 
 
 def plan_training(
@@ -152,6 +152,7 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part, wei
         **revision_part(architecture),
         "init_from": start.key if start else None,
         "frozen_epochs": model.frozen_epochs,
+        **({"optional_bands": sorted(model.optional_bands)} if model.optional_bands else {}),
         # what was not there once has its part as soon as it does something
         **({"encoder_rate": model.encoder_learning_rate} if model.encoder_learning_rate != 1 else {}),
         **({"encoder_start": 2} if weights and input_kind(architecture, arguments) == "stacked_difference" else {}),
@@ -173,6 +174,7 @@ def _plan_model(workspace: Workspace, config: Config, name: str, part: Part, wei
         key=content_key("model", ingredients),
         architecture=architecture,
         arguments=arguments,
+        optional=model.optional_bands,
         init_from=model.init_from,
         frozen_epochs=model.frozen_epochs,
         encoder_rate=model.encoder_learning_rate,
@@ -284,6 +286,7 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
         architecture=job.architecture,
         arguments=job.arguments,
         roles=job.recipe.roles,
+        optional=job.recipe.optional,
         statistics=job.normalisation.statistics,
         together=job.normalisation.bands == "together",
         clip=job.normalisation.limit,
