@@ -58,7 +58,7 @@ GOOD, FAIR, BAD = (80, 10, 10, 900), (40, 30, 30, 900), (4, 50, 46, 900)
         ),
         (
             {"net": FAIR, "irmad": GOOD, ENSEMBLE: GOOD},
-            [r"net \(0.400\) is below 0.800 of irmad, which learned nothing"],
+            [r"net \(0.400\) is below the 0.800 of irmad, which learned nothing"],
         ),
         ({"irmad": FAIR, ENSEMBLE: FAIR, BASELINE: GOOD}, []),
         ({"net": (0, 0, 50, 900), ENSEMBLE: (0, 0, 50, 900)}, ["IoU is 0.000: it finds 0% of what changed"]),
@@ -82,6 +82,7 @@ def test_test_pairs_tell_more_than_validation_and_single_pairs_nothing() -> None
     barren = [row(layer, (0, 3, 0, 90)) for layer in ("net", ENSEMBLE)]
     assert "on validation pairs" in doubt_results([*poor, *barren])[0]
     assert doubt_results([each | {"split": "train"} for each in poor]) == []
+    assert "on labelled pairs" in doubt_results([each | {"split": "unsplit"} for each in poor])[0]
     assert doubt_results([each | {"pair_id": "p"} for each in poor]) == []
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cdpipe.config.detectors import DETECTORS
 from cdpipe.errors import InputError
 from cdpipe.evaluation.comparison import (
     Agreement,
@@ -201,7 +202,7 @@ def _evaluate_pair(job: Job) -> tuple[dict[str, PairScores], Agreement]:
 def _tabulate(run: Run, pairs: Sequence[PairResults], scores: Mapping[str, PairScores]) -> Evaluation:
     splits = {pair.pair.pair_id: pair.split or UNSPLIT for pair in pairs}
     splits |= {strip_id(pair.pair.pair_id, split): split for pair in pairs for split in pair.strips}
-    return evaluate_run(scores, splits, run.config.evaluate.tolerance)
+    return evaluate_run(scores, splits, run.config.evaluate.tolerance, DETECTORS)
 
 
 def compare(run_a: Place, run_b: Place, out: Place | None = None, progress: Progress = ignore) -> Comparison:

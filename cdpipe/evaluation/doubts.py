@@ -3,30 +3,35 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from cdpipe.config.detectors import WITHOUT_LABELS
 from cdpipe.evaluation.scores import BASELINE, ENSEMBLE
 
 POOR = 0.2  # IoU below which the changed area is no measurement
-TELLING = ("test", "val")  # the first of them that has change
+# The first of them that has change; given models and detectors have pairs of no split.
+TELLING = {"test": "test", "val": "validation", "unsplit": "labelled"}
 TRY = (
     "try more labelled change, an encoder that starts from pretrained weights (train.models.<name>.encoder_weights), a "
-    "model that starts from a trained one (init_from), or more epochs"
+    f"model that starts from a trained one (init_from), more epochs, or what learns nothing (predict.members: "
+    f"[{', '.join(WITHOUT_LABELS)}])"
 )
 
 
 def doubt_results(
     rows: Sequence[Mapping[str, Any]], untrained: Collection[str] = (), cut: Collection[str] = ()
 ) -> list[str]:
-    """What is wrong with a run's results, judged on its test or else its validation pairs; nothing where all is well.
+    """What is wrong with a run's results, by its test, else its validation, else its other labelled pairs.
+
+    Nothing where all is well.
 
     Args:
         rows: Of the evaluation, see :mod:`cdpipe.evaluation.tables`.
         untrained: Layers of detectors that learned nothing.
         cut: Splits that have strips instead of pairs.
     """
-    for split in TELLING:
+    for split, meaning in TELLING.items():
         pooled = {row["layer"]: row for row in rows if row["pair_id"] is None and row["split"] == split}
         if any(row["tp"] + row["fn"] for row in pooled.values()):
-            where = f"{'test' if split == 'test' else 'validation'} {'strips' if split in cut else 'pairs'}"
+            where = f"{meaning} {'strips' if split in cut else 'pairs'}"
             return [*_worse_than_plain(pooled, untrained, where), *_poor(pooled, where)]
     return []
 
@@ -41,7 +46,7 @@ def _worse_than_plain(pooled: Mapping[str, Mapping[str, Any]], untrained: Collec
     worse = [f"{name} ({pooled[name]['iou']:.3f})" for name in trained if pooled[name]["iou"] < plain[best]]
     if not worse:
         return []
-    rule = f"{plain[best]:.3f} of {best}, which learned nothing"
+    rule = f"the {plain[best]:.3f} of {best}, which learned nothing"
     if best == BASELINE:
         rule = f"the {plain[best]:.3f} that thresholding the difference of the dates could reach"
     return [f"on {where} the IoU of {', '.join(worse)} is below {rule}: {TRY}"]

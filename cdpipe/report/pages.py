@@ -333,7 +333,7 @@ def _run_numbers(
     part = words.share(totals["changed_px"], totals["observed_px"])
     rows = [
         (row, f"{meaning} {'strips' if split in cut else 'pairs'}")
-        for split, meaning in (("test", "unseen test"), ("val", "validation"))
+        for split, meaning in (("test", "unseen test"), ("val", "validation"), ("unsplit", "labelled"))
         for row in pooled
         if row["split"] == split and row["layer"] == "ensemble" and row.get("iou") is not None
     ]

@@ -114,12 +114,13 @@ def _scores(pooled: Sequence[Mapping[str, Any]], cut: Sequence[str]) -> list[str
     for split, meaning in (
         ("test", "test {}, which neither training nor selection saw"),
         ("val", "validation {}, on which epochs and threshold were chosen"),
+        ("unsplit", "labelled {}, of no split"),
     ):
         what = "strip" if split in cut else "pair"
         rows = {row["layer"]: row for row in pooled if row["split"] == split and is_known(row.get("iou"))}
         barren = [row for row in pooled if row["split"] == split and row["layer"] == "ensemble" and _is_barren(row)]
         if barren:
-            pairs = count(barren[0]["pairs"], f"{split} {what}")
+            pairs = count(barren[0]["pairs"], f"{'labelled' if split == 'unsplit' else split} {what}")
             sentences.append(f"No pixel of the labels of {pairs} changed, so their figures say nothing.")
             continue
         models = [row for name, row in rows.items() if name not in ("ensemble", "grey difference")]
