@@ -28,6 +28,12 @@ class InputError(CdpipeError):
     exit_code = EXIT_INPUT
 
 
+class RefusedError(CdpipeError):
+    """What was asked for would be of no use; it is left out with the reason, and all else goes on."""
+
+    exit_code = EXIT_INPUT
+
+
 class IntegrityError(CdpipeError):
     """Something stored by cdpipe is missing or is not what was written."""
 

@@ -8,6 +8,7 @@ from typing import Any
 FORMATS = {
     "pair": 2,
     "coregistration": 1,
+    "shift": 1,
     "label": 1,
     "model": 2,
     "calibration": 1,
@@ -20,8 +21,11 @@ FORMATS = {
     "layer": 1,
     "stac": 1,
     "ensemble": 1,
-    "picture": 1,
+    "evaluation": 1,
+    "tables": 1,
+    "audit": 1,
     "report": 1,
+    "page": 1,
 }
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rasters import utm_grid, write_raster
 
 from cdpipe.cli.main import main
+from cdpipe.evaluation.tables import TABLES
 from cdpipe.geo.grid import Grid
 from cdpipe.models.folder import ModelCard, save_model
 from cdpipe.models.networks import build_model
@@ -60,6 +61,9 @@ CONFIG: Mapping[str, Any] = {
 
 # What a run publishes, but for its manifest.
 PRODUCTS = ("runs/run/rasters/*", "runs/run/vectors/*", "runs/run/stac/**/*", "runs/run/ensemble/**/*")
+# What is found out about it and has records, too; the report's first page tells how long things took.
+REPORTED = tuple(f"runs/run/report/{folder}/**/*" for folder in ("scores", "pictures", "audits", "images", "pairs"))
+REPORTED += tuple(f"runs/run/report/{name}" for name in TABLES)
 
 
 @dataclass(frozen=True, slots=True)

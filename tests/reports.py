@@ -14,10 +14,10 @@ from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.grid import Grid
 from cdpipe.objects.features import SCHEMA
 from cdpipe.report.charts import training_charts
-from cdpipe.report.pages import PairPage, Report, write_report
-from cdpipe.report.pair import PairJob, make_pair
+from cdpipe.report.pages import PairPage, Report, plan_pages, write_index, write_page
+from cdpipe.report.pair import PairJob, make_pair, read_facts
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.location import here
+from cdpipe.workspace.location import Location, here
 
 SHAPE = (140, 180)
 EVIL = '</script><script>alert("x")</script> & <b>Прага</b>'
@@ -63,13 +63,22 @@ def make_job(workspace: Workspace, pair_id: str, seed: int, shape: tuple[int, in
     run = workspace.run("run")
     objects = run / "vectors" / f"{pair_id}_change.gpkg"
     write_objects(objects.local(), change, np.nan_to_num(probability), found.pair.grid)
-    return PairJob(workspace, run / "report" / "images" / pair_id, found.pair, found.label_key, CHANGE, objects)
+    images = run / "report" / "images" / pair_id
+    return PairJob(workspace, "run", images, found.pair, found.label_key, CHANGE, (objects, objects.sha256()))
 
 
 def make_page(job: PairJob, name: str, split: str = "test") -> PairPage:
     """The pair with its pictures drawn."""
     files = [(f"{job.pair.pair_id}_change.gpkg", f"vectors/{job.pair.pair_id}_change.gpkg")]
-    return PairPage(job.pair.pair_id, name, split, ("2019-06-01", "2023-06-01"), ("s", "s"), make_pair(job), files)
+    make_pair(job)
+    return PairPage(job.pair.pair_id, name, split, ("2019-06-01", "2023-06-01"), ("s", "s"), read_facts(job), files)
+
+
+def write_report(folder: Location, report: Report) -> Location:
+    """All pages; the index is given."""
+    for page in plan_pages(folder, report):
+        write_page(page)
+    return write_index(folder, report)
 
 
 def figures(split: str, pair_id: str | None, layer: str, iou: float | None) -> dict[str, Any]:
@@ -101,7 +110,10 @@ def make_report(pages: list[PairPage], **changes: Any) -> Report:
             {"name": "broken", "failed": True, "reason": f"{EVIL}: not readable"},
             {"name": "other", "failed": False, "reason": "not among the run's pairs"},
         ],
-        "models": [{"name": "net", "architecture": "unet", "folder": "models/n", "weight": "1", "threshold": "0.5"}],
+        "models": [
+            {"name": name, "architecture": "unet", "folder": f"models/{name}", "weight": "1", "threshold": "0.5"}
+            for name in ("net", "other")
+        ],
         "training": training_charts("net", history, 3.0),
         "log": [{"stage": "predict", "started": "2024-05-06 07:08:09", "took": "3 s", "facts": "2 pairs"}],
         "versions": {"torch": "2"},

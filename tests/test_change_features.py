@@ -15,7 +15,7 @@ from scipy import ndimage
 from stored import Bytes, store_change, store_probability
 
 from cdpipe.config.schema import Vectors
-from cdpipe.errors import InputError
+from cdpipe.errors import InputError, RefusedError
 from cdpipe.formats.vectors import decode
 from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Grid, Window
@@ -159,6 +159,29 @@ def test_small_objects_are_left_out(tmp_path: Path) -> None:
     large = collect(store(tmp_path, min_area_m2=1000), tmp_path / "spill2")
     assert 0 < len(large) < len(everything)
     assert large["id"].to_pylist() == [row["id"] for row in everything.to_pylist() if row["area_m2"] >= 1000]
+
+
+@pytest.mark.parametrize("options", [{}, {"min_area_m2": 900}, {"closing_m": 15}], ids=["all", "large", "closed"])
+@pytest.mark.parametrize("step", [16, 100, 2048])
+def test_more_objects_than_allowed_are_refused(tmp_path: Path, options: dict[str, Any], step: int) -> None:
+    """Those that would be written count, however they lie in the windows."""
+    count = len(collect(store(tmp_path, **options), tmp_path / "spill", step))
+    assert count > 2
+    allowed = collect(store(tmp_path, **options, max_objects=count), tmp_path / "spill2", step)
+    assert len(allowed) == count
+    scene = store(tmp_path, **options, max_objects=count - 1)
+    (tmp_path / "spill3").mkdir()
+    with pytest.raises(RefusedError, match=f"more than {count - 1:,} change objects .vectors.max_objects.") as error:
+        next(features.change_features(scene, tmp_path / "spill3", step))
+    assert "predict.threshold" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_objects_wait_in_a_file_as_they_are(tmp_path: Path) -> None:
+    """What is left of the small ones is counted before the first is given, and is what it would be."""
+    everything = collect(store(tmp_path), tmp_path / "spill")
+    waited = collect(store(tmp_path, min_area_m2=0.001), tmp_path / "spill2")
+    assert waited.equals(everything)
 
 
 def test_simplification_keeps_to_pixel_corners_and_lets_nothing_overlap(tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """Starting and joining Ray: what goes wrong there is told in a line, after another try where that may help."""
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
 from processes import family, kill
 
-from cdpipe.cluster.session import STARTS, ray_session
+from cdpipe.cluster import session
+from cdpipe.cluster.session import SETTINGS, STARTS, ray_session
 from cdpipe.cluster.tasks import describe_failure
 from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError
@@ -40,14 +46,77 @@ def test_a_start_is_tried_again_and_then_told(tries: list[Any], monkeypatch: pyt
     assert tries == ["local"] * STARTS
 
 
-def test_a_cluster_that_does_not_answer_is_named(tries: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with (
-        pytest.raises(ConfigError, match=r"RAY_ADDRESS=10.0.0.1:6379: expected"),
-        ray_session(Resources(), verbose=False),
-    ):
-        pass
-    assert tries == ["10.0.0.1:6379"]
+@contextlib.contextmanager
+def server(answer: bytes | None) -> Iterator[str]:
+    """The address of something that takes connections and says this, or nothing while the test lasts."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as kept:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = kept.enter_context(listening.accept()[0])
+                    if answer is not None:
+                        connection.recv(1024)
+                        connection.sendall(answer)
+                        connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def join(address: str) -> str:
+    """Try to join a cluster there; what is said of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ConfigError) as error, ray_session(Resources(), verbose=False):
+            pass
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"RAY_ADDRESS={address}: expected a Ray cluster that answers")
+    return str(error.value)
+
+
+def test_a_cluster_that_answers_but_cannot_be_joined_is_named(tries: list[Any]) -> None:
+    with server(SETTINGS) as address:
+        assert join(address).endswith("the current node timed out")
+        assert tries == [address]
+        assert join(f"ray://{address}").endswith("the current node timed out")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_told_at_once(tries: list[Any], scheme: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    begun = time.monotonic()
+    assert "Connection refused" in join(f"{scheme}{address}")
+    assert time.monotonic() - begun < 5
+    assert tries == []
+
+
+def test_what_listens_and_is_no_cluster_is_told(tries: list[Any]) -> None:
+    for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x00\x00"):
+        with server(answer) as address:
+            assert "what listens there is none" in join(address)
+    assert tries == []
+
+
+def test_what_listens_and_says_nothing_is_not_waited_for(tries: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session.ANSWER_SECONDS < 10
+    monkeypatch.setattr(session, "ANSWER_SECONDS", 0.3)
+    with server(None) as address:
+        join(address)
+    # a name that takes a minute to be looked up
+    monkeypatch.setattr(socket, "create_connection", lambda *_: time.sleep(3))
+    begun = time.monotonic()
+    assert "it does not answer" in join("nowhere.example:6379")
+    assert time.monotonic() - begun < 2
+    assert tries == []
+
+
+def test_addresses_of_other_kinds_are_left_to_ray(tries: list[Any]) -> None:
+    for address in ("auto", "https://head.example/x"):
+        assert join(address).endswith("the current node timed out")
+    assert tries == ["auto", "https://head.example/x"]
 
 
 WAITS = """

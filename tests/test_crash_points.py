@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import PRODUCTS, Project, contents, make_project, succeed, untrained_model
+from project import PRODUCTS, REPORTED, Project, contents, make_project, succeed, untrained_model
 
 from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL
 from cdpipe.workspace.crash import ALWAYS, ARMED, POINTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", *PRODUCTS, "runs/run/manifest.json")
+MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", *PRODUCTS, *REPORTED, "runs/run/manifest.json")
 TIMES = 5
 TRAINING = {"checkpoint-unreported", "weights-without-card", "model-with-checkpoints"}
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(1800)]

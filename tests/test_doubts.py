@@ -92,7 +92,8 @@ def test_the_figures_files_say_it_first(tmp_path: Path) -> None:
     scores = PairScores({"net": Counts(*BAD), ENSEMBLE: Counts(*BAD)}, plain)
     evaluation = evaluate_run({"p": scores}, {"p": "test"}, 2)
     assert len(evaluation.doubts) == 2
-    text = write_tables(here(tmp_path), evaluation)
+    write_tables(here(tmp_path), evaluation)
+    text = (tmp_path / "evaluation.md").read_text()
     assert text.splitlines()[2].startswith("**Not to be believed: on test pairs the IoU of net (0.040)")
     assert '"doubts"' in (tmp_path / "evaluation.json").read_text()
 

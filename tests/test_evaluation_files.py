@@ -65,8 +65,8 @@ def test_json_and_csv_hold_all_figures(tmp_path: Path, evaluation: Evaluation, r
 
 
 def test_the_table_shows_what_can_be_said(tmp_path: Path, evaluation: Evaluation, rows: list[Row]) -> None:
-    text = write_tables(here(tmp_path), evaluation)
-    assert (tmp_path / "evaluation.md").read_text() == text
+    write_tables(here(tmp_path), evaluation)
+    text = (tmp_path / "evaluation.md").read_text()
     first, second, _ = (part.splitlines() for part in text.split("\n\n", 1)[1].split("\n\n", 2))
     lines, more = ([line.strip("| ").split(" | ") for line in part] for part in (first, second))
     assert len(lines) == 2 + len(rows)
@@ -134,7 +134,8 @@ def test_labels_without_change_get_no_baseline_and_no_degenerate_figures(
     evaluation = evaluate_run({"p": unchanged(**counts)}, {"p": "test"}, 3)
     assert re.fullmatch(expected, sum_up_test(evaluation) or "")
     assert {row["layer"] for row in evaluation.rows} == {"net"}, "no threshold on nothing is best"
-    text = write_tables(here(tmp_path), evaluation)
+    write_tables(here(tmp_path), evaluation)
+    text = (tmp_path / "evaluation.md").read_text()
     assert "nan" not in text
     assert "best at" not in text
     assert "-: not defined, where no pixel counts, or none changed by the label and none was found" in text

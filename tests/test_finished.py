@@ -14,16 +14,17 @@ from cdpipe.errors import EXIT_BUG
 from cdpipe.workspace.records import GROUP_RECORD
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PLANNING = ("ingest", "train", "predict", "status", "audit")
+PLANNING = ("ingest", "train", "predict", "status", "audit", "evaluate", "report", "pipeline")
+SLOW = ("torch", "ray", "matplotlib", "pandas", "scipy", "zarr")  # to import
 
 
 @pytest.fixture(scope="module")
 def predicted(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
-    """One pair, ingested and predicted."""
+    """One pair that all is known of."""
     folder = tmp_path_factory.mktemp("predicted")
     untrained_model(folder, "third")
     project = make_project(folder, ("small",), predict={"models": ["third"], "tta": "none", "threshold": 0.5})
-    for verb in ("ingest", "predict"):
+    for verb in ("pipeline", "audit", "report"):
         succeed(project.arguments(verb))
     return project
 
@@ -36,12 +37,13 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cdpipe.cluster.session.ray_session", refuse)
 
 
-@pytest.mark.parametrize("verb", ["ingest", "predict"])
+@pytest.mark.parametrize("verb", ["ingest", "predict", "evaluate", "audit", "report", "pipeline"])
 @pytest.mark.usefixtures("without_ray")
 def test_a_finished_run_starts_no_ray_and_changes_nothing(predicted: Project, verb: str) -> None:
     before = snapshot(predicted.workspace)
     said = succeed(predicted.arguments(verb)).out
-    assert f"{verb}: 1 pair(s)" in said
+    assert f"{'report' if verb == 'pipeline' else verb}: " in said
+    assert ("stage 3 of 5: evaluate" in said) == (verb == "pipeline")  # there is nothing to train
     after = snapshot(predicted.workspace)
     assert {name for name in after if before.get(name) != after[name]} <= {"runs/run/log.json", "runs/run/failed.json"}
 
@@ -76,6 +78,33 @@ def test_what_is_missing_is_work(predicted: Project, what: str) -> None:
     assert "Ray was asked for" in ended.err
 
 
+REPORTED = {  # by the verb that makes it
+    "evaluate": ("report/scores/small.json", "report/pictures/small.png"),
+    "audit": ("report/audits/small.json",),
+    "report": ("report/images/small/facts.json", "report/images/small/thumb.webp"),
+}
+
+
+@pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb, names in REPORTED.items() for name in names])
+@pytest.mark.usefixtures("without_ray")
+def test_what_is_damaged_of_a_report_is_work(predicted: Project, verb: str, name: str) -> None:
+    path = predicted.outputs / name
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-1] + b"?")
+    try:
+        ended = call(predicted.arguments(verb))
+    finally:
+        path.write_bytes(kept)
+    assert ended.code == EXIT_BUG
+    assert "Ray was asked for" in ended.err
+
+
+@pytest.mark.parametrize(("verb", "option"), [("evaluate", "evaluate.tolerance=3"), ("audit", "audit.patches=17")])
+@pytest.mark.usefixtures("without_ray")
+def test_another_question_is_work(predicted: Project, verb: str, option: str) -> None:
+    assert "Ray was asked for" in call(predicted.arguments(verb, "--set", option)).err
+
+
 @pytest.mark.parametrize(
     "option", ["predict.threshold=0.4", "predict.overlap=0.5", "predict.model_rasters=true", "vectors.crs=EPSG:3857"]
 )
@@ -96,6 +125,6 @@ def test_another_backend_is_work_and_no_mistake(predicted: Project) -> None:
 
 def test_planning_imports_nothing_that_takes_seconds() -> None:
     imports = ", ".join(f"cdpipe.{layer}.{name}" for name in PLANNING for layer in ("api", "cli"))
-    code = f"import sys, {imports}; print(sorted({{'torch', 'ray', 'matplotlib'}} & set(sys.modules)))"
+    code = f"import sys, {imports}; print(sorted({set(SLOW)} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -9,10 +9,11 @@ from typing import Any
 
 import html5lib
 import pytest
-from reports import EVIL, make_job, make_page, make_report, make_report_files
+from reports import EVIL, make_job, make_page, make_report, make_report_files, write_report
 
 from cdpipe.geo.grid import Window
-from cdpipe.report.pages import PairPage, write_report
+from cdpipe.report.pages import PairPage
+from cdpipe.report.tables import without_twins
 from cdpipe.report.words import area, figure, share, summarise, took
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -92,14 +93,6 @@ def test_the_same_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None
         {name: sha for name, sha in hashes(root).items() if not changing.search(name)} for root in (folder, again)
     )
     assert first == second
-
-
-def test_pages_of_pairs_that_are_gone_go(folder: Path, pair_page: PairPage, tmp_path: Path) -> None:
-    (tmp_path / "pairs").mkdir()
-    (tmp_path / "pairs" / "gone.html").write_text("old")
-    write_report(here(tmp_path), make_report([pair_page]))
-    assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["p.html"]
-    assert folder.is_dir()
 
 
 def test_the_index_says_what_was_found(folder: Path) -> None:
@@ -186,6 +179,60 @@ def test_changes_to_label_come_by_turns_from_each_pair(pair_page: PairPage, tmp_
         cards = [node.get("data-change") for node in tree.iter(f"{XHTML}li") if node.get("class") == "change"]
         assert [card.partition("/")[2] for card in cards] == order.split()
         assert ("No pair has a label yet" in text_of(tree)) == to_label
+
+
+def test_objects_that_were_refused_are_told_with_the_reason(pair_page: PairPage, tmp_path: Path) -> None:
+    facts = {**pair_page.facts, "objects": []}
+    noisy = replace(pair_page, facts=facts, no_objects=f"more than 9 change objects {EVIL}")
+    write_report(here(tmp_path), make_report([noisy], evaluation=None))
+    for path in (tmp_path / "index.html", tmp_path / "pairs" / "p.html"):
+        tree = parse(path)
+        assert "more than 9 change objects" in text_of(tree)
+        assert "changes" in {node.get("id") for node in tree.iter()}
+        assert EVIL not in path.read_text()
+
+
+def test_models_agree_only_with_others(pair_page: PairPage, tmp_path: Path) -> None:
+    for models, told in ((1, False), (2, True)):
+        write_report(here(tmp_path), make_report([replace(pair_page, models=models)]))
+        for path in (tmp_path / "index.html", tmp_path / "pairs" / "p.html"):
+            assert ("agreement of models 0.50" in text_of(parse(path))) == told
+
+
+def test_an_ensemble_of_one_model_is_that_model(pair_page: PairPage, tmp_path: Path) -> None:
+    rows = [
+        {"split": "test", "pair_id": pair_id, "layer": layer, "pairs": 1, "iou": iou, "f1": iou, "tp": 5, "fn": 1}
+        for pair_id in ("p", None)
+        for layer, iou in (("net", 0.4), ("ensemble", 0.4), ("grey difference", 0.3))
+    ]
+    points = [{"threshold": 0.5, "recall": 0.5, "precision": 0.5, "f1": 0.5}]
+    curves = [{"split": "test", "layer": layer, "points": points} for layer in ("net", "ensemble")]
+    evaluation = {"rows": rows, "curves": curves, "calibration": []}
+    one = make_report([]).models[:1]
+    write_report(here(tmp_path), make_report([pair_page], evaluation=evaluation, models=one))
+    told = text_of(parse(tmp_path / "index.html"))
+    assert "the model's IoU is 0.400, its F1 0.400; thresholding" in told
+    assert "the model's probability reaches 0.5" in told
+    assert "IoU of the model" in told
+    assert "The model; change where its probability reaches" in told
+    for path in (tmp_path / "index.html", tmp_path / "pairs" / "p.html"):
+        assert "ensemble" not in text_of(parse(path))
+
+
+def test_twins_are_alike_in_everything_but_their_name() -> None:
+    def rows(*layers: tuple[str, float], **more: Any) -> list[dict[str, Any]]:
+        return [{"layer": name, "split": "test", "iou": value, "f1": float("nan"), **more} for name, value in layers]
+
+    alone = rows(("net", 0.4), ("ensemble", 0.4), ("grey difference", 0.2))
+    assert [row["layer"] for row in without_twins(alone)] == ["net", "grey difference"]
+    for kept in (
+        rows(("net", 0.4), ("ensemble", 0.5)),  # at another threshold
+        rows(("net", 0.4), ("other", 0.4), ("ensemble", 0.4)),
+        rows(("ensemble", 0.4), ("grey difference", 0.4)),
+        [*rows(("net", 0.4), pair_id="p"), *rows(("ensemble", 0.4), pair_id="q")],
+    ):
+        assert without_twins(kept) == kept
+    assert without_twins([]) == []
 
 
 def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_the_pipeline_ends_with_a_report_of_every_pair(finished: Project) -> Non
         ", run of 20",
     ):
         assert expected in text
+    assert re.search(r"epoch [123] is used, model unetplusplus, \d steps, 1 worker", text)
     # pairs' pages must not depend on the day that an interrupted run went on
     assert not [path for path in (folder / "pairs").iterdir() if ", run of 20" in path.read_text()]
 

@@ -18,7 +18,7 @@ from cdpipe.geo.crs import WGS84
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import transform_polygons
 from cdpipe.objects.features import ChangeScene
-from cdpipe.runs.products import is_written, write_product
+from cdpipe.runs.products import is_written, recorded, refusal, write_product
 from cdpipe.runs.run_layer import RunLayer, keep_best, plan_run_layer, run_layer_product
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.pair import StoredPair
@@ -189,6 +189,42 @@ def test_every_ingredient_makes_another_key(tmp_path: Path) -> None:
     other = make_layer(tmp_path, "a", change, 0.7, crs="EPSG:3857")
     assert other.key == layers[0].key
     assert plan(other).key != plan(layers[0]).key
+
+
+def test_a_pair_of_noise_has_no_objects_and_the_others_have_theirs(tmp_path: Path) -> None:
+    corners = [(5, 5), (5, 20), (20, 5)]
+    noisy = make_layer(tmp_path, "a", squares(*corners), 0.7, max_objects=2)
+    product = pair_layer_product(noisy)
+    assert not list(noisy.path.parent.iterdir())
+    assert is_written(product)
+    assert recorded(product) == {}
+    assert str(refusal(product)).startswith("more than 2 change objects")
+    calm = make_layer(tmp_path, "b", squares((25, 40)), 0.8, max_objects=2)
+    assert refusal(pair_layer_product(calm)) is None
+    layer = plan(noisy, calm)
+    write_product(run_layer_product(layer))
+    (batch,) = read_features(layer.path)
+    assert batch.column("pair_id").to_pylist() == ["b"]
+    # going on to allow them, and back
+    allowed = make_layer(tmp_path, "a", squares(*corners), 0.7, max_objects=3)
+    assert (refusal(pair_layer_product(allowed)), allowed.path.is_file()) == (None, True)
+    write_product(product)
+    assert not list(noisy.path.parent.glob("a_*"))
+    assert not is_written(pair_layer_product(allowed))
+    alone = run_layer_product(plan(noisy))
+    write_product(alone)
+    assert (is_written(alone), recorded(alone), layer.path.exists()) == (True, {}, False)
+    assert str(refusal(alone)) == "the objects of all its pairs were refused"
+
+
+def test_the_default_bound_is_not_part_of_keys(tmp_path: Path) -> None:
+    """So layers that were written before there was one are not written again."""
+    given, same, other = (
+        make_layer(tmp_path, "a", squares((5, 5)), 0.7, max_objects=most).key
+        for most in (Vectors().max_objects, 100_000, 99_999)
+    )
+    assert given == same != other
+    assert given == make_layer(tmp_path, "a", squares((5, 5)), 0.7).key
 
 
 @given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)).filter(lambda edge: edge[0] < edge[1])))

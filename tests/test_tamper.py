@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project import PRODUCTS, Project, call, contents, snapshot, succeed
+from project import PRODUCTS, REPORTED, Project, call, contents, snapshot, succeed
 
 from cdpipe.errors import EXIT_INTEGRITY
 from cdpipe.models.folder import CARD as MODEL_CARD
 from cdpipe.runs.products import PRODUCT_KINDS
 
-COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRODUCTS)
+COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRODUCTS, *REPORTED)
 MADE = (*COVERED, "runs/*/manifest.json")
 LAYERS, AXES = ("before", "after", "valid", "label", "cells", "probability", "change"), ("x", "y", "spatial_ref")
 UNHASHED = ("model.md",)  # for people; nothing reads it
@@ -85,6 +85,11 @@ def is_named(name: str, said: str) -> bool:
         "layers": "/vectors/change.",
         "ensembles": "/ensemble/",
         "catalogs": "/stac/",
+        "evaluations": f"/scores/{pair_id}.",
+        "tables": "/report/",
+        "audits": f"/audits/{pair_id}.",
+        "pictures": f"/images/{pair_id}/",
+        "pages": f"/pairs/{pair_id}.",
     }
     if top == "records" and kind in PRODUCT_KINDS:
         return name in said or products[kind] in said

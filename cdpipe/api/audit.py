@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cdpipe.api.making import ensure_made
 from cdpipe.errors import InputError
-from cdpipe.evaluation.audit import AuditJob, audit_stored
-from cdpipe.evaluation.audit_tables import PROBED, Audit, describe_probes, describe_stored, pool_audits
+from cdpipe.evaluation.audit import AuditJob
+from cdpipe.evaluation.audit_tables import PROBED, Audit, describe_probes, pool_audits
 from cdpipe.evaluation.probes import ProbeJob, choose_windows
+from cdpipe.evaluation.products import PairAudit, audit_product, read_audit
 from cdpipe.geo.tilings import patch_stride
 from cdpipe.models.folder import read_card
 from cdpipe.runs.manifest import Manifest, model_folder
@@ -14,7 +16,7 @@ from cdpipe.runs.members import plan_members
 from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
 from cdpipe.runs.plan import RunPair, Thresholds, model_sources, pair_ensemble, plan_run
 from cdpipe.runs.run import Run, take_inventory
-from cdpipe.workspace.files import read_json, write_json
+from cdpipe.workspace.files import json_bytes, read_json, write_if_other
 from cdpipe.workspace.location import Location
 
 
@@ -61,7 +63,7 @@ def plan_audit(run: Run, *, probe: bool = True) -> AuditPlan:
 
 
 def audit(run: Run, *, probe: bool = True) -> Audits:
-    """Audit every finished pair of the run, and write down what was found.
+    """Audit every finished pair of the run that was not audited yet as it is, and write down what was found.
 
     Args:
         run: The run.
@@ -77,64 +79,53 @@ def audit(run: Run, *, probe: bool = True) -> Audits:
         patches = run.config.audit.patches if probe else 0
         for pair_id, reason in manifest.failed.items():
             run.fail(pair_id, reason)
-        from cdpipe.cluster.session import start_ray
-
-        start_ray(run)
         path = run.folder / "report" / "audits.json"
-        probed = _known_probes(path, pairs)
         with run.logged("audit", {"pairs": len(pairs), "patches": patches}):
-            audits = _audit_stored(run, manifest, pairs, probed)
+            audits = _audit_stored(run, manifest, pairs, path)
             _write(path, audits)
             if patches:
                 _probe(run, manifest, path, audits)
         return Audits(audits, pool_audits(audits), path)
 
 
-def _known_probes(path: Location, pairs: Sequence[PairResults]) -> dict[str, Audit]:
-    """What an earlier audit found by running models, of the pairs whose change is still the same."""
+def _audit_stored(run: Run, manifest: Manifest, pairs: Sequence[PairResults], path: Location) -> dict[str, Audit]:
+    """What stored results say, with what an earlier audit of the same results found by running models."""
     earlier = read_json(path)
     known = earlier.get("pairs", {}) if isinstance(earlier, dict) else {}
-    same = {pair.stored.pair_id: known.get(pair.stored.pair_id, {}) for pair in pairs}
-    changes = {pair.stored.pair_id: pair.finished.change for pair in pairs if pair.finished}
-    return {
-        pair_id: {name: audits[name] for name in PROBED if name in audits}
-        for pair_id, audits in same.items()
-        if audits.get("change") == changes.get(pair_id)
-    }
-
-
-def _audit_stored(
-    run: Run, manifest: Manifest, pairs: Sequence[PairResults], probed: Mapping[str, Audit]
-) -> dict[str, Audit]:
-    from cdpipe.cluster.tasks import map_every_pair
-
     thresholds = {model[name]: model["threshold"] for model in manifest.models for name in ("layer", "name")}
     sides = {read_card(model_folder(run.workspace.root, model)).patch for model in manifest.models}
     patches = tuple((side, patch_stride(side, run.config.predict.overlap)) for side in sorted(sides))
-    jobs = []
+    specs = {}
     for pair in pairs:
         if pair.finished is not None:
             members = tuple((name, key, thresholds[name]) for name, key in pair.finished.probabilities.items())
             job = AuditJob(run.workspace, pair.stored, pair.finished.change, members, patches)
-            jobs.append((pair.stored.pair_id, job))
-    changes = {pair_id: job.change_key for pair_id, job in jobs}
-    return {
-        pair_id: {
-            "change": changes[pair_id],
-            **describe_stored(stored),
-            **dict.fromkeys(PROBED),
-            **probed.get(pair_id, {}),
+            specs[pair.stored.pair_id] = PairAudit(run.config.name, job)
+    made = ensure_made(run, "audit", {pair_id: audit_product(spec) for pair_id, spec in specs.items()})
+    audits: dict[str, Audit] = {}
+    for pair_id in sorted(made):
+        spec, before = specs[pair_id], known.get(pair_id) or {}
+        audits[pair_id] = {
+            "key": spec.key,
+            "change": spec.job.change_key,
+            **read_audit(spec),
+            **{name: before.get(name) if before.get("key") == spec.key else None for name in PROBED},
         }
-        for pair_id, stored in map_every_pair(run, "audit: pairs", "audit", audit_stored, jobs).items()
-    }
+    return audits
 
 
 def _probe(run: Run, manifest: Manifest, path: Location, audits: dict[str, Audit]) -> None:
     """Run models on patches of the pairs of which that is not known yet; each pair is written as it is done."""
+    most = run.config.audit.patches
+    waiting = {name for name, found in audits.items() if found["swap"] is None or found["swap"]["patches"] != most}
+    if not waiting:
+        return
     from cdpipe.cluster.needs import asked_for_models
     from cdpipe.cluster.probes import probe_pairs
+    from cdpipe.cluster.session import start_ray
 
-    jobs = _probe_jobs(run, manifest, audits)
+    start_ray(run)
+    jobs = _probe_jobs(run, manifest, waiting)
     windows = sum(len(job.windows) for job in jobs)
     if not windows:
         return
@@ -148,14 +139,13 @@ def _probe(run: Run, manifest: Manifest, path: Location, audits: dict[str, Audit
             _write(path, audits)
 
 
-def _probe_jobs(run: Run, manifest: Manifest, audits: Mapping[str, Audit]) -> list[ProbeJob]:
+def _probe_jobs(run: Run, manifest: Manifest, waiting: set[str]) -> list[ProbeJob]:
     own = {model["layer"]: float(model["threshold"]) for model in manifest.models}
     thresholds = Thresholds(manifest.threshold, own, manifest.fitted_on)
     most = run.config.audit.patches
     jobs = []
     for pair in _planned_pairs(run, manifest):
-        earlier = audits.get(pair.pair_id)
-        if earlier is None or (earlier["swap"] is not None and earlier["swap"]["patches"] == most):
+        if pair.pair_id not in waiting:
             continue
         ensemble = pair_ensemble(run.config, pair, thresholds)
         windows = tuple(choose_windows(pair.stored, pair.members, most))
@@ -189,4 +179,4 @@ def _planned_pairs(run: Run, manifest: Manifest) -> Sequence[RunPair]:
 
 
 def _write(path: Location, audits: Mapping[str, Audit]) -> None:
-    write_json(path, {"pairs": audits, "pooled": pool_audits(audits)})
+    write_if_other(path, json_bytes({"pairs": audits, "pooled": pool_audits(audits)}))

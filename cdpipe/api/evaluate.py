@@ -1,30 +1,30 @@
 """A run's results against its labels, as figures and pictures; and one run against another."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from cdpipe.api.making import ensure_made
 from cdpipe.config.detectors import DETECTORS
 from cdpipe.errors import InputError
 from cdpipe.evaluation.comparison import (
-    Agreement,
     ComparedPair,
     PairDifference,
-    compare_masks,
     compare_pair,
     shared_pairs,
     tabulate_agreement,
     tabulate_differences,
     write_maps,
 )
-from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, PairScores, Results, evaluate_parts, strip_id
-from cdpipe.evaluation.tables import UNSPLIT, Evaluation, evaluate_run, write_agreement, write_tables
+from cdpipe.evaluation.products import PairEvaluation, evaluation_product, read_evaluation, tables_product
+from cdpipe.evaluation.scores import BASELINE, ENSEMBLE, Results, pair_of, strip_id
+from cdpipe.evaluation.tables import UNSPLIT, Evaluation, evaluate_run, write_agreement
 from cdpipe.formats.submission import Runs
 from cdpipe.geo.grid import Window
-from cdpipe.metrics.counts import Counts
-from cdpipe.report.pictures import PictureJob, draw_picture
+from cdpipe.report.pictures import PictureJob
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest
 from cdpipe.runs.pairs import PairResults, finished_run, read_masks, result_pairs
+from cdpipe.runs.products import ensure_intact
 from cdpipe.runs.run import Progress, Run, ignore, tell_step
 from cdpipe.store.pair import load_pair
 from cdpipe.workspace.files import write_json
@@ -32,7 +32,6 @@ from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, Place, located
 
 Submissions = Mapping[str, Mapping[str, Runs]]  # masks by the submission's name and the pair's id
-Job = tuple[Workspace, Results, PictureJob | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +81,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """Pairs, submissions, and the job of each pair that there is a mask of."""
+    """Pairs, submissions, and what is to be found out about each pair that there is a mask of, by pair."""
 
     pairs: Sequence[PairResults]
     submissions: Submissions
-    jobs: Sequence[tuple[str, Job]]
+    specs: Mapping[str, PairEvaluation]
 
 
 def plan_evaluation(run: Run, submissions: Sequence[Place] = ()) -> EvaluationPlan:
@@ -100,13 +99,15 @@ def plan_evaluation(run: Run, submissions: Sequence[Place] = ()) -> EvaluationPl
         InputError: If the run has no manifest yet and there is no submission, or a submission has mistakes.
     """
     gathered = _gather(run, submissions)
-    labelled = sum(results.label_key is not None for _, (_, results, _) in gathered.jobs)
+    labelled = sum(spec.results.label_key is not None for spec in gathered.specs.values())
     masks = {name: len(masks) for name, masks in gathered.submissions.items()}
-    return EvaluationPlan(len(gathered.jobs), labelled, masks)
+    return EvaluationPlan(len(gathered.specs), labelled, masks)
 
 
 def evaluate(run: Run, submissions: Sequence[Place] = ()) -> Evaluated:
     """Evaluate every predicted pair that has a label, and draw all; compare submissions with each other and the run.
+
+    What was found of a pair is kept for as long as its results, its label and the options are the same.
 
     Args:
         run: The run.
@@ -117,17 +118,18 @@ def evaluate(run: Run, submissions: Sequence[Place] = ()) -> Evaluated:
     """
     with run.hold():
         gathered = _gather(run, submissions)
-        from cdpipe.cluster.session import start_ray
-        from cdpipe.cluster.tasks import map_every_pair
-
-        start_ray(run)
         with run.logged("evaluate", {"submissions": list(gathered.submissions)}):
-            results = map_every_pair(run, "evaluate: pairs", "evaluation", _evaluate_pair, gathered.jobs)
+            products = {pair_id: evaluation_product(spec) for pair_id, spec in gathered.specs.items()}
+            made = ensure_made(run, "evaluate", products)
+        results = {pair_id: read_evaluation(gathered.specs[pair_id]) for pair_id in sorted(made)}
         folder = run.folder / "report"
         scores = {part: of_part for parts, _ in results.values() for part, of_part in parts.items()}
-        evaluation = _tabulate(run, gathered.pairs, scores) if scores else None
+        splits = {pair.pair.pair_id: pair.split or UNSPLIT for pair in gathered.pairs}
+        splits |= {strip_id(pair.pair.pair_id, split): split for pair in gathered.pairs for split in pair.strips}
+        evaluation = evaluate_run(scores, splits, run.config.evaluate.tolerance, DETECTORS) if scores else None
         if evaluation is not None:
-            write_tables(folder, evaluation)
+            of = {part: (gathered.specs[pair_of(part)].key, splits[part]) for part in scores}
+            ensure_intact(tables_product(run.workspace, run.config.name, evaluation, of))
         agreement = tabulate_agreement({pair_id: of_pair for pair_id, (_, of_pair) in results.items()})
         write_agreement(folder, agreement)
         return Evaluated(evaluation, agreement, folder)
@@ -139,10 +141,10 @@ def _gather(run: Run, submissions: Sequence[Place]) -> _Gathered:
         run.fail(pair_id, reason)
     pairs = result_pairs(run, manifest)
     masks = _read_submissions(run, manifest, pairs, submissions)
-    jobs = [(pair.pair.pair_id, _job(run, manifest, pair, masks)) for pair in pairs]
+    specs = {pair.pair.pair_id: _plan_pair(run, manifest, pair, masks) for pair in pairs}
     # what neither the run nor a submission has a mask of is left alone
-    jobs = [(pair_id, job) for pair_id, job in jobs if job[1].change_key or job[1].submissions]
-    return _Gathered(pairs, masks, jobs)
+    chosen = {name: spec for name, spec in specs.items() if spec.results.change_key or spec.results.submissions}
+    return _Gathered(pairs, masks, chosen)
 
 
 def _read_submissions(
@@ -159,7 +161,7 @@ def _read_submissions(
     return masks
 
 
-def _job(run: Run, manifest: Manifest | None, pair: PairResults, submissions: Submissions) -> Job:
+def _plan_pair(run: Run, manifest: Manifest | None, pair: PairResults, submissions: Submissions) -> PairEvaluation:
     models = manifest.models if manifest else []
     own = {model[name]: model["threshold"] for model in models for name in ("layer", "name")}
     finished, pair_id = pair.finished, pair.pair.pair_id
@@ -173,7 +175,7 @@ def _job(run: Run, manifest: Manifest | None, pair: PairResults, submissions: Su
         strips=pair.strips,
     )
     picture = _picture(run, manifest.threshold, pair, finished) if manifest and finished else None
-    return run.workspace, results, picture
+    return PairEvaluation(run.workspace, run.config.name, results, picture)
 
 
 def _picture(run: Run, threshold: float, pair: PairResults, finished: ManifestPair) -> PictureJob:
@@ -188,21 +190,6 @@ def _picture(run: Run, threshold: float, pair: PairResults, finished: ManifestPa
         threshold=threshold,
         counts=None,
     )
-
-
-def _evaluate_pair(job: Job) -> tuple[dict[str, PairScores], Agreement]:
-    workspace, results, picture = job
-    scores = evaluate_parts(workspace, results) if results.label_key else {}
-    if picture is not None:
-        counts = sum((of_part.counts[ENSEMBLE] for of_part in scores.values()), Counts())
-        draw_picture(replace(picture, counts=counts) if scores else picture)
-    return scores, compare_masks(workspace, results) if results.submissions else {}
-
-
-def _tabulate(run: Run, pairs: Sequence[PairResults], scores: Mapping[str, PairScores]) -> Evaluation:
-    splits = {pair.pair.pair_id: pair.split or UNSPLIT for pair in pairs}
-    splits |= {strip_id(pair.pair.pair_id, split): split for pair in pairs for split in pair.strips}
-    return evaluate_run(scores, splits, run.config.evaluate.tolerance, DETECTORS)
 
 
 def compare(run_a: Place, run_b: Place, out: Place | None = None, progress: Progress = ignore) -> Comparison:

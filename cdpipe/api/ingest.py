@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from cdpipe.pairs.catalog import Pair
 from cdpipe.pairs.check import CatalogReport, check_catalog
 from cdpipe.pairs.coregistration import (
     Correction,
+    MeasureShift,
     describe_corrections,
     find_correction,
     known_corrections,
@@ -31,7 +33,9 @@ from cdpipe.pairs.plan import (
     plan_pairs,
     remember_hashes,
     source_files,
+    stamp_before_hashing,
 )
+from cdpipe.pairs.shifts import Measured, recall_shifts, remember_shifts
 from cdpipe.runs.run import Run, chosen_pairs, rounded
 from cdpipe.timing import add
 from cdpipe.training.plan import needed_bands
@@ -89,7 +93,9 @@ def plan_ingest(
         InputError: If the catalog or a pair has mistakes.
     """
     config, blocks, bytes_in, bytes_out = run.config, 0, 0, 0
-    pairs = _usable(run, chosen_pairs(run, only_failed=only_failed), keep_going=keep_going, for_training=for_training)
+    pairs = chosen_pairs(run, only_failed=only_failed)
+    measure, _ = _recall(run, pairs, [])
+    pairs = _usable(run, pairs, measure, keep_going=keep_going, for_training=for_training)
     for pair in pairs:
         before, after = (describe_raster(source.path, config.input) for source in (pair.before, pair.after))
         blocks += len(block_keys(pair.pair_id, before.grid.shape, config.align.block))
@@ -141,11 +147,16 @@ def ingest(
     """
     with run.hold():
         pairs = chosen_pairs(run, only_failed=only_failed)
-        pairs = _usable(run, pairs, keep_going=keep_going, for_training=for_training)
+        measured: list[Measured] = []
+        measure, stamps = _recall(run, pairs, measured)
+        pairs = _usable(run, pairs, measure, keep_going=keep_going, for_training=for_training)
         with run.logged("ingest", {}) as figures:
             files = all_source_files(pairs, run.config)
             _hash_sources(run, pairs, files)
             hashes = known_hashes(run.workspace, files)
+            # a file that was changed since the check has read it is another
+            same = [path for path, stamp in stamps.items() if path in hashes and stamp == stamp_before_hashing(path)]
+            remember_shifts(run.workspace, run.config, measured, {path: hashes[path] for path in same})
             if run.config.align.coregister == "auto":
                 _coregister(run, pairs, hashes)
             planned, failed = plan_pairs(pairs, run.config, hashes, known_corrections(run.workspace))
@@ -160,10 +171,20 @@ def ingest(
         return Ingested(done, len(tasks), dict(run.failures))
 
 
-def _usable(run: Run, pairs: list[Pair], *, keep_going: bool, for_training: bool) -> list[Pair]:
+def _recall(run: Run, pairs: list[Pair], measured: list[Measured]) -> tuple[MeasureShift, dict[Location, Any]]:
+    """What the check measures shifts with, and how the pairs' files on this machine are before it reads them."""
+    try:
+        files = all_source_files(pairs, run.config)
+    except (InputError, OSError):  # which the check tells better
+        files = []
+    stamps = {path: stamp_before_hashing(path) for path in files if not path.far and path.is_file()}
+    return recall_shifts(run.workspace, known_hashes(run.workspace, files), measured), stamps
+
+
+def _usable(run: Run, pairs: list[Pair], measure: MeasureShift, *, keep_going: bool, for_training: bool) -> list[Pair]:
     """The pairs in which a check of headers and labels finds no mistake; what may be wrong with them is told."""
     with run.step("check: pairs", len(pairs)) as advance:
-        report = check_catalog(run.config, pairs, needed_bands(run.config), lambda: advance(1, ""))
+        report = check_catalog(run.config, pairs, needed_bands(run.config), lambda: advance(1, ""), measure=measure)
     files = files_of(pairs)
     warnings = [(pair.pair_id, text) for pair in report.pairs for text in pair.warnings]
     warnings += [(CATALOG, text) for text in (*report.warnings, *(() if for_training else report.problems))]

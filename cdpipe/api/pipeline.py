@@ -42,6 +42,8 @@ predict: {overlap: 0.25, tta: d4, threshold: auto, model_rasters: true}
 """
 
 
+STAGES = ("ingest", "train", "predict", "evaluate", "audit", "report")
+
 StageResult = Ingested | list[Trained] | Manifest | Evaluated | Audits | Location
 
 
@@ -68,18 +70,29 @@ def pipeline(
         InputError: If there is nothing to go on with; see each stage.
     """
     check_models(run)
+    stages = [stage for stage in STAGES if stage != "train" or run.config.predict.takes_trained]
+
+    def begin(stage: str) -> None:
+        run.say(f"stage {stages.index(stage) + 1} of {len(stages)}: {stage}")
+
     with run.hold():
+        begin("ingest")
         _check_gpus(run)
         # thresholds that were fitted on a part of the pairs would be of no use
         with predicting_ahead(run) if not only_failed else contextlib.nullcontext(ALONE) as follower:
             done = ingest(run, only_failed=only_failed, keep_going=keep_going, for_training=True, follower=follower)
             ended(done)
-        if run.config.predict.takes_trained:
+        if "train" in stages:
+            begin("train")
             ended(train(run))
+        begin("predict")
         manifest = predict(run)
         ended(manifest)
+        begin("evaluate")
         ended(evaluate(run))
+        begin("audit")
         ended(audit(run, probe=False))
+        begin("report")
         _report(run, ended)
     return manifest
 

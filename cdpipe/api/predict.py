@@ -135,19 +135,20 @@ def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) 
         manifest = find_published(run.config, run.workspace, inventory, sources, wanted, run.failures)
         if manifest is not None:
             with run.logged("predict", {"blocks": 0, "patches": 0}):
-                return _with_doubts(run, manifest)
+                return _tell_of_pairs(run, manifest)
         plan = choose_pairs(run.config, settle(run, inventory, sources), *wanted)
         products = {pair.pair_id: pair_products(run.config, plan, pair) for pair in plan.pairs}
         run_layer(products.values())  # a CRS that there is not is told before any work
         published = _predict(run, plan, products)
         if not published:
             raise InputError("no pair could be predicted: " + run.sum_up_failures())
-        return _with_doubts(run, publish_run(run.config, plan, published, run.failures))
+        return _tell_of_pairs(run, publish_run(run.config, plan, published, run.failures))
 
 
-def _with_doubts(run: Run, manifest: Manifest) -> Manifest:
-    """The manifest, after what it doubts is told."""
+def _tell_of_pairs(run: Run, manifest: Manifest) -> Manifest:
+    """The manifest, after what it doubts is told, and which pairs have no objects."""
     findings = [(pair.pair_id, doubt) for pair in manifest.pairs for doubt in pair.doubts]
+    findings += [(pair.pair_id, pair.no_objects) for pair in manifest.pairs if pair.no_objects is not None]
     run.warn([str(group) for group in group_findings(findings)])
     return manifest
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cdpipe.api.making import ensure_made
 from cdpipe.config.load import to_yaml
 from cdpipe.errors import InputError
 from cdpipe.formats.tables import SURPLUS
@@ -15,21 +16,33 @@ from cdpipe.pairs.catalog import find_file, read_catalog
 from cdpipe.pairs.grouping import group_findings
 from cdpipe.pairs.layouts.write import relative
 from cdpipe.pairs.table import FILES, read_catalog_table
-from cdpipe.report import pages
 from cdpipe.report.charts import read_history, training_charts
-from cdpipe.report.pages import PairPage, Report
-from cdpipe.report.pair import PairJob, make_pair
+from cdpipe.report.pages import Page, PairPage, Report, plan_pages, write_index, write_page
+from cdpipe.report.pair import PairJob, make_pair, read_facts
 from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
-from cdpipe.report.words import took
+from cdpipe.report.words import count, took
 from cdpipe.runs.manifest import Manifest, model_folder
 from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
+from cdpipe.runs.products import Product, ensure_intact, remove_product
 from cdpipe.runs.run import Run, versions
 from cdpipe.version import __version__
 from cdpipe.workspace.files import read_json
+from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, Place, here, located
 
 MADE = ("ingest", "train", "predict")  # stages
-TOLD = {"blocks", "pairs", "patches", "steps", "best_epoch", "masks", "rasters", "workers", "model"}  # of log entries
+# Of log entries: what is told of each, and how it is counted.
+TOLD: Mapping[str, str | tuple[str, str]] = {
+    "model": "model {}",
+    "kept_epoch": "epoch {} is used",
+    "blocks": ("block", "blocks"),
+    "pairs": ("pair", "pairs"),
+    "patches": ("patch", "patches"),
+    "steps": ("step", "steps"),
+    "masks": ("mask", "masks"),
+    "rasters": ("raster", "rasters"),
+    "workers": ("worker", "workers"),
+}
 JUDGES = ("val", "test")  # splits whose labels choose and judge models, and are left as they are
 
 
@@ -87,7 +100,7 @@ def plan_report(run: Run) -> ReportPlan:
 
 
 def write_report(run: Run) -> Location:
-    """Draw every finished pair and write the report's pages.
+    """Draw the finished pairs and write the report's pages; what shows the same as before is left as it is.
 
     Args:
         run: The run.
@@ -101,16 +114,46 @@ def write_report(run: Run) -> Location:
     with run.hold(keep_failures=True):
         earlier = run.last_failures()
         manifest, pairs = _finished_pairs(run)
-        from cdpipe.cluster.tasks import map_every_pair
-
         folder = run.folder / "report"
         # where nobody has labelled anything, the changes come first that are most worth it
         doubt_at = None if any(pair.label_key for pair in pairs) else manifest.threshold
-        jobs = [(pair.pair.pair_id, _job(run, folder, pair, doubt_at)) for pair in pairs]
-        facts = map_every_pair(run, "report: pairs", "report", make_pair, jobs)
-        pair_pages = [_page(run, pair, facts[pair.pair.pair_id]) for pair in pairs if pair.pair.pair_id in facts]
+        jobs = {pair.pair.pair_id: _job(run, folder, pair, doubt_at) for pair in pairs}
+        made = ensure_made(run, "report", {pair_id: _pictures(job) for pair_id, job in jobs.items()})
+        drawn = [pair for pair in pairs if pair.pair.pair_id in made]
+        pair_pages = [_page(run, pair, read_facts(jobs[pair.pair.pair_id])) for pair in drawn]
         report = _report(run, manifest, pair_pages, {**earlier, **run.failures})
-        return pages.write_report(folder, replace(report, to_label=doubt_at is not None))
+        return write_pages(run.workspace, run.config.name, replace(report, to_label=doubt_at is not None))
+
+
+def write_pages(workspace: Workspace, run: str, report: Report) -> Location:
+    """Write the pages that show something else than before, and remove those of pairs that are no longer there.
+
+    Args:
+        workspace: Where the run lies.
+        run: Its name.
+        report: What to show.
+
+    Returns:
+        The page to begin with.
+    """
+    folder = workspace.run(run) / "report"
+    pages = plan_pages(folder, report)
+    for pair, page in zip(report.pairs, pages, strict=True):
+        ensure_intact(_page_product(workspace, pair.pair_id, page))
+    kept = {page.path for page in pages}
+    for path in (folder / "pairs").glob("*.html"):
+        if path not in kept:
+            remove_product(workspace, "pages", path.stem, [path])
+    return write_index(folder, report)
+
+
+def _page_product(workspace: Workspace, pair_id: str, page: Page) -> Product:
+    return Product(workspace, "pages", pair_id, page.key, (page.path,), page, write_page)
+
+
+def _pictures(job: PairJob) -> Product:
+    # the facts lie in every set of pictures, however many those are
+    return Product(job.workspace, "pictures", job.pair.pair_id, job.key, (job.facts,), job, make_pair)
 
 
 def _finished_pairs(run: Run) -> tuple[Manifest, list[PairResults]]:
@@ -124,9 +167,12 @@ def _finished_pairs(run: Run) -> tuple[Manifest, list[PairResults]]:
 def _job(run: Run, folder: Location, pair: PairResults, doubt_at: float | None) -> PairJob:
     if pair.finished is None:
         raise ValueError(f"pair {pair.pair.pair_id}: expected a finished one")
-    objects = [path for name in pair.finished.vectors if (path := run.workspace.root / name).is_file()]
+    objects = [
+        (path, sha) for name, sha in pair.finished.vectors.items() if (path := run.workspace.root / name).is_file()
+    ]
     return PairJob(
         workspace=run.workspace,
+        run=run.config.name,
         folder=folder / "images" / pair.pair.pair_id,
         pair=pair.stored,
         label_key=pair.label_key,
@@ -147,6 +193,8 @@ def _page(run: Run, results: PairResults, facts: Mapping[str, Any]) -> PairPage:
         facts=facts,
         files=_files(run, results),
         strips=results.strips,
+        no_objects=results.finished.no_objects if results.finished else None,
+        models=len(results.finished.probabilities) if results.finished else 0,
     )
 
 
@@ -226,10 +274,13 @@ def _training(run: Run, model: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _log_row(entry: Mapping[str, Any]) -> dict[str, str]:
-    told = ((key.replace("_", " "), value) for key, value in entry.items() if key in TOLD)
-    facts = ", ".join(f"{value:,} {key}" if isinstance(value, int) else f"{key} {value}" for key, value in told)
+    facts = ", ".join(_fact(TOLD[key], value) for key, value in entry.items() if key in TOLD)
     started = entry["started"].replace("T", " ").removesuffix("+00:00")
     return {"stage": entry["stage"], "started": started, "took": took(entry["seconds"]), "facts": facts}
+
+
+def _fact(told: str | tuple[str, str], value: Any) -> str:
+    return told.format(value) if isinstance(told, str) else count(value, *told)
 
 
 def _run_files(run: Run, manifest: Manifest) -> list[tuple[str, str]]:

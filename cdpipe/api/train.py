@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,39 @@ def plan_training(run: Run) -> tuple[list[Trained], list[TrainJob]]:
     """
     _, trained, waiting = _plan(run)
     return trained, waiting
+
+
+def measure_training(run: Run, waiting: Sequence[TrainJob]) -> float | None:
+    """How many seconds it would take to train models here, from a few measured steps of each; nothing is kept.
+
+    Args:
+        run: The run.
+        waiting: What is not trained yet, see :func:`plan_training`.
+
+    Returns:
+        For all epochs; None where it would be done on a cluster, whose machines are not asked.
+
+    Raises:
+        ConfigError: If the number of workers asked for cannot share the global batch equally.
+    """
+    if not waiting or os.environ.get("RAY_ADDRESS", "local") != "local":
+        return None
+    from cdpipe.cluster.machine import inspect_machine
+    from cdpipe.cluster.train import share_out
+    from cdpipe.training.speed import Speed, measure_speed, training_seconds
+
+    machine, asked = inspect_machine(), run.config.resources
+    gpus = len(machine.gpus) if asked.gpus == "auto" else asked.gpus
+    cpus = machine.cpus if asked.workers == "auto" else asked.workers
+    shares = share_out(asked, waiting, gpus, [cpus])
+    models = {job.model: job for job in waiting}  # folds of a model are alike
+    speeds: dict[str, Speed] = {}
+    with run.step("train: models measured", len(models)) as advance:
+        for name, job in models.items():
+            device = "cuda" if shares.use_gpu else "cpu"
+            speeds[name] = measure_speed(job, shares.workers, shares.cpus, device)
+            advance(1, name)
+    return training_seconds(waiting, [speeds[job.model] for job in waiting], shares.at_once)
 
 
 def train(run: Run) -> list[Trained]:
@@ -140,7 +174,7 @@ def _train_in(run: Run, waiting: Sequence[TrainJob], shares: "Shares") -> list[T
                 continue
             entry, figures = entries[job.name]
             card = finish_model(job, checkpoint)
-            figures["best_epoch"] = card.metrics["epoch"]
+            figures["kept_epoch"] = card.metrics["epoch"] + 1  # counted as people do
             entry.close()
             trained.append(_trained(run, job, card, now=True))
             run.say(f"train: {job.name}: {trained[-1]}")

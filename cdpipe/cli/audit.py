@@ -34,9 +34,11 @@ def show_audits(screen: "Screen", audits: "Audits") -> None:
 
     from cdpipe.evaluation.audit_tables import table_rows
 
-    table = Table(*HEAD, title="Audits, without labels")
-    for row in table_rows(audits.pairs, audits.pooled):
-        table.add_row(*row)
+    rows = table_rows(audits.pairs, audits.pooled)
+    shown = [place for place in range(len(HEAD)) if any(row[place] != "-" for row in rows)]
+    table = Table(*(HEAD[place] for place in shown), title="Audits, without labels")
+    for row in rows:
+        table.add_row(*(row[place] for place in shown))
     screen.show_table(table)
     screen.say(f"audit: {audits.path}; docs/audits.md says how to read it")
 

@@ -53,6 +53,7 @@ def _show_scores(screen: "Screen", evaluated: "Evaluated") -> None:
     from rich.table import Table
 
     from cdpipe.evaluation.tables import sum_up_test, with_interval
+    from cdpipe.report.tables import without_twins
 
     folder = evaluated.folder
     if evaluated.evaluation is None:
@@ -60,7 +61,7 @@ def _show_scores(screen: "Screen", evaluated: "Evaluated") -> None:
         return
     rows = evaluated.evaluation.rows
     table = Table("split", "layer", "pairs", "IoU", "F1", "objects hit", title="Pooled over pairs")
-    for row in rows:
+    for row in without_twins(rows):
         if row["pair_id"] is None:
             shown = (with_interval(row, name) for name in ("iou", "f1", "detection_rate"))
             table.add_row(row["split"], row["layer"], str(row["pairs"]), *shown)

@@ -112,12 +112,12 @@ class Screen:
             return
         line = self._lines[step.title]
         more, line.done = step.done - line.done, step.done
+        if more and line.first is None:
+            line.first = now, step.done
         if (not more or step.done < step.total) and now - max(line.printed, line.begun) < LOG_SECONDS:
             return
         line.printed = now
-        rate = step.done / max(now - line.begun, 1e-3)
-        left = (step.total - step.done) / rate if rate else 0.0
-        parts = [f"{step.title}: {step.done}/{step.total}", f"{rate:.3g}/s", f"ETA {duration(left)}", step.note]
+        parts = [f"{step.title}: {step.done}/{step.total}", line.speed(step, now), step.note]
         self.say("  ".join(part for part in parts if part))
 
 
@@ -128,6 +128,14 @@ class _Line:
     begun: float
     done: int = 0
     printed: float = 0.0
+    first: tuple[float, int] | None = None  # when its first units were done, and how many
+
+    def speed(self, step: Step, now: float) -> str:
+        """Units a second and the time that is left, from the first units on: what came before was starting, too."""
+        if self.first is None or step.done == self.first[1] or now == self.first[0]:
+            return ""
+        rate = (step.done - self.first[1]) / (now - self.first[0])
+        return f"{rate:.3g}/s  ETA {duration((step.total - step.done) / rate)}"
 
 
 def _make_bars(console: Console) -> Bars:

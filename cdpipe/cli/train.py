@@ -8,8 +8,9 @@ from cdpipe.errors import EXIT_DONE
 
 def run(options: argparse.Namespace) -> int:
     """Train the models that are not trained yet, or say which those are."""
-    from cdpipe.api.train import plan_training, train
+    from cdpipe.api.train import measure_training, plan_training, train
     from cdpipe.cli.screen import exit_code, open_on_screen
+    from cdpipe.units import duration
 
     run, screen = open_on_screen(options)
     if not options.dry_run:
@@ -24,6 +25,12 @@ def run(options: argparse.Namespace) -> int:
             f"train: {job.name} ({job.architecture}), {len(job.train)} pair(s), {most}{job.options.epochs} epochs "
             f"of {job.steps} steps of {job.options.global_batch} patches of {job.options.patch} pixels"
         )
+    if waiting:
+        seconds = measure_training(run, waiting)
+        told = "not measured, since it is done on the cluster that RAY_ADDRESS names"
+        if seconds is not None:
+            told = f"about {duration(seconds)} for all epochs, by a few steps of each model that were measured here now"
+        screen.say(f"train: time: {told}")
     return EXIT_DONE
 
 

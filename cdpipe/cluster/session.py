@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -62,6 +63,10 @@ os.environ.setdefault("RAY_task_oom_retries", "3")
 STARTS = 3  # of Ray on this machine
 WATCH_SECONDS = 1.0
 VITAL = ("raylet", "gcs_server")  # of Ray's processes
+ANSWER_SECONDS = 8.0  # a cluster answers within milliseconds; Ray itself would go on asking for minutes
+ADDRESS = re.compile(r"(?:ray://)?(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")  # a host and the port of its gRPC server
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # none: a frame with which both ends of HTTP/2 begin (RFC 9113, 3.4)
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
 
 # glibc gives freed memory back to the system at once and zeroes it again on the next forward; keeping it
 # made batched forwards on the CPU 1.3 to 1.4 times as fast. Read when a process starts, hence by environment.
@@ -96,6 +101,8 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
         # one machine that is busy is not one that is lost: Ray would give it up after half a minute without an answer
         os.environ.setdefault("RAY_health_check_failure_threshold", "100")
         local |= _limits(resources)
+    else:
+        _require_answer(address)
     level = logging.INFO if verbose else logging.ERROR
     _connect(address, logging_level=level, log_to_driver=verbose, **local)
     if threading.current_thread() is threading.main_thread():
@@ -178,6 +185,45 @@ def _is_alive(process: Any) -> bool:
     with contextlib.suppress(psutil.Error):
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def _require_answer(address: str) -> None:
+    """Ask whatever listens at an address of Ray whether it speaks as Ray does, which is gRPC, on HTTP/2.
+
+    Addresses of other kinds, such as ``auto``, are left to Ray, and so is what is said behind TLS.
+
+    Raises:
+        ConfigError: If nothing answers, or something else.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        return
+    reasons = ["it does not answer"]
+    # in a thread, since looking up a name heeds no timeout
+    asking = threading.Thread(target=lambda: reasons.append(_ask(found[1].strip("[]"), int(found[2]))), daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    if reasons[-1]:
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: expected a Ray cluster that answers there: {reasons[-1]}; is it up, and is this "
+            "its address? Without RAY_ADDRESS, Ray is started on this machine"
+        )
+
+
+def _ask(host: str, port: int) -> str:
+    """Why there is no gRPC server at an address; nothing where there is one."""
+    answer = b""
+    try:
+        with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+                return ""
+            connection.sendall(HELLO)
+            while len(answer) < len(SETTINGS) and (more := connection.recv(64)):
+                answer += more
+    except (OSError, OverflowError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    kind = slice(3, 4)  # of a frame
+    return "" if answer[kind] == SETTINGS[kind] else "what listens there is none"
 
 
 def _connect(address: str, **options: Any) -> None:

@@ -170,6 +170,8 @@ def map_every_pair(
     Returns:
         Results by pair, in the order of their ids, without the pairs that failed.
     """
+    if not jobs:  # Ray, which takes seconds to start, would have nothing to do
+        return {}
     start_ray(run)
     results: dict[str, Result] = {}
     with run.step(title, len(jobs)) as advance:

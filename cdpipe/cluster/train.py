@@ -105,7 +105,7 @@ class Shares:
     memory: float = 0.0
 
 
-def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shares:
+def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int, cpus: Sequence[int] | None = None) -> Shares:
     """How the trainings of a configuration share out GPUs or CPUs.
 
     By default as many run side by side as there are GPUs, each on as many of these as share its global batch equally;
@@ -117,10 +117,12 @@ def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shar
         resources: The configuration's ``resources``.
         jobs: All of the configuration's trainings, at least one.
         gpus: How many GPUs they use, whether or not these are there yet; 0: they run on the CPUs that are there.
+        cpus: Of every node; None for what Ray may schedule on.
 
     Raises:
         ConfigError: If the number of workers asked for cannot share the global batch equally.
     """
+    cpus = node_cpus() if cpus is None else cpus
     batch = jobs[0].options.global_batch
     on_cpus = partial(Shares, use_gpu=False, memory=memory(resources).get("memory", 0.0))
     with_gpus = partial(
@@ -128,8 +130,8 @@ def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shar
     )
     if resources.workers == "auto":
         if not gpus:
-            at_once = _fitting(jobs, node_cpus())
-            return on_cpus(at_once, 1, cpus_of_each(node_cpus(), at_once))
+            at_once = _fitting(jobs, cpus)
+            return on_cpus(at_once, 1, cpus_of_each(cpus, at_once))
         at_once = min(len(jobs), gpus)
         workers = max(count for count in range(1, gpus // at_once + 1) if batch % count == 0)
         return with_gpus(at_once, workers)
@@ -140,7 +142,7 @@ def share_out(resources: Resources, jobs: Sequence[TrainJob], gpus: int) -> Shar
         )
     if gpus:
         return with_gpus(min(len(jobs), gpus // workers), workers)
-    return on_cpus(1, workers, cpus_of_each(node_cpus(), workers))
+    return on_cpus(1, workers, cpus_of_each(cpus, workers))
 
 
 def _fitting(jobs: Sequence[TrainJob], cpus: Sequence[int]) -> int:

@@ -389,11 +389,15 @@ class Audit(Section):
     patches: Annotated[int, Field(ge=0)] = 16
 
 
+MAX_OBJECTS = 100_000  # of a pair: maps of whole cities have fewer, and tools that people look at them with bear it
+
+
 class Vectors(Section):
     """How change becomes objects, polygons in ``vectors/``; ``format: none`` leaves them out.
 
     Lengths are metres on the ground, whatever the coordinate reference system; without one a pixel counts as a metre.
     ``crs`` is that of the layer of the whole run: ``auto`` is the pairs' own where they share it, else EPSG:4326.
+    A pair with more than ``max_objects`` gets none, and console, manifest and report say so: that many are noise.
     """
 
     format: Literal["gpkg", "geoparquet", "geojson", "none"] = "gpkg"
@@ -401,6 +405,7 @@ class Vectors(Section):
     opening_m: float = Field(default=0, ge=0)
     closing_m: float = Field(default=0, ge=0)
     simplify_m: float = Field(default=0, ge=0)
+    max_objects: Positive = MAX_OBJECTS
     crs: str = "auto"
 
     @field_validator("crs")

@@ -7,7 +7,6 @@ gain, offset or mixture of bands. Iterated (Nielsen, 2007), pixels weigh as much
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc
 
 from cdpipe.detectors.moments import MOST_WEIGHT, UNIT, covariance
 
@@ -82,6 +81,8 @@ def no_change_weights(
     Returns:
         (pixel,) whole numbers from 0 to ``MOST_WEIGHT``.
     """
+    from scipy.special import chdtrc
+
     one, other = combinations
     deviations = np.sqrt(np.maximum(2 * (1 - correlations), LEAST_VARIANCE))
     difference = np.hstack([one, -other]) / deviations[:, None]

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 from cdpipe.detectors.alteration import ITERATIONS, Matrix, alteration
 from cdpipe.detectors.moments import Scale, encode, measure_scale, robust_figures
@@ -230,6 +229,8 @@ def find_threshold(square: NDArray[np.float64], variates: int) -> float:
         square: (pixel,) squared distances in units of their spread: a chi-square where nothing changed.
         variates: Its degrees of freedom.
     """
+    from scipy.special import chdtri
+
     roots = np.minimum(np.sqrt(np.sqrt(square)) / BIN, BINS - 1).astype(np.int64)
     middles = (np.arange(BINS, dtype=np.float64) + 0.5) * BIN
     first = kittler_illingworth(np.bincount(roots, minlength=BINS), middles)

@@ -96,7 +96,11 @@ def table_rows(audits: Mapping[str, Audit], pooled: Audit) -> list[list[str]]:
 
 def _cells(audit: Audit, shift: str) -> list[str]:
     seam = audit["seam"]
-    shown = "-" if math.isnan(seam["score"]) else f"{seam['score']:.2f} ({seam['low']:.2f} to {seam['high']:.2f})"
+    shown = (
+        "-"
+        if seam["score"] is None or math.isnan(seam["score"])
+        else f"{seam['score']:.2f} ({seam['low']:.2f} to {seam['high']:.2f})"
+    )
     shares = ("disagreement", *PROBED)
     first, *others = (_share(audit.get(name)) for name in shares)
     return [shown, first, shift, *others]

@@ -35,9 +35,12 @@ from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_
 from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED, Values, intervals_over_pairs, pixel_figures, share
 from cdpipe.metrics.reliability import reliability, threshold_curve
 from cdpipe.pairs.table import SPLITS
-from cdpipe.workspace.files import write_json
+from cdpipe.report.tables import without_twins
+from cdpipe.workspace.files import json_bytes, write_if_other
 from cdpipe.workspace.location import Location
+from cdpipe.workspace.records import hash_stored
 
+TABLES = ("evaluation.json", "summary.csv", "evaluation.md", "curves.csv")
 UNSPLIT = "unsplit"  # the split of labelled pairs that have none
 COUNTS = ("tp", "fp", "fn", "tn")
 COLUMNS = (
@@ -260,19 +263,23 @@ def evaluate_run(
     return Evaluation(rows, list(curves(scores, splits)), errors, tolerance, strips, doubts)
 
 
-def write_tables(folder: Location, evaluation: Evaluation) -> str:
-    """Write ``evaluation.json``, ``summary.csv``, ``curves.csv`` and ``evaluation.md``; the last is returned."""
-    write_json(folder / "evaluation.json", _document(evaluation))
-    (folder / "summary.csv").write(_csv(evaluation.rows).encode())
+def write_tables(folder: Location, evaluation: Evaluation) -> dict[Location, str]:
+    """Write ``evaluation.json``, ``summary.csv``, ``curves.csv`` and ``evaluation.md``.
+
+    Returns:
+        Every file with its SHA-256.
+    """
+    document, summary, readable, curves = (folder / name for name in TABLES)
+    document.write(json_bytes(_document(evaluation)))
+    summary.write(_csv(evaluation.rows).encode())
     points = [
         {"split": split, "layer": layer, **point}
         for split, layer, curve in evaluation.curves
         for point in _points(curve)
     ]
-    _write_or_remove(folder / "curves.csv", points)
-    text = _markdown(evaluation)
-    (folder / "evaluation.md").write(text.encode())
-    return text
+    _write_or_remove(curves, points)
+    readable.write(_markdown(evaluation).encode())
+    return hash_stored([document, summary, readable, *([curves] if points else [])])
 
 
 def _document(evaluation: Evaluation) -> dict[str, Any]:
@@ -302,7 +309,7 @@ def write_agreement(folder: Location, rows: Sequence[dict[str, Any]]) -> None:
 
 def _write_or_remove(path: Location, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        path.write(_csv(rows).encode())
+        write_if_other(path, _csv(rows).encode())
     else:
         path.unlink(missing_ok=True)
 
@@ -371,13 +378,13 @@ def _number(value: Any) -> str:
     return "-" if _is_nothing(value) else f"{value:.3f}"
 
 
-def _layer(row: dict[str, Any]) -> str:
+def _layer(row: Mapping[str, Any]) -> str:
     return str(row["layer"]) if row["threshold"] is None else f"{row['layer']} (best at {row['threshold']:.2f})"
 
 
 def sum_up_test(evaluation: Evaluation) -> str | None:
     """IoU of every layer over all that is of test in a sentence, or why there is none; None without such pairs."""
-    own = [row for row in evaluation.rows if row["pair_id"] is None and row["split"] == "test"]
+    own = without_twins(row for row in evaluation.rows if row["pair_id"] is None and row["split"] == "test")
     if not own:
         return None
     if not any(row["tp"] + row["fp"] + row["fn"] + row["tn"] for row in own):

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyogrio.raw
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataSourceError
 
 from cdpipe.errors import InputError
+from cdpipe.formats.ogr import ogr, ogr_errors
 from cdpipe.geo.crs import known_crs
 from cdpipe.workspace.location import Location
 
@@ -179,6 +178,6 @@ def write_copy(wkb: NDArray[Any], crs: str | None, file: Path) -> None:
     table = pa.RecordBatchReader.from_batches(schema, batches())
     kind = {"driver": "FlatGeobuf", "geometry_name": "geometry", "geometry_type": "Unknown"}
     try:
-        pyogrio.raw.write_arrow(table, file, crs=crs or "EPSG:4326", **kind)
-    except DataSourceError as error:
+        ogr().raw.write_arrow(table, file, crs=crs or "EPSG:4326", **kind)
+    except ogr_errors() as error:
         raise OSError(f"{file}: {error}") from None

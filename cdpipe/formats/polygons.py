@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.features import rasterize
@@ -25,6 +23,7 @@ from cdpipe.formats.features import Features, listed, mentioned, select, unreada
 from cdpipe.formats.geojson import read_geojson
 from cdpipe.formats.geoparquet import read_geoparquet
 from cdpipe.formats.markup import read_gml, read_kml
+from cdpipe.formats.ogr import ogr, ogr_errors
 from cdpipe.formats.vector_gate import JSON, PARQUET, TEXTS, PrivateFolder, take_in, vector_files
 from cdpipe.geo.crs import canonical_wkt
 from cdpipe.geo.grid import Grid
@@ -33,7 +32,7 @@ from cdpipe.workspace.location import Location
 
 SAMPLE = 20_000  # features of a layer that are looked at to tell where it lies; all of most layers
 KEPT = 16  # layers that a process remembers
-_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, CRSError, UnicodeDecodeError)
+_ERRORS = (CRSError, UnicodeDecodeError)  # beside those of pyogrio
 
 # What GDAL only warns of is nothing that changes outlines; where it does, an error is raised.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module="pyogrio")
@@ -118,7 +117,7 @@ def _look(path: Location, files: list[Location], config: Config) -> Layer:
             return _private_layer(path, _READERS[suffix](path, own, wanted), config, folder)
         source = f"GPKG:{own}" if suffix == ".gpkg" else str(own)
         name = _choose_layer(path, source, label.layer)
-        info = pyogrio.read_info(source, layer=name, force_feature_count=True, force_total_bounds=True)
+        info = ogr().read_info(source, layer=name, force_feature_count=True, force_total_bounds=True)
         crs = _crs(info["crs"])
         if label.where is None and label.ignore_where is None:
             shapes, sampled = _sample(path, source, name, int(info["features"]))
@@ -128,7 +127,7 @@ def _look(path: Location, files: list[Location], config: Config) -> Layer:
                 path, crs, count, bounds, _part_boxes(shapes), sampled, (source, name), None, (count, 0), folder
             )
         return _private_layer(path, _read_all(path, source, name, info, wanted), config, folder)
-    except _ERRORS as error:
+    except (*ogr_errors(), *_ERRORS) as error:
         raise unreadable(path, _one_line(error, path, folder)) from None
     except MemoryError:
         raise unreadable(path, "it declares more of them than memory can hold") from None
@@ -160,7 +159,7 @@ def _crs(text: str | None) -> str | None:
 
 def _choose_layer(path: Location, source: str, wanted: str | None) -> str:
     """The layer that is asked for, or the only one that may hold polygons."""
-    layers = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
+    layers = {str(name): str(kind) for name, kind in ogr().list_layers(source) if kind is not None}
     if wanted is not None and wanted in layers:
         return wanted
     several = path.suffix.lower() in (".gpkg", ".gdb", ".zip")
@@ -193,7 +192,7 @@ def _present(shapes: NDArray[Any]) -> NDArray[Any]:
 
 def _sample(path: Location, source: str, name: str, features: int) -> tuple[NDArray[Any], int]:
     options: dict[str, Any] = {"columns": [], "max_features": SAMPLE, "force_2d": True}
-    _, _, encoded, _ = pyogrio.raw.read(source, layer=name, **options, **_counted(source))
+    _, _, encoded, _ = ogr().raw.read(source, layer=name, **options, **_counted(source))
     _require_all(path, encoded, 0 if _counted(source) else min(features, SAMPLE))
     shapes = _present(_decode(path, encoded))
     _require_some_area(path, shapes)
@@ -247,7 +246,7 @@ def _read_all(
     names = [str(field) for field in info["fields"]]
     columns = [field for field in names if wanted(field)]
     options: dict[str, Any] = {"columns": columns, "force_2d": True, "return_fids": True}
-    meta, fids, encoded, data = pyogrio.raw.read(source, layer=name, **options, **_counted(source))
+    meta, fids, encoded, data = ogr().raw.read(source, layer=name, **options, **_counted(source))
     _require_all(path, encoded, 0 if _counted(source) else int(info["features"]))
     found = Features(_crs(info["crs"]), names)
     values = {str(field): column for field, column in zip(meta["fields"], data, strict=True)}
@@ -312,8 +311,8 @@ def _read(layer: Layer, source: tuple[str, str | None], grid: Grid) -> NDArray[A
     pieces = []
     for box in search_boxes(grid, layer.crs, layer.bounds):
         try:
-            _, _, encoded, _ = pyogrio.raw.read(source[0], layer=source[1], columns=[], bbox=box, force_2d=True)
-        except _ERRORS as error:
+            _, _, encoded, _ = ogr().raw.read(source[0], layer=source[1], columns=[], bbox=box, force_2d=True)
+        except (*ogr_errors(), *_ERRORS) as error:
             raise unreadable(path, _one_line(error, path, layer.folder)) from None
         pieces.append(_parts(_present(_decode(path, encoded))))
     shapes = np.concatenate(pieces)

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from pyproj import CRS
 
 from cdpipe.errors import IntegrityError
+from cdpipe.formats.ogr import ogr, ogr_errors
 from cdpipe.geo.crs import WGS84, on_earth
 from cdpipe.geo.shapes import cut_at_antimeridian, round_degrees, transform_polygons
 from cdpipe.workspace.crash import crash_point
@@ -98,7 +97,7 @@ def _read_features(path: Path) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(_READ_BATCH)
         return
     options = {"DATE_AS_STRING": "YES"} if path.suffix == ".geojson" else {}
-    with pyogrio.open_arrow(path, batch_size=_READ_BATCH, use_pyarrow=True, **options) as (meta, reader):
+    with ogr().open_arrow(path, batch_size=_READ_BATCH, use_pyarrow=True, **options) as (meta, reader):
         name = meta["geometry_name"] or "wkb_geometry"
         for batch in reader:
             columns = {GEOMETRY: batch.column(name), **{field: batch.column(field) for field in meta["fields"]}}
@@ -134,7 +133,7 @@ def _write_gdal(
         options = {"RFC7946": "YES"}
     with _gdal_date(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
-        pyogrio.write_arrow(
+        ogr().write_arrow(
             pa.RecordBatchReader.from_batches(schema, batches),
             path,
             layer=LAYER,
@@ -149,12 +148,12 @@ def _write_gdal(
 @contextlib.contextmanager
 def _gdal_date() -> Iterator[None]:
     """Let GDAL take the epoch for today."""
-    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
+    before = ogr().get_gdal_config_option("OGR_CURRENT_DATE")
+    ogr().set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
     try:
         yield
     finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
+        ogr().set_gdal_config_options({"OGR_CURRENT_DATE": before})
 
 
 def _write_parquet(
@@ -194,15 +193,7 @@ def _errors(path: Location) -> Iterator[None]:
     """Errors of GDAL and Arrow become ours and name the path."""
     try:
         yield
-    except (
-        DataSourceError,
-        DataLayerError,
-        FeatureError,
-        FieldError,
-        GeometryError,
-        pa.ArrowException,
-        OSError,
-    ) as error:
+    except (*ogr_errors(), pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise IntegrityError(
             f"{path} could not be written: {reason}. Nothing was published. {path.describe_free()}"

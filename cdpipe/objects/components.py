@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from cdpipe.geo.grid import Window
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
@@ -95,6 +93,9 @@ def join_pieces(count: int, touching: Sequence[Numbers]) -> Numbers:
     Returns:
         (count,): for every piece the smallest number of its component.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     one, other = np.concatenate([np.zeros((0, 2), np.int64), *touching]).T
     graph = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(count, count))
     _, component = connected_components(graph, directed=False)

@@ -20,7 +20,7 @@ from cdpipe.geo.tilings import grow, tiles_in
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.metrics.counts import is_change
 from cdpipe.objects.components import MAXIMUM, PIXELS, PROBABILITY, SIDES, UNIT, UNSEEN, VOTES
-from cdpipe.objects.find import STEP, Objects, find_objects
+from cdpipe.objects.find import STEP, Objects, find_objects, too_many
 from cdpipe.objects.morphology import clean_mask, ground_disc
 from cdpipe.objects.outlines import densify
 from cdpipe.store.arrays import open_array, read_window
@@ -79,10 +79,34 @@ def change_features(scene: ChangeScene, folder: Path, step: int = STEP) -> Itera
 
     Raises:
         InputError: If a radius is too large, or part of the scene has no place on the Earth.
+        RefusedError: If there are more than the options allow, before the first of them is given.
     """
+    most = scene.options.max_objects
+    if not scene.options.min_area_m2:  # then all objects are features, and need not be outlined to be counted
+        yield from _find_features(scene, folder, step, most)
+        return
+    # how many are left is known last; until then they wait in a file
+    file, count = folder / "features.arrow", 0
+    with pa.OSFile(str(file), "wb") as stream, pa.ipc.new_file(stream, SCHEMA) as waiting:
+        for batch in _find_features(scene, folder, step):
+            count += len(batch)
+            if count > most:
+                raise too_many(most)
+            waiting.write_batch(batch)
+    with pa.OSFile(str(file)) as stream, pa.ipc.open_file(stream) as found:
+        for number in range(found.num_record_batches):
+            yield found.get_batch(number)
+
+
+def _find_features(scene: ChangeScene, folder: Path, step: int, most: int | None = None) -> Iterator[pa.RecordBatch]:
     grid = scene.pair.grid
     for objects in find_objects(
-        grid.shape, lambda window: read_state(scene, window), lambda window: _read_figures(scene, window), folder, step
+        grid.shape,
+        lambda window: read_state(scene, window),
+        lambda window: _read_figures(scene, window),
+        folder,
+        step,
+        most,
     ):
         areas, polygons = _object_areas(objects, grid), _pixel_polygons(objects)
         keep = np.flatnonzero(areas >= scene.options.min_area_m2)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.errors import RefusedError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import count_tiles, tiles_in
 from cdpipe.metrics.classes import CHANGED
@@ -55,6 +56,7 @@ class _Survey:
     figures: list[Numbers] = field(default_factory=list)
     touching: list[Numbers] = field(default_factory=list)
     count: int = 0
+    whole: int = 0
 
     @property
     def band(self) -> int:
@@ -78,7 +80,12 @@ class _Survey:
 
 
 def find_objects(
-    shape: tuple[int, int], read_state: ReadState, read_figures: ReadFigures, folder: Path, step: int = STEP
+    shape: tuple[int, int],
+    read_state: ReadState,
+    read_figures: ReadFigures,
+    folder: Path,
+    step: int = STEP,
+    most: int | None = None,
 ) -> Iterator[Objects]:
     """Find all 4-connected objects of a scene, in the order of their first pixels.
 
@@ -90,6 +97,10 @@ def find_objects(
         read_figures: Returns the probability of a window, and how many models see change.
         folder: For what does not fit into memory; made by the caller, and removed by it.
         step: Side of the windows in pixels.
+        most: How many objects there may be; None for any number.
+
+    Raises:
+        RefusedError: If there are more; of very many that is known before the scene is read to its end.
     """
     survey = _Survey(folder, shape)
     above = np.zeros(shape[1] + 1, np.int64)  # ids along the row above the windows, from one pixel left of the scene
@@ -103,12 +114,25 @@ def find_objects(
         if (state[1:-1, 1:-1] == CHANGED).any():
             pieces = find_pieces(state, *read_figures(window), window, shape[1])
             ids = _number(survey, pieces)[pieces.labels]
+            if most is not None and survey.whole > most:
+                raise too_many(most)
         _join(survey, ids, above[window.col : window.stop_col + 1], left, window)
         below[window.col + 1 : window.stop_col + 1] = ids[-1]
         left = ids[:, -1]
     _resolve_seams(survey)
+    if most is not None and survey.whole > most:
+        raise too_many(most)
     for band in range(count_tiles(shape[0], survey.band)):
         yield from _assemble(survey, band)
+
+
+def too_many(most: int) -> RefusedError:
+    """What is said of a scene with more objects than this."""
+    return RefusedError(
+        f"more than {most:,} change objects (vectors.max_objects), which looks like noise, so none are written; its "
+        "rasters are. Raise predict.threshold, or leave out small objects with vectors.opening_m or "
+        "vectors.min_area_m2, or allow more"
+    )
 
 
 def _number(survey: _Survey, pieces: Pieces) -> Numbers:
@@ -118,6 +142,7 @@ def _number(survey: _Survey, pieces: Pieces) -> Numbers:
     ids = -1 - pieces.first
     ids[parts] = survey.count + 1 + np.arange(len(parts))
     survey.count += len(parts)
+    survey.whole += len(pieces.first) - len(parts)
     survey.first.append(pieces.first[parts])
     survey.figures.append(pieces.figures[parts])
     survey.spill("objects", pieces.first[whole], pieces.figures[whole])
@@ -152,6 +177,7 @@ def _resolve_seams(survey: _Survey) -> None:
     roots = join_pieces(survey.count, survey.touching)
     first, figures = merge_figures(roots, first, figures)
     whole = np.flatnonzero(roots == np.arange(survey.count))
+    survey.whole += len(whole)
     survey.spill("objects", first[whole], figures[whole])
     with (survey.folder / "seams").open("rb") as stream:
         while len(lines := np.fromfile(stream, np.int64, 2 * _SEAM_CHUNK).reshape(-1, 2)):

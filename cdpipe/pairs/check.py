@@ -29,7 +29,7 @@ from cdpipe.metrics.classes import CHANGED, UNCHANGED
 from cdpipe.pairs.bands import doubt_bands
 from cdpipe.pairs.beside import doubt_beside, require_no_mask_beside
 from cdpipe.pairs.catalog import Pair, Source
-from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, Shift, estimate_shift
+from cdpipe.pairs.coregistration import CONFIDENT, NOTICEABLE_PX, MeasureShift, Shift, estimate_shift
 from cdpipe.pairs.imagery import date_bands, read_on_grid
 from cdpipe.pairs.label_rasters import count_label_raster
 from cdpipe.pairs.labels import read_label
@@ -93,6 +93,7 @@ def check_catalog(
     required: Sequence[str] = RGB,
     advance: Callable[[], None] = lambda: None,
     read_all: bool = False,
+    measure: MeasureShift = estimate_shift,
 ) -> CatalogReport:
     """Check pairs, a few at a time; what is wrong with their files is reported, not raised.
 
@@ -102,10 +103,11 @@ def check_catalog(
         required: Band roles that the models need.
         advance: Called after each pair.
         read_all: Whether to read every pixel, as ingesting would; else headers, labels and samples.
+        measure: Tells how far a pair's second date lies off.
     """
     reports = []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for report in pool.map(lambda pair: check_pair(pair, config, required, read_all), pairs):
+        for report in pool.map(lambda pair: check_pair(pair, config, required, read_all, measure), pairs):
             reports.append(report)
             advance()
     problems, warnings = _judge_training(reports, config)
@@ -114,7 +116,13 @@ def check_catalog(
     return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
 
 
-def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_all: bool = False) -> PairReport:
+def check_pair(
+    pair: Pair,
+    config: Config,
+    required: Sequence[str] = RGB,
+    read_all: bool = False,
+    measure: MeasureShift = estimate_shift,
+) -> PairReport:
     """Check one pair; what is wrong with its files is reported, not raised."""
     problems, warnings = _missing_roles(pair, required), _doubts_of_row(pair)
     before, after = (_describe(source, config, problems) for source in (pair.before, pair.after))
@@ -145,7 +153,7 @@ def check_pair(pair: Pair, config: Config, required: Sequence[str] = RGB, read_a
             warnings += _coarse(before, after)
             if config.align.coregister != "off":
                 with _collected(problems):
-                    shift = estimate_shift(pair, before.grid, config)
+                    shift = measure(pair, before.grid, config)
             warnings += _shift_doubt(pair, shift)
             observed = _read_all(pair, before.grid, config, problems) if read_all else None
     problems = list(dict.fromkeys(problems))  # sampling and reading all may meet the same damage

@@ -63,6 +63,9 @@ class Shift:
         return float(np.hypot(self.rows, self.cols))
 
 
+MeasureShift = Callable[[Pair, Grid, Config], Shift | None]
+
+
 def estimate_shift(pair: Pair, grid: Grid, config: Config) -> Shift | None:
     """Compare both dates by phase correlation in up to five windows.
 

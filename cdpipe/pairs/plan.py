@@ -157,6 +157,15 @@ def coregistration_key(pair: Pair, grid: Grid, config: Config, hashes: Mapping[L
     return _coregistration_key(_content(pair, grid, config, (hashes, parts)), config)
 
 
+def shift_key(pair: Pair, grid: Grid, config: Config, hashes: Mapping[Location, str]) -> str:
+    """Key of all that decides how far the check finds a pair's second date to lie off.
+
+    Raises:
+        InputError: If a file's hash is not known.
+    """
+    return content_key("shift", {"coregistration": coregistration_key(pair, grid, config, hashes)})
+
+
 def _coregistration_key(content: dict[str, Any], config: Config) -> str:
     return content_key("coregistration", {**content, "resampling": config.align.resampling})
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cdpipe.report.tables import without_twins
 from cdpipe.report.words import figure, is_known
 from cdpipe.workspace.location import Location
 
@@ -155,7 +156,7 @@ def evaluation_charts(evaluation: Any) -> list[dict[str, Any]]:
     """Precision over recall, F1 over thresholds and reliability of the most telling split, as far as there are any."""
     if not isinstance(evaluation, dict):
         return []
-    curves, calibration = evaluation.get("curves") or [], evaluation.get("calibration") or []
+    curves, calibration = (without_twins(evaluation.get(name) or []) for name in ("curves", "calibration"))
     splits = {figures["split"] for figures in (*curves, *calibration)}
     split = next((name for name in ("test", "val", "unsplit", "train") if name in splits), None)
     chosen = [curve for curve in curves if curve["split"] == split][-4:]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
@@ -133,7 +132,7 @@ def probability_colors(probability: NDArray[np.floating[Any]]) -> Image:
     Args:
         probability: ``(height, width)``, 0 to 1; NaN is shown as 0.
     """
-    table = mpl.colormaps["magma_r"](np.arange(256), bytes=True)[:, :3]
+    table = np.frombuffer(palette.MAGMA_FROM_BRIGHT, np.uint8).reshape(256, 3)
     colors: Image = table[np.rint(np.nan_to_num(probability).clip(0, 1) * 255).astype(np.uint8)]
     return colors
 

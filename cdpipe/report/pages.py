@@ -1,6 +1,8 @@
 """The report as HTML: what it is made of, what an index and a page a pair show of that, and their files."""
 
 import functools
+import hashlib
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdpipe.formats import palette
 from cdpipe.geo.grid import Window
+from cdpipe.keys import content_key
 from cdpipe.report import charts, drawing, tables, words
+from cdpipe.workspace.files import read_sealed, write_if_other, write_sealed
 from cdpipe.workspace.location import Location
+from cdpipe.workspace.records import hash_stored
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+INDEX = "index.json"  # what index.html was made of
 STYLES, SCRIPTS = ("base.css", "pictures.css"), ("table.js", "viewer.js", "review.js")
 COLORS = {
     "changed": palette.CHANGED,
@@ -49,6 +55,8 @@ class PairPage:
         facts: See :func:`cdpipe.report.pair.make_pair`.
         files: Name and path, relative to the run's folder, of everything to hand on.
         strips: The pixels of each split, where the pair is cut.
+        no_objects: Why it has no change objects; None where it has them, or none are wanted.
+        models: How many predicted it.
     """
 
     pair_id: str
@@ -59,6 +67,8 @@ class PairPage:
     facts: Mapping[str, Any]
     files: Sequence[tuple[str, str]]
     strips: Mapping[str, Window] = field(default_factory=dict)
+    no_objects: str | None = None
+    models: int = 2
 
     @property
     def splits(self) -> str:
@@ -121,15 +131,16 @@ def describe_pair(
         pair: The pair.
         neighbours: The pairs before and after it.
     """
-    rows = [row for row in report.rows if row["pair_id"] == pair.pair_id]
+    rows = tables.without_twins(row for row in report.rows if row["pair_id"] == pair.pair_id)
     changes = [describe_change(pair, change) for change in pair.facts["objects"]]
     previous, after = ({"page": other.page, "name": other.name} if other else None for other in neighbours)
     return {
-        "run": report.run,
+        "run": {name: report.run[name] for name in ("name", "version")},  # the rest would change with other pairs
         "previous": previous,
         "next": after,
         "pair": _describe(pair),
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
+        "no_objects": pair.no_objects,
         "review": [review_feature(change) for change in changes],
         "to_label": report.to_label,
         "table": tables.figures_table(rows, "Against its label.", by_split=bool(pair.strips)) if rows else None,
@@ -217,7 +228,7 @@ def _scale(facts: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def describe_change(pair: PairPage, change: Mapping[str, Any]) -> dict[str, Any]:
     """A change as a card of the gallery shows it."""
-    agreement = change["agreement"]
+    agreement = change["agreement"] if pair.models > 1 else None  # one model agrees with itself
     return {
         **change,
         "pair_id": pair.pair_id,
@@ -225,7 +236,7 @@ def describe_change(pair: PairPage, change: Mapping[str, Any]) -> dict[str, Any]
         "page": pair.page,
         "area": words.area(change["area_m2"], change["pixels"]),
         "probability": f"{change['probability_mean']:.2f}",
-        "agreement": None if agreement is None else f"{100 * agreement:.0f} %",
+        "agreement": None if agreement is None else f"{agreement:.2f}",
         "in_pixels": pair.facts["pixel_m"] is None,
     }
 
@@ -249,7 +260,7 @@ def describe_index(report: Report) -> dict[str, Any]:
         "failed": sum(bool(problem["failed"]) for problem in report.problems),
         "skipped": sum(not problem["failed"] for problem in report.problems),
     }
-    pooled = [row for row in report.rows if row["pair_id"] is None]
+    pooled = tables.without_twins(row for row in report.rows if row["pair_id"] is None)
     run = report.run
     # of a pair that is cut the last strip's: that of test, where there is one
     scores = {row["pair_id"]: row for row in report.rows if row["layer"] == "ensemble" and row["pair_id"]}
@@ -267,6 +278,7 @@ def describe_index(report: Report) -> dict[str, Any]:
             pooled,
             (run["ensemble"], run["threshold"], run["fitted_on"]),
             ([each["name"] for each in cut], cut_splits),
+            models=len(report.models),
         ),
         "alerts": [*tables.evaluation_doubts(report.evaluation), *report.doubts],
         "numbers": _run_numbers(
@@ -284,6 +296,11 @@ def describe_index(report: Report) -> dict[str, Any]:
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
         "object_count": len(every),
         "to_label": report.to_label,
+        "no_objects": [
+            {"page": pair.page, "name": pair.name, "reason": pair.no_objects}
+            for pair in report.pairs
+            if pair.no_objects
+        ],
         "review": [review_feature(change) for change in changes],
         "tables": [tables.figures_table(pooled, caption, by_split=True)] if pooled else [],
         "curves": charts.evaluation_charts(report.evaluation),
@@ -334,16 +351,21 @@ def _run_numbers(
     rows = [
         (row, f"{meaning} {'strips' if split in cut else 'pairs'}")
         for split, meaning in (("test", "unseen test"), ("val", "validation"), ("unsplit", "labelled"))
-        for row in pooled
-        if row["split"] == split and row["layer"] == "ensemble" and row.get("iou") is not None
+        for row in _judged(pooled, split)
+        if row.get("iou") is not None
     ]
     doubt = f"; not to be believed, with an IoU of {words.figure(rows[0][0]['iou'])}" if rows and doubted else ""
     numbers.append({"name": "Changed", "value": changed, "note": f"{part} of {seen} observed{doubt}"})
     for row, meaning in rows[:1]:
-        numbers.append(
-            {"name": "IoU of the ensemble", "value": words.figure(row["iou"]), "note": f"pooled over {meaning}"}
-        )
+        name = f"IoU of the {'ensemble' if row['layer'] == words.ENSEMBLE else 'model'}"
+        numbers.append({"name": name, "value": words.figure(row["iou"]), "note": f"pooled over {meaning}"})
     return numbers
+
+
+def _judged(pooled: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
+    """The row of a split's ensemble; of an ensemble of one model, which has none, that of the model."""
+    own = [row for row in pooled if row["split"] == split and row["layer"] != words.BASELINE]
+    return [row for row in own if row["layer"] == words.ENSEMBLE] or (own if len(own) == 1 else [])
 
 
 def changed_share(pair: PairPage) -> float:
@@ -384,31 +406,91 @@ def _templates() -> Environment:
     )
 
 
-def write_report(folder: Location, report: Report) -> Location:
-    """Write all pages, the style and the script; pages of pairs that are no longer there go.
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page, before it is written. What it shows follows from its template and these values alone.
+
+    Attributes:
+        path: Its file.
+        template: Name of its template.
+        context: Everything that the template names, as JSON values.
+    """
+
+    path: Location
+    template: str
+    context: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Content key of the page."""
+        return content_key(
+            "page",
+            {
+                "file": self.path.name,
+                "template": self.template,
+                "templates": _templates_digest(),
+                "context": dict(self.context),
+            },
+        )
+
+
+def plan_pages(folder: Location, report: Report) -> list[Page]:
+    """A page for each pair, in their order.
 
     Args:
         folder: The report's, in which pictures of pairs lie already.
-        report: What to show; the same gives the same bytes.
+        report: What to show.
+    """
+    neighbours = zip([None, *report.pairs], report.pairs, [*report.pairs[1:], None], strict=False)
+    return [
+        Page(
+            folder / "pairs" / pair.page,
+            "pair.html.j2",
+            {"root": "../", **describe_pair(report, pair, (before, after))},
+        )
+        for before, pair, after in neighbours
+    ]
+
+
+def write_page(page: Page) -> dict[Location, str]:
+    """Write a page; the same values give the same bytes.
 
     Returns:
-        The index.
+        Its file with its SHA-256.
+    """
+    page.path.write(_templates().get_template(page.template).render(page.context).encode())
+    return hash_stored([page.path])
+
+
+def write_index(folder: Location, report: Report) -> Location:
+    """Write the first page, and the style and the script of all.
+
+    Args:
+        folder: The report's.
+        report: What to show.
+
+    Returns:
+        The page.
     """
     palette = "".join(f"--{name}: rgb({red} {green} {blue}); " for name, (red, green, blue) in COLORS.items())
     style = [f":root {{ {palette}}}\n", *((TEMPLATES / name).read_text(encoding="utf-8") for name in STYLES)]
-    (folder / "report.css").write("".join(style).encode())
-    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    (folder / "report.js").write(script.encode())
-    kept = set()
-    for before, pair, after in zip([None, *report.pairs], report.pairs, [*report.pairs[1:], None], strict=False):
-        _write(folder / "pairs" / pair.page, "pair.html.j2", root="../", **describe_pair(report, pair, (before, after)))
-        kept.add(pair.page)
-    for path in (folder / "pairs").glob("*.html"):
-        if path.name not in kept:
-            path.unlink()
-    _write(folder / "index.html", "index.html.j2", root="", **describe_index(report))
-    return folder / "index.html"
+    # here and not in the pages of pairs, each of which would be another with every pair that changes
+    script = [f"const REPORT = {json.dumps(report.run['id'])};"]
+    script += [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    write_if_other(folder / "report.css", "".join(style).encode())
+    write_if_other(folder / "report.js", "\n".join(script).encode())
+    page = Page(folder / "index.html", "index.html.j2", {"root": "", **describe_index(report)})
+    # no record of the workspace: it tells how long things took, which the same results need not have in common
+    known, made = read_sealed(folder / INDEX), page.path.sha256() if page.path.is_file() else None
+    if known != {"key": page.key, "sha256": made}:
+        write_sealed(folder / INDEX, {"key": page.key, "sha256": write_page(page)[page.path]})
+    return page.path
 
 
-def _write(path: Location, template: str, **context: Any) -> None:
-    path.write(_templates().get_template(template).render(context).encode())
+@functools.cache
+def _templates_digest() -> str:
+    """SHA-256 of all templates: a page is made of its own and of those that this one takes parts from."""
+    sums = hashlib.sha256()
+    for path in sorted(TEMPLATES.glob("*.j2")):
+        sums.update(path.read_bytes())
+    return sums.hexdigest()

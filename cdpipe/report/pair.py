@@ -19,9 +19,10 @@ from cdpipe.report.changes import read_top_changes, write_chip
 from cdpipe.report.drawing import Image, Limits, write_overlay, write_photo
 from cdpipe.report.scene import Cells, Read, cell_side, mean_of, open_scene, shrink
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, DATES, StoredPair
-from cdpipe.workspace.files import read_sealed, write_sealed
+from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
+from cdpipe.workspace.records import hash_stored
 
 THUMB = 176  # longest side of a thumbnail, in pixels
 FACTS = "facts.json"
@@ -36,51 +37,64 @@ class PairJob:
 
     Attributes:
         workspace: The store.
+        run: The run's name.
         folder: Where its pictures go.
         pair: The pair.
         label_key: Key of its label, None without one.
         change_key: Key of its change.
-        objects: File of its change objects, None where there is none.
+        objects: File of its change objects with its SHA-256, None where there is none.
         doubt_at: The run's threshold, where changes come first that are most worth a label; None where the best do.
     """
 
     workspace: Workspace
+    run: str
     folder: Location
     pair: StoredPair
     label_key: str | None
     change_key: str
-    objects: Location | None
+    objects: tuple[Location, str] | None
     doubt_at: float | None = None
 
     @property
     def key(self) -> str:
         """Content key of the pictures and facts."""
-        objects = self.objects.sha256() if self.objects else None
-        parts = {"pair": self.pair.key, "label": self.label_key, "change": self.change_key, "objects": objects}
+        parts = {
+            "run": self.run,
+            "pair": self.pair.key,
+            "label": self.label_key,
+            "change": self.change_key,
+            "objects": self.objects and self.objects[1],
+        }
         return content_key("report", parts | ({} if self.doubt_at is None else {"doubt_at": self.doubt_at}))
 
+    @property
+    def facts(self) -> Location:
+        """File of the pair's facts, as JSON: what :func:`read_facts` gives."""
+        return self.folder / FACTS
 
-def make_pair(job: PairJob) -> dict[str, Any]:
-    """Draw a pair's pictures and give its facts; those that are there already are left alone.
+
+def read_facts(job: PairJob) -> dict[str, Any]:
+    """What :func:`make_pair` found: ``size``, ``figures``, ``images``, ``objects`` and what a scale needs."""
+    found: dict[str, Any] = read_json(job.facts)
+    return found
+
+
+def make_pair(job: PairJob) -> dict[Location, str]:
+    """Draw a pair's pictures and write down its facts.
 
     Returns:
-        JSON values: ``size``, ``figures``, ``images`` (bytes by file), ``objects`` and what a scale needs.
+        Every file with its SHA-256.
 
     Raises:
         IntegrityError: If what is stored is damaged.
     """
-    path, key = job.folder / FACTS, job.key
-    facts = read_sealed(path)
-    if facts and facts["key"] == key and all((job.folder / name).is_file() for name in facts["images"]):
-        return facts
-    path.unlink(missing_ok=True)
     overview = read_overview(job.workspace, job.pair, job.change_key, job.label_key)
     limits = _limits(overview)
     images = _draw_images(job.folder, overview, limits)
     objects = []
     if job.objects is not None:
         scene = _observed_scene(job)
-        for top in read_top_changes(job.objects, job.pair.grid, doubt_at=job.doubt_at):
+        for top in read_top_changes(job.objects[0], job.pair.grid, doubt_at=job.doubt_at):
             name = f"change-{top.id}.webp"
             images[name] = write_chip(job.folder / name, top, job.pair.grid, scene, limits)
             objects.append({**top.to_json(), "chip": name})
@@ -88,7 +102,7 @@ def make_pair(job: PairJob) -> dict[str, Any]:
         if other.name not in images:
             other.unlink()  # of a change that is among the best no more
     facts = {
-        "key": key,
+        "key": job.key,
         "size": list(job.pair.grid.shape),
         "cell": overview.cell,
         "cells": list(overview.observed.shape),
@@ -98,8 +112,8 @@ def make_pair(job: PairJob) -> dict[str, Any]:
         "images": images,
         "objects": objects,
     }
-    write_sealed(path, facts)
-    return facts
+    write_json(job.facts, facts)
+    return hash_stored([job.facts, *(job.folder / name for name in sorted(images))])
 
 
 @dataclass(slots=True)

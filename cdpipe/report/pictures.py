@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
@@ -114,6 +112,8 @@ class Sheet:
     """A white sheet in pixels: images are painted pixel by pixel, text is set on top."""
 
     def __init__(self, size: tuple[int, int]) -> None:
+        from matplotlib.figure import Figure
+
         self.pixels = np.full((*size, 3), 255, np.uint8)
         height, width = size
         self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -139,6 +139,8 @@ class Sheet:
 
     def to_png(self) -> bytes:
         """The sheet as a PNG file without anything that changes from day to day."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
         height, width = self.pixels.shape[:2]
         self.axes.imshow(self.pixels, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
         self.axes.set_axis_off()

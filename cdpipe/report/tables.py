@@ -1,9 +1,9 @@
 """What an evaluation and audits found, as tables of the report; what is not there is left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cdpipe.report.words import UNKNOWN, figure, is_known
+from cdpipe.report.words import BASELINE, ENSEMBLE, UNKNOWN, figure, is_known
 
 FIGURES = {
     "iou": "IoU",
@@ -16,7 +16,6 @@ FIGURES = {
     "false_per_km2": "False objects per km²",
 }
 SPLITS = {"train": "train (seen in training)", "val": "val (seen in selection)", "test": "test (unseen)"}
-BASELINE = "grey difference"
 BASELINE_NOTE = f"{BASELINE}: one threshold on |before − after|, the best in hindsight; the most that could reach."
 RANGE_NOTE = "Below a figure: its interval, from resampling pairs."
 AUDITS = {
@@ -46,6 +45,26 @@ def evaluation_doubts(evaluation: Any) -> list[str]:
     """Why ``evaluation.json`` says that the results are not to be believed."""
     doubts = evaluation.get("doubts", []) if isinstance(evaluation, dict) else []
     return [str(doubt) for doubt in doubts]
+
+
+def without_twins(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows or curves without the ensemble's where it is one model, whose own say the same.
+
+    Args:
+        entries: Each with its ``layer``, and ``split`` and ``pair_id`` as far as they are of one.
+    """
+    listed = list(entries)
+    layers: dict[tuple[Any, Any], dict[str, str]] = {}
+    for entry in listed:
+        if entry["layer"] != BASELINE:
+            said = repr([item for item in entry.items() if item[0] != "layer"])  # NaN is like NaN there
+            layers.setdefault(_place(entry), {})[str(entry["layer"])] = said
+    twins = {place for place, said in layers.items() if len(said) == 2 and len(set(said.values())) == 1}
+    return [entry for entry in listed if entry["layer"] != ENSEMBLE or _place(entry) not in twins]
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[Any, Any]:
+    return entry.get("split"), entry.get("pair_id")
 
 
 def figures_table(rows: Sequence[Mapping[str, Any]], caption: str, *, by_split: bool) -> dict[str, Any]:

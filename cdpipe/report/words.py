@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "–"
+ENSEMBLE, BASELINE = "ensemble", "grey difference"  # layers that are no models
 
 
 def area(square_metres: float | None, pixels: float | None = None) -> str:
@@ -62,6 +63,7 @@ def summarise(
     pooled: Sequence[Mapping[str, Any]],
     threshold: tuple[str, float, str],
     cut: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    models: int = 2,
 ) -> list[str]:
     """The run in sentences.
 
@@ -72,6 +74,7 @@ def summarise(
         pooled: Rows of the evaluation pooled over splits.
         threshold: Kind of ensemble, its threshold, and what that was fitted on.
         cut: Names of pairs that are cut into strips, and of the splits that these are.
+        models: How many there are.
     """
     kind, value, fitted_on = threshold
     seen = f"{area(totals['observed_m2'], totals['observed_px'])} observed at both dates"
@@ -91,7 +94,7 @@ def summarise(
         rule = (
             "more than half of the models see it"
             if kind == "vote"
-            else f"the ensemble's probability reaches {value:.3g}"
+            else f"the {'ensemble' if models > 1 else 'model'}'s probability reaches {value:.3g}"
         )
         sentences.append(f"A pixel counts as changed where {rule} ({fitted_on}).")
     return sentences
@@ -118,21 +121,23 @@ def _scores(pooled: Sequence[Mapping[str, Any]], cut: Sequence[str]) -> list[str
     ):
         what = "strip" if split in cut else "pair"
         rows = {row["layer"]: row for row in pooled if row["split"] == split and is_known(row.get("iou"))}
-        barren = [row for row in pooled if row["split"] == split and row["layer"] == "ensemble" and _is_barren(row)]
+        barren = [row for row in pooled if row["split"] == split and row["layer"] != BASELINE and _is_barren(row)]
         if barren:
             pairs = count(barren[0]["pairs"], f"{'labelled' if split == 'unsplit' else split} {what}")
             sentences.append(f"No pixel of the labels of {pairs} changed, so their figures say nothing.")
             continue
-        models = [row for name, row in rows.items() if name not in ("ensemble", "grey difference")]
-        if "ensemble" not in rows:
+        models = [row for name, row in rows.items() if name not in (ENSEMBLE, BASELINE)]
+        if ENSEMBLE not in rows and len(models) != 1:
             continue
-        whole = rows["ensemble"]
-        text = f"On {count(whole['pairs'], meaning.format(what), meaning.format(f'{what}s'))}, the ensemble's IoU is "
+        subject = ENSEMBLE if ENSEMBLE in rows else "model"  # an ensemble of one model has no row of its own
+        whole = rows[ENSEMBLE] if ENSEMBLE in rows else models.pop()
+        judged = count(whole["pairs"], meaning.format(what), meaning.format(f"{what}s"))
+        text = f"On {judged}, the {subject}'s IoU is "
         text += f"{whole['iou']:.3f}{_interval(whole, 'iou')}, its F1 {whole['f1']:.3f}"
         if models:
             best = max(models, key=lambda row: float(row["iou"]))
             text += f"; the best single model, {best['layer']}, has IoU {best['iou']:.3f}"
-        base = rows.get("grey difference")
+        base = rows.get(BASELINE)
         text += f"; thresholding the difference of the dates could reach {base['iou']:.3f}" if base else ""
         return [*sentences, text + "."]
     return sentences

@@ -23,6 +23,7 @@ class ManifestPair:
         vectors: Likewise.
         doubts: In which ways it is unlike all that a model learned from which predicts it.
         strips: First row, first column, height and width of each split's strip, where the pair is cut.
+        no_objects: Why it has no change objects though they are wanted; None where it has them.
     """
 
     pair_id: str
@@ -35,6 +36,7 @@ class ManifestPair:
     vectors: dict[str, str] = field(default_factory=dict)
     strips: dict[str, list[int]] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)
+    no_objects: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

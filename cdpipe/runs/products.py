@@ -1,15 +1,27 @@
 """What a run publishes: files that belong together, written at one go, with a record that says so."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cdpipe.errors import RefusedError
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
-from cdpipe.workspace.records import GROUP_RECORD, read_record, withdraw_records, write_record
+from cdpipe.workspace.records import GROUP_RECORD, damaged_objects, read_record, withdraw_records, write_record
 
-ProductKind = Literal["rasters", "vectors", "layers", "ensembles", "catalogs"]  # of records; names in the workspace
+ProductKind = Literal[  # of records; names in the workspace
+    "rasters",
+    "vectors",
+    "layers",
+    "ensembles",
+    "catalogs",
+    "evaluations",
+    "tables",
+    "audits",
+    "pictures",
+    "pages",
+]
 
 _CRASH_POINTS: Mapping[ProductKind, str] = {
     "rasters": "rasters-unrecorded",
@@ -17,8 +29,14 @@ _CRASH_POINTS: Mapping[ProductKind, str] = {
     "layers": "vectors-unrecorded",
     "ensembles": "ensemble-unrecorded",
     "catalogs": "stac-unrecorded",
+    "evaluations": "evaluation-unrecorded",
+    "tables": "tables-unrecorded",
+    "audits": "audit-unrecorded",
+    "pictures": "pictures-unrecorded",
+    "pages": "page-unrecorded",
 }
 PRODUCT_KINDS = tuple(_CRASH_POINTS)
+REFUSED = "refused"  # in a record's facts, with the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +73,52 @@ def is_written(product: Product) -> bool:
     return record is not None and all((product.workspace.root / name).is_file() for name in record.objects)
 
 
+def is_intact(product: Product) -> bool:
+    """Whether a product is recorded and its files are what was written; in object storage, whether they are there.
+
+    For small files, which people open and may change: hashing them takes less than wondering.
+    """
+    root = product.workspace.root
+    if root.far:
+        return is_written(product)
+    record = read_record(product.record)
+    return record is not None and not damaged_objects(record, root)
+
+
 def recorded(product: Product) -> dict[str, str]:
     """Files of a product relative to the workspace, each with its SHA-256; empty where it is not recorded."""
     record = read_record(product.record)
     return record.objects if record else {}
 
 
+def refusal(product: Product) -> str | None:
+    """Why a product that is recorded has no files; None where it has some, or is not recorded."""
+    record = read_record(product.record)
+    return record.facts.get(REFUSED) if record else None
+
+
 def write_product(product: Product) -> dict[Location, str]:
     """Write a product, whether it is there or not; records of what it replaces go first, its own comes last.
 
+    Where it is refused its record says why, and so it is not tried again: see :func:`refusal`.
+
     Returns:
-        Every file with its SHA-256.
+        Every file with its SHA-256; none where it is refused.
 
     Raises:
         IntegrityError: If a file does not read back as what was to be written.
         InputError: If the pixels' place or the options do not allow it.
     """
     withdraw_records(product.record, product.workspace.root, product.replaces)
-    files = product.write(product.spec)
+    files, facts = dict[Location, str](), dict[str, Any]()
+    try:
+        files = product.write(product.spec)
+    except RefusedError as error:
+        facts[REFUSED] = str(error)
+        for file in product.replaces:
+            file.unlink(missing_ok=True)
     crash_point(_CRASH_POINTS[product.kind])
-    write_record(product.record, product.workspace.root, files)
+    write_record(product.record, product.workspace.root, files, facts)
     return files
 
 
@@ -82,3 +126,23 @@ def ensure_written(product: Product) -> None:
     """Write a product unless it is there; see :func:`write_product`."""
     if not is_written(product):
         write_product(product)
+
+
+def ensure_intact(product: Product) -> None:
+    """Write a product unless its files are what was written; see :func:`is_intact` and :func:`write_product`."""
+    if not is_intact(product):
+        write_product(product)
+
+
+def remove_product(workspace: Workspace, kind: ProductKind, name: str, files: Sequence[Location]) -> None:
+    """Remove files of a product that is wanted no more, and first whatever record speaks of them.
+
+    Args:
+        workspace: Where all lies.
+        kind: Of the records.
+        name: Whose files they are.
+        files: What goes.
+    """
+    withdraw_records(workspace.records(kind, name, "-") / GROUP_RECORD, workspace.root, files)
+    for file in files:
+        file.unlink(missing_ok=True)

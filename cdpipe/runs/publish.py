@@ -25,7 +25,7 @@ from cdpipe.runs.plan import (
     run_layer,
     without_pairs,
 )
-from cdpipe.runs.products import Product, ensure_written, is_written, recorded
+from cdpipe.runs.products import Product, ensure_written, is_written, recorded, refusal
 from cdpipe.runs.results import results_are_finished
 from cdpipe.runs.run import Inventory
 from cdpipe.runs.stac import StacCatalog, StacPair, stac_product
@@ -195,4 +195,5 @@ def _describe_pair(pair: RunPair, products: tuple[Product, ...]) -> ManifestPair
         vectors=files.get("vectors", {}),
         strips={split: [at.row, at.col, at.height, at.width] for split, at in pair.strips.items()},
         doubts=doubts,
+        no_objects=next((reason for product in products if (reason := refusal(product)) is not None), None),
     )

@@ -1,7 +1,7 @@
 """Change objects of a whole run in one vector layer and one coordinate reference system, each of them once."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -10,15 +10,16 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from cdpipe.errors import ConfigError
+from cdpipe.errors import ConfigError, RefusedError
 from cdpipe.formats.dates import parse_time
 from cdpipe.formats.vectors import GEOMETRY, SUFFIXES, decode, encode, read_features
 from cdpipe.geo.crs import WGS84, known_crs, on_earth
 from cdpipe.geo.shapes import counted_from_west, grid_box, transform_polygons
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA
-from cdpipe.runs.products import Product
-from cdpipe.runs.vectors import PairLayer, names_in_all_formats, write_layer
+from cdpipe.runs.products import Product, refusal
+from cdpipe.runs.styles import style_path
+from cdpipe.runs.vectors import PairLayer, names_in_all_formats, pair_layer_product, write_layer
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
 
@@ -80,7 +81,7 @@ def plan_run_layer(pairs: Sequence[PairLayer]) -> RunLayer | None:
 
 def run_layer_product(layer: RunLayer) -> Product:
     """A run's vector layer as a product, with a QGIS style beside it; its pairs' layers must be written before."""
-    replaces = names_in_all_formats(layer.path)
+    replaces = (*names_in_all_formats(layer.path), style_path(layer.path))
     return Product(layer.workspace, "layers", layer.run, layer.key, replaces, layer, write_run_layer)
 
 
@@ -93,7 +94,12 @@ def write_run_layer(layer: RunLayer) -> dict[Location, str]:
     Raises:
         IntegrityError: If it does not read back as what was to be written.
         InputError: If an object has no place in the layer's CRS.
+        RefusedError: If the objects of all pairs were.
     """
+    pairs = tuple(pair for pair in layer.pairs if refusal(pair_layer_product(pair)) is None)
+    if not pairs:
+        raise RefusedError("the objects of all its pairs were refused")
+    layer = replace(layer, pairs=pairs)
     features = _merged(layer, find_duplicates(layer))
     return write_layer(layer.path, features, RUN_SCHEMA, layer.crs, layer.pairs[0].tags)
 

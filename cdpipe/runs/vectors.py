@@ -1,16 +1,18 @@
 """A finished pair's change objects as a vector layer."""
 
+import itertools
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from cdpipe.config.schema import MAX_OBJECTS
 from cdpipe.formats.vectors import SUFFIXES, write_features
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA, ChangeScene, change_features
 from cdpipe.runs.products import Product
-from cdpipe.runs.styles import write_style
+from cdpipe.runs.styles import style_path, write_style
 from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
@@ -33,13 +35,15 @@ class PairLayer:
     def key(self) -> str:
         """Content key of the layer."""
         scene = self.scene
+        # what was not there once has its part as soon as it does something
+        untold = {"crs", "max_objects"} if scene.options.max_objects == MAX_OBJECTS else {"crs"}
         return content_key(
             "vector",
             {
                 "run": self.run,
                 "change": scene.change_key,
                 "members": [list(member) for member in scene.members],
-                "options": scene.options.model_dump(mode="json", exclude={"crs"}),
+                "options": scene.options.model_dump(mode="json", exclude=untold),
                 "dates": list(scene.dates),
                 "tags": self.tags,
             },
@@ -56,7 +60,7 @@ class PairLayer:
 def pair_layer_product(layer: PairLayer) -> Product:
     """A pair's vector layer as a product, with a QGIS style beside it."""
     scene = layer.scene
-    replaces = names_in_all_formats(layer.path)
+    replaces = (*names_in_all_formats(layer.path), style_path(layer.path))
     return Product(scene.workspace, "vectors", scene.pair.pair_id, layer.key, replaces, layer, write_pair_layer)
 
 
@@ -69,13 +73,18 @@ def write_pair_layer(layer: PairLayer) -> dict[Location, str]:
     Raises:
         IntegrityError: If the layer does not read back as what was to be written.
         InputError: If the pair's place or the options do not allow it, see :func:`change_features`.
+        RefusedError: If there are more than the options allow.
     """
     scene = layer.scene
     spill = layer.path.temporary("objects.partial")
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir(parents=True)
     try:
-        return write_layer(layer.path, change_features(scene, spill), SCHEMA, scene.pair.grid.crs, layer.tags)
+        features = change_features(scene, spill)
+        # now, since GDAL, which draws the others, would make another error of a refusal
+        first = list(itertools.islice(features, 1))
+        found = itertools.chain(first, features)
+        return write_layer(layer.path, found, SCHEMA, scene.pair.grid.crs, layer.tags)
     finally:
         shutil.rmtree(spill, ignore_errors=True)
 

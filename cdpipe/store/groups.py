@@ -6,11 +6,9 @@ Format: https://zarr-specs.readthedocs.io (core 3.0, sharding-indexed) with CF g
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.tilings import CELL, CHUNK, count_tiles
@@ -19,6 +17,9 @@ from cdpipe.workspace.layout import Kind, Workspace
 from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD, hash_stored, write_record
 from cdpipe.workspace.remembered import Remembered
+
+if TYPE_CHECKING:
+    import zarr
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def create_group(
 def _write_group(
     folder: Path, arrays: Sequence[ArrayTemplate], grid: Grid, block: int, attributes: dict[str, Any]
 ) -> None:
+    import zarr
+
     group = zarr.create_group(folder, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
     for array in arrays:
         _create_array(group, array, grid, block)
@@ -119,7 +122,9 @@ def metadata_files(group: Location) -> list[Location]:
     return [file for file, _ in group.walk() if file.name == "zarr.json" or file.key.startswith(coordinates)]
 
 
-def _create_array(group: zarr.Group, like: ArrayTemplate, grid: Grid, block: int) -> None:
+def _create_array(group: "zarr.Group", like: ArrayTemplate, grid: Grid, block: int) -> None:
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
     lengths = [count_tiles(length, like.cell) for length in grid.shape]
     chunk = CHUNK if like.cell == 1 else block // like.cell
     # a scene smaller than a block gets a shard no larger than the chunks it needs
@@ -142,8 +147,10 @@ def _create_array(group: zarr.Group, like: ArrayTemplate, grid: Grid, block: int
     )
 
 
-def _write_coordinates(group: zarr.Group, grid: Grid) -> None:
+def _write_coordinates(group: "zarr.Group", grid: Grid) -> None:
     """CF coordinates of pixel centres and the grid mapping, as xarray and rioxarray expect them."""
+    from zarr.codecs import Crc32cCodec
+
     a, b, c, d, e, f = grid.transform
     if b == 0 and d == 0:
         for name, start, step, length in (("x", c, a, grid.width), ("y", f, e, grid.height)):

@@ -20,6 +20,16 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(_without_nan(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+def write_if_other(file: Location, data: bytes) -> None:
+    """Write a file atomically, unless it has these bytes already: what did not change keeps its time."""
+    try:
+        same = file.read_bytes() == data
+    except (FileNotFoundError, NotADirectoryError):
+        same = False
+    if not same:
+        file.write(data)
+
+
 def read_json(file: Location) -> Any:
     """Read a JSON file, or None where there is none or it is damaged."""
     try:

@@ -8,7 +8,22 @@ from typing import Literal
 from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import Location
 
-Kind = Literal["pairs", "labels", "probabilities", "changes", "rasters", "vectors", "layers", "ensembles", "catalogs"]
+Kind = Literal[
+    "pairs",
+    "labels",
+    "probabilities",
+    "changes",
+    "rasters",
+    "vectors",
+    "layers",
+    "ensembles",
+    "catalogs",
+    "evaluations",
+    "tables",
+    "audits",
+    "pictures",
+    "pages",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,11 @@ class Workspace:
     def corrections(self) -> Location:
         """File that remembers how far second dates are moved."""
         return self.root / "records" / "coregistrations.json"
+
+    @property
+    def shifts(self) -> Location:
+        """File that remembers how far the check found second dates to lie off."""
+        return self.root / "records" / "shifts.json"
 
     @property
     def devices(self) -> Location:

@@ -2,7 +2,8 @@
 const VERDICTS = ["accepted", "rejected", "unsure"];
 
 function makeReview(tools) {
-  const { run, report } = document.body.dataset;
+  const { run } = document.body.dataset;
+  const report = REPORT; // of all its results, at the head of this file
   const store = `cdpipe-review:${run}:${report}`;
   const known = new Map(JSON.parse(document.querySelector("#review-data").textContent).map((one) => [one.id, one]));
   let verdicts = recall();
