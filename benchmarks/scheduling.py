@@ -173,7 +173,7 @@ def plan_predict(workspace: Workspace, pairs: int) -> tuple[Callable[[], Any], C
     ]
 
     def schedule(work: Any, advance: Callable[[int], None], started: Path) -> int:
-        def do(_job: Any, item: Any, _forward: Any) -> None:
+        def do(_job: Any, item: Any, _networks: Any) -> None:
             note(started, first=item.pair == 0)
 
         published = 0

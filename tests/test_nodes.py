@@ -215,9 +215,9 @@ keys = [(pair, BlockKey(f"p{pair}", 0, column)) for pair in range(4) for column 
 tasks = [BlockTask(pair, key, imagery=True, label=False) for pair, key in keys]
 ingested = ingest_pairs(list(range(4)), tasks, lambda *_: None, lambda *_: note("ingest"), lambda _: note("end"))
 assert len(list(ingested)) == 4
-pairs = [SimpleNamespace(pair_id=f"p{pair}") for pair in range(4)]
+pairs = [SimpleNamespace(pair_id=f"p{pair}", stored=None, members=()) for pair in range(4)]
 job = SimpleNamespace(workspace=Workspace(folder / "work"), pairs=pairs, members=("a",), only=lambda _: None)
-work = [BlockWork(pair, key, (0,), True) for pair, key in keys]
+work = [BlockWork(pair, key, (), True) for pair, key in keys]
 notes = (lambda *_: note("predict"), lambda _: note("publish"))
 events = list(predict_and_publish(job, work, Actors(1, gpus=True), [None] * 4, *notes))
 assert sum(event.published for event in events) == 4, events

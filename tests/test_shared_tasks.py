@@ -1,12 +1,15 @@
 """Blocks that share tasks are each done, reported and named as if they were alone."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ from cdpipe.cluster.needs import Actors
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import BlockKey, Grid
 from cdpipe.pairs.ingest import BlockTask
+from cdpipe.runs.blocks import in_runs
 from cdpipe.runs.plan import BlockWork
 from cdpipe.store.groups import CHANGE_ARRAYS, create_group, is_described
 from cdpipe.workspace.layout import Workspace
@@ -85,17 +89,57 @@ def test_ingest_shares_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {path.name for path in tmp_path.iterdir()} >= {f"{pair}_{col}" for pair in (0, 2) for col in range(7)}
 
 
+def test_work_is_packed() -> None:
+    pairs: Any = SimpleNamespace(pairs=[SimpleNamespace(pair_id="p0"), SimpleNamespace(pair_id="p1")])
+    work = [
+        BlockWork(0, BlockKey("p0", 3, 2**20), (), ensemble=True),
+        BlockWork(1, BlockKey("p1", 0, 5), (0, 2, 40), ensemble=False),
+    ]
+    assert [predict._unpack(pairs, row) for row in predict._pack(work).tolist()] == work
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5),
+    workers=st.integers(1, 5),
+    kept=st.floats(0.3, 1),
+)
+def test_runs_are_all_of_the_work_once(sizes: list[tuple[int, int]], workers: int, kept: float) -> None:
+    random = np.random.default_rng(0)
+    work = [
+        BlockWork(pair, BlockKey(f"p{pair}", row, col), (0,), ensemble=True)
+        for pair, (rows, cols) in enumerate(sizes)
+        for row in range(rows)
+        for col in range(cols)
+        if random.random() < kept
+    ]
+    ordered, runs = in_runs(work, workers)
+    assert sorted(ordered, key=lambda item: (item.pair, item.key.block_row, item.key.block_col)) == work
+    assert [pair for pair, _ in itertools.groupby(item.pair for item in ordered)] == sorted({w.pair for w in work})
+    assert [first for first, _ in runs] == [0, *(stop for _, stop in runs[:-1])][: len(runs)]
+    assert all(first < stop for first, stop in runs)
+    assert (runs[-1][1] if runs else 0) == len(work)
+    if len(work) > 2 * workers:
+        assert len(runs) >= workers  # everybody gets some
+
+
+def test_a_run_is_a_compact_part_of_a_scene() -> None:
+    work = [BlockWork(0, BlockKey("p", row, col), (0,), ensemble=True) for row in range(8) for col in range(8)]
+    ordered, runs = in_runs(work, 2)
+    first, stop = runs[0]
+    rows = {item.key.block_row for item in ordered[first:stop]}
+    assert stop - first == 16
+    assert len(rows) == 4
+    assert in_runs([*work, *(replace(item, pair=1) for item in work)], 1)[1][0] == (0, 64)
+
+
 @pytest.mark.usefixtures("local_ray")
-def test_prediction_shares_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "TASKS", 3)
-    monkeypatch.setattr(predict, "TASKS_AN_ACTOR", 1)
-    pairs = [SimpleNamespace(pair_id=f"p{pair}") for pair in range(2)]
-    job: Any = SimpleNamespace(workspace=Workspace(here(tmp_path / "work")), pairs=pairs, members=("a", "b"))
-    work = [BlockWork(task.pair, task.key, (task.pair,), ensemble=bool(task.pair)) for task in tasks_of([7, 7])]
+def test_prediction_shares_tasks(tmp_path: Path) -> None:
+    pairs = [SimpleNamespace(pair_id=f"p{pair}", stored=None, members=()) for pair in range(2)]
+    job: Any = SimpleNamespace(workspace=Workspace(here(tmp_path / "work")), pairs=pairs)
+    work = [BlockWork(task.pair, task.key, (), ensemble=bool(task.pair)) for task in tasks_of([7, 7])]
     note = noting(tmp_path)
 
-    def do(_job: Any, item: BlockWork, _forward: Any) -> None:
-        assert item.members == (item.pair,)
+    def do(_job: Any, item: BlockWork, _networks: Any) -> None:
         assert item.ensemble == bool(item.pair)
         note(item.pair, item.key)
 

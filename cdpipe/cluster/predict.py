@@ -1,14 +1,11 @@
 """Prediction with Ray Data: blocks in, actors that hold the models, one status row a block out.
 
-Descriptors travel, pixels do not: an actor reads its block with halo from the store and writes the result
-there, one stored object a block. Whatever goes wrong with a block is caught here and becomes its row's error,
-so that the job goes on around it.
+Descriptors travel, pixels do not: an actor reads its blocks with halo from the store and writes the results
+there, one stored object a block. Whatever goes wrong with a block becomes its row's error, so that the job goes on
+around it.
 """
 
-import contextlib
 import json
-import threading
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +20,10 @@ from ray.data import ActorPoolStrategy
 from cdpipe.cluster.needs import ACTOR_CPUS, Actors, asked_for_models, gpu_kind
 from cdpipe.cluster.session import MODEL_ENVIRONMENT
 from cdpipe.cluster.tasks import Background, meter
-from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
-from cdpipe.inference.patches import Forward
-from cdpipe.prediction.block import Inputs, Member, is_predicted, load_forward, predict_block, probability_key
-from cdpipe.prediction.detection import detect_block
-from cdpipe.prediction.ensemble import ensemble_block
+from cdpipe.prediction.block import Member
+from cdpipe.prediction.networks import LoadedNetworks, Networks
+from cdpipe.runs.blocks import BlockResult, DoBlock, do_block, in_runs, share_between, try_block
 from cdpipe.runs.members import (
     Batches,
     batch_name,
@@ -39,57 +34,12 @@ from cdpipe.runs.members import (
 )
 from cdpipe.runs.plan import BlockWork, RunPlan, is_stored
 from cdpipe.runs.products import Product, ensure_written, is_written
-from cdpipe.runs.results import create_result_groups, finish_results
+from cdpipe.runs.results import finish_results
 from cdpipe.runs.run import Run
-from cdpipe.timing import take
 from cdpipe.workspace.clients import add_requests, take_requests
-from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.records import begin_attempt
 
 STALLED_SECONDS = 6 * 3600  # a block of 2048 pixels may take a slow core the better part of an hour
-# A task costs about 10 ms, a block seconds to minutes: one block a task shows progress and publishes pairs early.
-# Only where there are very many do they share tasks, which Ray Data would otherwise spend its time listing.
-# Five hundred are listed in half a second, and eight an actor leave none idle for long in the end.
-TASKS, TASKS_AN_ACTOR = 500, 8
 BLOCKS_A_GPU = 3
-
-# What is done with a block, given the run, what is missing of the block, and the networks of members.
-DoBlock = Callable[[RunPlan, BlockWork, Callable[[Member], Forward]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockResult:
-    """What became of a block.
-
-    Attributes:
-        pair: Its pair.
-        error: What went wrong, None where all went well.
-        details: A traceback, or nothing.
-        spent: What its worker spent and counted; see :mod:`cdpipe.timing`.
-    """
-
-    pair: int
-    error: str | None
-    details: str
-    spent: dict[str, float]
-
-
-def do_block(plan: RunPlan, item: BlockWork, forward: Callable[[Member], Forward]) -> None:
-    """Predict what is missing of a block; what an earlier attempt has stored already is left."""
-    workspace, pair = plan.workspace, plan.pairs[item.pair]
-    create_result_groups(workspace, pair)
-    made, members = {}, [pair.members[index] for index in item.members]
-    missing = [member for member in members if not is_predicted(workspace, pair.stored, item.key, member)]
-    networks = [member for member in missing if not member.card.is_detector]
-    inputs = Inputs(workspace, pair.stored, item.key, networks)
-    for member in missing:
-        key = probability_key(pair.stored.key, member)
-        if member.card.is_detector:
-            made[key] = detect_block(workspace, pair.stored, item.key, member)
-        else:
-            made[key] = predict_block(workspace, pair.stored, item.key, member, forward(member), inputs)
-    if item.ensemble:
-        ensemble_block(workspace, pair.stored, item.key, pair.change, made)
 
 
 def predict_blocks(
@@ -104,15 +54,16 @@ def predict_blocks(
         do: Called in an actor with each block.
     """
     gpus = actors.gpus
-    a_task = max(1, len(work) // max(TASKS, TASKS_AN_ACTOR * actors.count))
+    ordered, runs = in_runs(work, actors.count)
     # every actor gets all of the work once, packed; tasks then only say which part of it is theirs
-    tasks = [{"first": first, "stop": min(first + a_task, len(work))} for first in range(0, len(work), a_task)]
+    tasks = [{"first": first, "stop": stop} for first, stop in runs]
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = False
-    context.execution_no_progress_timeout_s = STALLED_SECONDS * a_task
+    context.execution_no_progress_timeout_s = STALLED_SECONDS
+    context.target_max_block_size = 1  # byte: each block's row comes when it is done, not with the last of its run
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _Predictor,
-        fn_constructor_args=(ray.put(plan), ray.put(_pack(work)), do),
+        fn_constructor_args=(ray.put(plan), ray.put(_pack(ordered)), do),
         compute=ActorPoolStrategy(
             # all at once: each that waits for a node is a demand that the autoscaler sees. Ray Data's own scaling of a
             # pool is bounded by the nodes that are there, so of GPUs it never asked for a second (ray #59144)
@@ -155,52 +106,30 @@ class _Predictor:
         self.plan: RunPlan = ray.get(plan)
         self.work: NDArray[np.int64] = ray.get(work)
         self.do = do
-        self.forwards: dict[str, Forward] = {}  # by the model's name
-        self.turn = threading.Lock()  # on a GPU several threads call this; each network is loaded once
+        self.forward = LoadedNetworks()
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         rows = self.work[int(batch["first"][0]) : int(batch["stop"][0])]
-        found = [self._work(*(int(value) for value in row)) for row in rows]
-        errors, details, spent = (np.array(column, dtype=object) for column in zip(*found, strict=True))
-        requests = np.full(len(rows), "{}", dtype=object)
-        requests[0] = json.dumps(take_requests())
-        return {"pair": rows[:, 0], "error": errors, "details": details, "spent": spent, "requests": requests}
+        work = [_unpack(self.plan, row) for row in rows.tolist()]
+        networks = Networks(self.forward, share_between(self.plan, work) if len(work) > 1 else {})
+        for item in work:
+            result = try_block(self.plan, item, networks, self.do)
+            texts = {
+                "error": result.error or "",
+                "details": result.details,
+                "spent": json.dumps(result.spent),
+                "requests": json.dumps(take_requests()),
+            }
+            columns = {name: np.array([text], dtype=object) for name, text in texts.items()}
+            yield {"pair": np.array([item.pair]), **columns}
 
-    def _work(self, *row: int) -> tuple[str, str, str]:
-        """Work on one block; what went wrong and where in the code, or nothing; and what was spent on it, as JSON."""
-        take()
-        error, details = self._try(*row)
-        return error, details, json.dumps(take())
 
-    def _try(self, number: int, block_row: int, block_col: int, members: int, ensemble: int) -> tuple[str, str]:
-        plan, pair_id = self.plan, self.plan.pairs[number].pair_id
-        key = BlockKey(pair_id, block_row, block_col)
-        chosen = tuple(index for index in range(members.bit_length()) if members >> index & 1)
-        where = f"block {block_row},{block_col}"
-        try:
-            attempt = begin_attempt(plan.workspace, key)
-            crash_point(f"block-begun {pair_id} {block_row}_{block_col}")
-            try:
-                self.do(plan, BlockWork(number, key, chosen, bool(ensemble)), self._forward)
-            finally:
-                attempt.unlink(missing_ok=True)
-        except CdpipeError as error:
-            return f"{where}: {error}", ""
-        except Exception as error:  # noqa: BLE001 (any failure is this block's alone)
-            _free_memory()
-            return f"{where}: {type(error).__name__}: {error}", traceback.format_exc()
-        return "", ""
-
-    def _forward(self, member: Member) -> Forward:
-        name = member.card.name
-        with self.turn:
-            if name not in self.forwards:
-                import torch
-
-                # one thread: sums are then in one order on every machine, and two such actors beat one with two
-                torch.set_num_threads(1)
-                self.forwards[name] = load_forward(member)
-            return self.forwards[name]
+def _unpack(plan: RunPlan, row: Sequence[int]) -> BlockWork:
+    """What :func:`_pack` has packed of a block."""
+    number, block_row, block_col, members, ensemble = row
+    key = BlockKey(plan.pairs[number].pair_id, block_row, block_col)
+    chosen = tuple(index for index in range(members.bit_length()) if members >> index & 1)
+    return BlockWork(number, key, chosen, bool(ensemble))
 
 
 def probe_batches(members: Sequence[Member], actors: Actors) -> Batches:
@@ -208,14 +137,6 @@ def probe_batches(members: Sequence[Member], actors: Actors) -> Batches:
     remote = ray.remote(num_gpus=1, num_cpus=0, resources=actors.resources, memory=actors.memory)(probe_batch)
     found = ray.get([remote.remote(member) for member in members])
     return {batch_name(member): batch for member, batch in zip(members, found, strict=True)}
-
-
-def _free_memory() -> None:
-    """Give back what a block that failed held of the GPU."""
-    import torch
-
-    with contextlib.suppress(Exception):
-        torch.cuda.empty_cache()
 
 
 def with_probed_batches(run: Run, plan: RunPlan) -> RunPlan:

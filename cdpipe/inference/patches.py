@@ -1,6 +1,6 @@
 """From a network to probabilities of a window: patches in fixed batches, test-time augmentation, blending."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, reflect_indices
+from cdpipe.inference.shared import Origin, SharedPatches
 from cdpipe.timing import counted, timed
 
 # Pixels of a call on a CPU, by precision: eight views of 256² at once took UNet++ 3 GB in float32, two take 1.4 GB and
@@ -130,7 +131,12 @@ class Execution:
 
 
 def predict_window(
-    forward: Forward, batch: int, scene: NDArray[np.float32], observed: NDArray[np.bool_], place: "Placement"
+    forward: Forward,
+    batch: int,
+    scene: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    place: "Placement",
+    shared: SharedPatches | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities of a window of a scene.
 
@@ -140,6 +146,7 @@ def predict_window(
         scene: (channel, height, width) of the model's input on ``place.halo``.
         observed: (height, width) on ``place.halo``.
         place: Where the window lies and which patches make it up.
+        shared: Patches of this model and pair that other windows are made of, too; the same bits come out.
 
     Returns:
         (height, width) float32 in 0..1; NaN where not observed.
@@ -150,7 +157,7 @@ def predict_window(
     inside = observed[place.window.slices_in(place.halo)]
     if not inside.any():
         return np.full(place.window.shape, np.nan, np.float32)
-    patches = _predicted_patches(forward, batch, scene, observed, place)
+    patches = _predicted_patches(forward, batch, scene, observed, place, shared)
     patch, stride = place.patch_grid.patch, place.patch_grid.stride
     if stride == patch:
         probability = lay(patches, place.window)
@@ -182,24 +189,37 @@ class Placement:
 
 
 def _predicted_patches(
-    forward: Forward, batch: int, scene: NDArray[np.float32], observed: NDArray[np.bool_], place: Placement
+    forward: Forward,
+    batch: int,
+    scene: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    place: Placement,
+    shared: SharedPatches | None,
 ) -> Iterator[Placed]:
     """Each patch that bears on an observed pixel of the window, with its probabilities, in grid order."""
     patch, halo = place.patch_grid.patch, place.halo
     origins = [origin for origin in place.patch_grid.touching(place.window) if _matters(origin, observed, place, halo)]
+
+    def run(group: Sequence[Origin]) -> NDArray[np.float32]:
+        stack = np.zeros((batch, len(scene), patch, patch), np.float32)
+        for index, origin in enumerate(group):
+            stack[index] = _cut(scene, origin, place)
+        return forward(stack)
+
+    if shared is not None:
+        for (row, col), values in zip(origins, shared.obtain(origins, batch, run), strict=True):
+            yield row, col, values
+        return
     for first in range(0, len(origins), batch):
         group = origins[first : first + batch]
-        stack = np.zeros((batch, len(scene), patch, patch), np.float32)
-        for index, (row, col) in enumerate(group):
-            stack[index] = _cut(scene, (row, col), place)
         with timed("model"):
-            probabilities = forward(stack)
+            probabilities = run(group)
         counted("patches_run", len(group))
         for (row, col), values in zip(group, probabilities, strict=False):
             yield row, col, values
 
 
-def _cut(scene: NDArray[np.float32], origin: tuple[int, int], place: Placement) -> NDArray[np.float32]:
+def _cut(scene: NDArray[np.float32], origin: Origin, place: Placement) -> NDArray[np.float32]:
     """A patch of a scene that is given on the halo, mirrored where it hangs over the scene's edge."""
     (row, col), patch, halo = origin, place.patch_grid.patch, place.halo
     height, width = place.patch_grid.shape
@@ -210,6 +230,6 @@ def _cut(scene: NDArray[np.float32], origin: tuple[int, int], place: Placement) 
     return scene[:, rows[:, None], cols]
 
 
-def _matters(origin: tuple[int, int], observed: NDArray[np.bool_], place: Placement, halo: Window) -> bool:
+def _matters(origin: Origin, observed: NDArray[np.bool_], place: Placement, halo: Window) -> bool:
     common = Window(*origin, place.patch_grid.patch, place.patch_grid.patch).intersect(place.window)
     return common is not None and bool(observed[common.slices_in(halo)].any())

@@ -1,5 +1,6 @@
 """Networks as functions from patches to probabilities: run by torch, and augmented whatever runs them."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -97,11 +98,12 @@ def forward_of(logits: Callable[[Tensor], Tensor], execution: Execution) -> Forw
         execution: How it is run.
     """
     augmented, device = execution.tta == "d4", torch.device(execution.device)
+    turn = _TURN if device.type == "cuda" else contextlib.nullcontext()
 
     def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             sent = send(patches, device)
-            with _TURN:
+            with turn:
                 x = receive(sent)
                 probabilities = torch.sigmoid(logits(d4_views(x) if augmented else x))
                 mean = d4_mean(probabilities) if augmented else probabilities

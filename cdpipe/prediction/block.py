@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
+from cdpipe.inference.shared import SharedPatches
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, load_network
 from cdpipe.prediction.calibration import Calibration
@@ -157,13 +158,15 @@ class Inputs:
         return Placement(member.patch_grid(self._pair), self._window).halo, self._pair.scalings(member.card.recipe)
 
 
-def predict_block(
+def predict_block(  # noqa: PLR0913 (a block, a model, and what they share with others)
     workspace: Workspace,
     pair: StoredPair,
     key: BlockKey,
     member: Member,
     forward: Forward,
     inputs: Inputs | None = None,
+    *,
+    shared: SharedPatches | None = None,
 ) -> NDArray[np.float32]:
     """Compute and store one block of one model's probability.
 
@@ -174,6 +177,7 @@ def predict_block(
         member: The model.
         forward: Its network, see :func:`load_forward`.
         inputs: What it sees of the block, where other models see it, too.
+        shared: Its patches on the pair, where other blocks are made of them, too.
 
     Returns:
         What was stored: (height, width), NaN where not observed.
@@ -181,7 +185,7 @@ def predict_block(
     place = Placement(member.patch_grid(pair), pair.window(key))
     observed, scene = (inputs or Inputs(workspace, pair, key, [member])).take(member)
     if scene is not None:
-        probability = predict_window(forward, member.execution.batch, scene, observed, place)
+        probability = predict_window(forward, member.execution.batch, scene, observed, place, shared)
     else:  # no imagery is read and no network run for what nobody saw
         probability = np.full(place.window.shape, np.nan, np.float32)
     store_probability(workspace, pair, key, member, probability)
