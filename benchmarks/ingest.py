@@ -25,7 +25,7 @@ from stored_scenes import BLOCK, corner, make_job, write_scene
 from timing import Row, Timing, median_cpu, median_wall, show
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cdpipe.cluster.ingest import keep_freed_memory
+from cdpipe.cluster.memory import keep_freed_memory
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import block_keys, tiles_in
 from cdpipe.pairs.ingest import finish_pair, ingest_block

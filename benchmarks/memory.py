@@ -14,7 +14,7 @@ from pathlib import Path
 from stored_scenes import BLOCK, ROLES, describe_scene, make_job, run_pair, store_scene, write_scene
 from timing import MALLOC, Row, own_peak, peak_memory, show
 
-from cdpipe.cluster.ingest import keep_freed_memory
+from cdpipe.cluster.memory import keep_freed_memory
 from cdpipe.geo.tilings import block_keys
 from cdpipe.pairs.ingest import ingest_block
 from cdpipe.workspace.layout import Workspace

@@ -41,7 +41,8 @@ from predict_cases import STARTS, Benchmark, make_model, make_scenes, quietly
 from rich.console import Console
 from rich.table import Table
 
-from cdpipe.cluster.session import MODEL_ENVIRONMENT, ray_session
+from cdpipe.cluster.memory import MODEL_ENVIRONMENT
+from cdpipe.cluster.session import ray_session
 from cdpipe.config.resources import Resources
 from cdpipe.models.folder import load_network
 from cdpipe.prediction.block import Member, load_forward

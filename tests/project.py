@@ -56,7 +56,7 @@ CONFIG: Mapping[str, Any] = {
         "samples_per_epoch": 8,
     },
     "predict": {"tta": "none", "threshold": 0.5},
-    "resources": {"workers": 1, "gpus": 0},
+    "resources": {"workers": 1, "gpus": 0, "ray": "always"},
 }
 
 # What a run publishes, but for its manifest.

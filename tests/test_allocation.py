@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from cdpipe.cluster.ingest import keep_freed_memory
+from cdpipe.cluster.memory import keep_freed_memory
 
 # page faults of filling a large array again and again
 FAULTS = """
 import resource
 import numpy as np
-from cdpipe.cluster.ingest import keep_freed_memory
+from cdpipe.cluster.memory import keep_freed_memory
 kept = {keep} and keep_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -63,7 +63,7 @@ def test_the_bits_of_blocks_alone(
 ) -> None:
     grid, data = PatchGrid(shape, patch, min(stride, patch)), scene_of(seed, shape)
     windows = list(tiles_in(Window(0, 0, *shape), block))
-    np.random.default_rng(seed).shuffle(windows)  # type: ignore[arg-type] # rows of a list
+    np.random.default_rng(seed).shuffle(windows)
     alone, together = Fake(), Fake()
     expected = [predict(alone, data, Placement(grid, window)) for window in windows]
     if threads:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import contents
 
-from cdpipe.cluster import ingest, predict
+from cdpipe.cluster import actors, ingest, predict
 from cdpipe.cluster.needs import Actors
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import BlockKey, Grid
@@ -95,7 +95,7 @@ def test_work_is_packed() -> None:
         BlockWork(0, BlockKey("p0", 3, 2**20), (), ensemble=True),
         BlockWork(1, BlockKey("p1", 0, 5), (0, 2, 40), ensemble=False),
     ]
-    assert [predict._unpack(pairs, row) for row in predict._pack(work).tolist()] == work
+    assert [actors._unpack(pairs, row) for row in actors._pack(work).tolist()] == work
 
 
 @given(

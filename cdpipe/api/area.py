@@ -143,9 +143,9 @@ def draw_sample(
             raise InputError(
                 f"{path} exists, and may have labels in it; move it away or choose another name with --out"
             )
-        from cdpipe.cluster.session import start_ray
+        from cdpipe.cluster.start import start_workers
 
-        start_ray(run)
+        start_workers(run)
         sizes = list(_map(run, "sample: pairs measured", measure_strata, populations).values())
         areas, pixels = (np.array([getattr(size, name) for size in sizes]).sum(axis=0) for name in ("areas", "pixels"))
         if not pixels.any():

@@ -122,9 +122,9 @@ def _probe(run: Run, manifest: Manifest, path: Location, audits: dict[str, Audit
         return
     from cdpipe.cluster.needs import asked_for_models
     from cdpipe.cluster.probes import probe_pairs
-    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.start import start_workers
 
-    start_ray(run)
+    start_workers(run)
     jobs = _probe_jobs(run, manifest, waiting)
     windows = sum(len(job.windows) for job in jobs)
     if not windows:

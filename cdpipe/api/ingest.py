@@ -224,9 +224,9 @@ def _hash_sources(run: Run, pairs: list[Pair], files: list[Location]) -> None:
         return
     from cdpipe.cluster.ingest import hash_files
     from cdpipe.cluster.needs import asked_for_cpus
-    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.start import start_workers
 
-    start_ray(run)
+    start_workers(run)
     hashes, unreadable = {}, {}
     with asked_for_cpus(run, "hash", len(unknown)), run.step("hash: files", len(unknown)) as advance:
         for path, hashed, reason in hash_files(unknown, lambda count: advance(count, "")):
@@ -300,9 +300,9 @@ def _asked(run: Run, blocks: int) -> contextlib.AbstractContextManager[None]:
     if not blocks:
         return contextlib.nullcontext()
     from cdpipe.cluster.needs import asked_for_cpus
-    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.start import start_workers
 
-    start_ray(run)
+    start_workers(run)
     return asked_for_cpus(run, "ingest", blocks)
 
 

@@ -117,9 +117,9 @@ def _check_gpus(run: Run) -> None:
     """
     if run.config.resources.gpus not in ("auto", 0):
         from cdpipe.cluster.needs import plan_gpus
-        from cdpipe.cluster.session import start_ray
+        from cdpipe.cluster.start import start_workers
 
-        start_ray(run)
+        start_workers(run, ray=True)
         plan_gpus(run)
 
 

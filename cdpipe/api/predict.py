@@ -287,9 +287,9 @@ def plan_before_fitting(run: Run, inventory: Inventory, sources: Sequence[ModelS
     """
     from cdpipe.cluster.needs import plan_device
     from cdpipe.cluster.predict import with_probed_batches
-    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.start import start_workers
 
-    start_ray(run)
+    start_workers(run)
     plan = plan_run(run.config, run.workspace, inventory, plan_members(run.config, sources, plan_device(run)))
     lacking = lacking_bands(plan)
     for pair_id, reason in lacking.items():
@@ -345,10 +345,10 @@ def find_fits(run: Run, plan: RunPlan, chosen: Sequence[int] | None = None) -> s
             jobs.append((pair.pair_id, [(run.workspace, pair.stored, member) for member in unknown]))
     if not jobs:
         return set()
-    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.start import start_workers
     from cdpipe.cluster.tasks import map_pairs
 
-    start_ray(run)
+    start_workers(run)
     with run.step("predict: pairs that detectors look at", len(jobs)) as advance:
         # a lambda, since a function of this module would make every worker import what it does not need
         for pair_id, fits, error in map_pairs(run, "predict", lambda job: [find_fit(*each) for each in job], jobs):
@@ -376,10 +376,10 @@ def measure_on_ray(run: Run) -> MeasurePairs:
     def measure_pairs(
         pairs: Sequence[RunPair], ensembles: Mapping[str, Ensemble], measure: Measure
     ) -> dict[str, ScoreHistogram]:
-        from cdpipe.cluster.session import start_ray
+        from cdpipe.cluster.start import start_workers
         from cdpipe.cluster.tasks import map_pairs
 
-        start_ray(run)
+        start_workers(run)
         jobs = [(pair.pair_id, (run.workspace, pair.to_fit_on, ensembles[pair.pair_id])) for pair in pairs]
         histograms: dict[str, ScoreHistogram] = {}
         # a lambda, since a function of this module would make every worker import what it does not need

@@ -77,9 +77,9 @@ def write_submission(run: Run, *, template: Place | None = None, out: Place | No
     """
     with run.hold(keep_failures=True):
         wanted, path = _wanted_pairs(run, template), _table_path(run, out)
-        from cdpipe.cluster.session import start_ray
+        from cdpipe.cluster.start import start_workers
 
-        start_ray(run)
+        start_workers(run)
         with run.logged("submission", {"masks": len(wanted)}):
             masks = _encode(run, wanted)
         submission.write_submission(path, ((name, masks[name][0]) for name in wanted))
@@ -123,10 +123,10 @@ def write_submission_rasters(run: Run, file: Place, *, out: Place | None = None)
             for pair in pairs
             if (pair_id := pair.pair.pair_id) in masks
         ]
-        from cdpipe.cluster.session import start_ray
+        from cdpipe.cluster.start import start_workers
         from cdpipe.cluster.tasks import map_pairs
 
-        start_ray(run)
+        start_workers(run)
         with run.logged("submission", {"rasters": len(jobs)}), run.step("submission: rasters", len(jobs)) as advance:
             for pair_id, _, error in map_pairs(run, "submission", lambda job: write_mask(*job), jobs):
                 advance(1, "")

@@ -145,11 +145,11 @@ def _trained(run: Run, job: TrainJob, card: ModelCard, *, now: bool) -> Trained:
 def _train(run: Run, jobs: Sequence[TrainJob], waiting: Sequence[TrainJob]) -> list[Trained]:
     """Train those of the jobs that wait, and say of each how it ended."""
     from cdpipe.cluster.needs import asked_for_training, plan_gpus
-    from cdpipe.cluster.session import start_ray
+    from cdpipe.cluster.start import start_workers
     from cdpipe.cluster.train import share_out
 
     check_starts(run, waiting)
-    start_ray(run)
+    start_workers(run, ray=True)
     resources, gpus = run.config.resources, plan_gpus(run)
     planned = share_out(resources, jobs, gpus) if gpus else None  # on CPUs it depends on those that come
     with asked_for_training(run, len(jobs), planned.at_once * planned.workers if planned else 0):

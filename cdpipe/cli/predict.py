@@ -72,6 +72,7 @@ def _show_plan(options: argparse.Namespace, run: "Run", screen: "Screen") -> Non
     import torch
 
     from cdpipe.api.predict import plan_prediction
+    from cdpipe.cluster.start import stays_here
     from cdpipe.units import free_text, size, time_text
 
     device = "cuda" if run.config.resources.gpus != 0 and torch.cuda.is_available() else "cpu"
@@ -79,6 +80,7 @@ def _show_plan(options: argparse.Namespace, run: "Run", screen: "Screen") -> Non
     missing = f"{plan.blocks} block(s), {plan.patches} patch(es)"
     screen.say(f"predict: {plan.pairs} pair(s) with {', '.join(plan.models)}")
     screen.say(f"  missing: {missing}, test-time augmentation {run.config.predict.tta}")
+    screen.say(f"  done by {'threads of this process' if stays_here(run) else 'workers of Ray'}")
     screen.say(f"  writes at most {size(plan.bytes_out)} before compression{free_text(plan.bytes_free)}")
     screen.say(f"  time: {time_text(plan.seconds)}")
 

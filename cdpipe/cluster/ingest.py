@@ -1,16 +1,14 @@
-"""Ingest on Ray tasks: source files are hashed, then blocks are read and stored, a bounded number at a time."""
+"""Ingest by tasks: source files are hashed, then blocks are read and stored, a bounded number at a time."""
 
-import ctypes
 import itertools
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import ray
-
+from cdpipe.cluster import spread
+from cdpipe.cluster.memory import keep_freed_memory
 from cdpipe.cluster.needs import following
-from cdpipe.cluster.tasks import Background, describe_failure, failure_details, meter, run_bounded, with_requests
+from cdpipe.cluster.tasks import Background, describe_failure, failure_details, meter, run_bounded
 from cdpipe.errors import InputError
 from cdpipe.pairs.ingest import (
     BlockTask,
@@ -27,28 +25,6 @@ from cdpipe.timing import take
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.location import Location
 
-# How malloc treats memory that is freed.
-
-# mallopt's names (malloc.h) and values: what is freed stays with the process, which grows by 256 MiB at a time.
-SETTINGS = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 2**28), "M_MMAP_MAX": (-4, 0)}
-
-
-def keep_freed_memory() -> bool:
-    """Have this process keep freed memory for what comes next; returns whether it will.
-
-    By default glibc gives large arrays back to the system at once, and every new one costs a page fault for each 4 KiB:
-    a tenth of an ingest. Elsewhere than with glibc nothing happens. The same settings as an environment, which must be
-    there before a process starts, are those of :data:`cdpipe.cluster.session.MODEL_ENVIRONMENT`.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return all(mallopt(*setting) for setting in SETTINGS.values())
-
-
 Portion = tuple[BlockTask, ...]  # of one pair, at least one
 
 # A task costs a millisecond or two, a block seconds: only very many blocks share tasks. What one of them stored stays
@@ -56,15 +32,14 @@ Portion = tuple[BlockTask, ...]  # of one pair, at least one
 TASKS, MOST_BLOCKS_A_TASK = 10_000, 16
 # Tasks that are handed to Ray before they can run: with fewer, workers wait for the driver between short ones.
 LEAST_IN_FLIGHT = 64
-RETRIES = 3  # of a worker that is lost (killed, out of memory); an error in the data is not tried again
 
 
 def hash_files(
     paths: list[Location], progress: Callable[[int], None]
 ) -> Iterator[tuple[Location, tuple[str, Stamp] | None, str]]:
     """SHA-256 and earlier stamp of each file, or None and the reason where it cannot be read."""
-    remote = ray.remote(num_cpus=0.5, max_retries=RETRIES)(with_requests(_hash_one))
-    for path, result, error in run_bounded(remote.remote, paths, following(4, 4)):
+    start = spread.starter(_hash_one, cpus=0.5)
+    for path, result, error in run_bounded(start, paths, following(4, 4)):
         yield path, result, "" if error is None else f"{path}: {describe_failure(error)}"
         progress(1)
 
@@ -104,15 +79,15 @@ def ingest_pairs(
     """
     left = Counter(task.pair for task in tasks)
     failed = dict[int, bool]()  # pairs, and whether their data are unusable
-    shared: dict[int, ray.ObjectRef[IngestJob]] = {}
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(with_requests(_each(do)))
+    shared: dict[int, Any] = {}
+    start = spread.starter(_each(do))
     ending = Background(end)
 
     def submit(portion: Portion) -> Any:
         number = portion[0].pair
         if number not in shared:
-            shared[number] = ray.put(jobs[number])
-        return remote.remote(shared[number], portion)
+            shared[number] = spread.shared(jobs[number])
+        return start(shared[number], portion)
 
     portions = share_out(tasks)
     while portions:

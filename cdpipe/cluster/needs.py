@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-import ray
-from ray.autoscaler.sdk import request_resources
-
+from cdpipe.cluster import spread
 from cdpipe.cluster.private import describe_starts
 from cdpipe.cluster.supply import Bundle, Supply, look_up_supply
 from cdpipe.config.resources import Resources
@@ -292,9 +290,16 @@ def withdraw(*which: threading.Event) -> None:
     for over in ended:
         over.set()
         del _OPEN[over]
-    if ended and ray.is_initialized():
+    if ended and spread.ray_runs():
         with contextlib.suppress(Exception):  # a cluster that is gone has nothing requested
             _request()
+
+
+def request_resources(bundles: list[dict[str, float]]) -> None:
+    """Ray's own of that name."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
 
 
 def _request() -> None:

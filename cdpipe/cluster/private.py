@@ -4,6 +4,7 @@ Tried with the versions that pyproject.toml lets in; where Ray has moved somethi
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import time
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
 import yaml
 
 from cdpipe.errors import CdpipeError
@@ -32,8 +32,9 @@ def _door(what: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, AttributeError) as error:
+        version = importlib.metadata.version("ray")
         raise CdpipeError(
-            f"Ray {ray.__version__}: {what} is not where it was in the versions that cdpipe was tried with ({error}); "
+            f"Ray {version}: {what} is not where it was in the versions that cdpipe was tried with ({error}); "
             "install the version of constraints.txt"
         ) from error
 
@@ -91,6 +92,8 @@ def _read_kuberay(cluster: str, namespace: str) -> dict[str, Any] | None:
 
 def describe_starts() -> list[str]:
     """What the autoscaler is starting and what failed to start, as far as it tells, a line each."""
+    import ray
+
     with _door("the autoscaler's state"):
         from ray.autoscaler.v2.sdk import get_cluster_status
         from ray.autoscaler.v2.utils import is_autoscaler_v2

@@ -1,18 +1,16 @@
-"""Audits that run models, on Ray tasks: some patches of a pair each, the counts sent back."""
+"""Audits that run models, in tasks: some patches of a pair each, the counts sent back."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import ray
-
+from cdpipe.cluster import spread
+from cdpipe.cluster.memory import MODEL_ENVIRONMENT
 from cdpipe.cluster.needs import Actors, following
-from cdpipe.cluster.session import MODEL_ENVIRONMENT
 from cdpipe.cluster.tasks import describe_failure, run_bounded
 from cdpipe.evaluation.probes import Probe, ProbeJob, probe_models
 
 WINDOWS_A_TASK = 8  # four forwards each, beside which loading the models is little
-RETRIES = 3
 
 Probes = dict[str, Probe]
 
@@ -34,14 +32,14 @@ def probe_pairs(
     Yields:
         Position of a pair, what was found, and the reason if it failed.
     """
-    remote = ray.remote(
-        num_cpus=0 if actors.gpus else 1,
+    start = spread.starter(
+        _with_one_thread(probe),
+        cpus=0 if actors.gpus else 1,
         num_gpus=1 if actors.gpus else 0,
         resources=actors.resources,
         memory=actors.memory,
-        max_retries=RETRIES,
         runtime_env={"env_vars": MODEL_ENVIRONMENT},
-    )(_with_one_thread(probe))
+    )
     parts = [
         (number, replace(job, windows=job.windows[first : first + WINDOWS_A_TASK]))
         for number, job in enumerate(jobs)
@@ -50,7 +48,7 @@ def probe_pairs(
     left = [sum(number == own for own, _ in parts) for number in range(len(jobs))]
     total: list[Probes] = [{} for _ in jobs]
     failed: dict[int, str] = {}
-    done = run_bounded(lambda part: remote.remote(parts[part][1]), range(len(parts)), following(2))
+    done = run_bounded(lambda part: start(parts[part][1]), range(len(parts)), following(2))
     for part, found, error in done:
         number, own = parts[part]
         progress(len(own.windows))

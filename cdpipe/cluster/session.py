@@ -17,7 +17,6 @@ import ray
 from cdpipe.cluster.needs import withdraw
 from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError
-from cdpipe.runs.run import Run
 
 # Keeps Ray's harmless messages, which its C++ core writes straight to standard error, off the terminal.
 
@@ -67,18 +66,6 @@ ANSWER_SECONDS = 8.0  # a cluster answers within milliseconds; Ray itself would 
 ADDRESS = re.compile(r"(?:ray://)?(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")  # a host and the port of its gRPC server
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # none: a frame with which both ends of HTTP/2 begin (RFC 9113, 3.4)
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
-
-# glibc gives freed memory back to the system at once and zeroes it again on the next forward; keeping it
-# made batched forwards on the CPU 1.3 to 1.4 times as fast. Read when a process starts, hence by environment.
-# Waiting threads that sleep instead of spinning cost a tenth on an idle machine and made training 5 times as
-# fast on a busy one.
-MODEL_ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "20000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-}
 
 
 @contextlib.contextmanager
@@ -136,11 +123,6 @@ def _limits(resources: Resources) -> dict[str, int]:
         # Ray would believe in GPUs that there are not
         found["num_gpus"] = min(resources.gpus, torch.cuda.device_count())
     return found
-
-
-def start_ray(run: Run) -> None:
-    """Connect to Ray, unless that is done, until the run's outermost call ends."""
-    run.resources.enter_context(ray_session(run.config.resources, run.verbose))
 
 
 @contextlib.contextmanager

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+from cdpipe.cluster import spread
 from cdpipe.cluster.private import HEAD, read_autoscaling
 from cdpipe.errors import CdpipeError
 
@@ -89,7 +87,11 @@ def _fit(node: Bundle, bundle: Bundle) -> int:
 
 
 def look_up_supply() -> Supply:
-    """What the cluster that this process has joined has, and may start."""
+    """What the cluster that this process has joined has, and may start; or what this process uses of its machine."""
+    if spread.threads_here():
+        return Supply(({"CPU": spread.threads_here()},))
+    import ray
+
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = tuple(node["Resources"] for node in nodes if node["Alive"])
     context = ray.get_runtime_context()
@@ -122,6 +124,9 @@ def _autoscaling(address: str, _job: str) -> dict[str, Any] | None:
     Raises:
         CdpipeError: If the head does not say: to plan for what is there would turn networks to the CPU.
     """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     nodes: Sequence[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     heads = [node["NodeID"] for node in nodes if node["Alive"] and HEAD in node["Resources"]]
     port = address.rpartition(":")[2]

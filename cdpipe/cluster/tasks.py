@@ -1,21 +1,19 @@
 """Small jobs, one a pair, that run beside or after the others: rasters, evaluation."""
 
-import functools
 import re
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import ray
-from ray.util.metrics import Counter
-
+from cdpipe.cluster import spread
 from cdpipe.cluster.needs import asked_for_cpus, following
-from cdpipe.cluster.session import start_ray
+from cdpipe.cluster.start import start_workers
 from cdpipe.errors import CdpipeError
 from cdpipe.runs.run import Run
-from cdpipe.workspace.clients import add_requests, take_requests
+
+if TYPE_CHECKING:
+    from ray.util.metrics import Counter
 
 LONGEST_REASON = 600  # characters
 COLOUR = re.compile(r"\x1b\[[\d;]*m")  # Ray has it in messages, also where there is no terminal
@@ -25,12 +23,12 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 def run_bounded(
-    submit: Callable[[Item], "ray.ObjectRef[Any]"], items: Iterable[Item], limit: Callable[[], int]
+    start: Callable[[Item], Any], items: Iterable[Item], limit: Callable[[], int]
 ) -> Iterator[tuple[Item, Any, Exception | None]]:
     """Run a task for each item with a bounded number in flight, yielding results as they come.
 
     Args:
-        submit: Starts a task.
+        start: Starts a task.
         items: What to start tasks for, drawn only as there is room.
         limit: Gives the most tasks in flight, now and then: a cluster may grow meanwhile.
 
@@ -38,49 +36,22 @@ def run_bounded(
         Item, result, and the error instead of a result where the task failed for good.
     """
     waiting = iter(items)
-    pending: dict[ray.ObjectRef[Any], Item] = {}
+    pending: dict[Any, Item] = {}
     while True:
         while len(pending) < limit():
             item = next(waiting, _END)
             if item is _END:
                 break
-            pending[submit(item)] = item
+            pending[start(item)] = item
         if not pending:
             return
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=None)
-        # take all that is done: one at a time would let the scheduler wait for the driver
-        more, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
-        for reference in dict.fromkeys([*ready, *more]):
-            item = pending.pop(reference)
+        for task in spread.ended(list(pending), wait=True):
+            item = pending.pop(task)
             try:
-                result, error = tallied(ray.get(reference)), None
+                result, error = spread.result_of(task), None
             except Exception as failure:  # noqa: BLE001 (whatever a task raised is that task's result)
                 result, error = None, failure
             yield item, result, error
-
-
-def with_requests(function: Callable[..., Result]) -> Callable[..., Any]:
-    """A function for workers that also gives the requests to object storage that its process has made."""
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> _Counted:
-        return _Counted(function(*arguments), take_requests())
-
-    return call
-
-
-def tallied(answer: Any) -> Any:
-    """The result of a function that may be :func:`with_requests`; its requests are added to those of this process."""
-    if not isinstance(answer, _Counted):
-        return answer
-    add_requests(answer.requests)
-    return answer.result
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    result: Any
-    requests: dict[str, int]
 
 
 def describe_failure(error: Exception) -> str:
@@ -93,7 +64,7 @@ def describe_failure(error: Exception) -> str:
 
 def failure_details(error: Exception) -> str:
     """The traceback of a task that failed for good; nothing where its message says all."""
-    return "" if isinstance(getattr(error, "cause", None), CdpipeError) else str(error)
+    return "" if isinstance(getattr(error, "cause", error), CdpipeError) else spread.trace_of(error)
 
 
 _END: Any = object()
@@ -107,14 +78,14 @@ class Background:
     """Tasks started one by one while something else goes on, collected as they end."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
-        """Prepare to run ``function`` on jobs, in other processes."""
-        self._remote = ray.remote(num_cpus=0.5, max_retries=3)(with_requests(function))
-        self._pending: dict[ray.ObjectRef[Any], int] = {}
+        """Prepare to run ``function`` on jobs."""
+        self._start = spread.starter(function, cpus=0.5)
+        self._pending: dict[Any, int] = {}
         self._asked = 0.0
 
     def start(self, number: int, job: Any) -> None:
         """Start a task."""
-        self._pending[self._remote.remote(job)] = number
+        self._pending[self._start(job)] = number
 
     def collect(self, *, wait: bool) -> Iterator[tuple[int, Any, str | None]]:
         """Number, result and failure of each task that has ended, now and then; of all of them if ``wait``."""
@@ -123,13 +94,10 @@ class Background:
             return
         self._asked = time.monotonic()
         while self._pending:
-            references = list(self._pending)
-            ray.wait(references, timeout=None if wait else 0)
-            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
-            for reference in ready:
-                number = self._pending.pop(reference)
+            for task in spread.ended(list(self._pending), wait=wait):
+                number = self._pending.pop(task)
                 try:
-                    result, failure = tallied(ray.get(reference)), None
+                    result, failure = spread.result_of(task), None
                 except Exception as error:  # noqa: BLE001 (any failure is this task's alone)
                     result, failure = None, describe_failure(error)
                 yield number, result, failure
@@ -148,10 +116,10 @@ def map_pairs(
         function: Takes a job.
         jobs: Each with its pair.
     """
-    remote = ray.remote(num_cpus=1, max_retries=3)(with_requests(function))
+    start = spread.starter(function)
     by_name = dict(jobs)
     with asked_for_cpus(run, stage, len(jobs)):
-        for name, result, error in run_bounded(lambda name: remote.remote(by_name[name]), by_name, following(2)):
+        for name, result, error in run_bounded(lambda name: start(by_name[name]), by_name, following(2)):
             yield name, result, describe_failure(error) if error is not None else None
 
 
@@ -172,7 +140,7 @@ def map_every_pair(
     """
     if not jobs:  # Ray, which takes seconds to start, would have nothing to do
         return {}
-    start_ray(run)
+    start_workers(run)
     results: dict[str, Result] = {}
     with run.step(title, len(jobs)) as advance:
         for pair_id, result, error in map_pairs(run, stage, function, jobs):
@@ -188,18 +156,22 @@ def map_every_pair(
 
 
 @cache
-def _counter(name: str, description: str) -> Counter:
+def _counter(name: str, description: str) -> "Counter":
+    from ray.util.metrics import Counter
+
     return Counter(name, description, tag_keys=("stage", "part"))
 
 
 def meter(stage: str, outcome: str, figures: Mapping[str, float]) -> None:
-    """Count a block.
+    """Count a block, where there is a cluster to watch.
 
     Args:
         stage: ``ingest`` or ``predict``.
         outcome: ``done`` or ``failed``.
         figures: What its worker spent and counted; see :mod:`cdpipe.timing`.
     """
+    if spread.threads_here():
+        return
     _counter("cdpipe_blocks", "blocks worked on").inc(1, {"stage": stage, "part": outcome})
     for name, number in figures.items():
         if number > 0:

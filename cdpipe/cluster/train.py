@@ -28,8 +28,9 @@ from ray.train.torch import TorchConfig
 from torch import nn
 
 from cdpipe.cluster.machine import inspect_cluster, inspect_machine
+from cdpipe.cluster.memory import MODEL_ENVIRONMENT
 from cdpipe.cluster.needs import WORKER_CPUS, memory
-from cdpipe.cluster.session import MODEL_ENVIRONMENT, node_cpus
+from cdpipe.cluster.session import node_cpus
 from cdpipe.cluster.tasks import describe_failure
 from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError

@@ -17,6 +17,8 @@ class Resources(Section):
     ``on_shortage: stop`` waits for all of them instead. If none, or not all, came in ``wait_minutes``, the run stops.
     ``device: cpu`` has networks run on the CPU also where they are given GPUs: to try out a cluster whose GPUs are made
     up.
+    ``ray: always`` starts Ray also where scenes are few and small and there is no GPU; their tasks are otherwise done
+    by threads of one process, which saves the seconds that Ray takes to start.
     ``accelerator_type`` asks for GPUs of a kind, by the name that Ray gives it, such as L4 (`ray status -v`).
     ``memory_gib`` asks for so much main memory with each worker that predicts or trains: large blocks or patches may
     need more than nodes have for each CPU or GPU.
@@ -28,5 +30,6 @@ class Resources(Section):
     accelerator_type: str | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     device: Literal["auto", "cpu"] = "auto"
+    ray: Literal["auto", "always"] = "auto"
     wait_minutes: Annotated[float, Field(ge=0)] = 30
     on_shortage: Literal["continue", "stop"] = "continue"

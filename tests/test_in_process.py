@@ -1,0 +1,111 @@
+"""Few and small scenes are done by threads of one process: without Ray, with the bytes that Ray's workers write."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import PRODUCTS, Project, contents
+
+from cdpipe.cluster import spread, start
+from cdpipe.cluster.tasks import Background, run_bounded
+from cdpipe.config.resources import Resources
+from cdpipe.errors import EXIT_DONE
+from cdpipe.workspace.crash import ARMED
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", *PRODUCTS, "runs/run/manifest.json")
+POINTS = ("block-unrecorded", "probability-unrecorded", "raster-unchecked", "vectors-unrecorded", "manifest-unwritten")
+CODE = """
+import sys
+from cdpipe.cli.main import main
+code = main(sys.argv[1:])
+print("ray" in sys.modules)
+sys.exit(code)
+"""
+
+
+def run(project: Project, charges: Path) -> tuple[int, str]:
+    """Ingest, prediction and all that follows, in a process of its own; how it ended and what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    more = ("--set", "resources.ray=auto", "--set", "resources.workers=2")
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *project.arguments("pipeline", *more)],
+        cwd=REPOSITORY, env={**environment, ARMED: str(charges)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (EXIT_DONE, -signal.SIGKILL), done.stderr[-2000:]
+    return done.returncode, done.stdout
+
+
+def test_killed_again_and_again_it_ends_with_the_bytes_of_ray(finished: Project, tmp_path: Path) -> None:
+    project, charges = Project(finished.config, tmp_path / "work"), tmp_path / "charges"
+    shutil.copytree(finished.workspace / "models", project.workspace / "models")
+    charges.mkdir()
+    for point in POINTS:
+        (charges / point).touch()
+        assert run(project, charges)[0] == -signal.SIGKILL
+        assert not (charges / point).exists()
+    code, printed = run(project, charges)
+    assert code == EXIT_DONE
+    assert printed.splitlines()[-1] == "False"  # Ray was not even imported
+    assert contents(project.workspace, *MADE) == contents(finished.workspace, *MADE)
+    assert not list(project.workspace.rglob("*.partial"))
+
+
+def test_tasks_in_threads() -> None:
+    def divide(number: int) -> float:
+        return 12 / number
+
+    assert not spread.threads_here()
+    with spread.threads_of(3):
+        assert spread.threads_here() == 3
+        found = {
+            item: (result, error) for item, result, error in run_bounded(spread.starter(divide), range(4), lambda: 2)
+        }
+        background = Background(divide)
+        for number in range(3):
+            background.start(number, number)
+        ended = {number: (result, failure) for number, result, failure in background.collect(wait=True)}
+    assert not spread.threads_here()
+    assert [found[item][0] for item in range(4)] == [None, 12, 6, 4]
+    assert isinstance(found[0][1], ZeroDivisionError)
+    assert "test_in_process" in spread.trace_of(found[0][1])
+    assert ended == {0: (None, "division by zero"), 1: (12, None), 2: (6, None)}
+
+
+@pytest.mark.parametrize(
+    ("resources", "address", "here"),
+    [
+        ({"gpus": 0}, None, True),
+        ({"gpus": 0}, "local", True),
+        ({"gpus": 0, "ray": "always"}, None, False),
+        ({"gpus": 0}, "auto", False),
+        ({"gpus": 1}, None, False),
+    ],
+)
+def test_who_does_it(
+    resources: dict[str, object], address: str | None, here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "ray_runs", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert spread.may_stay_here(Resources.model_validate(resources)) == here
+
+
+def test_many_or_large_scenes_are_rays(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cdpipe.config.load import load_config  # noqa: PLC0415
+    from cdpipe.runs.run import Run  # noqa: PLC0415
+
+    monkeypatch.setattr(spread, "may_stay_here", lambda _resources: True)
+    run = Run(load_config(finished.config, []))
+    assert start.stays_here(run)
+    monkeypatch.setattr(start, "MOST_PAIRS", 4)
+    assert not start.stays_here(run)
+    monkeypatch.undo()
+    monkeypatch.setattr(spread, "may_stay_here", lambda _resources: True)
+    monkeypatch.setattr(start, "MOST_PIXELS", 60 * 1101)
+    assert not start.stays_here(run)
