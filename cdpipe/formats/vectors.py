@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -34,6 +35,7 @@ GEOMETRY = "geometry"
 
 _EPOCH = "1970-01-01T00:00:00.000Z"
 _READ_BATCH = 5000  # features
+_DATING = threading.Lock()
 
 
 def write_features(
@@ -147,6 +149,7 @@ def _write_gdal(
 
 @contextlib.contextmanager
 def _gdal_date() -> Iterator[None]:
+<<<<<<< HEAD
     """Let GDAL take the epoch for today."""
     before = ogr().get_gdal_config_option("OGR_CURRENT_DATE")
     ogr().set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
@@ -154,6 +157,16 @@ def _gdal_date() -> Iterator[None]:
         yield
     finally:
         ogr().set_gdal_config_options({"OGR_CURRENT_DATE": before})
+=======
+    """Let GDAL take the epoch for today; it knows one date at a time, so threads take turns."""
+    with _DATING:
+        before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
+        try:
+            yield
+        finally:
+            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
+>>>>>>> f042afc (Threads that write GeoPackages take turns with GDAL's date)
 
 
 def _write_parquet(
