@@ -149,24 +149,14 @@ def _write_gdal(
 
 @contextlib.contextmanager
 def _gdal_date() -> Iterator[None]:
-<<<<<<< HEAD
-    """Let GDAL take the epoch for today."""
-    before = ogr().get_gdal_config_option("OGR_CURRENT_DATE")
-    ogr().set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
-    try:
-        yield
-    finally:
-        ogr().set_gdal_config_options({"OGR_CURRENT_DATE": before})
-=======
     """Let GDAL take the epoch for today; it knows one date at a time, so threads take turns."""
     with _DATING:
-        before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
+        before = ogr().get_gdal_config_option("OGR_CURRENT_DATE")
+        ogr().set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
         try:
             yield
         finally:
-            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
->>>>>>> f042afc (Threads that write GeoPackages take turns with GDAL's date)
+            ogr().set_gdal_config_options({"OGR_CURRENT_DATE": before})
 
 
 def _write_parquet(
