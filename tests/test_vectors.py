@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ def test_the_same_features_give_the_same_bytes(tmp_path: Path, suffix: str) -> N
     time.sleep(1.1)  # GeoPackage's time of change counts seconds
     assert write(tmp_path / f"y{suffix}").read_bytes() == first
     assert write(tmp_path / f"x{suffix}").read_bytes() == first  # over the old one
+
+
+def test_threads_that_write_at_once_write_the_same_bytes(tmp_path: Path) -> None:
+    first = write(tmp_path / "alone.gpkg").read_bytes()
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(lambda number: write(tmp_path / f"{number}.gpkg"), range(40)))
+    assert {path.read_bytes() for path in written} == {first}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES.values())
