@@ -293,7 +293,7 @@ def _scenes(labelled: Placed, buffer: int) -> list[list[tuple[Pair, Grid]]]:
         if near:
             raise InputError(
                 f"{near[0].one} and {near[0].other} share ground on different grids, so they cannot be cut into strips "
-                "for train, val and test: put them on one grid, or give each a split in the catalog's column split"
+                "for train, val and test: take the label of one out of the catalog, or put them on one grid"
             )
         scenes += here
     return scenes
