@@ -32,8 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=any_place,
         action="append",
-        help="model folder, of which several make an ensemble; an ensemble's folder; or a detector that needs no "
-        "training: mad (default), irmad, cva, difference",
+        help="model folder, of which several make an ensemble; an ensemble's folder; cdpipe, the model that comes with "
+        "it; or a detector that needs no training: mad (default), irmad, cva, difference",
     )
     parser.add_argument("--out", type=local_path, help="folder for the results")
     parser.add_argument(
