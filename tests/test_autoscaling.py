@@ -111,7 +111,7 @@ def test_a_lost_node_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert set(where_it_ran(cluster, monkeypatch, MODELS)) == {"gpu"}
         assert list(kinds_of_nodes(cluster, monkeypatch).values()).count("gpu") >= 3
     alone = Project(project.config, tmp_path / "alone")
-    succeed(alone.arguments("pipeline"))
+    succeed(alone.arguments("pipeline", "--set", "resources.gpus=0"))
     assert contents(project.workspace, *MADE) == contents(alone.workspace, *MADE)
 
 

@@ -242,6 +242,8 @@ def _resources() -> dict[str, float]:
 
 def _silence_ray_data() -> None:
     """Keep Ray Data's messages and bars off the terminal; its log file still gets them."""
+    # of tasks that nobody waits for: its actor for statistics forgets all with the node that it was on
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
