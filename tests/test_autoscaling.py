@@ -91,7 +91,8 @@ def test_from_nothing_to_results_and_back(tmp_path: Path, monkeypatch: pytest.Mo
         assert set(where_it_ran(cluster, monkeypatch, MODELS)) == {"gpu"}
         wait_until(lambda: alive(cluster) == 1)
     alone = Project(project.config, tmp_path / "alone")
-    succeed(alone.arguments("pipeline"))
+    succeed(alone.arguments("ingest"))
+    succeed(alone.arguments("predict"))
     assert contents(project.workspace, *MADE) == contents(alone.workspace, *MADE)
 
 
@@ -105,7 +106,7 @@ def test_a_lost_node_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     log = tmp_path / "log.txt"
     with autoscaling(TYPES, version=version) as cluster:
         process = start(project, cluster, log)
-        wait_until(lambda: bool(list(project.workspace.glob("records/changes/long/*/0_*.json"))), 300)
+        wait_until(lambda: bool(list(project.workspace.glob("records/changes/long/*/0_*.json"))), 400)
         os.kill(raylet_of_a_gpu(cluster), signal.SIGKILL)
         assert process.wait(400) == EXIT_DONE, log.read_text()[-3000:]
         assert set(where_it_ran(cluster, monkeypatch, MODELS)) == {"gpu"}
@@ -132,11 +133,13 @@ def test_a_submitted_job_trains_and_predicts_on_gpus(tmp_path: Path, monkeypatch
     project = make_project(tmp_path, ("wide", "val"), resources={"device": "cpu"})
     with autoscaling(TYPES) as cluster:
         client = JobSubmissionClient(cluster.dashboard)
-        runtime = {"working_dir": str(REPOSITORY), "excludes": [".git", ".venv", "tests", "docs"]}
-        job = client.submit_job(entrypoint=f"python jobs/pipeline.py {project.config}", runtime_env=runtime)
-        wait_until(lambda: client.get_job_status(job) not in (JobStatus.PENDING, JobStatus.RUNNING), 500)
+        # no working_dir: these nodes share one folder for it, which the first that ends takes away from all
+        runtime = {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}
+        command = f"cd {REPOSITORY} && {sys.executable} jobs/pipeline.py {project.config}"
+        job = client.submit_job(entrypoint=command, runtime_env=runtime)
+        wait_until(lambda: client.get_job_status(job) not in (JobStatus.PENDING, JobStatus.RUNNING), 700)
         said = client.get_job_logs(job)
-        assert client.get_job_status(job) == JobStatus.SUCCEEDED, said[-3000:]
+        assert client.get_job_status(job) == JobStatus.SUCCEEDED, (client.get_job_info(job).message, said[-3000:])
         assert "for 2 GPU(s), of which the first will do" in said
         assert set(where_it_ran(cluster, monkeypatch, MODELS)) == {"gpu"}
         assert where_it_ran(cluster, monkeypatch, INGEST)["gpu"] == 0
