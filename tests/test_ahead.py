@@ -141,6 +141,16 @@ def test_a_pair_to_fit_on_that_fails_is_not_waited_for(waves: Any) -> None:
     assert waves.begun == [(["small"], True)]
 
 
+def test_nothing_is_fitted_ahead_where_only_all_labels_say_on_what(waves: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few labelled scenes are cut into strips by what is labelled of them."""
+    monkeypatch.setattr(ahead, "known_splits", lambda *_: Splits())
+    with predicting_ahead(waves.run) as follower:
+        follower.order(list(waves.pairs.values()))
+        follower.ended(waves.pairs["val"], True)
+        follower.goes_on(100)
+    assert waves.begun == [(["val"], False)]
+
+
 def test_what_a_wave_fails_of_ends_the_run_after_the_ingest(waves: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ShortageError("no GPUs came")

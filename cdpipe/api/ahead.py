@@ -61,6 +61,7 @@ class _Ahead:
         self._run = run
         self._splits = Splits()
         self._awaited: set[str] = set()  # pairs to fit thresholds on that are not in the store yet
+        self._late = False  # whether only all labels together say which pairs, or strips of them, these are
         self._ready: dict[str, PlannedPair] = {}
         self._new = False  # whether a pair is ready that no wave had
         self._published: set[str] = set()
@@ -83,6 +84,7 @@ class _Ahead:
             return list(planned)
         first = {name for name in self._splits.parts("val") if by_id[name].label_key}
         self._awaited = first - set(self._ready)
+        self._late = not first and any(item.label_key for item in planned)
         return sorted(planned, key=lambda item: item.pair.pair_id not in first)
 
     def ended(self, item: PlannedPair, stored: bool) -> None:
@@ -100,7 +102,8 @@ class _Ahead:
             return
         self._new = False
         ready = tuple(self._ready.values())
-        self._wave = threading.Thread(target=self._try, args=(ready, not self._awaited), daemon=True)
+        may_fit = not (self._awaited or self._late)
+        self._wave = threading.Thread(target=self._try, args=(ready, may_fit), daemon=True)
         self._wave.start()
 
     def finish(self) -> None:
