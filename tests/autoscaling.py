@@ -49,15 +49,14 @@ def node_type(most: int, **resources: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def autoscaling(
-    types: Mapping[str, Mapping[str, Any]], *, idle_minutes: float = 0.2, version: int = 2
-) -> Iterator[Autoscaling]:
+def autoscaling(types: Mapping[str, Mapping[str, Any]], *, idle_minutes: float = 0.2) -> Iterator[Autoscaling]:
     """A head that runs no tasks, and workers of some types, started when they are asked for.
+
+    By version 2 of Ray's autoscaler: with version 1 nodes of this provider were lost seconds after they had joined.
 
     Args:
         types: As in a ``cluster.yaml``, by name.
         idle_minutes: After which a worker without work ends.
-        version: Of Ray's autoscaler.
     """
     folder = Path(tempfile.mkdtemp(prefix="cdpipe-"))  # a socket's path may have 107 characters
     gcs, dashboard, client, agent, agent_grpc = free_ports(5)
@@ -84,7 +83,7 @@ def autoscaling(
     (folder / "cluster.json").write_text(json.dumps(config))
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"PATH": f"{RAY.parent}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
-    own = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": str(version - 1)}
+    own = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"}
     own |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID, "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
     own |= {"RAY_NODE_TYPE_NAME": "ray.head.default"}
     command = [str(RAY), "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(gcs)]

@@ -99,12 +99,11 @@ def test_from_nothing_to_results_and_back(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_lost_node_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
-    """In the middle of a prediction; by both of Ray's autoscalers."""
+def test_a_lost_node_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a prediction."""
     project = make(tmp_path, 60, gpus=2)
     log = tmp_path / "log.txt"
-    with autoscaling(TYPES, version=version) as cluster:
+    with autoscaling(TYPES) as cluster:
         process = start(project, cluster, log)
         wait_until(lambda: bool(list(project.workspace.glob("records/changes/long/*/0_*.json"))), 400)
         os.kill(raylet_of_a_gpu(cluster), signal.SIGKILL)
