@@ -116,7 +116,7 @@ def test_a_key_given_on_the_command_line_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "missing --before, --after, --model, --out"),
+        ([], "missing --before, --after, --out"),
         (["--before", "b.tif", "--model", "m", "--out", "o"], "missing --after"),
         (["--before", "b", "--after", "a", "--model", "m", "--out", "o", "--bands", "red,green"], "--bands red,green"),
         (["--before", "b", "--after", "a", "--model", "m", "--out", "o", "--dry-run"], "--dry-run"),

@@ -102,7 +102,8 @@ def test_what_is_stored_is_what_arrays_in_memory_give(workspace: Workspace, name
 def test_without_a_model_arrays_get_an_answer() -> None:
     (before, after), label = make_dates()
     found = cdpipe.predict_array(before, after)
-    assert np.array_equal(found, cdpipe.predict_array(before, after, WITHOUT_LABELS[0]))
+    alone = [cdpipe.predict_array(before, after, name) for name in WITHOUT_LABELS]
+    np.testing.assert_allclose(found, np.mean(alone, axis=0), atol=1e-6)
     assert (found >= 0.5)[label == 1].mean() > 0.8
     assert (found >= 0.5)[label == 0].mean() < 0.01
 

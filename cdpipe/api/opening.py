@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdpipe.api.answer import without_labels
 from cdpipe.config.load import load_config
 from cdpipe.config.schema import Config
 from cdpipe.runs.ensembles import adopt_options
@@ -16,7 +17,9 @@ def open_run(
     progress: Progress = ignore,
     wait: bool = False,
 ) -> Run:
-    """Open a run: nothing is read but its configuration and the ensemble that it may name, and nothing written.
+    """Open a run: nothing is read but its configuration, its catalog and the ensemble it may name, nothing written.
+
+    Where no pair of the catalog has a label and no model is named, detectors that need no training predict.
 
     Args:
         config: A configuration file, or what was read from one.
@@ -30,4 +33,4 @@ def open_run(
         InputError: If it names an ensemble that cannot be read.
     """
     loaded = config if isinstance(config, Config) else load_config(Path(config), list(overrides))
-    return Run(adopt_options(loaded), progress, wait=wait)
+    return Run(without_labels(adopt_options(loaded)), progress, wait=wait)

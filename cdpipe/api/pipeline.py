@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cdpipe.api.ahead import predicting_ahead
+from cdpipe.api.answer import say_who_answers
 from cdpipe.api.audit import Audits, audit
 from cdpipe.api.evaluate import Evaluated, evaluate
 from cdpipe.api.ingest import ALONE, Ingested, ingest
@@ -70,6 +71,7 @@ def pipeline(
         InputError: If there is nothing to go on with; see each stage.
     """
     check_models(run)
+    say_who_answers(run)
     stages = [stage for stage in STAGES if stage != "train" or run.config.predict.takes_trained]
 
     def begin(stage: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdpipe.api.answer import answer_page
 from cdpipe.api.ingest import ingest
 from cdpipe.config.detectors import WITHOUT_LABELS, named_model
 from cdpipe.config.load import parse_config
@@ -46,6 +47,7 @@ from cdpipe.timing import add
 from cdpipe.workspace.location import Location, Place, here, located
 from cdpipe.workspace.records import forget_attempts
 
+REPORT = "report.html"  # of one pair, where a detector answers
 NAME = "prediction"  # of the one pair, and of its run
 SENSOR, SENSOR_AFTER = "given", "given_after"
 BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
@@ -169,7 +171,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     Args:
         dates: Rasters of the first and of the second date.
         models: Model folders, of which several make an ensemble; or the folder of an ensemble; or names of detectors
-            that need no training; or ``cdpipe``, the model that comes with it. Without any: ``mad``.
+            that need no training; or ``cdpipe``, the model that comes with it. Without any: ``mad`` and ``cva``.
         out: Folder for the results; all else goes to ``work/`` beneath it.
         bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``; without it what each
             file calls its bands, or else these three; for detectors alone all bands that both dates have.
@@ -189,17 +191,11 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     catalog = out / "work" / "pair.csv"
     places = [located(place).resolve() for place in dates]
     folders = [named_model(place) for place in models or WITHOUT_LABELS]
-    untrained = all(read_card(folder).is_detector for folder in model_folders(folders))
-    values: dict[str, Any] = {
-        "name": NAME,
-        "catalog": str(catalog.resolve()),
-        "workspace": str((out / "work").resolve()),
-        "sensors": {SENSOR: {"bands": dict(bands or DEFAULT)}},
-        # a detector compares pixel by pixel; a network has seen dates that lie off
-        "align": {"block": BLOCK, **({"coregister": "auto"} if untrained else {})},
-        "input": {"drivers": DRIVERS, "pixel_coordinates": True},
-        "predict": {"models": [str(folder) for folder in folders]},
-    }
+    detects = [read_card(folder).is_detector for folder in model_folders(folders)]
+    untrained = all(detects)
+    values = _values_of_pair(catalog, bands or DEFAULT, folders)
+    if untrained:  # nobody taught it to bear dates that lie off
+        values["align"]["coregister"] = "auto"
     config = parse_config(values, Path.cwd(), list(overrides), "predict")
     check_given(config)
     sensors, remarks = [SENSOR, SENSOR], list[str]()
@@ -209,19 +205,43 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         config = parse_config(values, Path.cwd(), list(overrides), "predict")
     config = adopt_options(config)
     run = Run(config, progress, verbose)
+    if not models:
+        run.say(f"no model is named: {' and '.join(WITHOUT_LABELS)} answer together, detectors that need no labels")
     for remark in remarks:
         run.say(remark)
-    written = []
     with run.hold():
         here(catalog).write(_pair_table(places, sensors, valid).encode())
         ingest(run)
-        predict(run)
-        for product in sorted(run.folder.local().glob(f"*s/{NAME}_*")):
-            name = product.name.removeprefix(f"{NAME}_")
-            # in one folder a mask and its objects would share a style
-            target = out / (f"objects{product.suffix}" if product.parent.name == "vectors" else name)
-            shutil.copyfile(product, target)
-            written.append(target)
+        manifest = predict(run)
+        written = _copy_products(run, out)
+        if any(detects):
+            written.append(out / REPORT)
+            answer_page(run, manifest, written[-1], (places[0].name, places[1].name), remarks)
+    return written
+
+
+def _values_of_pair(catalog: Path, bands: Mapping[str, int], folders: Sequence[Location]) -> dict[str, Any]:
+    """The configuration of one pair, whose workspace is where its catalog lies."""
+    return {
+        "name": NAME,
+        "catalog": str(catalog.resolve()),
+        "workspace": str(catalog.parent.resolve()),
+        "sensors": {SENSOR: {"bands": dict(bands)}},
+        "align": {"block": BLOCK},
+        "input": {"drivers": DRIVERS, "pixel_coordinates": True},
+        "predict": {"models": [str(folder) for folder in folders]},
+    }
+
+
+def _copy_products(run: Run, out: Path) -> list[Path]:
+    """Copy the pair's rasters and objects to where the user wants them."""
+    written = []
+    for product in sorted(run.folder.local().glob(f"*s/{NAME}_*")):
+        name = product.name.removeprefix(f"{NAME}_")
+        # in one folder a mask and its objects would share a style
+        target = out / (f"objects{product.suffix}" if product.parent.name == "vectors" else name)
+        shutil.copyfile(product, target)
+        written.append(target)
     return written
 
 

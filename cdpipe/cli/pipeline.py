@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Run all stages; each does what is missing."""
+    from cdpipe.api.answer import say_who_answers
     from cdpipe.api.pipeline import check_models, pipeline
     from cdpipe.cli.screen import exit_code, open_on_screen
 
     run, screen = open_on_screen(options)
     if options.dry_run:
         check_models(run)
+        say_who_answers(run)
         ingest.show_plan(options, run, screen, for_training=True)
-        screen.say("then: train, predict, evaluate, audit, report (their plans need the ingested store)")
+        stages = "train, predict" if run.config.predict.takes_trained else "predict"
+        screen.say(f"then: {stages}, evaluate, audit, report (their plans need the ingested store)")
         return EXIT_DONE
     pipeline(run, only_failed=options.failed, keep_going=options.keep_going, ended=partial(_show, run, screen))
     return exit_code(run, screen)

@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=any_place,
         action="append",
         help="model folder, of which several make an ensemble; an ensemble's folder; cdpipe, the model that comes with "
-        "it; or a detector that needs no training: mad (default), irmad, cva, difference",
+        "it; or a detector that needs no training: mad, irmad, cva, difference (default: mad and cva)",
     )
     parser.add_argument("--out", type=local_path, help="folder for the results")
     parser.add_argument(
@@ -101,7 +101,7 @@ def _run_pair(options: argparse.Namespace) -> int:
         raise ConfigError(f"predict: expected {wanted}; missing {', '.join(missing)}")
     if options.dry_run:
         raise ConfigError("predict: --dry-run is for runs with a configuration")
-    from cdpipe.api.predict import predict_pair
+    from cdpipe.api.predict import REPORT, predict_pair
     from cdpipe.cli.screen import Screen
 
     screen = Screen()
@@ -117,6 +117,9 @@ def _run_pair(options: argparse.Namespace) -> int:
     )
     for path in written:
         screen.say(f"wrote {path}")
+    if written[-1].name == REPORT:
+        screen.say("It marks whatever looks different, seasons and clouds too: where to look first, no measurement.")
+        screen.say(f"Next: open {written[-1]}, which shows it, and says how far to trust it and what to do then.")
     return EXIT_DONE
 
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.config.detectors import WITHOUT_LABELS, detector_folder, named_model
+from cdpipe.config.detectors import WITHOUT_LABELS, named_folder, named_model
 from cdpipe.config.schema import Backend
 from cdpipe.detectors.detect import change_probability, fit_detector, sample, sample_step
 from cdpipe.errors import InputError
@@ -44,7 +44,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         before: (band, height, width), bands in the order of the model's roles (red, green, blue); for a detector any.
         after: Likewise.
         model: A model folder, or an ensemble's, whose probability is that of its members together; or ``cdpipe``, for
-            which near infrared may follow the colours; or a detector: ``mad`` (default), ``irmad``, ``cva``...
+            which near infrared may follow the colours; or a detector, as ``mad``. Default: ``mad`` and ``cva``.
         observed: (height, width), True where both dates are observed; default: everywhere. Values that are
             not finite never count. Per-date statistics leave out what is False here, at either date.
         overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1; default: the ensemble's, or
@@ -101,7 +101,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
 
 def _meant(model: str | Path | Location | None) -> list[Location]:
     """The folder that is meant, or those of what answers without a model."""
-    return list(map(detector_folder, WITHOUT_LABELS)) if model is None else [named_model(model)]
+    return list(map(named_folder, WITHOUT_LABELS)) if model is None else [named_model(model)]
 
 
 def _predict_one(

@@ -395,7 +395,7 @@ def _pair_row(pair: PairPage, scores: Mapping[str, Any], most: float) -> dict[st
 
 
 @functools.cache
-def _templates() -> Environment:
+def templates() -> Environment:
     """Names of pairs are other people's text, so everything is escaped; a variable that is missing is a mistake."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -458,7 +458,7 @@ def write_page(page: Page) -> dict[Location, str]:
     Returns:
         Its file with its SHA-256.
     """
-    page.path.write(_templates().get_template(page.template).render(page.context).encode())
+    page.path.write(templates().get_template(page.template).render(page.context).encode())
     return hash_stored([page.path])
 
 

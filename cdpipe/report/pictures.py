@@ -191,10 +191,14 @@ class PairRasters:
 
 
 def draw_pair(path: Location, rasters: PairRasters) -> None:
+    """Draw a pair into a file, which is written at once or not at all; see :func:`pair_png`."""
+    path.write(pair_png(rasters))
+
+
+def pair_png(rasters: PairRasters) -> bytes:
     """Draw a pair as a PNG about 1600 pixels wide; the same rasters give the same bytes.
 
     Args:
-        path: The file to write, at once or not at all.
         rasters: What to show, decimated already (:func:`decimate`).
     """
     panels, classes = _make_panels(rasters), _legend_classes(rasters)
@@ -216,7 +220,7 @@ def draw_pair(path: Location, rasters: PairRasters) -> None:
     _draw_color_bar(sheet, (top, left), rasters.threshold)
     if metres and rasters.grid:
         _draw_scale(sheet, (top + SECTION, left), metres * rasters.grid.width / layout.image[1])
-    path.write(sheet.to_png())
+    return sheet.to_png()
 
 
 def _make_panels(rasters: PairRasters) -> list[Panel]:
@@ -322,6 +326,7 @@ class PictureJob:
         dates: Of both images.
         threshold: Of the change.
         counts: Of the ensemble, None without a label.
+        title: What the picture is called; the pair's id where there is nothing better.
     """
 
     workspace: Workspace
@@ -332,15 +337,21 @@ class PictureJob:
     dates: tuple[str, str] | None
     threshold: float
     counts: Counts | None
+    title: str | None = None
 
 
 def draw_picture(job: PictureJob) -> None:
-    """Draw a pair's picture from what is stored, every k-th pixel of it."""
+    """Draw a pair's picture from what is stored into its file."""
+    job.path.write(picture_of(job))
+
+
+def picture_of(job: PictureJob) -> bytes:
+    """A pair's picture as a PNG, from every k-th pixel of what is stored."""
     pair = job.pair
     scene = open_scene(job.workspace, pair, job.change_key, job.label_key)
     shown = {name: decimate(read, pair.grid.shape) for name, read in scene.items()}
     rasters = PairRasters(
-        pair_id=pair.pair_id,
+        pair_id=job.title or pair.pair_id,
         **shown,
         dates=job.dates,
         threshold=job.threshold,
@@ -348,4 +359,4 @@ def draw_picture(job: PictureJob) -> None:
         f1=job.counts.f1 if job.counts else None,
         grid=pair.grid,
     )
-    draw_pair(job.path, rasters)
+    return pair_png(rasters)

@@ -21,6 +21,8 @@ class ManifestPair:
         change: Key of the ensemble's change.
         rasters: Published files relative to the workspace, each with its SHA-256.
         vectors: Likewise.
+        detectors: What each detector found out about it, by its name: the bands it compares, its threshold in units of
+            what differs where nothing changed, and how many pixels it looked at, in every so many rows and columns.
         doubts: In which ways it is unlike all that a model learned from which predicts it.
         strips: First row, first column, height and width of each split's strip, where the pair is cut.
         no_objects: Why it has no change objects though they are wanted; None where it has them.
@@ -37,6 +39,7 @@ class ManifestPair:
     strips: dict[str, list[int]] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)
     no_objects: str | None = None
+    detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

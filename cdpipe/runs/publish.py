@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cdpipe.config.schema import Config
+from cdpipe.detectors.detect import Fit
 from cdpipe.errors import CdpipeError
 from cdpipe.models.familiarity import doubt_scene, stored_facts
 from cdpipe.prediction.block import Member
+from cdpipe.prediction.detection import known_fit
 from cdpipe.runs.ensembles import ensemble_product
 from cdpipe.runs.fit import look_up_fit
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest, write_manifest
@@ -139,7 +141,11 @@ def describe_run(
         ensemble=config.predict.ensemble,
         threshold=thresholds.ensemble,
         fitted_on=thresholds.fitted_on,
-        pairs=[_describe_pair(pair, published[pair.pair_id]) for pair in plan.pairs if pair.pair_id in published],
+        pairs=[
+            _describe_pair(plan.workspace, pair, published[pair.pair_id])
+            for pair in plan.pairs
+            if pair.pair_id in published
+        ],
         vectors={} if layer is None else recorded(layer),
         failed=dict(failed),
     )
@@ -180,7 +186,7 @@ def _describe_models(root: Location, members: Sequence[Member], thresholds: Thre
     ]
 
 
-def _describe_pair(pair: RunPair, products: tuple[Product, ...]) -> ManifestPair:
+def _describe_pair(workspace: Workspace, pair: RunPair, products: tuple[Product, ...]) -> ManifestPair:
     files = {product.kind: recorded(product) for product in products}
     scene = stored_facts(pair.stored)
     doubts = [doubt for member in pair.members for doubt in doubt_scene(member.card.name, member.card.learned, scene)]
@@ -196,4 +202,14 @@ def _describe_pair(pair: RunPair, products: tuple[Product, ...]) -> ManifestPair
         strips={split: [at.row, at.col, at.height, at.width] for split, at in pair.strips.items()},
         doubts=doubts,
         no_objects=next((reason for product in products if (reason := refusal(product)) is not None), None),
+        detectors={
+            member.card.name: describe_fit(fit)
+            for member in pair.members
+            if member.card.is_detector and (fit := known_fit(workspace, pair.stored, member)) is not None
+        },
     )
+
+
+def describe_fit(fit: Fit) -> dict[str, object]:
+    """What a detector found out about a pair, as the manifest has it."""
+    return {"bands": list(fit.bands), "threshold": fit.threshold, "pixels": fit.pixels, "step": fit.step}
