@@ -91,8 +91,7 @@ def test_from_nothing_to_results_and_back(tmp_path: Path, monkeypatch: pytest.Mo
         assert set(where_it_ran(cluster, monkeypatch, MODELS)) == {"gpu"}
         wait_until(lambda: alive(cluster) == 1)
     alone = Project(project.config, tmp_path / "alone")
-    succeed(alone.arguments("ingest"))
-    succeed(alone.arguments("predict"))
+    succeed(alone.arguments("pipeline"))
     assert contents(project.workspace, *MADE) == contents(alone.workspace, *MADE)
 
 
