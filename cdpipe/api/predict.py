@@ -47,7 +47,7 @@ from cdpipe.timing import add
 from cdpipe.workspace.location import Location, Place, here, located
 from cdpipe.workspace.records import forget_attempts
 
-REPORT = "report.html"  # of one pair, where a detector answers
+REPORT = "report.html"  # of one pair, where detectors alone answer
 NAME = "prediction"  # of the one pair, and of its run
 SENSOR, SENSOR_AFTER = "given", "given_after"
 BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
@@ -214,7 +214,7 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         ingest(run)
         manifest = predict(run)
         written = _copy_products(run, out)
-        if any(detects):
+        if untrained:
             written.append(out / REPORT)
             answer_page(run, manifest, written[-1], (places[0].name, places[1].name), remarks)
     return written
