@@ -117,7 +117,9 @@ def test_a_run_agrees_with_its_own_submission(branch: Project) -> None:
 @pytest.fixture(scope="module")
 def ingested(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
     """A project of which nothing but the store is there."""
-    project = make_project(tmp_path_factory.mktemp("ingested"), ("wide", "small", "row"))
+    project = make_project(
+        tmp_path_factory.mktemp("ingested"), ("wide", "small", "row"), splits={"allow_leak": True, "by": "places"}
+    )
     succeed(project.arguments("ingest"))
     return project
 

@@ -191,7 +191,8 @@ def test_bad_pairs_are_gone_around_and_later_repaired_alone(with_model: Project)
     repaired = succeed(project.arguments("pipeline", "--failed"))
     assert "2 pair(s) in" in repaired.out
     assert [pair.pair_id for pair in project.manifest.pairs] == list(PAIRS)
-    assert snapshot(project.workspace, "store.zarr/*/val/**/*", "records/*/val/**/*", "runs/run/rasters/val_*") == val
+    now = snapshot(project.workspace, "store.zarr/*/val/**/*", "records/*/val/**/*", "runs/run/rasters/val_*")
+    assert {name: now[name] for name in val} == val  # its figures and pages are new
     assert read_json(here(project.outputs / "failed.json")) == {}
     assert json.loads((project.outputs / "manifest.json").read_text())["failed"] == {}
     again = call(project.arguments("pipeline", "--failed"))

@@ -21,8 +21,15 @@ from cdpipe.errors import EXIT_DONE, EXIT_LOCKED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*", "models/**/*")
-# of the report all but its first page, which says when what was done, as log.json does
-REPORT = ("report/*.json", "report/*.csv", "report/*.md", "report/pairs/*", "report/images/**/*", "report/pictures/*")
+# of the report all but its first page and index.json, its hash: it says when what was done, as log.json does
+REPORT = (
+    "report/[!i]*.json",
+    "report/*.csv",
+    "report/*.md",
+    "report/pairs/*",
+    "report/images/**/*",
+    "report/pictures/*",
+)
 PUBLISHED = ("rasters/*", "vectors/*", "stac/**/*", "manifest.json", *REPORT)
 pytestmark = pytest.mark.timeout(900)  # a run that is killed four times takes a minute on an idle machine
 
