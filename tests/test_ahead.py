@@ -169,7 +169,7 @@ def test_models_that_are_to_be_trained_or_calibrated_are_not_there_yet(tmp_path:
     for number, section in enumerate(({}, {"models": ["third"], "precision": "int8", "backend": "openvino"})):
         folder = tmp_path / str(number)
         untrained_model(folder, "third")
-        project = make_project(folder, ("small",), predict=section)
+        project = make_project(folder, ("wide",), predict=section)  # with a label: without, nothing is trained
         with predicting_ahead(open_run(project.config)) as follower:
             assert follower == ALONE
 

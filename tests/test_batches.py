@@ -43,7 +43,8 @@ def test_what_the_configuration_tells_of_workers(tmp_path: Path) -> None:
 def test_the_pipeline_refuses_it_before_any_work(tmp_path: Path, verb: list[str]) -> None:
     for name in ("before", "after"):
         write_raster(tmp_path / f"{name}.tif", np.ones((3, 40, 48), np.uint16), utm_grid(40, 48))
-    (tmp_path / "pairs.csv").write_text("pair_id,before,after\np,before.tif,after.tif\n")
+    write_raster(tmp_path / "label.tif", np.ones((40, 48), np.uint8), utm_grid(40, 48))  # without one none is trained
+    (tmp_path / "pairs.csv").write_text("pair_id,before,after,label\np,before.tif,after.tif,label.tif\n")
     (tmp_path / "c.yaml").write_text(
         "name: t\ncatalog: pairs.csv\nworkspace: work\nsensors: {s: {bands: {red: 1, green: 2, blue: 3}}}\n"
         "train: {models: {deeplabv3plus: {encoder: resnet18}}, patch: 64, global_batch: 1}\nresources: {gpus: 0}\n"
