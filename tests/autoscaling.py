@@ -8,17 +8,15 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from processes import free_ports, kill_all_of, wait_for
 
 RAY = Path(sys.executable).with_name("ray")
 HEAD_ID = "f" * 51 + "00000"
@@ -104,29 +102,3 @@ def autoscaling(types: Mapping[str, Mapping[str, Any]], *, idle_minutes: float =
         head.wait()
         kill_all_of(folder)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def wait_for(port: int, head: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until a head listens on a port."""
-    while True:
-        assert head.poll() is None, log.read_text()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-
-
-def kill_all_of(folder: Path) -> None:
-    """End a cluster's daemons, which name its folder; workers end by themselves then."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if str(folder).encode() in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,3 +60,29 @@ def end(process: "subprocess.Popen[bytes]", known: dict[int, str]) -> None:
     while time.monotonic() < deadline and any(command_line(pid).startswith("ray::") for pid in known):
         time.sleep(0.1)
     kill(known)
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_for(port: int, head: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a head listens on a port."""
+    while True:
+        assert head.poll() is None, log.read_text()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+
+
+def kill_all_of(folder: Path) -> None:
+    """End a cluster's daemons, which name its folder; workers end by themselves then."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(folder).encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)

@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from project import PRODUCTS, Project, contents
@@ -13,8 +15,11 @@ from project import PRODUCTS, Project, contents
 from cdpipe.cluster import spread, start
 from cdpipe.cluster.tasks import Background, run_bounded
 from cdpipe.config.resources import Resources
-from cdpipe.errors import EXIT_DONE
+from cdpipe.errors import EXIT_DONE, EXIT_INTERRUPTED
+from cdpipe.models.folder import read_card
+from cdpipe.prediction import networks
 from cdpipe.workspace.crash import ARMED
+from cdpipe.workspace.location import here
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MADE = ("store.zarr/**/*", "records/*/**/*.json", "models/**/*", *PRODUCTS, "runs/run/manifest.json")
@@ -55,12 +60,47 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_ray(finished: Project,
     assert not list(project.workspace.rglob("*.partial"))
 
 
+def test_it_ends_on_sigterm_as_on_ctrl_c(finished: Project, tmp_path: Path) -> None:
+    project = Project(finished.config, tmp_path / "work")
+    shutil.copytree(finished.workspace / "models", project.workspace / "models")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, *project.arguments("pipeline", "--set", "resources.ray=auto")],
+        cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while not list(project.workspace.glob("records/pairs/*/*/?_?.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED
+    assert "interrupted; the same command continues" in told
+    assert "Traceback" not in told
+
+
+def test_torch_has_its_threads_back(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch  # noqa: PLC0415
+
+    card = read_card(here(next(finished.workspace.glob("models/unetplusplus/*"))))
+    monkeypatch.setattr(networks, "load_forward", lambda _member: lambda patches: patches[:, 0])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        loaded = networks.LoadedNetworks()
+        loaded(SimpleNamespace(card=card))  # type: ignore[arg-type]  # as much of a member as is asked
+        assert torch.get_num_threads() == 1
+        loaded.release()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_tasks_in_threads() -> None:
     def divide(number: int) -> float:
         return 12 / number
 
     assert not spread.threads_here()
-    with spread.threads_of(3):
+    with spread.done_by(3):
         assert spread.threads_here() == 3
         found = {
             item: (result, error) for item, result, error in run_bounded(spread.starter(divide), range(4), lambda: 2)

@@ -4,18 +4,16 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from processes import free_ports, kill_all_of, wait_for
 from project import Project, make_project, untrained_model, write_catalog, write_pair
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -67,30 +65,6 @@ def cluster() -> Iterator[Cluster]:
         kill_all_of(folder)
         head.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def wait_for(port: int, head: "subprocess.Popen[bytes]", log: Path) -> None:
-    while True:
-        assert head.poll() is None, log.read_text()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-
-
-def kill_all_of(folder: Path) -> None:
-    """End the head and its daemons, which name their folder; workers end by themselves then."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if str(folder).encode() in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGKILL)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Blocks share patches: the same bits as each block alone, no patch run twice, nothing kept, failures passed on."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -115,3 +115,37 @@ def test_a_failure_reaches_who_waits_and_is_tried_again_later(threads: int) -> N
         found = predict(fake, data, Placement(grid, windows[1]), shared)
     assert found.tobytes() == predict(Fake(), data, Placement(grid, windows[1])).tobytes()
     assert not len(shared)
+
+
+def test_who_waits_when_work_is_given_up_does_not_wait_for_ever() -> None:
+    grid, data = PatchGrid((64, 128), 32, 24), scene_of(1, (64, 128))
+    data[1][:] = True
+    windows = [Window(0, 0, 64, 64), Window(0, 64, 64, 64)]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def forward(patches: Floats) -> Floats:
+        begun.set()
+        assert go_on.wait(30)
+        return patches[:, 0]
+
+    def work(window: Window) -> str:
+        place = Placement(grid, window)
+        rows, cols = place.halo.slices
+        try:
+            predict_window(forward, 1, data[0][:, rows, cols], data[1][rows, cols], place, shared)
+        except CancelledError:
+            return "given up"
+        return "done"
+
+    pool = ThreadPoolExecutor(1)
+    shared = SharedPatches(grid, windows, pool)
+    with ThreadPoolExecutor(2) as drivers:
+        tasks = [drivers.submit(work, window) for window in windows]
+        assert begun.wait(30)
+        pool.shutdown(wait=False, cancel_futures=True)  # all but the patch that is at work
+        go_on.set()
+        pool.shutdown(wait=True)
+        shared.give_up()
+        assert [task.result(30) for task in tasks] == ["given up", "given up"]
+    with pytest.raises(CancelledError):
+        shared.obtain([(0, 0)], 1, lambda _: np.zeros((1, 32, 32), np.float32))

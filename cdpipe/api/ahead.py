@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 
 from cdpipe.api.ingest import ALONE, Follower
-from cdpipe.api.predict import measure_on_ray, with_fitted_weights
+from cdpipe.api.predict import measure_by_tasks, with_fitted_weights
 from cdpipe.geo.tilings import block_keys
 from cdpipe.pairs.plan import PlannedPair, placed_pairs, stored_cells, stored_pair
 from cdpipe.pairs.splits import Splits, known_splits
@@ -41,12 +41,16 @@ def predicting_ahead(run: Run) -> Iterator[Follower]:
         run: The run.
 
     Yields:
-        What to tell the ingest: nothing where models are not given, or are to be calibrated on pairs of this run.
+        What to tell the ingest: nothing where models are not given, or are to be calibrated on pairs of this run, or
+        where threads of this process do both.
 
     Raises:
         CdpipeError: If prediction failed for a reason that no pair has, such as GPUs that did not come.
     """
-    if run.config.predict.takes_trained or run.config.predict.precision == "int8":
+    from cdpipe.cluster.start import stays_here
+
+    # threads that predict would take from those that ingest, and scenes that few are soon ingested
+    if run.config.predict.takes_trained or run.config.predict.precision == "int8" or stays_here(run):
         yield ALONE
         return
     ahead = _Ahead(run)
@@ -141,7 +145,7 @@ class _Ahead:
             if not may_fit or not self._failed.isdisjoint(fitting):
                 return
         plan = with_fitted_weights(run, plan, fitting)
-        plan = fit_thresholds(config, run.folder, plan, fitting, measure_on_ray(run))
+        plan = fit_thresholds(config, run.folder, plan, fitting, measure_by_tasks(run))
         plan = without_pairs(plan, self._published)
         self._work(plan, range(len(plan.pairs)), publish=True)
 

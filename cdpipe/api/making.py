@@ -1,4 +1,4 @@
-"""Products of pairs that are made where they are not there as they ought to be, on Ray, and only then."""
+"""Products of pairs that are made, by tasks, where they are not there as they ought to be, and only then."""
 
 from collections.abc import Mapping
 

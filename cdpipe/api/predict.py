@@ -295,7 +295,7 @@ def settle(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> Ru
     if wants_fitting(run.config, plan):
         fitting = predict_to_fit_on(run, plan)
     plan = with_fitted_weights(run, plan, fitting)
-    return fit_thresholds(run.config, run.folder, plan, fitting, measure_on_ray(run))
+    return fit_thresholds(run.config, run.folder, plan, fitting, measure_by_tasks(run))
 
 
 def plan_before_fitting(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:
@@ -380,7 +380,7 @@ def find_fits(run: Run, plan: RunPlan, chosen: Sequence[int] | None = None) -> s
 
 def with_fitted_weights(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunPlan:
     """The run with its members' weights and temperatures; what is fitted now is told."""
-    plan, fitted = fit_members(run.config, run.folder, plan, fitting, measure_on_ray(run))
+    plan, fitted = fit_members(run.config, run.folder, plan, fitting, measure_by_tasks(run))
     if fitted and not fitting:
         run.say("predict: no validation or out-of-fold pairs to fit temperatures or weights on; models stay equal")
     for what, values in fitted.items():
@@ -390,8 +390,8 @@ def with_fitted_weights(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunP
     return plan
 
 
-def measure_on_ray(run: Run) -> MeasurePairs:
-    """Measures pairs on Ray; what goes wrong with a pair is that pair's failure."""
+def measure_by_tasks(run: Run) -> MeasurePairs:
+    """Measures pairs, a task each; what goes wrong with a pair is that pair's failure."""
 
     def measure_pairs(
         pairs: Sequence[RunPair], ensembles: Mapping[str, Ensemble], measure: Measure

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cdpipe.api.predict import measure_on_ray, plan_before_fitting, predict_to_fit_on, with_fitted_weights
+from cdpipe.api.predict import measure_by_tasks, plan_before_fitting, predict_to_fit_on, with_fitted_weights
 from cdpipe.config.schema import Aim, Config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.metrics.counts import Counts, ScoreHistogram, best_threshold, counts_by_threshold
@@ -95,7 +95,7 @@ def _measure(run: Run) -> tuple[dict[str, ScoreHistogram], str]:
     fitting = predict_to_fit_on(run, plan)
     plan = with_fitted_weights(run, plan, fitting)
     pairs = [pair for pair in plan.pairs if pair.pair_id in fitting]
-    scores = measure_on_ray(run)(pairs, ensembles_of(pairs), ensemble_scores) if pairs else {}
+    scores = measure_by_tasks(run)(pairs, ensembles_of(pairs), ensemble_scores) if pairs else {}
     if not any(sum(of_pair.changed) for of_pair in scores.values()):
         raise InputError("no labelled change on val or out-of-fold pairs, and test pairs are not to be fitted on")
     return scores, next(iter(plan.unseen.values()))

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import ray
 
+from cdpipe.cluster import spread
 from cdpipe.cluster.needs import withdraw
 from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError
@@ -92,9 +93,7 @@ def ray_session(resources: Resources, verbose: bool) -> Iterator[None]:
         _require_answer(address)
     level = logging.INFO if verbose else logging.ERROR
     _connect(address, logging_level=level, log_to_driver=verbose, **local)
-    if threading.current_thread() is threading.main_thread():
-        # instead of Ray's own, which print a stack: stopping a job ends like Ctrl-C, and the same command continues
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    spread.end_as_interrupted()  # Ray's own handlers print a stack
     try:
         with contextlib.ExitStack() as stack:
             if not verbose:

@@ -8,7 +8,9 @@ import concurrent.futures
 import contextlib
 import functools
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,27 +63,26 @@ def count_threads(resources: Resources) -> int:
 
 
 @contextlib.contextmanager
-def threads_of(count: int) -> Iterator[None]:
-    """Do tasks in threads of this process while the block lasts; those not begun when it ends are dropped."""
+def done_by(threads: int) -> Iterator[None]:
+    """Have so many threads of this process do tasks while the block lasts, or Ray if there are none.
+
+    Tasks of threads that are not begun when the block ends are dropped.
+    """
     before = _HERE.threads, _HERE.pool
-    pool = ThreadPoolExecutor(count, "cdpipe")
-    _HERE.threads, _HERE.pool = count, pool
+    _HERE.threads, _HERE.pool = threads, ThreadPoolExecutor(threads, "cdpipe") if threads else None
     try:
         yield
     finally:
+        own = _HERE.pool
         _HERE.threads, _HERE.pool = before
-        pool.shutdown(wait=True, cancel_futures=True)
+        if own is not None:
+            own.shutdown(wait=True, cancel_futures=True)
 
 
-@contextlib.contextmanager
-def nothing_here() -> Iterator[None]:
-    """Leave tasks to Ray while the block lasts."""
-    before = _HERE.threads, _HERE.pool
-    _HERE.threads, _HERE.pool = 0, None
-    try:
-        yield
-    finally:
-        _HERE.threads, _HERE.pool = before
+def end_as_interrupted() -> None:
+    """Have SIGTERM end this process as Ctrl-C does: jobs are stopped by it, and the same command continues."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def starter(function: Callable[..., Result], cpus: float = 1, **options: Any) -> Callable[..., Any]:

@@ -20,11 +20,12 @@ def start_workers(run: Run, *, ray: bool = False) -> None:
     """
     if not ray and (spread.threads_here() or stays_here(run)):
         if not spread.threads_here():
-            run.resources.enter_context(spread.threads_of(spread.count_threads(run.config.resources)))
+            run.resources.enter_context(spread.done_by(spread.count_threads(run.config.resources)))
+            spread.end_as_interrupted()
         return
     from cdpipe.cluster.session import ray_session
 
-    run.resources.enter_context(spread.nothing_here())
+    run.resources.enter_context(spread.done_by(0))
     run.resources.enter_context(ray_session(run.config.resources, run.verbose))
 
 

@@ -30,12 +30,16 @@ def predict_in_threads(
     ordered, _ = in_runs(work, 1)
     blocks = ThreadPoolExecutor(min(BLOCKS_AT_ONCE, threads + 1), "cdpipe-block")
     patches = ThreadPoolExecutor(threads, "cdpipe-patches")
+    loaded, shared = LoadedNetworks(), share_between(plan, ordered, patches)
     try:
-        networks = Networks(LoadedNetworks(), share_between(plan, ordered, patches))
+        networks = Networks(loaded, shared)
         tasks = [blocks.submit(try_block, plan, item, networks, do) for item in ordered]
         for task in concurrent.futures.as_completed(tasks):
             yield task.result()
     finally:
         # what is not begun is dropped; a block that waits for its patches then fails, and is done again next time
         patches.shutdown(wait=True, cancel_futures=True)
+        for each in shared.values():
+            each.give_up()
         blocks.shutdown(wait=True, cancel_futures=True)
+        loaded.release()

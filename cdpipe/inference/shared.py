@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class SharedPatches:
         self._lock = threading.Lock()
         self._users: Counter[Origin] = Counter(origin for window in windows for origin in grid.touching(window))
         self._patches: dict[Origin, Future[NDArray[np.float32]]] = {}
+        self._given_up = False
 
     def obtain(self, origins: Sequence[Origin], batch: int, run: RunBatch) -> list[NDArray[np.float32]]:
         """What the network says of patches.
@@ -51,8 +52,11 @@ class SharedPatches:
 
         Raises:
             Exception: Whatever ``run`` raised, here or for another block that had begun with the patch.
+            CancelledError: After :meth:`give_up`.
         """
         with self._lock:
+            if self._given_up:
+                raise CancelledError
             own = [origin for origin in origins if origin not in self._patches]
             self._patches |= {origin: Future() for origin in own}
             wanted = [self._patches[origin] for origin in origins]
@@ -73,6 +77,13 @@ class SharedPatches:
                 if self._users[origin] <= 0:
                     del self._users[origin]
                     self._patches.pop(origin, None)
+
+    def give_up(self) -> None:
+        """Have all who wait for a patch fail, and all who ask for one from now on: its pool runs nothing any more."""
+        with self._lock:
+            self._given_up = True
+            for patch in self._patches.values():
+                patch.cancel()  # but for those that are there already
 
     def __len__(self) -> int:
         """How many patches are kept."""

@@ -32,6 +32,7 @@ class LoadedNetworks:
         """Load nothing yet."""
         self._turn = threading.Lock()
         self._forwards: dict[str, Forward] = {}  # by the model's name
+        self._threads: int | None = None  # that torch had before
 
     def __call__(self, member: Member) -> Forward:
         """A model's network, ready to run."""
@@ -41,9 +42,17 @@ class LoadedNetworks:
                 import torch
 
                 # one thread: sums are then in one order on every machine, and two such networks beat one with two
+                self._threads = self._threads or torch.get_num_threads()
                 torch.set_num_threads(1)
                 self._forwards[name] = load_forward(member)
             return self._forwards[name]
+
+    def release(self) -> None:
+        """Give torch its threads back, in a process that goes on to other work."""
+        if self._threads is not None:
+            import torch
+
+            torch.set_num_threads(self._threads)
 
 
 def share_patches(
