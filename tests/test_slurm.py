@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from autoscaling import kill_all_of
-from processes import REPOSITORY
+from processes import REPOSITORY, kill_all_of
 from project import Project, make_project, untrained_model, write_catalog, write_pair
 
 from cdpipe.errors import EXIT_DONE, EXIT_INTERRUPTED
