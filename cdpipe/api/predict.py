@@ -1,5 +1,6 @@
 """Models over all pairs, the ensemble, change, and every pair's products as they are done."""
 
+import contextlib
 import csv
 import io
 import shutil
@@ -273,10 +274,13 @@ def _find_bands(
     config: Config, dates: Sequence[Location], models: Sequence[Location] | None
 ) -> tuple[dict[str, int], dict[str, int], list[str]]:
     """Band numbers of each date by role; files that cannot be opened are for the check to tell."""
-    try:
-        before, after = (describe_raster(date, config.input) for date in dates)
-    except InputError:
+    found = []
+    for date in dates:
+        with contextlib.suppress(InputError):
+            found.append(describe_raster(date, config.input))
+    if not found:
         return dict(DEFAULT), dict(DEFAULT), []
+    before, after = found[0], found[-1]
     if models is None:
         return common_bands(before, after)
     return choose_bands(before, after, [role for folder in model_folders(models) for role in read_card(folder).roles])
