@@ -149,3 +149,11 @@ def test_who_waits_when_work_is_given_up_does_not_wait_for_ever() -> None:
         assert [task.result(30) for task in tasks] == ["given up", "given up"]
     with pytest.raises(CancelledError):
         shared.obtain([(0, 0)], 1, lambda _: np.zeros((1, 32, 32), np.float32))
+
+
+def test_who_asks_when_the_pool_is_shut_down_is_told_that_work_is_given_up() -> None:
+    windows = [Window(0, 0, 64, 64)]
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(CancelledError):
+        SharedPatches(PatchGrid((64, 64), 32, 24), windows, pool).obtain([(0, 0)], 1, lambda _: np.zeros((1, 32, 32)))

@@ -52,7 +52,7 @@ class SharedPatches:
 
         Raises:
             Exception: Whatever ``run`` raised, here or for another block that had begun with the patch.
-            CancelledError: After :meth:`give_up`.
+            CancelledError: After :meth:`give_up`, or once the pool is shut down.
         """
         with self._lock:
             if self._given_up:
@@ -66,7 +66,7 @@ class SharedPatches:
                 if self._pool is None:
                     self._fill(own[first : first + batch], run)
                 else:
-                    self._pool.submit(self._fill, own[first : first + batch], run)
+                    self._submit(self._pool, own[first : first + batch], run)
             return [patch.result() for patch in wanted]
 
     def finish(self, window: Window) -> None:
@@ -88,6 +88,12 @@ class SharedPatches:
     def __len__(self) -> int:
         """How many patches are kept."""
         return len(self._patches)
+
+    def _submit(self, pool: Executor, origins: Sequence[Origin], run: RunBatch) -> None:
+        try:
+            pool.submit(self._fill, origins, run)
+        except RuntimeError as error:  # shut down meanwhile
+            raise CancelledError from error
 
     def _fill(self, origins: Sequence[Origin], run: RunBatch) -> None:
         with self._lock:

@@ -110,6 +110,7 @@ def write_product(product: Product) -> dict[Location, str]:
         InputError: If the pixels' place or the options do not allow it.
     """
     withdraw_records(product.record, product.workspace.root, product.replaces)
+    product.record.parent.sweep()  # of a writer that was killed
     files, facts = dict[Location, str](), dict[str, Any]()
     try:
         files = product.write(product.spec)
