@@ -101,7 +101,7 @@ def _is_judged(each: dict[str, Any]) -> bool:
 def write_catalog(options: argparse.Namespace, count: int, table: Path) -> None:
     """The catalog with the split of every pair; pairs to learn from that are not wanted yet are left out."""
     with options.catalog.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
     wanted = set(options.train[:count])
     kept = []
     for row in rows:

@@ -47,7 +47,7 @@ def main() -> None:
     numbers = {role: int(band) for role, band in (each.split("=") for each in options.bands.split(","))}
     found: dict[str, COUNTS] = {}
     with options.catalog.open(newline="") as table:
-        for row in csv.DictReader(table):
+        for row in csv.DictReader(line for line in table if not line.startswith("#")):
             if not options.pairs or row["pair_id"] in options.pairs:
                 own = found[row["pair_id"]] = judge(options, numbers, row)
                 print(row["pair_id"], {layer: round(at_half(each).f1, 3) for layer, each in own.items()}, flush=True)

@@ -14,7 +14,7 @@ from rasters import NORTH_UP, make_config, source_of, utm_grid, write_raster
 from cdpipe.cli.check import check_on_screen
 from cdpipe.cli.screen import Screen
 from cdpipe.config.schema import Config
-from cdpipe.errors import EXIT_DONE, EXIT_INPUT
+from cdpipe.errors import EXIT_DONE, EXIT_INPUT, InputError
 from cdpipe.geo.grid import Grid
 from cdpipe.pairs.catalog import Pair, read_catalog
 from cdpipe.pairs.check import PairReport, check_catalog, check_pair
@@ -396,3 +396,21 @@ def test_no_nodata_is_advised_that_a_date_cannot_have(pair: Pair) -> None:
     write_raster(pair.before.path.local(), values, GRID, nodata=-9999)
     (told,) = [text for text in checked(pair).warnings if "nodata -9999 > none" in text]
     assert "its uint16 values are never -9999; if another value means that" in told
+
+
+def test_a_catalog_without_its_data_says_where_that_comes_from(tmp_path: Path, pair: Pair) -> None:
+    """In one line, from the comment that it begins with; as soon as a raster is there, each that is missing counts."""
+    config = catalog(tmp_path, pair, "tv", "11")
+    table = (tmp_path / "pairs.csv").read_text().replace(str(pair.before.path), "no.tif")
+    missing = table.replace(str(pair.after.path), "none.tif")
+    (tmp_path / "pairs.csv").write_text(f"# See how-to.md:\n#  it says how.\n{missing}")
+    with pytest.raises(InputError) as refused:
+        check_catalog(config, read_catalog(config))
+    first = here(tmp_path / "no.tif")
+    assert str(refused.value) == (
+        f"{config.catalog}: none of the 2 rasters that it names is there, the first is {first}; it says: "
+        "See how-to.md: it says how."
+    )
+    for text in (missing, f"# See how-to.md\n{table}"):
+        (tmp_path / "pairs.csv").write_text(text)
+        assert all(item.problems for item in check_catalog(config, read_catalog(config)).pairs)

@@ -39,12 +39,19 @@ def test_a_job_is_its_verb(job: str, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["unknown"], ["train"], ["predict", "c.yaml", "--unknown"], ["status", "c", "--dry-run"]]
+    "arguments", [["unknown"], ["train"], ["predict", "c.yaml", "--unknown"], ["status", "c", "--dry-run"]]
 )
 def test_what_is_no_command_is_a_mistake_in_configuration(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         call(arguments)
     assert ended.value.code == EXIT_CONFIG
+
+
+def test_no_verb_gives_the_help_and_is_a_mistake() -> None:
+    for command in ("cdpipe", "cdpipe.cli.main"):
+        done = subprocess.run([sys.executable, "-m", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (EXIT_CONFIG, "")
+        assert all(f"\n    {verb.name}" in done.stderr for verb in VERBS)
 
 
 def test_help_and_version_need_no_heavy_library() -> None:

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdpipe.cli.parser import make_parser
-from cdpipe.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
+from cdpipe.errors import EXIT_BUG, EXIT_CONFIG, EXIT_INPUT, EXIT_INTERRUPTED, CdpipeError, InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code; users' mistakes are told without a traceback."""
-    options = make_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser()
+    if not given:  # who types this wants to know what there is; a script whose verb is lost must not go on
+        parser.print_help(sys.stderr)
+        return EXIT_CONFIG
+    options = parser.parse_args(given)
     try:
-        _require_utf8(sys.argv[1:] if arguments is None else arguments)
+        _require_utf8(given)
         code: int = options.run(options)
     except CdpipeError as error:
         return _complain(str(error), error.exit_code)

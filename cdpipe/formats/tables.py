@@ -5,7 +5,7 @@ import csv
 import datetime
 import io
 import re
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -72,6 +72,14 @@ def read_lines(path: Location, key: str | None = None) -> list[Line]:
         return _parse_csv(_decode(path), key)
     except (csv.Error, pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable table: {error}") from None
+
+
+def read_head_comment(path: Location) -> str:
+    """What the comments say that a CSV file begins with, in one line; nothing where it begins with none."""
+    if path.suffix.lower() in (".parquet", ".pq", *spreadsheet.SUFFIXES):
+        return ""
+    head = takewhile(lambda line: line.startswith(COMMENT), LINE_END.split(_decode(path)))
+    return " ".join(line.lstrip(f"{COMMENT} \t").rstrip() for line in head)
 
 
 def plain_cell(text: str) -> str:

@@ -21,6 +21,7 @@ from cdpipe.formats.gate import (
 from cdpipe.formats.observed import can_hold
 from cdpipe.formats.placement import doubts_of_layer, place_layer
 from cdpipe.formats.polygons import open_layer
+from cdpipe.formats.tables import read_head_comment
 from cdpipe.formats.vector_gate import is_vector
 from cdpipe.geo.crs import covered_share, pixel_ratio, place_name, share_coordinates
 from cdpipe.geo.grid import Grid, Window
@@ -104,7 +105,11 @@ def check_catalog(
         advance: Called after each pair.
         read_all: Whether to read every pixel, as ingesting would; else headers, labels and samples.
         measure: Tells how far a pair's second date lies off.
+
+    Raises:
+        InputError: If the catalog comes with a word on its data, and none of its rasters is there.
     """
+    _require_data(config, pairs)
     reports = []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for report in pool.map(lambda pair: check_pair(pair, config, required, read_all, measure), pairs):
@@ -114,6 +119,19 @@ def check_catalog(
     warnings += [*_unused_quality(config, pairs), *_unused_label(config, pairs), *_doubt_inversion(reports)]
     problems += catalog_leaks([(report.pair, report.before.grid) for report in reports if report.before], config)
     return CatalogReport(tuple(reports), tuple(problems), tuple(warnings))
+
+
+def _require_data(config: Config, pairs: Sequence[Pair]) -> None:
+    """A catalog that is handed on without its rasters begins with a comment that says where these come from."""
+    rasters = dict.fromkeys(source.path for pair in pairs for source, _ in pair.dates)
+    if not rasters or any(path.is_file() for path in rasters):
+        return
+    comment = read_head_comment(config.catalog) if config.catalog.is_file() else ""
+    if comment:
+        raise InputError(
+            f"{config.catalog}: none of the {len(rasters)} rasters that it names is there, the first is "
+            f"{next(iter(rasters))}; it says: {comment}"
+        )
 
 
 def check_pair(
