@@ -59,13 +59,13 @@ def test_pixels_come_through_and_results_lie_on_them(tmp_path: Path) -> None:
     pairs = {pair.name: pair for pair in read_catalog(load_config(config))}
     assert set(pairs) == {"Кама", "two", "three", "4"}
     for pair in pairs.values():
-        [key] = [folder.name for folder in (project.workspace / "store.zarr" / "pairs" / pair.pair_id).iterdir()]
+        [key] = [folder.name for folder in (project.workspace / "store.zarr" / "pairs" / pair.pair_id).glob("*/")]
         for date in ("before", "after"):
             source = getattr(pair, date).path
             assert np.array_equal(array(project, "pairs", pair.pair_id, key, date), read(source))
         assert (array(project, "pairs", pair.pair_id, key, "valid") == 3).all()  # 0 and 255 are values, not nodata
         if pair.label is not None:
-            [key] = [folder.name for folder in (project.workspace / "store.zarr" / "labels" / pair.pair_id).iterdir()]
+            [key] = [folder.name for folder in (project.workspace / "store.zarr" / "labels" / pair.pair_id).glob("*/")]
             assert np.array_equal(
                 array(project, "labels", pair.pair_id, key, "label"), read(pair.label.local())[0] // 255
             )

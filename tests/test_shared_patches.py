@@ -156,4 +156,6 @@ def test_who_asks_when_the_pool_is_shut_down_is_told_that_work_is_given_up() -> 
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
     with pytest.raises(CancelledError):
-        SharedPatches(PatchGrid((64, 64), 32, 24), windows, pool).obtain([(0, 0)], 1, lambda _: np.zeros((1, 32, 32)))
+        SharedPatches(PatchGrid((64, 64), 32, 24), windows, pool).obtain(
+            [(0, 0)], 1, lambda _: np.zeros((1, 32, 32), np.float32)
+        )

@@ -37,6 +37,7 @@ from cdpipe.pairs.plan import (
 )
 from cdpipe.pairs.shifts import Measured, recall_shifts, remember_shifts
 from cdpipe.runs.run import Run, chosen_pairs, rounded
+from cdpipe.store.tree import describe_store
 from cdpipe.timing import add
 from cdpipe.training.plan import needed_bands
 from cdpipe.workspace.location import Location
@@ -166,6 +167,7 @@ def ingest(
             tasks = plan_blocks(jobs)
             done, spent = _ingest(run, jobs, tasks, follower)
             figures |= {"pairs": done, "blocks": len(tasks), "warnings": list(run.warnings), **rounded(spent)}
+        describe_store(run.workspace)
         if not done:
             raise InputError("no pair could be ingested: " + run.sum_up_failures())
         return Ingested(done, len(tasks), dict(run.failures))

@@ -44,6 +44,7 @@ from cdpipe.runs.plan import (
 from cdpipe.runs.products import Product, is_written
 from cdpipe.runs.publish import find_published, publish_run
 from cdpipe.runs.run import Inventory, Progress, Run, ignore, rounded, take_inventory
+from cdpipe.store.tree import describe_store
 from cdpipe.timing import add
 from cdpipe.workspace.location import Location, Place, here, located
 from cdpipe.workspace.records import forget_attempts
@@ -137,12 +138,14 @@ def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) 
         wanted = pairs, splits
         manifest = find_published(run.config, run.workspace, inventory, sources, wanted, run.failures)
         if manifest is not None:
+            describe_store(run.workspace)  # which a run that was killed may have left undone
             with run.logged("predict", {"blocks": 0, "patches": 0}):
                 return _tell_of_pairs(run, manifest)
         plan = choose_pairs(run.config, settle(run, inventory, sources), *wanted)
         products = {pair.pair_id: pair_products(run.config, plan, pair) for pair in plan.pairs}
         run_layer(products.values())  # a CRS that there is not is told before any work
         published = _predict(run, plan, products)
+        describe_store(run.workspace)
         if not published:
             raise InputError("no pair could be predicted: " + run.sum_up_failures())
         return _tell_of_pairs(run, publish_run(run.config, plan, published, run.failures))

@@ -17,6 +17,7 @@ from cdpipe.runs.plan import RunPlan, missing_work, model_sources, plan_run, pos
 from cdpipe.runs.products import PRODUCT_KINDS
 from cdpipe.runs.run import Inventory, Run, planned_pairs
 from cdpipe.runs.verify import check_manifest, check_model, check_record, forget_descriptions, listed_groups
+from cdpipe.store.tree import describe_store
 from cdpipe.timing import PARTS
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
@@ -128,6 +129,7 @@ def verify(run: Run) -> tuple[int, int]:
                 advance(1, "")
                 found[path] = check_model(root, path)
         damaged = _withdraw_damaged(root, found)
+        describe_store(run.workspace, afresh=True)
         if damaged:
             lines = "\n".join(f"  {name}" for name in dict.fromkeys(damaged))
             raise IntegrityError(

@@ -3,7 +3,8 @@
 Format: https://zarr-specs.readthedocs.io (core 3.0, sharding-indexed) with CF grid mappings as rioxarray reads them.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,7 @@ class ArrayTemplate:
         name: The array's name.
         dtype: NumPy name of its type.
         fill: Value of what was never written.
+        missing: Value that readers take for none, as CF's ``_FillValue``.
         bands: Names along the leading axis; empty for a plain (y, x) array.
         cell: Side in pixels of what one element stands for (1, or ``CELL`` for counts).
     """
@@ -39,6 +41,7 @@ class ArrayTemplate:
     fill: float
     bands: tuple[str, ...] = ()
     cell: int = 1
+    missing: int | None = None
 
 
 def pair_arrays(roles: Sequence[str], before_dtype: str, after_dtype: str) -> list[ArrayTemplate]:
@@ -52,11 +55,14 @@ def pair_arrays(roles: Sequence[str], before_dtype: str, after_dtype: str) -> li
 
 
 LABEL_ARRAYS = [
-    ArrayTemplate("label", "uint8", IGNORE),
+    ArrayTemplate("label", "uint8", IGNORE, missing=IGNORE),
     ArrayTemplate("cells", "uint16", 0, ("valid", "changed"), CELL),
 ]
 PROBABILITY_ARRAYS = [ArrayTemplate("probability", "float32", float("nan"))]
-CHANGE_ARRAYS = [ArrayTemplate("probability", "float32", float("nan")), ArrayTemplate("change", "uint8", NOT_OBSERVED)]
+CHANGE_ARRAYS = [
+    ArrayTemplate("probability", "float32", float("nan")),
+    ArrayTemplate("change", "uint8", NOT_OBSERVED, missing=NOT_OBSERVED),
+]
 
 # Groups in object storage that this process has found described; nobody takes descriptions away while a run goes on.
 _MADE: Remembered[Location, bool] = Remembered(60.0)
@@ -98,6 +104,19 @@ def _write_group(
     for array in arrays:
         _create_array(group, array, grid, block)
     _write_coordinates(group, grid)
+    _consolidate(folder)
+
+
+def _consolidate(folder: Path) -> None:
+    """Repeat in a group what its arrays say, so that readers ask once; none of it ever changes."""
+    group = folder / "zarr.json"
+    arrays = {file.parent.name: json.loads(file.read_bytes()) for file in sorted(folder.glob("*/zarr.json"))}
+    group.write_text(json.dumps(json.loads(group.read_bytes()) | consolidated(arrays)))
+
+
+def consolidated(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Consolidated metadata of a group, as zarr-python writes them: what lies beneath, by its path."""
+    return {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": dict(members)}}
 
 
 def is_described(path: Location, arrays: Sequence[ArrayTemplate], grid: Grid) -> bool:
@@ -130,7 +149,11 @@ def _create_array(group: "zarr.Group", like: ArrayTemplate, grid: Grid, block: i
     # a scene smaller than a block gets a shard no larger than the chunks it needs
     shard = [min(block // like.cell, count_tiles(length, chunk) * chunk) for length in lengths]
     lead = (len(like.bands),) if like.bands else ()
-    attributes: dict[str, Any] = {"grid_mapping": "spatial_ref"} if like.cell == 1 else {"cell_px": like.cell}
+    # xarray takes a grid mapping for a coordinate only where it is named as one, too
+    place = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
+    attributes: dict[str, Any] = dict(place) if like.cell == 1 else {"cell_px": like.cell}
+    if like.missing is not None:
+        attributes["_FillValue"] = like.missing
     if like.bands:
         attributes["bands"] = list(like.bands)
     suffix: Literal["", "_cell"] = "" if like.cell == 1 else "_cell"

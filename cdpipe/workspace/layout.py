@@ -8,11 +8,9 @@ from typing import Literal
 from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import Location
 
+NodeKind = Literal["pairs", "labels", "probabilities", "changes"]  # of groups in the store
 Kind = Literal[
-    "pairs",
-    "labels",
-    "probabilities",
-    "changes",
+    NodeKind,
     "rasters",
     "vectors",
     "layers",
