@@ -14,7 +14,8 @@ from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.grid import Grid
 from cdpipe.objects.features import SCHEMA
 from cdpipe.report.charts import training_charts
-from cdpipe.report.pages import PairPage, Report, plan_pages, write_index, write_page
+from cdpipe.report.facts import PairPage, Report
+from cdpipe.report.pages import plan_pages, write_index, write_page
 from cdpipe.report.pair import PairJob, make_pair, read_facts
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location, here

@@ -25,7 +25,8 @@ from cdpipe.evaluation.products import (
 from cdpipe.evaluation.scores import Results, evaluate_pair, evaluate_parts
 from cdpipe.evaluation.tables import tabulate
 from cdpipe.geo.grid import Window
-from cdpipe.report.pages import PairPage, plan_pages
+from cdpipe.report.facts import PairPage
+from cdpipe.report.pages import plan_pages
 from cdpipe.report.pictures import PictureJob
 from cdpipe.runs.products import Product, ensure_intact, is_intact, is_written, remove_product
 from cdpipe.workspace.files import json_bytes

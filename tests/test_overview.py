@@ -11,7 +11,8 @@ from stored import bright_squares, store_change, store_pair
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.ground import row_areas
 from cdpipe.report.drawing import OUTCOMES, compare_with_label
-from cdpipe.report.pair import _on_ground, read_overview
+from cdpipe.report.pair import read_overview
+from cdpipe.report.place import describe_ground
 from cdpipe.report.scene import shown_bands
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -68,10 +69,10 @@ def test_without_colours_the_first_band_is_shown() -> None:
 def test_north_is_found_in_turned_grids(turn: int) -> None:
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     grid = Grid(80, 80, (10 * cos, 10 * sin, 5e5, 10 * sin, -10 * cos, 5e6), UTM33)  # up points `turn` west of north
-    found = _on_ground(grid)
+    found = describe_ground(grid)
     assert found["pixel_m"] == pytest.approx(10, rel=1e-3)
     assert ((found["north"] or 0) - turn + 180) % 360 - 180 == pytest.approx(0, abs=0.2)
 
 
 def test_without_georeference_neither_length_nor_north_is_known() -> None:
-    assert _on_ground(Grid(10, 10)) == {"pixel_m": None, "north": None}
+    assert describe_ground(Grid(10, 10)) == {"pixel_m": None, "north": None, "aspect": 1.0}

@@ -1,14 +1,18 @@
 """The report in a real browser, opened from disk: it works, keeps to itself, and everybody can use it."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from browser import Watched, audit, open_browser
-from playwright.sync_api import Browser, expect
-from reports import EVIL, make_job, make_report_files
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Page, expect
+from pyproj import Transformer
+from reports import EVIL, make_job, make_page, make_report, make_report_files, write_report
 
 from cdpipe.report.review import read_review
 from cdpipe.workspace.layout import Workspace
@@ -60,25 +64,158 @@ def test_it_asks_for_nothing_but_its_files_and_makes_no_mistake(browser: Browser
     context.close()
 
 
-def test_the_slider_and_the_layers_work_from_the_keyboard(browser: Browser, folder: Path) -> None:
+def pixels(page: Page, box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+    """What the stage shows, (height, width, 3); of a part of it, given as left, top, right and bottom shares."""
+    image = cv2.imdecode(np.frombuffer(page.locator(".stage").screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    left, top, right, bottom = box or (0, 0, 1, 1)
+    height, width = image.shape[:2]
+    return np.asarray(image[int(top * height) : int(bottom * height), int(left * width) : int(right * width)])
+
+
+def place(page: Page) -> tuple[float, float]:
+    """Column and row under the mouse."""
+    told = page.locator("#where").inner_text()
+    found = re.search(r"column (\d+), row (\d+)", told)
+    assert found, told
+    return int(found[1]), int(found[2])
+
+
+def test_the_map_is_moved_and_zoomed_by_mouse_and_keys(browser: Browser, folder: Path) -> None:
+    """Where the mouse is stays where it is; columns and rows, and degrees, are those of the grid."""
     context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
     page = Watched(context, folder / "pairs" / "p.html").page
-    second = page.locator(".stage .second")
-    assert "50%" in str(second.evaluate("e => e.style.clipPath"))
-    page.locator("#slider").focus()
+    box = page.locator(".stage").bounding_box()
+    assert box
+    at = box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.6
+    page.mouse.move(*at)
+    col, row = place(page)
+    assert abs(row - 0.6 * 140) <= 1
+    lat, lon = map(float, re.findall(r"([\d.]+)° [NE]", page.locator("#where").inner_text()))
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:32633", always_xy=True).transform(lon, lat)
+    grid = make_job(Workspace(here(folder.parent / "again")), "p", 0).pair.grid
+    assert grid.row_col(x, y) == pytest.approx((row, col), abs=1.5)
+    page.mouse.wheel(0, -400)
+    page.mouse.move(at[0] + 1, at[1])
+    near = place(page)
+    assert max(abs(near[0] - col), abs(near[1] - row)) <= 1, "what is under the mouse stays there"
+    page.mouse.down()
+    page.mouse.move(at[0] + 60, at[1] + 40, steps=3)
+    page.mouse.up()
+    moved = place(page)
+    assert max(abs(moved[0] - near[0]), abs(moved[1] - near[1])) <= 1, "what was seized goes with the mouse"
+    canvas = page.locator("canvas")
+    canvas.focus()
+    page.keyboard.press("0")
+    assert place(page) == (90, 70), "the whole scene, its middle in the middle"
+    page.keyboard.press("+")
     page.keyboard.press("ArrowRight")
-    assert "51%" in str(second.evaluate("e => e.style.clipPath"))
+    assert place(page)[0] > 90
+    scrolled = page.evaluate("scrollY")
+    page.keyboard.press("0")
+    page.mouse.move(at[0], at[1] + 5)
+    page.mouse.wheel(0, 300)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") > scrolled, "where all is seen the wheel goes on with the page"
+    context.close()
+
+
+def test_dates_are_divided_and_layers_lie_over_them(browser: Browser, folder: Path) -> None:
+    context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
+    page = Watched(context, folder / "pairs" / "p.html").page
+    page.locator("#outlines").uncheck()
+    whole = pixels(page)
+    page.locator("#slider").focus()
     page.keyboard.press("Home")
-    assert second.evaluate("e => e.style.clipPath") in ("inset(0px 0px 0px 0%)", "inset(0px)")
+    after = pixels(page)
+    page.locator("canvas").focus()
+    page.keyboard.press("b")
+    page.keyboard.press("b")
+    assert page.locator("input[name=mode]:checked").get_attribute("value") == "after"
+    expect(page.locator(".tag.left")).to_be_hidden()
+    width = whole.shape[1]
+    right = slice(width // 2 + 30, -60)
+    assert np.abs(whole[:, right].astype(int) - after[:, right]).mean() < 1
+    page.locator("input[name=mode][value=before]").check()
+    expect(page.locator(".tag.right")).to_be_hidden()
+    assert np.abs(pixels(page)[80:, right].astype(int) - after[80:, right]).mean() > 1, "the squares are of one date"
     page.locator("input[name=layer]").first.focus()
     page.keyboard.press("ArrowDown")
-    assert page.locator("img.over:visible").get_attribute("data-layer") == "change"
+    red = (np.abs(pixels(page).astype(int) - (28, 25, 215)).max(axis=2) < 40).mean()
+    assert red > 0.01, "detected change, in red"
     page.locator("#opacity").focus()
     page.keyboard.press("Home")
-    assert page.locator("img.over:visible").evaluate("e => e.style.opacity") == "0.1"
-    width = page.locator(".stage").evaluate("e => e.clientWidth")
-    page.locator(".stage").click(position={"x": width * 0.8, "y": 50})
-    assert abs(int(page.locator("#slider").input_value()) - 80) <= 1
+    assert (np.abs(pixels(page).astype(int) - (28, 25, 215)).max(axis=2) < 40).mean() < red / 10
+    context.close()
+
+
+def test_changes_are_outlined_at_the_start_and_tell_what_they_are(browser: Browser, folder: Path) -> None:
+    context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
+    watched = Watched(context, folder / "pairs" / "q.html")
+    page = watched.page
+    outlined = pixels(page)
+    page.locator("#outlines").uncheck()
+    assert (outlined != pixels(page)).any(axis=2).mean() > 0.005
+    page.locator("#outlines").check()
+    total = len(page.locator(".gallery .change").all())
+    assert page.locator("#pick-count").inner_text() == f"{total} changes"
+    page.locator("#pick-next").click()
+    assert page.locator("#pick-count").inner_text() == f"1 of {total}"
+    first = page.locator(".gallery .change").first.get_attribute("data-change")
+    assert f"q/{page.locator('.pick h3').inner_text().removeprefix('Change ')}" == first
+    yellow = (np.abs(pixels(page).astype(int) - (0, 212, 255)).max(axis=2) < 60).mean()
+    assert yellow > 0.001, "the chosen one, in yellow"
+    page.keyboard.press("Escape")
+    page.locator("canvas").focus()
+    page.keyboard.press("Escape")
+    assert not page.locator(".pick .change").is_visible()
+    page.locator("#pick-next").click()
+    box = page.locator(".stage").bounding_box()
+    assert box
+    page.locator("#pick-close").click()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 - 40)
+    assert f"q/{page.locator('.pick h3').inner_text().removeprefix('Change ')}" == first, "it lay in the middle"
+    facts = page.locator(".pick dl").inner_text()
+    assert "ha" in facts
+    assert "0.90 mean" in facts
+    href = str(page.locator(".pick .osm").get_attribute("href"))
+    assert re.fullmatch(r"https://www\.openstreetmap\.org/\?mlat=[\d.]+&mlon=[\d.]+#map=\d+/[\d.]+/[\d.]+", href)
+    assert str(page.locator(".pick .geo").get_attribute("href")).startswith("geo:")
+    assert watched.foreign() == []
+    context.close()
+
+
+def test_a_change_of_the_gallery_is_shown_on_the_map(browser: Browser, folder: Path) -> None:
+    context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
+    page = Watched(context, folder / "index.html").page
+    card = page.locator(".change").first
+    change = str(card.get_attribute("data-change"))
+    card.locator("a.chip").click()
+    page.wait_for_url("**/pairs/*.html#look-*")
+    assert page.locator(".pick h3").inner_text() == f"Change {change.partition('/')[2]}"
+    context.close()
+
+
+def test_single_pixels_are_loaded_where_somebody_looks(browser: Browser, tmp_path: Path) -> None:
+    """Nothing of a pair before its page is open, no tile before it is looked at, and then those in view alone."""
+    workspace = Workspace(here(tmp_path))
+    page_of = make_page(make_job(workspace, "p", 0, (1400, 2900)), "p")
+    report = workspace.run("run") / "report"
+    write_report(report, make_report([page_of]))
+    context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
+    watched = Watched(context, (report / "index.html").local())
+    assert not [url for url in watched.requests if "/tiles/" in url or "view.js" in url]
+    watched = Watched(context, (report / "pairs" / "p.html").local())
+    watched.page.wait_for_timeout(200)
+    assert not [url for url in watched.requests if "/tiles/" in url]
+    watched.page.locator("canvas").focus()
+    for _ in range(4):
+        watched.page.keyboard.press("+")
+    watched.page.wait_for_timeout(300)
+    tiles = {url.partition("/tiles/")[2] for url in watched.requests if "/tiles/" in url}
+    assert any(name.startswith("after/1/") for name in tiles)
+    assert len([name for name in tiles if name.startswith("after/1/")]) < 18, "not all of them"
+    assert watched.errors == []
     context.close()
 
 

@@ -15,7 +15,16 @@ from cdpipe.formats.vectors import encode, write_features
 from cdpipe.geo.crs import transform_by_gdal
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.objects.features import SCHEMA
-from cdpipe.report.changes import CHIP, LINE, TopChange, rank_doubt, read_top_changes, write_chip
+from cdpipe.report.changes import (
+    CHIP,
+    LINE,
+    TopChange,
+    outline_changes,
+    rank_changes,
+    rank_doubt,
+    read_top_changes,
+    write_chip,
+)
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
@@ -60,6 +69,56 @@ def test_objects_are_ranked_by_probability_and_size(tmp_path: Path, suffix: str)
     outline = shapely.geometry.shape(tops[0].outline)
     back = np.stack(transform_by_gdal(GEOGRAPHIC, str(grid.crs), *shapely.get_coordinates(outline).T), -1)
     assert shapely.Polygon(back).symmetric_difference(tops[0].shape).area < 8  # a centimetre of 800 m
+
+
+def test_without_georeference_pixels_rank(tmp_path: Path) -> None:
+    """As areas do elsewhere: a layer without a CRS has none."""
+    grid, path = Grid(150, 150), tmp_path / "o.gpkg"
+    shapes = [shapely.box(10, 10, 10 + side, 10 + side) for side in (3, 30, 10)]
+    columns = {
+        "geometry": encode(np.array(shapes, object)),
+        "id": ["small", "large", "middle"],
+        "pixels": [9, 900, 100],
+        "probability_mean": [0.9, 0.9, 0.9],
+    }
+    batch = pa.RecordBatch.from_pydict({name: columns.get(name, [None] * 3) for name in SCHEMA.names}, SCHEMA)
+    write_features(here(path), [batch], SCHEMA, None, {})
+    assert [top.id for top in read_top_changes(here(path), grid)] == ["large", "middle", "small"]
+    assert all(np.isfinite(top.score) for top in read_top_changes(here(path), grid, doubt_at=0.5))
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_outlines_are_drawn_where_the_pixels_are(tmp_path: Path, suffix: str) -> None:
+    grid, path = utm_grid(150, 150), tmp_path / f"o{suffix}"
+    outer = shapely.Polygon([grid.xy(row, col) for row, col in ((20, 30), (20, 60), (50, 60), (50, 30))])
+    hole = shapely.Polygon([grid.xy(row, col) for row, col in ((30, 35), (30, 45), (40, 45), (40, 35))])
+    write_shapes(path, grid, [outer.difference(hole)], ["ring"], [0.9])
+    ranked, total = rank_changes(here(path), grid, 10)
+    (drawn,) = outline_changes(ranked, grid)
+    assert (total, drawn["id"], drawn["pixels"]) == (1, "ring", 4)
+    rings = [np.cumsum(np.reshape(steps, (-1, 2)), axis=0) / 4 for steps in drawn["rings"]]
+    found = shapely.Polygon(rings[0], rings[1:])
+    expected = shapely.box(30, 20, 60, 50).difference(shapely.box(35, 30, 45, 40))
+    assert found.symmetric_difference(expected).area < 1e-6
+
+
+def test_a_chip_is_square_on_the_ground(tmp_path: Path) -> None:
+    """Of pixels twice as high as wide it shows half as many rows: the square object is twice as high."""
+    grid = utm_grid(150, 150)
+    write_squares(tmp_path / "o.gpkg", grid, [("x", 60, 60, 20, 0.9)])
+    (top,) = read_top_changes(here(tmp_path / "o.gpkg"), grid)
+    inside = np.zeros((150, 150))
+    inside[60:80, 60:80] = 1
+    read = {
+        **dict.fromkeys(("before", "after"), lambda window: inside[window.slices][None]),
+        "probability": lambda window: inside[window.slices],
+    }
+    write_chip(here(tmp_path / "c.webp"), top, grid, read, (((0.0, 1.0),), ((0.0, 1.0),)), aspect=2.0)
+    image = cv2.imread(str(tmp_path / "c.webp"))
+    assert image is not None
+    bright = image[:, :CHIP, 0] > 200
+    high, wide = bright.any(1).sum(), bright.any(0).sum()
+    assert high / wide == pytest.approx(2, rel=0.05)
 
 
 def test_changes_to_label_are_those_in_doubt(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cdpipe.api.making import ensure_made
 from cdpipe.config.load import to_yaml
-from cdpipe.errors import InputError
+from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.tables import SURPLUS
 from cdpipe.keys import content_key
 from cdpipe.pairs.catalog import find_file, read_catalog
@@ -17,7 +17,8 @@ from cdpipe.pairs.grouping import group_findings
 from cdpipe.pairs.layouts.write import relative
 from cdpipe.pairs.table import FILES, read_catalog_table
 from cdpipe.report.charts import read_history, training_charts
-from cdpipe.report.pages import Page, PairPage, Report, plan_pages, write_index, write_page
+from cdpipe.report.facts import PairPage, Report
+from cdpipe.report.pages import Page, plan_pages, write_index, write_page
 from cdpipe.report.pair import PairJob, make_pair, read_facts
 from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
 from cdpipe.report.words import count, took
@@ -120,7 +121,8 @@ def write_report(run: Run) -> Location:
         jobs = {pair.pair.pair_id: _job(run, folder, pair, doubt_at) for pair in pairs}
         made = ensure_made(run, "report", {pair_id: _pictures(job) for pair_id, job in jobs.items()})
         drawn = [pair for pair in pairs if pair.pair.pair_id in made]
-        pair_pages = [_page(run, pair, read_facts(jobs[pair.pair.pair_id])) for pair in drawn]
+        no_labels = _no_labels(run)
+        pair_pages = [_page(run, pair, read_facts(jobs[pair.pair.pair_id]), no_labels) for pair in drawn]
         report = _report(run, manifest, pair_pages, {**earlier, **run.failures})
         return write_pages(run.workspace, run.config.name, replace(report, to_label=doubt_at is not None))
 
@@ -182,7 +184,7 @@ def _job(run: Run, folder: Location, pair: PairResults, doubt_at: float | None) 
     )
 
 
-def _page(run: Run, results: PairResults, facts: Mapping[str, Any]) -> PairPage:
+def _page(run: Run, results: PairResults, facts: Mapping[str, Any], no_labels: str | None) -> PairPage:
     pair = results.pair
     return PairPage(
         pair_id=pair.pair_id,
@@ -195,7 +197,22 @@ def _page(run: Run, results: PairResults, facts: Mapping[str, Any]) -> PairPage:
         strips=results.strips,
         no_objects=results.finished.no_objects if results.finished else None,
         models=len(results.finished.probabilities) if results.finished else 0,
+        no_verdicts=no_labels or _left_alone(results.split),
     )
+
+
+def _no_labels(run: Run) -> str | None:
+    """Why no verdict of this run can become a label; None where it can."""
+    try:
+        raster_values(run.config.label)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _left_alone(split: str | None) -> str | None:
+    """Why verdicts on pairs of a split make no label; None where they do."""
+    return f"it is of {split}, which chooses or judges models" if split in JUDGES else None
 
 
 def _files(run: Run, pair: PairResults) -> list[tuple[str, str]]:
@@ -363,8 +380,8 @@ def _choose(
         pair = pairs.get(pair_id)
         if pair is None:
             run.fail(pair_id, f"was reviewed in {file}, but is not among the run's pairs")
-        elif pair.split in JUDGES:
-            run.say(f"review: pair {pair_id} is left alone: it is of {pair.split}, which chooses or judges models")
+        elif reason := _left_alone(pair.split):
+            run.say(f"review: pair {pair_id} is left alone: {reason}")
         else:
             chosen[pair_id] = pair, of_pair
     if not chosen:

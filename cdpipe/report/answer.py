@@ -5,11 +5,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdpipe.report import words
-from cdpipe.report.changes import PER_PAIR, read_top_changes
+import shapely
+import shapely.geometry
+
+from cdpipe.geo.grid import Grid
+from cdpipe.report import drawing, words
+from cdpipe.report.changes import ON_PAGE, PER_PAIR, Ranked, outline_changes, rank_changes, top_change
+from cdpipe.report.drawing import Limits
 from cdpipe.report.pages import COLORS, TEMPLATES, templates
-from cdpipe.report.pair import read_overview
-from cdpipe.report.pictures import PictureJob, picture_of
+from cdpipe.report.pair import (
+    Overview,
+    describe_shown,
+    describe_view,
+    draw_overview,
+    draw_tiles,
+    read_overview,
+    remove_others,
+    shown_limits,
+)
+from cdpipe.report.pair_page import describe_viewer
+from cdpipe.report.scene import open_scene
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
@@ -28,6 +43,7 @@ MEASURED: Mapping[tuple[str, ...], str] = {
     ("cva",): "32 of 100 pixels that it marked, and it marked 43 of 100 that had changed (F1 0.37)",
     ("difference",): "40 of 100 pixels that it marked, and it marked 28 of 100 that had changed (F1 0.33)",
 }
+SCRIPTS = ("table.js", "viewer.js")
 LITTLE = 1e-4  # share of a scene: less than this is what noise and glints leave
 
 
@@ -98,37 +114,41 @@ def trust(detectors: Sequence[str]) -> list[str]:
 
 
 def write_answer(path: Location, job: AnswerJob) -> None:
-    """Write the page, which needs no file beside it; the same results give the same bytes.
+    """Write the page; the same results give the same bytes.
+
+    It needs no file beside it, but that single pixels of a scene of more than 1,280 a side lie in a folder of its name.
 
     Raises:
         IntegrityError: If what is stored is damaged.
     """
-    figures = read_overview(job.workspace, job.pair, job.change_key, None).figures
-    title = f"{job.files[0]} to {job.files[1]}"
-    picture = picture_of(
-        PictureJob(job.workspace, path, job.pair, None, job.change_key, None, job.threshold, None, title)
-    )
-    tops = read_top_changes(job.objects, job.pair.grid, PER_PAIR) if job.objects is not None else []
+    grid = job.pair.grid
+    overview = read_overview(job.workspace, job.pair, job.change_key, None)
+    limits, figures = shown_limits(overview), overview.figures
+    changes, total = rank_changes(job.objects, grid, ON_PAGE) if job.objects is not None else (list[Ranked](), 0)
+    tiles_at = path.with_name(f"{path.stem}_files")
+    scene = open_scene(job.workspace, job.pair, job.change_key, None)
+    tiles, levels = draw_tiles(tiles_at, scene, grid.shape, overview, limits)
+    remove_others(tiles_at, tiles)
+    shown = describe_shown(grid, overview, tiles)
+    facts = {**shown, "object_count": None if job.objects is None else total, "outlined": len(changes)}
     changed, observed = figures["changed_px"] or 0.0, figures["observed_px"] or 0.0
     palette = "".join(f"--{name}: rgb({red} {green} {blue}); " for name, (red, green, blue) in COLORS.items())
+    parts = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in ("base.css", "pictures.css", *SCRIPTS)}
+    models = len(job.fits) + len(job.others)
     context = {
-        "style": f":root {{ {palette}}}\n" + (TEMPLATES / "base.css").read_text(encoding="utf-8"),
+        "style": f":root {{ {palette}}}\n{parts['base.css']}{parts['pictures.css']}",
+        "script": "\n".join(parts[name] for name in SCRIPTS),
+        "view": describe_view(grid, overview, levels, outline_changes(changes, grid)),
+        "pair": {**describe_viewer(job.pair.pair_id, facts, ("", ""), models), "verdicts": False},
+        "images": f"{tiles_at.name}/" if tiles else "",
+        "pictures": _embedded(overview, limits, shown["aspect"]),
         "files": job.files,
-        "picture": base64.b64encode(picture).decode(),
         "numbers": [
             ("Changed", words.area(figures["changed_m2"], changed), words.share(changed, observed)),
             ("Observed at both dates", words.area(figures["observed_m2"], observed), ""),
         ],
         "nothing": changed <= LITTLE * observed,
-        "changes": [
-            {
-                "id": top.id,
-                "area": words.area(top.area_m2, top.pixels),
-                "probability": f"{top.probability_mean:.2f}",
-                "place": _place(top.outline),
-            }
-            for top in tops
-        ],
+        "changes": [_describe_change(each, grid, shown["pixel_m"]) for each in changes[:PER_PAIR]],
         "detectors": [
             {
                 "name": name,
@@ -148,9 +168,23 @@ def write_answer(path: Location, job: AnswerJob) -> None:
     path.write(templates().get_template("answer.html.j2").render(context).encode())
 
 
-def _place(outline: Mapping[str, Any]) -> str:
-    """A point of an outline: longitude and latitude, or column and row."""
-    ring = outline["coordinates"]
-    while isinstance(ring[0], list | tuple):
-        ring = ring[0]
-    return f"{ring[0]:.5f}, {ring[1]:.5f}"
+def _embedded(overview: Overview, limits: tuple[Limits, Limits], aspect: float) -> dict[str, str]:
+    """Pictures of the whole scene as part of a page."""
+    embedded = {}
+    for name, picture in draw_overview(overview, limits).items():
+        quality = drawing.LOSSLESS if picture.shape[2] == 4 else drawing.PHOTO
+        data = base64.b64encode(drawing.encode(drawing.to_ground(picture, aspect), quality))
+        embedded[name] = f"data:image/webp;base64,{data.decode()}"
+    return embedded
+
+
+def _describe_change(each: Ranked, grid: Grid, pixel_m: float | None) -> dict[str, str]:
+    top = top_change(each, grid)
+    middle = shapely.geometry.shape(top.outline).representative_point()
+    place = words.degrees((middle.x, middle.y), pixel_m)
+    return {
+        "id": top.id,
+        "area": words.area(top.area_m2, top.pixels),
+        "probability": f"{top.probability_mean:.2f}",
+        "place": place if pixel_m is not None else f"column {middle.x:.0f}, row {middle.y:.0f}",
+    }

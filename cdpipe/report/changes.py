@@ -1,6 +1,7 @@
 """The changes of a pair that are worth a look first: ranked objects, each with a chip of both dates."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -9,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from cdpipe.formats.vectors import decode, read_features
-from cdpipe.geo.crs import WGS84_WKT, on_earth
+from cdpipe.geo.crs import on_earth
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.shapes import outline_in_degrees, outline_on_grid
 from cdpipe.report import drawing
@@ -18,13 +19,16 @@ from cdpipe.report.scene import Read, mean_of, shrink
 from cdpipe.workspace.location import Location
 
 PER_PAIR = 12  # objects of a pair that get a chip
+ON_PAGE = 1000  # objects that are outlined on its page
 CHIP = 160  # side of one of a chip's three pictures, in pixels
-MIN_SIDE = 40  # of the ground that a chip shows, in pixels of the scene
+MIN_SIDE = 40  # of the ground that a chip shows, in pixels of the scene as they are longest
 ROOM = 1.8  # how much wider that is than the object
 MAX_CORNERS = 400  # of an outline in the page: finer ones are simplified
 DECIMALS = 7  # of degrees: a centimetre
 LINE = 2  # between a chip's pictures
 NUMBERS = ("area_m2", "pixels", "probability_mean", "probability_max", "agreement")
+
+Place = tuple[int, int, int, int]  # first row, first column, height and width in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +91,25 @@ def rank_doubt(
     return (near + np.where(np.isnan(divided), near, divided)) / 2 * area**0.25
 
 
-def read_top_changes(
-    path: Location, grid: Grid, count: int = PER_PAIR, doubt_at: float | None = None
-) -> list[TopChange]:
-    """The best ranked objects of a pair, best first.
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An object in its layer, with its rank's score.
+
+    Attributes:
+        numbers: Its id and :data:`NUMBERS`.
+        score: What it is ranked by, see :func:`rank` and :func:`rank_doubt`.
+        shape: In the grid's coordinates.
+    """
+
+    numbers: dict[str, Any]
+    score: float
+    shape: Any
+
+
+def rank_changes(path: Location, grid: Grid, count: int, doubt_at: float | None = None) -> tuple[list[Ranked], int]:
+    """The best ranked objects of a pair, best first, and how many there are in all.
+
+    Where no areas are known, pixels count for them.
 
     Args:
         path: The pair's change objects, see :mod:`cdpipe.objects.features`.
@@ -98,33 +117,81 @@ def read_top_changes(
         count: How many at most; no more are held in memory.
         doubt_at: The threshold, where those come first that are most in doubt; None where the surest and largest do.
     """
-    degrees = path.suffix == ".geojson" and on_earth(grid.crs)
-    best: list[TopChange] = []
+    best: list[Ranked] = []
+    total = 0
     for batch in read_features(path):
+        total += len(batch)
         columns = {name: batch.column(name).to_pylist() for name in ("id", *NUMBERS)}
-        probability, area, agreement = (
-            np.array(columns[name], float) for name in ("probability_mean", "area_m2", "agreement")
+        probability, area, pixels, agreement = (
+            np.array(columns[name], float) for name in ("probability_mean", "area_m2", "pixels", "agreement")
         )
-        score = rank(probability, area)
+        size = np.where(np.isnan(area), pixels, area)
+        score = rank(probability, size)
         if doubt_at is not None:
-            score = rank_doubt(probability, agreement, area, doubt_at)
+            score = rank_doubt(probability, agreement, size, doubt_at)
         shapes = decode(batch)
-        for at in np.argsort(-score, kind="stable")[:count]:
-            numbers = {name: values[at] for name, values in columns.items()}
-            best.append(_top_change(shapes[at], numbers, float(score[at]), grid, WGS84_WKT if degrees else grid.crs))
-        best = sorted(best, key=lambda top: (-top.score, top.id))[:count]
-    return best
+        best += [
+            Ranked({name: values[at] for name, values in columns.items()}, float(score[at]), shapes[at])
+            for at in np.argsort(-score, kind="stable")[:count]
+        ]
+        best = sorted(best, key=lambda each: (-each.score, each.numbers["id"]))[:count]
+    if path.suffix == ".geojson" and on_earth(grid.crs):
+        best = [replace(each, shape=outline_on_grid(each.shape, grid)) for each in best]
+    return best, total
 
 
-def _top_change(shape: Any, numbers: dict[str, Any], score: float, grid: Grid, crs: str | None) -> TopChange:
-    """An object whose shape is in a CRS."""
-    flat = _simplify(shape)
-    if crs is not None and grid.crs is not None and on_earth(grid.crs):
-        flat = shapely.transform(outline_in_degrees(flat, crs), lambda degrees: np.round(degrees, DECIMALS))
-        shape = shape if crs == grid.crs else outline_on_grid(shape, grid)
+def read_top_changes(
+    path: Location, grid: Grid, count: int = PER_PAIR, doubt_at: float | None = None
+) -> list[TopChange]:
+    """The best ranked objects of a pair as a gallery shows them; see :func:`rank_changes`."""
+    return [top_change(each, grid) for each in rank_changes(path, grid, count, doubt_at)[0]]
+
+
+def top_change(each: Ranked, grid: Grid) -> TopChange:
+    """An object as a gallery shows it."""
+    numbers, flat = dict(each.numbers), _simplify(each.shape)
+    if on_earth(grid.crs):
+        degrees = outline_in_degrees(flat, str(grid.crs))
+        flat = shapely.transform(degrees, lambda points: np.round(points, DECIMALS))
     else:
         numbers["area_m2"] = None
-    return TopChange(**numbers, score=score, outline=shapely.geometry.mapping(flat), shape=shape)
+    return TopChange(**numbers, score=each.score, outline=shapely.geometry.mapping(flat), shape=each.shape)
+
+
+def outline_changes(changes: Sequence[Ranked], grid: Grid) -> list[dict[str, Any]]:
+    """Objects as a page draws them: their figures, and their outlines in pixels.
+
+    Args:
+        changes: Best first.
+        grid: The scene's.
+
+    Returns:
+        Of each ``id``, its figures, and ``rings``: of each ring the column and row of its first corner and then the
+        steps from corner to corner, in quarters of a pixel.
+    """
+    return [
+        {
+            "id": each.numbers["id"],
+            **{name: _short(each.numbers[name]) for name in NUMBERS},
+            "rings": [_steps(ring, grid) for ring in _rings(_simplify(each.shape))],
+        }
+        for each in changes
+    ]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _rings(shape: Any) -> list[NDArray[np.float64]]:
+    rings = [ring for part in shapely.get_parts(shape) for ring in (part.exterior, *part.interiors)]
+    return [shapely.get_coordinates(ring)[:-1] for ring in rings]
+
+
+def _steps(ring: NDArray[np.float64], grid: Grid) -> list[int]:
+    rows, cols = grid.row_col(ring[:, 0], ring[:, 1])
+    quarters = np.rint(np.stack([cols, rows], 1) * 4).astype(np.int64)
+    return [int(step) for step in np.diff(quarters, axis=0, prepend=0).ravel()]
 
 
 def _simplify(shape: Any) -> Any:
@@ -135,7 +202,14 @@ def _simplify(shape: Any) -> Any:
     return shape
 
 
-def write_chip(path: Location, top: TopChange, grid: Grid, read: dict[str, Read], limits: tuple[Limits, Limits]) -> int:
+def write_chip(
+    path: Location,
+    top: TopChange,
+    grid: Grid,
+    read: dict[str, Read],
+    limits: tuple[Limits, Limits],
+    aspect: float = 1.0,
+) -> int:
     """Draw an object before, after, and in probability, side by side and outlined; returns the file's bytes.
 
     Args:
@@ -145,34 +219,38 @@ def write_chip(path: Location, top: TopChange, grid: Grid, read: dict[str, Read]
         read: ``(band, height, width)`` pixels of a window of ``before`` and ``after``, ``(height, width)`` of
             ``probability``; NaN where not observed.
         limits: How bright each date is shown.
+        aspect: A pixel's height for each width: what is drawn is a square on the ground.
     """
     bounds = shapely.bounds(top.shape)
     corners = [grid.row_col(x, y) for x in bounds[[0, 2]] for y in bounds[[1, 3]]]
     (top_row, left), (bottom, right) = np.min(corners, 0), np.max(corners, 0)
-    side = max(MIN_SIDE, ROOM * (bottom - top_row), ROOM * (right - left))
-    cell = max(1, int(np.ceil(side / CHIP)))
-    side = int(np.ceil(side / cell)) * cell
-    row = _within(round((top_row + bottom - side) / 2), side, grid.height)
-    col = _within(round((left + right - side) / 2), side, grid.width)
+    # in widths of a pixel, or in heights where these are less
+    high, wide = max(aspect, 1.0), max(1 / aspect, 1.0)
+    side = max(MIN_SIDE, ROOM * (bottom - top_row) * high, ROOM * (right - left) * wide)
+    cell = max(1, int(np.ceil(side / max(high, wide) / CHIP)))
+    height, width = (int(np.ceil(side / longer / cell)) * cell for longer in (high, wide))
+    row = _within(round((top_row + bottom - height) / 2), height, grid.height)
+    col = _within(round((left + right - width) / 2), width, grid.width)
+    place = row, col, height, width
     pictures = [
-        *(_picture(_mean_cells(read[date], (row, col, side), grid, cell), limit) for date, limit in
+        *(_picture(_mean_cells(read[date], place, grid, cell), limit) for date, limit in
           zip(("before", "after"), limits, strict=True)),
-        _picture(_mean_cells(read["probability"], (row, col, side), grid, cell), None),
+        _picture(_mean_cells(read["probability"], place, grid, cell), None),
     ]  # fmt: skip
     for picture in pictures:
-        _outline(picture, top.shape, grid, (row, col, side))
+        _outline(picture, top.shape, grid, place)
     line = np.full((CHIP, LINE, 3), 128, np.uint8)
     return write_photo(path, np.hstack([pictures[0], line, pictures[1], line, pictures[2]]))
 
 
 def _within(start: int, side: int, length: int) -> int:
-    """A start from which a square lies within the scene if it fits there, else in its middle."""
+    """A start from which a span lies within the scene if it fits there, else in its middle."""
     return min(max(start, 0), length - side) if side <= length else (length - side) // 2
 
 
-def _mean_cells(read: Read, square: tuple[int, int, int], grid: Grid, cell: int) -> NDArray[np.float64]:
-    """Means over cells of a square that may reach beyond the scene, NaN where nothing is known; ``(band, n, n)``."""
-    row, col, side = square
+def _mean_cells(read: Read, place: Place, grid: Grid, cell: int) -> NDArray[np.float64]:
+    """Means over cells of a rectangle that may reach beyond the scene, NaN where nothing is known; ``(band, n, m)``."""
+    row, col, height, width = place
 
     def read_part(part: Window) -> dict[str, NDArray[Any]]:
         top, left = row + part.row, col + part.col
@@ -187,7 +265,7 @@ def _mean_cells(read: Read, square: tuple[int, int, int], grid: Grid, cell: int)
         observed = np.isfinite(known)
         return {"sum": np.where(observed, known, 0), "observed": observed}
 
-    sums = shrink(read_part, (side, side), cell)  # an object may be as large as the scene
+    sums = shrink(read_part, (height, width), cell)  # an object may be as large as the scene
     return mean_of(sums["sum"], sums["observed"])
 
 
@@ -201,14 +279,13 @@ def _picture(cells: NDArray[np.float64], limits: Limits | None) -> Image:
     return drawing.hatch(image, drawing.resize_nearest(missing, (CHIP, CHIP)))
 
 
-def _outline(image: Image, shape: Any, grid: Grid, square: tuple[int, int, int]) -> None:
+def _outline(image: Image, shape: Any, grid: Grid, place: Place) -> None:
     """Draw an outline that is seen on bright and on dark ground."""
-    row, col, side = square
+    row, col, height, width = place
     rings = []
-    for part in shapely.get_parts(shape):
-        for ring in (part.exterior, *part.interiors):
-            positions = np.array([grid.row_col(x, y) for x, y in ring.coords])
-            pixels = (positions[:, ::-1] - (col, row)) * (CHIP / side) - 0.5
-            rings.append(np.rint(pixels * 16).astype(np.int32))
-    for color, width in (((20, 20, 20), 3), ((255, 255, 255), 1)):
-        cv2.polylines(image, rings, True, color, width, cv2.LINE_AA, shift=4)
+    for ring in _rings(shape):
+        rows, cols = grid.row_col(ring[:, 0], ring[:, 1])
+        pixels = np.stack([(cols - col) / width, (rows - row) / height], 1) * CHIP - 0.5
+        rings.append(np.rint(pixels * 16).astype(np.int32))
+    for color, thickness in (((20, 20, 20), 3), ((255, 255, 255), 1)):
+        cv2.polylines(image, rings, True, color, thickness, cv2.LINE_AA, shift=4)

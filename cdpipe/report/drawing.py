@@ -20,6 +20,7 @@ Image = NDArray[np.uint8]  # (height, width, 3)
 OUTCOMES: Mapping[int, str] = {1: "hit", 2: "missed", 3: "false_alarm", 4: "unlabelled"}
 OUTCOME_COLORS: Mapping[int, Rgb] = {1: palette.HIT, 2: palette.MISS, 3: palette.FALSE_ALARM, 4: palette.UNLABELLED}
 
+PHOTO = 78  # quality
 LOSSLESS = 101  # what OpenCV takes any quality over 100 for
 
 Limits = tuple[tuple[float, float], ...]  # of each band: what is shown darkest, and brightest
@@ -146,6 +147,22 @@ def resize_nearest(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     return resized
 
 
+def to_ground(image: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
+    """Stretch a picture until its pixels are square on the ground; no row or column is lost.
+
+    Args:
+        image: ``(height, width, 3)`` of a photo, ``(height, width, 4)`` of an overlay, whose pixels stay as they are.
+        aspect: A pixel's height for each width.
+    """
+    height, width = image.shape[:2]
+    shape = round(height * max(aspect, 1.0)), round(width * max(1 / aspect, 1.0))
+    if shape == (height, width):
+        return image
+    if image.shape[2] == 4:
+        return resize_nearest(image, shape)
+    return np.asarray(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_LINEAR))
+
+
 def hatch(image: Image, missing: NDArray[np.bool_]) -> Image:
     """Paint grey stripes where there is no data, so that nobody takes it for a value.
 
@@ -167,19 +184,30 @@ def round_length(most: float) -> tuple[float, str]:
     return length, f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
 
 
-def write_photo(path: Location, image: NDArray[np.uint8], quality: int = 78) -> int:
-    """Write ``(height, width, 3)`` red, green, blue as lossy WebP, equal pixels as equal bytes; returns its size."""
-    return _write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+def write_photo(path: Location, image: NDArray[np.uint8], quality: int = PHOTO) -> int:
+    """Write a picture as :func:`encode` makes it; returns its size in bytes."""
+    data = encode(image, quality)
+    path.write(data)
+    return len(data)
 
 
 def write_overlay(path: Location, image: NDArray[np.uint8]) -> int:
     """Write ``(height, width, 4)`` red, green, blue, opacity as lossless WebP; returns its size in bytes."""
-    return _write(path, cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), LOSSLESS)
+    return write_photo(path, image, LOSSLESS)
 
 
-def _write(path: Location, image: Any, quality: int) -> int:
-    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+def encode(image: NDArray[np.uint8], quality: int = PHOTO) -> bytes:
+    """A picture as WebP, equal pixels as equal bytes.
+
+    Args:
+        image: ``(height, width, 3)`` red, green, blue, or ``(height, width, 4)`` with opacity.
+        quality: Up to 100; :data:`LOSSLESS` keeps every pixel as it is.
+
+    Raises:
+        ValueError: If it cannot be encoded, as where a side is longer than 16,383 pixels.
+    """
+    colors = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".webp", colors, [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not done:
-        raise ValueError(f"{path}: not encoded: {image.shape} {image.dtype}")
-    path.write(data.tobytes())
-    return len(data)
+        raise ValueError(f"a picture could not be encoded: {image.shape} {image.dtype}")
+    return data.tobytes()

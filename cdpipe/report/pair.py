@@ -1,6 +1,7 @@
 """What the report shows of one pair: read once into cells, drawn as files, its figures and best changes as facts."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.formats import palette
-from cdpipe.geo.crs import on_earth
 from cdpipe.geo.grid import Grid, Window
-from cdpipe.geo.ground import has_areas, pixel_steps, row_areas
+from cdpipe.geo.ground import has_areas, row_areas
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.report import drawing
-from cdpipe.report.changes import read_top_changes, write_chip
-from cdpipe.report.drawing import Image, Limits, write_overlay, write_photo
+from cdpipe.report.changes import ON_PAGE, PER_PAIR, outline_changes, rank_changes, top_change, write_chip
+from cdpipe.report.drawing import LOSSLESS, PHOTO, Image, Limits, write_photo
+from cdpipe.report.place import describe_ground, describe_place
+from cdpipe.report.pyramid import TILE, Pyramid, near_change, write_pyramid
 from cdpipe.report.scene import Cells, Read, cell_side, mean_of, open_scene, shrink
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, DATES, StoredPair
 from cdpipe.workspace.files import read_json, write_json
@@ -25,7 +27,8 @@ from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
 THUMB = 176  # longest side of a thumbnail, in pixels
-FACTS = "facts.json"
+FACTS, VIEW = "facts.json", "view.js"  # of a pair, for its page and for its page's script
+DRAWN = 2  # as what is drawn comes to be something else
 MAX_SIDE = 1280  # of a page's pictures, in cells
 COUNTED = ("observed", "changed")  # in the figures
 BITS = tuple(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
@@ -59,6 +62,7 @@ class PairJob:
     def key(self) -> str:
         """Content key of the pictures and facts."""
         parts = {
+            "drawn": DRAWN,
             "run": self.run,
             "pair": self.pair.key,
             "label": self.label_key,
@@ -74,13 +78,13 @@ class PairJob:
 
 
 def read_facts(job: PairJob) -> dict[str, Any]:
-    """What :func:`make_pair` found: ``size``, ``figures``, ``images``, ``objects`` and what a scale needs."""
+    """What :func:`make_pair` found: ``size``, ``figures``, ``images``, ``objects``, where it lies, how it is shown."""
     found: dict[str, Any] = read_json(job.facts)
     return found
 
 
 def make_pair(job: PairJob) -> dict[Location, str]:
-    """Draw a pair's pictures and write down its facts.
+    """Draw a pair's pictures and tiles, and write down its facts.
 
     Returns:
         Every file with its SHA-256.
@@ -88,32 +92,116 @@ def make_pair(job: PairJob) -> dict[Location, str]:
     Raises:
         IntegrityError: If what is stored is damaged.
     """
+    grid = job.pair.grid
     overview = read_overview(job.workspace, job.pair, job.change_key, job.label_key)
-    limits = _limits(overview)
-    images = _draw_images(job.folder, overview, limits)
+    limits, ground = shown_limits(overview), describe_ground(grid)
+    aspect = ground["aspect"] or 1.0
+    images = _draw_images(job.folder, overview, limits, aspect)
     objects = []
-    if job.objects is not None:
-        scene = _observed_scene(job)
-        for top in read_top_changes(job.objects[0], job.pair.grid, doubt_at=job.doubt_at):
-            name = f"change-{top.id}.webp"
-            images[name] = write_chip(job.folder / name, top, job.pair.grid, scene, limits)
-            objects.append({**top.to_json(), "chip": name})
-    for other in job.folder.glob("*.webp"):
-        if other.name not in images:
-            other.unlink()  # of a change that is among the best no more
+    changes, total = rank_changes(job.objects[0], grid, ON_PAGE, job.doubt_at) if job.objects is not None else ([], 0)
+    scene = _observed_scene(job)
+    for top in (top_change(each, grid) for each in changes[:PER_PAIR]):
+        name = f"change-{top.id}.webp"
+        images[name] = write_chip(job.folder / name, top, grid, scene, limits, aspect)
+        objects.append({**top.to_json(), "chip": name})
+    shown = open_scene(job.workspace, job.pair, job.change_key, job.label_key)
+    tiles, levels = draw_tiles(job.folder, shown, grid.shape, overview, limits)
+    view = describe_view(grid, overview, levels, outline_changes(changes, grid))
+    (job.folder / VIEW).write(f"const VIEW = {json.dumps(view, separators=(',', ':'))};\n".encode())
+    remove_others(job.folder, {*images, *tiles})
     facts = {
         "key": job.key,
-        "size": list(job.pair.grid.shape),
-        "cell": overview.cell,
-        "cells": list(overview.observed.shape),
-        **_on_ground(job.pair.grid),
-        "labelled": job.label_key is not None,
-        "figures": overview.figures,
+        **describe_shown(grid, overview, tiles),
         "images": images,
         "objects": objects,
+        "object_count": None if job.objects is None else total,
+        "outlined": len(changes),
     }
     write_json(job.facts, facts)
-    return hash_stored([job.facts, *(job.folder / name for name in sorted(images))])
+    return hash_stored([job.facts, job.folder / VIEW, *(job.folder / name for name in sorted({*images, *tiles}))])
+
+
+def describe_shown(grid: Grid, overview: "Overview", tiles: Mapping[str, int]) -> dict[str, Any]:
+    """Facts of a pair that are the same whatever is done with its changes: its size, its place, its figures.
+
+    Args:
+        grid: The pair's.
+        overview: Its pictures.
+        tiles: Sizes in bytes by file name.
+    """
+    return {
+        "size": list(grid.shape),
+        "cell": overview.cell,
+        "cells": list(overview.observed.shape),
+        **describe_ground(grid),
+        "place": {name: told for name, told in describe_place(grid).items() if name != "nodes"},
+        "labelled": overview.labelled is not None,
+        "figures": overview.figures,
+        "tiles": [len(tiles), sum(tiles.values())],
+    }
+
+
+def describe_view(
+    grid: Grid, overview: "Overview", levels: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What a page's script has to know of a pair to show it: see ``templates/viewer.js``.
+
+    Args:
+        grid: The pair's.
+        overview: Its pictures.
+        levels: Of tiles, see :func:`cdpipe.report.pyramid.write_pyramid`.
+        changes: See :func:`cdpipe.report.changes.outline_changes`.
+    """
+    rows, cols = (count * overview.cell for count in overview.observed.shape)
+    ground = describe_ground(grid)
+    return {
+        "height": grid.height,
+        "width": grid.width,
+        "cell": overview.cell,
+        "rows": rows,
+        "cols": cols,
+        "aspect": ground["aspect"],
+        "pixel_m": ground["pixel_m"],
+        "place": describe_place(grid),
+        "tile": TILE,
+        "levels": list(levels),
+        "changes": list(changes),
+    }
+
+
+def draw_tiles(
+    folder: Location,
+    scene: Mapping[str, Read],
+    shape: tuple[int, int],
+    overview: "Overview",
+    limits: tuple[Limits, Limits],
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Write what is finer than the pictures of the whole scene.
+
+    Args:
+        folder: Where tiles go.
+        scene: See :func:`cdpipe.report.scene.open_scene`.
+        shape: Rows and columns of the scene.
+        overview: Its pictures.
+        limits: How bright each date is shown.
+
+    Returns:
+        Sizes in bytes by file name, and the levels, see :func:`cdpipe.report.pyramid.write_pyramid`.
+
+    Raises:
+        IntegrityError: If what is stored is damaged.
+    """
+    changed = overview.changed > 0 if overview.labelled is None else (overview.changed > 0) | (overview.labelled > 0)
+    pyramid = Pyramid(folder, shape, scene, limits, near_change(changed, overview.cell))
+    levels = write_pyramid(pyramid, overview.cell)
+    return pyramid.files, levels
+
+
+def remove_others(folder: Location, names: Collection[str]) -> None:
+    """Remove pictures that are not among the named: of changes that are among the best no more, of other tiles."""
+    for path, _ in folder.walk():
+        if path.suffix == ".webp" and path.relative_to(folder) not in names:
+            path.unlink()
 
 
 @dataclass(slots=True)
@@ -216,17 +304,8 @@ def _summands(scene: Mapping[str, Read], window: Window) -> dict[str, NDArray[An
     return summands
 
 
-def _on_ground(grid: Grid) -> dict[str, float | None]:
-    """Width of a pixel in metres, and where north is, in degrees clockwise from up; at the scene's centre."""
-    if not on_earth(grid.crs):
-        return {"pixel_m": None, "north": None}
-    steps = pixel_steps(grid, grid.height / 2, grid.width / 2)
-    down, right = np.linalg.solve(steps.T, (0.0, 1.0))  # how many rows and columns lead north
-    angle = np.degrees(np.arctan2(right, -down))
-    return {"pixel_m": float(np.hypot(*steps[1])), "north": round(float(angle), 1) + 0.0}  # no -0.0
-
-
-def _limits(overview: Overview) -> tuple[Limits, Limits]:
+def shown_limits(overview: Overview) -> tuple[Limits, Limits]:
+    """How bright each date is shown."""
     before, after = (drawing.stretch_limits(date, ~_unseen(date)) for date in overview.dates)
     return before, after
 
@@ -235,27 +314,35 @@ def _unseen(cells: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(cells).any(axis=0))
 
 
-def _draw_images(folder: Location, overview: Overview, limits: tuple[Limits, Limits]) -> dict[str, int]:
-    """Write every picture; sizes in bytes by file name."""
+def _draw_images(folder: Location, overview: Overview, limits: tuple[Limits, Limits], aspect: float) -> dict[str, int]:
+    """Write every picture, as wide and high as the ground is; sizes in bytes by file name."""
+    pictures = draw_overview(overview, limits)
+    images = {}
+    for name, picture in pictures.items():
+        shown, quality = drawing.to_ground(picture, aspect), LOSSLESS if picture.shape[2] == 4 else PHOTO
+        images[f"{name}.webp"] = write_photo(folder / f"{name}.webp", shown, quality)
+    missing = overview.observed == 0
+    thumb = drawing.hatch(drawing.blend(drawing.pale_map(pictures["after"]), pictures["change"]), missing)
+    for name, image in (("thumb", thumb), ("thumb-before", pictures["before"]), ("thumb-after", pictures["after"])):
+        small = _thumbnail(drawing.to_ground(image, aspect))
+        images[f"{name}.webp"] = write_photo(folder / f"{name}.webp", small, 70)
+    return images
+
+
+def draw_overview(overview: Overview, limits: tuple[Limits, Limits]) -> dict[str, NDArray[np.uint8]]:
+    """Pictures of the whole scene, by name: (rows, cols, 3) of the dates and the probability, overlays of 4."""
     missing = overview.observed == 0
     dates = {
         name: drawing.hatch(drawing.stretch_between(date, limit), _unseen(date))
         for name, date, limit in zip(("before", "after"), overview.dates, limits, strict=True)
     }
     changed = drawing.lay_over({CHANGED: overview.changed}, {CHANGED: palette.CHANGED})
-    thumb = drawing.hatch(drawing.blend(drawing.pale_map(dates["after"]), changed), missing)
-    images = {f"{name}.webp": write_photo(folder / f"{name}.webp", image) for name, image in dates.items()}
-    probability = drawing.hatch(drawing.probability_colors(overview.probability), missing)
-    images["probability.webp"] = write_photo(folder / "probability.webp", probability)
-    overlays = {"change": changed}
+    pictures = {**dates, "probability": drawing.hatch(drawing.probability_colors(overview.probability), missing)}
+    pictures["change"] = changed
     if overview.labelled is not None:
-        overlays["label"] = drawing.lay_over({CHANGED: overview.labelled}, {CHANGED: palette.LABELLED})
-        overlays["outcomes"] = drawing.lay_over(overview.outcomes, drawing.OUTCOME_COLORS)
-    for name, overlay in overlays.items():
-        images[f"{name}.webp"] = write_overlay(folder / f"{name}.webp", overlay)
-    for name, image in (("thumb", thumb), ("thumb-before", dates["before"]), ("thumb-after", dates["after"])):
-        images[f"{name}.webp"] = write_photo(folder / f"{name}.webp", _thumbnail(image), 70)
-    return images
+        pictures["label"] = drawing.lay_over({CHANGED: overview.labelled}, {CHANGED: palette.LABELLED})
+        pictures["outcomes"] = drawing.lay_over(overview.outcomes, drawing.OUTCOME_COLORS)
+    return pictures
 
 
 def _thumbnail(image: Image) -> Image:

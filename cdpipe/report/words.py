@@ -30,6 +30,15 @@ def share(part: float | None, whole: float | None) -> str:
     return f"{percent:.1f} %" if percent >= 1 or percent == 0 else f"{percent:.2g} %"
 
 
+def degrees(place: Sequence[float], pixel_m: float | None) -> str:
+    """Longitude and latitude of WGS 84 as people write them, to a pixel or finer."""
+    lon, lat = place
+    digits = min(7, max(3, math.ceil(5.05 - math.log10(pixel_m or 1.0))))
+    lon -= 360 * math.floor((lon + 180) / 360)
+    north, east = "S" if lat < 0 else "N", "W" if lon < 0 else "E"
+    return f"{abs(lat):.{digits}f}° {north}, {abs(lon):.{digits}f}° {east}"
+
+
 def figure(value: Any) -> str:
     """A score with three decimals, a count with none."""
     if value is None or not isinstance(value, int | float) or not math.isfinite(value):

@@ -25,6 +25,9 @@ function makeReview(tools) {
     show();
   }
   function show() {
+    reviewed.clear(); // the map's outlines show them, too
+    for (const [id, one] of verdicts) reviewed.set(id, one.properties.verdict);
+    document.dispatchEvent(new Event("verdicts"));
     for (const card of document.querySelectorAll(".change")) {
       const verdict = verdicts.get(card.dataset.change)?.properties.verdict;
       for (const input of card.querySelectorAll("input")) input.checked = input.value === verdict;
@@ -37,9 +40,13 @@ function makeReview(tools) {
   }
   function judge(id, verdict) {
     verdicts = recall().size ? recall() : verdicts; // another tab may have added some
-    const feature = known.get(id);
+    const feature = known.get(id) ?? drawn(id);
     verdicts.set(id, { ...feature, properties: { ...feature.properties, verdict } });
     keep();
+  }
+  function drawn(id) { // of the map, where no card shows it
+    const [pair_id, change] = [id.slice(0, id.indexOf("/")), id.slice(id.indexOf("/") + 1)];
+    return { type: "Feature", id, geometry: outlineOf(id), properties: { pair_id, change, pixels: VIEW.pixel_m === null } };
   }
   function save() {
     const features = [...verdicts.values()].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
@@ -72,9 +79,9 @@ function makeReview(tools) {
     if (!card || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.toLowerCase();
     const verdict = { a: "accepted", r: "rejected", u: "unsure" }[key];
-    const next = { j: card.nextElementSibling, k: card.previousElementSibling }[key];
+    const next = { j: card.nextElementSibling, k: card.previousElementSibling }[key]; // of the gallery
     if (verdict) judge(card.dataset.change, verdict);
-    if (next) next.querySelector("input:checked, input").focus();
+    if (next) next.querySelector("input:checked, input")?.focus();
   });
   tools.querySelector("#review-save").addEventListener("click", save);
   tools.querySelector("#review-load").addEventListener("change", (event) => {

@@ -1,47 +1,481 @@
-// Two dates under a slider, with a layer over them.
+// Both dates of a pair on a canvas: pan, zoom, swipe, layers, outlines to click. VIEW says what there is to show.
+// Tiles are images beside the page, asked for only where somebody looks; nothing is fetched.
+const VERDICT_LINES = { accepted: [], rejected: [5, 4], unsure: [2, 3] };
+const KEPT_TILES = 240;
+const MOST = 40; // CSS pixels that a pixel of the scene is wide at most
+const reviewed = new Map(); // verdicts by change, as review.js knows them
+let outlineOf = () => null; // of a change that no card shows, for review.js
+
 function makeViewer(viewer) {
   const stage = viewer.querySelector(".stage");
+  const canvas = viewer.querySelector("canvas");
   const slider = viewer.querySelector("#slider");
   const opacity = viewer.querySelector("#opacity");
-  const second = stage.querySelector(".second");
-  const edge = stage.querySelector(".edge");
-  const layers = [...stage.querySelectorAll("img.over")];
+  const outlines = viewer.querySelector("#outlines");
+  const where = viewer.querySelector("#where");
+  const edge = viewer.querySelector(".edge");
+  const pick = viewer.querySelector("#pick");
+  const context = canvas.getContext("2d");
+  const pictures = new Map([...document.querySelectorAll("img[data-layer]")].map((image) => [image.dataset.layer, image]));
+  const tiles = new Map();
+  const changes = VIEW.changes.map(readChange);
+  const total = Number(viewer.dataset.objects);
+  const { width, height, aspect } = VIEW;
+  let size = [1, 1]; // of the stage in CSS pixels
+  let at = { x: width / 2, y: height / 2, scale: 0 }; // the stage's middle in pixels of the scene; CSS pixels a column
+  let asked = false;
+  let chosen = null; // a change
+  let cross = false; // whether the keyboard moves it
 
-  const shape = Number(stage.dataset.width) / Number(stage.dataset.height);
-  stage.style.aspectRatio = String(shape);
-  viewer.style.maxWidth = `${(82 * shape).toFixed(2)}vh`; // as high as the window at most
+  // Geometry
 
-  function divide() {
-    second.style.clipPath = `inset(0 0 0 ${slider.value}%)`;
-    edge.style.left = `${slider.value}%`;
-    slider.setAttribute("aria-valuetext", `${slider.value} percent before, the rest after`);
+  function readChange(change) {
+    const path = new Path2D();
+    const box = [Infinity, Infinity, -Infinity, -Infinity];
+    const rings = change.rings.map((steps) => {
+      let [col, row] = [0, 0];
+      const ring = [];
+      for (let i = 0; i < steps.length; i += 2) {
+        ring.push([(col += steps[i] / 4), (row += steps[i + 1] / 4)]);
+        box[0] = Math.min(box[0], col); box[1] = Math.min(box[1], row);
+        box[2] = Math.max(box[2], col); box[3] = Math.max(box[3], row);
+        if (i) path.lineTo(col, row); else path.moveTo(col, row);
+      }
+      path.closePath();
+      return ring;
+    });
+    return { ...change, rings, path, box };
   }
-  function lay() {
-    const chosen = viewer.querySelector("input[name=layer]:checked").value;
-    for (const layer of layers) {
-      layer.hidden = layer.dataset.layer !== chosen;
-      layer.style.opacity = String(opacity.value / 100);
+  const fitting = () => Math.min(size[0] / width, size[1] / (height * aspect));
+  const toScene = (x, y) => [at.x + (x - size[0] / 2) / at.scale, at.y + (y - size[1] / 2) / (at.scale * aspect)];
+  const toStage = (col, row) => [(col - at.x) * at.scale + size[0] / 2, (row - at.y) * at.scale * aspect + size[1] / 2];
+
+  function look(x, y, scale) {
+    const fit = fitting();
+    at.scale = Math.min(Math.max(scale, fit), Math.max(MOST, fit));
+    const reach = [size[0] / at.scale / 2, size[1] / (at.scale * aspect) / 2];
+    const within = (value, half, length) => (2 * half >= length ? length / 2 : Math.min(Math.max(value, half), length - half));
+    at.x = within(x, reach[0], width);
+    at.y = within(y, reach[1], height);
+    stage.classList.toggle("moved", at.scale > fit * 1.001); // then a finger moves the map, else the page
+    ask();
+  }
+  function zoom(factor, x = size[0] / 2, y = size[1] / 2) {
+    const [col, row] = toScene(x, y);
+    const scale = Math.min(Math.max(at.scale * factor, fitting()), Math.max(MOST, fitting()));
+    look(col - (x - size[0] / 2) / scale, row - (y - size[1] / 2) / (scale * aspect), scale);
+  }
+  function lookAt(change) {
+    const [left, top, right, bottom] = change.box;
+    const across = Math.max(right - left, (bottom - top) * aspect, 12) * 2.5;
+    look((left + right) / 2, (top + bottom) / 2, Math.min(Math.min(...size) / across, 16));
+  }
+
+  // Drawing
+
+  function ask() {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => { asked = false; draw(); });
+  }
+  function place() {
+    const dots = devicePixelRatio || 1;
+    const [left, top] = toStage(0, 0);
+    context.setTransform(dots * at.scale, 0, 0, dots * at.scale * aspect, dots * left, dots * top);
+  }
+  function plain() {
+    const dots = devicePixelRatio || 1;
+    context.setTransform(dots, 0, 0, dots, 0, 0);
+  }
+  const has = (level, layer, index) => (parseInt(level.has[layer]?.[index >> 2] ?? "0", 16) >> (3 - (index & 3))) & 1;
+
+  function tile(level, layer, row, col) {
+    const name = `${viewer.dataset.images}tiles/${layer}/${level.cell}/${row}-${col}.webp`;
+    let image = tiles.get(name);
+    tiles.delete(name); // the one asked for last goes to the end
+    if (!image) {
+      image = new Image();
+      image.onload = ask;
+      image.src = name;
     }
-    // classes stand out on a pale map, as in the printed plates
-    viewer.classList.toggle("pale", chosen !== "" && chosen !== "probability");
+    tiles.set(name, image);
+    return image;
   }
-  function drag(event) {
-    if (!(event.buttons & 1) && event.type !== "pointerdown") return;
+  function drawLayer(layer) {
+    const dots = devicePixelRatio || 1;
+    place();
+    context.beginPath();
+    context.rect(0, 0, width, height);
+    context.clip();
+    const needed = 0.7 / (at.scale * dots); // pixels of the scene that a cell may have
+    const picture = pictures.get(layer);
+    context.imageSmoothingEnabled = at.scale * VIEW.cell * dots < 3;
+    context.imageSmoothingQuality = "high";
+    if (picture?.complete && picture.naturalWidth) context.drawImage(picture, 0, 0, VIEW.cols, VIEW.rows);
+    if (needed >= VIEW.cell * 0.75) return;
+    const finest = [...VIEW.levels].reverse().findIndex((level) => level.cell <= needed);
+    const levels = [...VIEW.levels].reverse().slice(0, finest < 0 ? undefined : finest + 1); // coarse to fine
+    const [left, top] = toScene(0, 0), [right, bottom] = toScene(...size);
+    for (const [order, level] of levels.entries()) {
+      if (!level.has[layer]) continue;
+      context.imageSmoothingEnabled = at.scale * level.cell * dots < 3;
+      const side = VIEW.tile * level.cell;
+      for (let row = Math.max(0, Math.floor(top / side)); row * side < Math.min(bottom, height); row++) {
+        for (let col = Math.max(0, Math.floor(left / side)); col * side < Math.min(right, width); col++) {
+          if (!has(level, layer, row * level.cols + col)) continue;
+          const name = `${viewer.dataset.images}tiles/${layer}/${level.cell}/${row}-${col}.webp`;
+          if (order < levels.length - 2 && !tiles.has(name)) continue; // far too coarse: only what is there
+          const image = tile(level, layer, row, col);
+          if (!image.complete || !image.naturalWidth) continue;
+          context.drawImage(image, col * side, row * side, image.naturalWidth * level.cell, image.naturalHeight * level.cell);
+        }
+      }
+    }
+  }
+  function drawWithin(layer, left, right, alpha = 1) {
+    if (right <= left) return;
+    context.save();
+    plain();
+    context.beginPath();
+    context.rect(left, 0, right - left, size[1]);
+    context.clip();
+    context.globalAlpha = alpha;
+    drawLayer(layer);
+    context.restore();
+  }
+  function draw() {
+    const shown = mode();
+    const split = { swipe: (size[0] * slider.value) / 100, before: size[0], after: 0 }[shown];
+    const layer = viewer.querySelector("input[name=layer]:checked").value;
+    plain();
+    context.clearRect(0, 0, ...size);
+    drawWithin("before", 0, split);
+    drawWithin("after", split, size[0]);
+    if (layer && layer !== "probability") { // classes stand out on a pale map, as in the printed plates
+      context.save();
+      plain();
+      const [left, top] = toStage(0, 0), [right, bottom] = toStage(width, height);
+      context.globalCompositeOperation = "saturation";
+      context.fillStyle = "#808080";
+      context.fillRect(left, top, right - left, bottom - top);
+      context.globalCompositeOperation = "source-over";
+      context.fillStyle = "rgb(255 255 255 / 45%)";
+      context.fillRect(left, top, right - left, bottom - top);
+      context.restore();
+    }
+    if (layer) drawWithin(layer, 0, size[0], opacity.value / 100);
+    if (outlines.checked) drawOutlines(layer === "probability" && opacity.value > 50);
+    if (cross) drawCross();
+    edge.hidden = shown !== "swipe";
+    edge.style.left = `${slider.value}%`;
+    viewer.querySelector(".tag.left").hidden = shown === "after";
+    viewer.querySelector(".tag.right").hidden = shown === "before";
+    drawScale();
+    while (tiles.size > KEPT_TILES) tiles.delete(tiles.keys().next().value);
+  }
+  function drawOutlines(onBright) {
+    plain();
+    const matrix = new DOMMatrix([at.scale, 0, 0, at.scale * aspect, ...toStage(0, 0)]);
+    const [left, top] = toScene(0, 0), [right, bottom] = toScene(...size);
+    const seen = (box) => box[2] >= left && box[0] <= right && box[3] >= top && box[1] <= bottom;
+    const groups = new Map();
+    for (const change of changes) {
+      if (!seen(change.box) || change === chosen) continue;
+      const verdict = reviewed.get(keyOfChange(change)) ?? "";
+      if (!groups.has(verdict)) groups.set(verdict, new Path2D());
+      groups.get(verdict).addPath(change.path, matrix);
+    }
+    context.lineJoin = "round";
+    for (const [verdict, path] of groups) stroke(path, VERDICT_LINES[verdict] ?? [], onBright ? "#10324f" : "#ffffff", 1.5);
+    if (chosen) {
+      const path = new Path2D();
+      path.addPath(chosen.path, matrix);
+      stroke(path, VERDICT_LINES[reviewed.get(keyOfChange(chosen))] ?? [], "#ffd400", 2.5);
+    }
+  }
+  function stroke(path, dashes, color, line) {
+    context.setLineDash([]);
+    context.lineWidth = line + 2;
+    context.strokeStyle = color === "#10324f" ? "rgb(255 255 255 / 70%)" : "rgb(20 20 20 / 75%)";
+    context.stroke(path);
+    context.setLineDash(dashes);
+    context.lineWidth = line;
+    context.strokeStyle = color;
+    context.stroke(path);
+    context.setLineDash([]);
+  }
+  function drawCross() {
+    const [x, y] = [size[0] / 2, size[1] / 2];
+    const path = new Path2D();
+    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      path.moveTo(x + 4 * dx, y + 4 * dy);
+      path.lineTo(x + 14 * dx, y + 14 * dy);
+    }
+    plain();
+    stroke(path, [], "#ffffff", 1.5);
+  }
+  function drawScale() {
+    const bar = viewer.querySelector(".scale");
+    if (!bar) return;
+    const metres = (VIEW.pixel_m / at.scale) * 120; // in as many CSS pixels at most
+    const power = 10 ** Math.floor(Math.log10(metres));
+    const length = [5, 2, 1].find((step) => step * power <= metres) * power;
+    bar.querySelector("i").style.width = `${(length * at.scale) / VIEW.pixel_m}px`;
+    bar.querySelector("span").textContent = length >= 1000 ? `${length / 1000} km` : `${Number(length.toPrecision(1))} m`;
+  }
+  const mode = () => viewer.querySelector("input[name=mode]:checked").value;
+
+  // Places
+
+  function degrees(col, row) {
+    const nodes = VIEW.place.nodes;
+    if (!nodes) return null;
+    const parts = nodes.length - 1;
+    const along = (value, length) => {
+      const part = Math.min(Math.max((value / length) * parts, 0), parts);
+      const first = Math.min(Math.floor(part), parts - 1);
+      return [first, part - first];
+    };
+    const [i, down] = along(row, height), [j, right] = along(col, width);
+    return [0, 1].map((axis) =>
+      (nodes[i][j][axis] * (1 - right) + nodes[i][j + 1][axis] * right) * (1 - down) +
+      (nodes[i + 1][j][axis] * (1 - right) + nodes[i + 1][j + 1][axis] * right) * down);
+  }
+  const wrapped = (lon) => lon - 360 * Math.floor((lon + 180) / 360);
+  function inDegrees([lon, lat]) {
+    const digits = Math.min(7, Math.max(3, Math.ceil(5.05 - Math.log10(VIEW.pixel_m || 1)))); // a pixel or finer
+    const east = wrapped(lon);
+    return `${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(east).toFixed(digits)}° ${east < 0 ? "W" : "E"}`;
+  }
+  function tell(col, row) {
+    if (col < 0 || row < 0 || col >= width || row >= height) {
+      where.textContent = "outside of the scene";
+      return;
+    }
+    const told = [];
+    const point = degrees(col, row);
+    if (point) told.push(inDegrees(point));
+    if (VIEW.place.transform && !/^EPSG:4326$/.test(VIEW.place.crs)) {
+      const [a, b, c, d, e, f] = VIEW.place.transform;
+      const digits = Math.max(0, Math.ceil(-Math.log10(Math.hypot(a, d))));
+      told.push(`x ${(a * col + b * row + c).toFixed(digits)}, y ${(d * col + e * row + f).toFixed(digits)} (${VIEW.place.crs})`);
+    }
+    told.push(`column ${Math.floor(col)}, row ${Math.floor(row)}`);
+    where.textContent = told.join(" · ");
+  }
+
+  // Changes
+
+  const keyOfChange = (change) => `${viewer.dataset.pair}/${change.id}`;
+  outlineOf = (key) => {
+    const change = changes.find((one) => keyOfChange(one) === key);
+    if (!change) return null;
+    const polygon = change.rings.map((ring) => [...ring, ring[0]].map(([col, row]) =>
+      (degrees(col, row) ?? [col, row]).map((value) => Number(value.toFixed(7)))));
+    return { type: "Polygon", coordinates: polygon };
+  };
+  function changeAt(x, y) {
+    const [col, row] = toScene(x, y);
+    const reach = 7 / at.scale;
+    let best = null;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    for (const change of changes) {
+      const [left, top, right, bottom] = change.box;
+      if (col < left - reach || col > right + reach || row < top - reach / aspect || row > bottom + reach / aspect) continue;
+      const inside = context.isPointInPath(change.path, col, row, "evenodd");
+      const area = (right - left) * (bottom - top) + (inside ? 0 : width * height);
+      if (!best || area < best.area) best = { change, area, near: inside || Math.max(right - left, bottom - top) < 3 * reach };
+    }
+    return best?.near ? best.change : null;
+  }
+  function area(change) {
+    if (change.area_m2 === null || VIEW.pixel_m === null) return `${change.pixels.toLocaleString("en")} px`;
+    const [unit, one] = [["km²", 1e6], ["ha", 1e4], ["m²", 1]].find(([, each]) => change.area_m2 >= each || each === 1);
+    const value = change.area_m2 / one;
+    return `${value >= 100 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3))} ${unit}`;
+  }
+  function choose(change, { move = false } = {}) {
+    chosen = change;
+    pick.classList.toggle("some", change !== null);
+    if (change) {
+      describe(change);
+      if (move) lookAt(change);
+    }
+    pick.querySelector("#pick-count").textContent = change
+      ? `${changes.indexOf(change) + 1} of ${changes.length.toLocaleString("en")}`
+      : `${total.toLocaleString("en")} ${total === 1 ? "change" : "changes"}`;
+    ask();
+  }
+  function describe(change) {
+    const [left, top, right, bottom] = change.box;
+    const point = degrees((left + right) / 2, (top + bottom) / 2);
+    const rows = [
+      ["Area", `${area(change)}${VIEW.pixel_m === null || change.pixels === null ? "" : ` (${change.pixels.toLocaleString("en")} px)`}`],
+      ["Probability", `${change.probability_mean.toFixed(2)} mean${change.probability_max === null ? "" : `, ${change.probability_max.toFixed(2)} at most`}`],
+      ...(Number(viewer.dataset.models) > 1 && change.agreement !== null ? [["Agreement of models", change.agreement.toFixed(2)]] : []),
+      ["Place", point ? inDegrees(point) : `column ${Math.round((left + right) / 2)}, row ${Math.round((top + bottom) / 2)}`],
+    ];
+    pick.querySelector("h3").textContent = `Change ${change.id}`;
+    pick.querySelector("dl").replaceChildren(...rows.map(([name, value]) => {
+      const row = document.createElement("div");
+      for (const [tag, text] of [["dt", name], ["dd", value]]) row.append(Object.assign(document.createElement(tag), { textContent: text }));
+      return row;
+    }));
+    const links = pick.querySelector(".links");
+    links.hidden = !point;
+    if (point) {
+      const [lon, lat] = [wrapped(point[0]).toFixed(6), point[1].toFixed(6)];
+      const deep = Math.min(19, Math.max(2, Math.round(Math.log2(4e7 / (Math.max((right - left), (bottom - top) * aspect, 20) * VIEW.pixel_m)))));
+      links.querySelector(".osm").href = `https://www.openstreetmap.org/?mlat=${lat}&mlon=${lon}#map=${deep}/${lat}/${lon}`;
+      links.querySelector(".geo").href = `geo:${lat},${lon}`;
+    }
+    const verdict = pick.querySelector(".verdict");
+    if (verdict) {
+      pick.querySelector(".change").dataset.change = keyOfChange(change);
+      for (const input of verdict.querySelectorAll("input")) input.checked = input.value === reviewed.get(keyOfChange(change));
+    }
+  }
+  function step(by) {
+    if (!changes.length) return;
+    const next = chosen ? changes.indexOf(chosen) + by : by > 0 ? 0 : -1;
+    choose(changes.at(next % changes.length), { move: true });
+  }
+  function followHash() {
+    const id = decodeURIComponent(location.hash.match(/^#look-(.+)$/)?.[1] ?? "");
+    const change = changes.find((one) => one.id === id);
+    if (!change) return;
+    choose(change, { move: true });
+    viewer.scrollIntoView({ block: "start" });
+  }
+
+  // Hands
+
+  const pointers = new Map();
+  let dragged = null; // what a pointer went down on, and how far it went
+  let resting = null; // where the mouse was when the page scrolled under it
+  let last = null; // where the mouse was
+  const local = (event) => {
     const box = stage.getBoundingClientRect();
-    slider.value = String(Math.round((100 * (event.clientX - box.left)) / box.width));
-    divide();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  function swipeTo(x) {
+    slider.value = String(Math.round((100 * x) / size[0]));
+    slid();
+  }
+  function slid() {
+    slider.setAttribute("aria-valuetext", `${slider.value} percent before, the rest after`);
+    ask();
   }
   stage.addEventListener("pointerdown", (event) => {
+    if (event.target.closest("button") || event.button > 0) return;
+    pointers.set(event.pointerId, local(event));
+    const [x] = local(event);
+    const onEdge = mode() === "swipe" && (event.target === edge || Math.abs(x - (size[0] * slider.value) / 100) < 6);
+    dragged = pointers.size > 1 ? { pinch: true } : { edge: onEdge, far: 0 };
     stage.setPointerCapture(event.pointerId);
-    event.preventDefault(); // or the browser drags the image away
-    drag(event);
+    if (event.pointerType === "mouse") event.preventDefault(); // or text is selected
+    cross = false;
+    canvas.focus({ preventScroll: true });
   });
-  stage.addEventListener("pointermove", drag);
-  slider.addEventListener("input", divide);
-  opacity.addEventListener("input", lay);
-  for (const choice of viewer.querySelectorAll("input[name=layer]")) choice.addEventListener("change", lay);
-  divide();
-  lay();
+  stage.addEventListener("pointermove", (event) => {
+    const [x, y] = local(event);
+    if (!resting || Math.hypot(event.clientX - resting[0], event.clientY - resting[1]) > 3) resting = null;
+    last = [event.clientX, event.clientY];
+    const from = pointers.get(event.pointerId);
+    if (!from) {
+      tell(...toScene(x, y));
+      canvas.style.cursor = changeAt(x, y) ? "pointer" : "";
+      return;
+    }
+    if (pointers.size === 2) {
+      const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, point]) => point);
+      const spread = (point) => Math.hypot(point[0] - other[0], point[1] - other[1]);
+      const middle = (point) => [(point[0] + other[0]) / 2, (point[1] + other[1]) / 2];
+      const [mx, my] = middle([x, y]), [ox, oy] = middle(from);
+      zoom(spread([x, y]) / Math.max(spread(from), 1), mx, my);
+      look(at.x - (mx - ox) / at.scale, at.y - (my - oy) / (at.scale * aspect), at.scale);
+    } else if (dragged?.edge) {
+      swipeTo(Math.min(Math.max(x, 0), size[0]));
+    } else if (dragged && !dragged.pinch) {
+      dragged.far += Math.hypot(x - from[0], y - from[1]);
+      if (dragged.far > 4) look(at.x - (x - from[0]) / at.scale, at.y - (y - from[1]) / (at.scale * aspect), at.scale);
+    }
+    pointers.set(event.pointerId, [x, y]);
+    tell(...toScene(x, y));
+  });
+  stage.addEventListener("pointerup", (event) => {
+    if (dragged && !dragged.pinch && !dragged.edge && dragged.far <= 4 && pointers.size === 1) choose(changeAt(...local(event)));
+    pointers.delete(event.pointerId);
+    if (!pointers.size) dragged = null;
+  });
+  stage.addEventListener("pointercancel", (event) => {
+    pointers.delete(event.pointerId);
+    dragged = null;
+  });
+  stage.addEventListener("pointerleave", () => { if (!pointers.size) where.textContent = where.dataset.rest; });
+  addEventListener("scroll", () => { resting = last; }, { passive: true });
+  stage.addEventListener("wheel", (event) => {
+    if (resting && !event.ctrlKey) return; // the page scrolls and came by here
+    const pixels = event.deltaY * (event.deltaMode === 1 ? 30 : event.deltaMode === 2 ? 400 : 1);
+    if (pixels > 0 && !event.ctrlKey && !stage.classList.contains("moved")) return; // all is seen already
+    event.preventDefault();
+    zoom(Math.exp(-pixels * (event.ctrlKey ? 0.01 : 0.0018)), ...local(event));
+  }, { passive: false });
+  canvas.addEventListener("dblclick", (event) => zoom(event.shiftKey ? 0.5 : 2, ...local(event)));
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const far = event.shiftKey ? 240 : 60;
+    const moves = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] };
+    const acts = {
+      "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), _: () => zoom(1 / 1.5), 0: () => look(width / 2, height / 2, 0),
+      n: () => step(1), p: () => step(-1), b: blink, o: () => { outlines.checked = !outlines.checked; ask(); },
+      Enter: () => choose(changeAt(size[0] / 2, size[1] / 2)), Escape: () => choose(null),
+    };
+    const act = moves[event.key]
+      ? () => look(at.x + moves[event.key][0] / at.scale, at.y + moves[event.key][1] / (at.scale * aspect), at.scale)
+      : acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!act) return;
+    event.preventDefault();
+    cross = Boolean(moves[event.key]) || (cross && event.key !== "Escape");
+    act();
+    tell(at.x, at.y);
+  });
+  canvas.addEventListener("blur", () => { cross = false; ask(); });
+  function blink() {
+    const next = mode() === "before" ? "after" : "before";
+    viewer.querySelector(`input[name=mode][value=${next}]`).checked = true;
+    ask();
+  }
+  const on = (name, act) => viewer.querySelector(name)?.addEventListener("click", act);
+  on("#zoom-in", () => zoom(1.6));
+  on("#zoom-out", () => zoom(1 / 1.6));
+  on("#zoom-all", () => look(width / 2, height / 2, 0));
+  on("#pick-next", () => step(1));
+  on("#pick-previous", () => step(-1));
+  on("#pick-close", () => { choose(null); canvas.focus(); });
+  slider.addEventListener("input", slid);
+  for (const input of viewer.querySelectorAll("#opacity, #outlines, [name=layer], [name=mode]")) input.addEventListener("input", ask);
+  for (const image of pictures.values()) image.addEventListener("load", ask);
+  addEventListener("hashchange", followHash);
+  document.addEventListener("verdicts", ask);
+
+  function fill() {
+    const room = stage.clientWidth;
+    const high = Math.max(300, Math.min((room * height * aspect) / width, innerHeight * 0.78));
+    const whole = !at.scale || at.scale <= fitting() * 1.001;
+    size = [room, Math.round(high)];
+    stage.style.height = `${size[1]}px`;
+    const dots = devicePixelRatio || 1;
+    canvas.width = Math.round(size[0] * dots);
+    canvas.height = Math.round(size[1] * dots);
+    look(at.x, at.y, whole ? 0 : at.scale);
+  }
+  new ResizeObserver(fill).observe(stage);
+  addEventListener("resize", fill);
+  fill();
+  slid();
+  choose(null);
+  followHash();
 }
 
 document.addEventListener("DOMContentLoaded", () => {
