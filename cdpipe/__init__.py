@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cdpipe.api.check import check
     from cdpipe.api.doctor import examine
     from cdpipe.api.evaluate import compare, evaluate
+    from cdpipe.api.export import export_model
     from cdpipe.api.ingest import ingest, plan_ingest
     from cdpipe.api.opening import open_run
     from cdpipe.api.pipeline import open_demo, pipeline
@@ -41,6 +42,7 @@ _MODULES = {
     "estimate_area": "api.area",
     "evaluate": "api.evaluate",
     "examine": "api.doctor",
+    "export_model": "api.export",
     "find_threshold": "api.threshold",
     "ingest": "api.ingest",
     "open_demo": "api.pipeline",
@@ -73,6 +75,7 @@ __all__ = [
     "estimate_area",
     "evaluate",
     "examine",
+    "export_model",
     "find_threshold",
     "ingest",
     "open_demo",

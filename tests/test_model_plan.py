@@ -358,7 +358,8 @@ def test_a_finished_training_becomes_a_model_folder(tmp_path: Path, pairs: Pairs
     folder = own.model(job.name, job.key)
     (folder / "progress.json").local().write_text("{}")
     card = finish_model(job, here(checkpoint))
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json", "history.csv", "model.md"}
+    names = {"model.safetensors", "model.json", "history.csv", "model.md", "stac-item.json"}
+    assert {path.name for path in folder.iterdir()} == names
     assert trained_model(job) == card
     best = max(history, key=lambda row: row["val_iou"])
     assert (card.architecture, card.arguments, card.roles) == (

@@ -16,11 +16,12 @@ from stored import bright_squares, store_change, store_pair, store_probability
 from cdpipe.config.schema import Vectors
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import footprint
+from cdpipe.models.stac_item import ALWAYS
 from cdpipe.objects.features import ChangeScene
 from cdpipe.runs.products import ensure_written, is_written, recorded, write_product
 from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.runs.run_layer import plan_run_layer, run_layer_product
-from cdpipe.runs.stac import NEVER, StacCatalog, StacPair, describe_collection, stac_product
+from cdpipe.runs.stac import StacCatalog, StacPair, describe_collection, stac_product
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -123,7 +124,7 @@ def test_an_item_says_where_when_and_how(catalog: StacCatalog) -> None:
     checksum = item.assets["objects"].extra_fields["file:checksum"]
     assert checksum == "1220" + catalog.pairs[0].files["runs/run/vectors/a_change.gpkg"]
     assert (bare.geometry, bare.bbox) == (None, None)
-    assert (bare.properties["start_datetime"], bare.properties["end_datetime"]) == NEVER
+    assert (bare.properties["start_datetime"], bare.properties["end_datetime"]) == ALWAYS
     assert not bare.properties["cdpipe:dates_known"]
     text = "".join(path.read_text() for path in catalog.folder.local().rglob("*.json"))
     assert str(catalog.workspace.root) not in text  # links are relative, sources known by name

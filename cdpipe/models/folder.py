@@ -1,7 +1,8 @@
 """Model folders: weights as safetensors, and a JSON card with all that prediction needs besides."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.config.detectors import DETECTORS
@@ -10,7 +11,7 @@ from cdpipe.keys import content_key
 from cdpipe.models.networks import build_model, find_network, input_kind
 from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.crash import crash_point
-from cdpipe.workspace.files import SEAL, read_json, write_sealed
+from cdpipe.workspace.files import SEAL, read_json, write_json, write_sealed
 from cdpipe.workspace.location import Location
 
 if TYPE_CHECKING:
@@ -105,13 +106,20 @@ def revision_part(architecture: str) -> dict[str, int]:
     return {"revision": revision} if revision > 1 else {}
 
 
-def save_model(folder: Location, card: ModelCard, state: "dict[str, torch.Tensor]") -> ModelCard:
+def save_model(
+    folder: Location,
+    card: ModelCard,
+    state: "dict[str, torch.Tensor]",
+    beside: Callable[[ModelCard, int], Mapping[str, Any]] = lambda _card, _size: {},
+) -> ModelCard:
     """Write a model folder; the card comes last, so a folder with a card is whole.
 
     Args:
         folder: Where to.
         card: Its ``weights_sha256`` is filled in here.
         state: The network's state dict.
+        beside: Gives what else the folder is to hold, JSON values by the files' names, of the whole card and the bytes
+            that the weights have.
 
     Returns:
         The card as written.
@@ -121,9 +129,11 @@ def save_model(folder: Location, card: ModelCard, state: "dict[str, torch.Tensor
     data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
     (folder / WEIGHTS).write(data)
     crash_point("weights-without-card")
-    values = {**asdict(card), "weights_sha256": hashlib.sha256(data).hexdigest()}
-    write_sealed(folder / CARD, values)
-    return ModelCard(**values)
+    card = replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
+    for name, values in beside(card, len(data)).items():
+        write_json(folder / name, values)
+    write_sealed(folder / CARD, asdict(card))
+    return card
 
 
 def read_card(folder: Location) -> ModelCard:

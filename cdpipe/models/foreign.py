@@ -13,6 +13,7 @@ from cdpipe.models.folder import CARD, ModelCard, save_model
 from cdpipe.models.networks import build_model, find_network, input_kind, required_bands
 from cdpipe.models.published import Rules
 from cdpipe.models.reading import read_weights
+from cdpipe.models.stac_item import stac_files
 from cdpipe.workspace.location import here
 
 _LAST_LAYERS = ("final.", "conv_final.", "segmentation_head.0.")
@@ -143,4 +144,4 @@ def import_weights(
         method=normalisation.method,
         revision=find_network(architecture).revision,
     )
-    return Import(save_model(here(folder), card, network.state_dict()), len(state) - len(fresh), beside)
+    return Import(save_model(here(folder), card, network.state_dict(), stac_files), len(state) - len(fresh), beside)

@@ -19,6 +19,7 @@ from cdpipe.models.ensemble_folder import (
     write_card,
 )
 from cdpipe.models.folder import CARD, WEIGHTS
+from cdpipe.models.stac_item import ITEM
 from cdpipe.prediction.block import Member
 from cdpipe.runs.fit import wants_fitting
 from cdpipe.runs.plan import UNSEEN, RunPlan, Thresholds
@@ -27,7 +28,8 @@ from cdpipe.version import __version__
 from cdpipe.workspace.location import Location
 
 NOTES = "model.md"
-COPIED = (NOTES, WEIGHTS, CARD)  # the card last, as it is written
+OPTIONAL = (NOTES, ITEM)  # imported models have no notes, and those of earlier versions no Item
+COPIED = (*OPTIONAL, WEIGHTS, CARD)  # the card last, as it is written
 READ_ME = "ensemble.md"
 
 
@@ -111,7 +113,7 @@ def write_ensemble(spec: EnsembleFolder) -> dict[Location, str]:
     written: dict[Location, str] = {}
     for member, source in zip(spec.card.members, spec.sources, strict=True):
         for name in COPIED:
-            if name == NOTES and not (source / name).is_file():  # imported models have none
+            if name in OPTIONAL and not (source / name).is_file():
                 continue
             data, file = (source / name).read_bytes(), spec.folder / member.folder / name
             written[file] = hashlib.sha256(data).hexdigest()

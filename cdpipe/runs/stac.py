@@ -16,6 +16,7 @@ from cdpipe.geo.ground import pixel_metres
 from cdpipe.geo.shapes import footprint
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
+from cdpipe.models.stac_item import ALWAYS, MULTIHASH, VERSION
 from cdpipe.runs.products import Product
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.files import write_json
@@ -23,15 +24,12 @@ from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
-VERSION = "1.1.0"
 EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "https://stac-extensions.github.io/processing/v1.1.0/schema.json",
 ]
-# An Item must lie in time: a pair whose dates are not known lies between these.
-NEVER = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
 _MEDIA = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".gpkg": "application/geopackage+sqlite3",
@@ -39,7 +37,6 @@ _MEDIA = {
     ".geojson": "application/geo+json",
     ".qml": "application/xml",
 }
-_MULTIHASH = "1220"  # what follows is a SHA-256 of 32 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +133,8 @@ def describe_item(catalog: StacCatalog, entry: StacPair) -> dict[str, Any]:
     start, end = entry.dates
     properties: dict[str, Any] = {
         "datetime": None,
-        "start_datetime": NEVER[0] if start is None else _utc(start),
-        "end_datetime": NEVER[1] if end is None else _utc(end),
+        "start_datetime": ALWAYS[0] if start is None else _utc(start),
+        "end_datetime": ALWAYS[1] if end is None else _utc(end),
         "proj:shape": list(grid.shape),
         "processing:software": {"cdpipe": catalog.software},
         "processing:lineage": _lineage(catalog, entry),
@@ -183,7 +180,7 @@ def describe_collection(catalog: StacCatalog, boxes: list[list[float]], spans: l
     around = [f(box[n] for box in boxes) for n, f in enumerate((min, min, max, max))] if boxes else [-180, -90, 180, 90]
     if any(west > east for west, _, east, _ in boxes):  # across the antimeridian
         around = [-180, around[1], 180, around[3]]
-    known = [moment for span in spans for moment in span if moment not in NEVER]
+    known = [moment for span in spans for moment in span if moment not in ALWAYS]
     complete = len(known) == 2 * len(spans)
     interval = [min(known), max(known)] if known and complete else [None, None]
     facts = {**catalog.facts, "version": catalog.software}
@@ -218,7 +215,7 @@ def _assets(
             "type": _MEDIA[file.suffix],
             "roles": ["metadata"] if file.suffix == ".qml" else ["data"],
             "file:size": file.stat().size,
-            "file:checksum": _MULTIHASH + sha,
+            "file:checksum": MULTIHASH + sha,
         }
         if file.suffix == ".tif" and entry is not None:
             asset |= {"title": f"{stem} raster", "bands": [_band(stem, entry)]}

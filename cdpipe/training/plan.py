@@ -19,6 +19,7 @@ from cdpipe.models.familiarity import describe_learned, span_text
 from cdpipe.models.folder import CARD, ModelCard, read_card, revision_part, save_model
 from cdpipe.models.networks import NETWORKS, build_model, check_options, find_network, input_kind, required_bands
 from cdpipe.models.pretrained import Pretrained, find_weights
+from cdpipe.models.stac_item import stac_files
 from cdpipe.pairs.outlook import Outlook, describe_splits
 from cdpipe.pairs.plan import PlannedPair, labelled_pair, placed_pairs, stored_cells
 from cdpipe.pairs.splits import (
@@ -302,7 +303,7 @@ def finish_model(job: TrainJob, checkpoint: Location) -> ModelCard:
     )
     precision = json.loads((checkpoint / NUMBERS).read_text())
     (folder / "model.md").write(_describe(job, card, len(history), precision).encode())
-    card = save_model(folder, card, state)
+    card = save_model(folder, card, state, stac_files)
     crash_point("model-with-checkpoints")
     sweep_training(job)
     return card
