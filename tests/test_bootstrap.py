@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cdpipe.metrics.counts import Counts
-from cdpipe.metrics.intervals import REPLICATES, Values, intervals_over_pairs, pixel_figures, share
+from cdpipe.metrics.intervals import FEWEST, REPLICATES, Values, intervals_over_pairs, pixel_figures, share
 
 counts = arrays.arrays(np.int64, st.tuples(st.integers(1, 8), st.just(4)), elements=st.integers(0, 10**9))
 
@@ -30,15 +30,16 @@ def test_intervals_lie_between_the_extremes_of_pairs(values: np.ndarray) -> None
     for name in ("iou", "f1", "precision", "recall"):  # which are means of the pairs' own, with weights
         interval = found[name]
         own = [figure for row in values.tolist() if not np.isnan(figure := getattr(Counts(*row), name))]
-        if len(values) < 2 or not own:
+        if len(values) < FEWEST or not own:
             assert interval is None
         else:
             assert interval is not None
             assert min(own) - 1e-9 <= interval[0] <= interval[1] <= max(own) + 1e-9
 
 
-def test_one_pair_has_no_interval() -> None:
-    assert intervals_over_pairs(np.ones((1, 4)), pixel_figures)["iou"] is None
+@pytest.mark.parametrize("pairs", range(1, FEWEST))
+def test_few_pairs_have_no_interval(pairs: int) -> None:
+    assert intervals_over_pairs(np.ones((pairs, 4)), pixel_figures)["iou"] is None
 
 
 def test_the_same_pairs_give_the_same_interval_and_more_pairs_a_narrower_one() -> None:
@@ -68,9 +69,9 @@ def test_memory_is_bounded_by_drawing_in_parts(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_undefined_draws_do_not_count() -> None:
-    values = np.array([[0, 0, 0, 9], [3, 1, 0, 9]], np.float64)  # a quarter of the draws has no change at all
+    values = np.array([*[[0, 0, 0, 9]] * 3, [3, 1, 0, 9]], np.float64)  # in a third of the draws there is no change
     assert intervals_over_pairs(values, pixel_figures)["precision"] == (0.75, 0.75)
-    assert intervals_over_pairs(values[[0, 0]], pixel_figures)["precision"] is None
+    assert intervals_over_pairs(values[[0, 0, 1, 2]], pixel_figures)["precision"] is None
 
 
 def test_about_95_of_100_intervals_hold_the_truth() -> None:

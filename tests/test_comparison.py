@@ -16,7 +16,7 @@ from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
 SHAPE = (300, 600)
-PAIRS = 5
+PAIRS = 6
 
 
 def guess(seed: int, label: Bytes, wrong: float) -> Bytes:
@@ -51,9 +51,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_runs_of_different_workspaces_are_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
     shown = succeed(["compare", *map(str, runs), "--out", str(tmp_path)]).out
-    assert "left out: pair p5: only in run B" in shown
+    assert "left out: pair p6: only in run B" in shown
     found = json.loads((tmp_path / "comparison.json").read_text())
-    assert found["left_out"] == {"p5": "only in run B"}
+    assert found["left_out"] == {"p6": "only in run B"}
     by_pair = {row["pair_id"]: row for row in found["rows"] if row["pair_id"]}
     for number in range(PAIRS):
         label = bright_squares(SHAPE, number)[1]

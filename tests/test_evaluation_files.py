@@ -77,19 +77,24 @@ def test_the_table_shows_what_can_be_said(tmp_path: Path, evaluation: Evaluation
     assert ["val", "q", "net", "-", "-", "-", "-", "-"] in lines
     assert ["test", "p", f"{BASELINE} (best at 0.01)", "1.000", "1.000", "1.000", "1.000", "1.000"] in lines
     assert not [line for line in lines if line[1] == "q" and line[2].startswith(BASELINE)], "nothing changed there"
-    assert lines[2 + 7 + 2][:4] == ["test", "all", "net", "0.389 [0.167, 0.500]"]
+    assert lines[2 + 7 + 2][:4] == ["test", "all", "net", "0.389"]
     assert more[0][2] == "F1 within 3 px"
     assert ["test", "net", "-", "-", "-", "0.150"] in more
     assert "chosen in hindsight" in text
 
 
-def test_a_single_pair_has_no_interval_and_says_so(rows: list[Row]) -> None:
+def test_few_pairs_have_no_interval_and_say_so(rows: list[Row]) -> None:
     by_layer = {row["layer"]: row for row in rows if row["pair_id"] is None and row["split"] == "test"}
-    assert by_layer["net"]["iou_low"] < by_layer["net"]["iou"] < by_layer["net"]["iou_high"]
-    assert by_layer["net"]["no_interval"] is None
-    assert by_layer[ENSEMBLE]["pairs"] == 1
-    assert by_layer[ENSEMBLE]["iou_low"] is None
-    assert "1 pair" in by_layer[ENSEMBLE]["no_interval"]
+    for layer, told in (("net", "2 pairs:"), (ENSEMBLE, "1 pair:")):
+        assert by_layer[layer]["iou_low"] is None
+        assert by_layer[layer]["no_interval"].startswith(told)
+    counts = [Counts(6, 2, 4, 88), Counts(1, 2, 3, 4), Counts(9, 1, 1, 1), Counts(2, 2, 2, 9), Counts(tn=9)]
+    for pairs, known in ((5, True), (3, False)):
+        found = {f"p{at}": PairScores({"net": each}, histogram(250)) for at, each in enumerate(counts[-pairs:])}
+        row = next(row for row in evaluate_run(found, dict.fromkeys(found, "test"), 3).rows if row["pair_id"] is None)
+        assert (row["iou_low"] is not None) == (row["no_interval"] is None) == known
+        assert not known or row["iou_low"] < row["iou"] < row["iou_high"]
+    assert row["no_interval"] == "2 pairs with change: an interval over pairs needs at least 4"
 
 
 def test_curves_and_calibration_are_written_pooled(tmp_path: Path, evaluation: Evaluation) -> None:

@@ -198,6 +198,7 @@ def _page(run: Run, results: PairResults, facts: Mapping[str, Any], no_labels: s
         no_objects=results.finished.no_objects if results.finished else None,
         models=len(results.finished.probabilities) if results.finished else 0,
         no_verdicts=no_labels or _left_alone(results.split),
+        doubts=tuple(results.finished.doubts) if results.finished else (),
     )
 
 

@@ -17,6 +17,7 @@ from cdpipe.evaluation.scores import ENSEMBLE, ObjectCounts, PairScores, Results
 from cdpipe.evaluation.tables import TABLES, Evaluation, write_tables
 from cdpipe.keys import content_key
 from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram
+from cdpipe.metrics.intervals import FEWEST
 from cdpipe.report.pictures import PictureJob, draw_picture
 from cdpipe.runs.products import Product
 from cdpipe.workspace.files import read_json, write_json
@@ -121,7 +122,7 @@ def tables_product(
         pairs: What that follows from: key of the evaluation, and split, of each pair or strip.
     """
     folder = workspace.run(run) / "report"
-    said = {"tolerance": evaluation.tolerance, "doubts": list(evaluation.doubts)}
+    said = {"tolerance": evaluation.tolerance, "doubts": list(evaluation.doubts), "fewest": FEWEST}
     key = content_key("tables", {"run": run, "pairs": {**pairs}, **said})
     files = tuple(folder / name for name in TABLES)
     return Product(

@@ -32,7 +32,7 @@ from cdpipe.evaluation.doubts import doubt_results
 from cdpipe.evaluation.scores import BASELINE, ObjectCounts, PairScores, pair_of
 from cdpipe.formats.tables import plain_cell
 from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram, counts_by_threshold
-from cdpipe.metrics.intervals import LEVEL, REPLICATES, SEED, Values, intervals_over_pairs, pixel_figures, share
+from cdpipe.metrics.intervals import FEWEST, LEVEL, REPLICATES, SEED, Values, intervals_over_pairs, pixel_figures, share
 from cdpipe.metrics.reliability import reliability, threshold_curve
 from cdpipe.pairs.table import SPLITS
 from cdpipe.report.tables import without_twins
@@ -181,14 +181,15 @@ def _figures(values: Values, *, pooled: bool) -> dict[str, Any]:
     sums = values.sum(axis=0)
     figures = {name: float(value) for name, value in all_figures(sums).items()}
     changed = int(np.count_nonzero(values[:, 0] + values[:, 2]))  # pairs whose labels have change: tp + fn
-    intervals = intervals_over_pairs(values, all_figures) if pooled and changed > 1 else {}
+    intervals = intervals_over_pairs(values, all_figures) if pooled and changed >= FEWEST else {}
     no_interval = None
     if not pooled:
         no_interval = "intervals are of figures pooled over pairs"
-    elif len(values) < 2:
-        no_interval = "1 pair: an interval over pairs needs at least 2"
-    elif changed < 2:
-        no_interval = f"{changed} pair(s) with change: an interval over pairs needs at least 2"
+    elif changed < FEWEST:
+        which = "" if changed == len(values) else " with change"
+        no_interval = (
+            f"{changed} pair{'' if changed == 1 else 's'}{which}: an interval over pairs needs at least {FEWEST}"
+        )
     bounds = {
         f"{name}_{end}": None if (interval := intervals.get(name)) is None else interval[place]
         for name in FIGURES
@@ -352,7 +353,7 @@ def _markdown(evaluation: Evaluation) -> str:
     caution = evaluation.caution
     notes = [
         *([] if caution is None else [f"{caution[0].upper()}{caution[1:]}."]),
-        f"[low, high]: {LEVEL:.0%} {INTERVALS}; none of a single pair, too narrow of few.",
+        f"[low, high]: {LEVEL:.0%} {INTERVALS}; none of fewer than {FEWEST} pairs with change, too narrow of few.",
         "objects hit: share of labelled objects with a pixel found; false: objects entirely on unchanged ground.",
         "ECE: expected calibration error, how far probabilities are from the share of true change, on average.",
         "-: not defined, where no pixel counts, or none changed by the label and none was found.",

@@ -1,7 +1,8 @@
 """Confidence intervals over pairs: pairs are drawn again and again, and figures computed of what was drawn.
 
 Pixels of one scene are alike, so pixels are not what is drawn: the pairs are (a cluster bootstrap; Efron and
-Tibshirani 1993, ch. 13, percentile intervals). With few pairs such intervals are somewhat too narrow.
+Tibshirani 1993, ch. 13, percentile intervals). With few pairs such intervals are somewhat too narrow, with fewer than
+:data:`FEWEST` there are none.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95  # of confidence
 SIGMAS = 1.96  # of a normal distribution, within which that share lies (as Olofsson et al. 2014 round it)
+# Of three pairs the same is drawn three times once in 27, oftener than what lies beyond an interval's end (1 in 40):
+# the ends are figures of single pairs then. Of four that is once in 256.
+FEWEST = 4
 REPLICATES = 2000
 SEED = 0
 DRAWS_AT_ONCE = 1 << 22  # numbers that are drawn at once, which bounds memory
@@ -29,10 +33,10 @@ def intervals_over_pairs(values: Values, figures: Figures, seed: int = SEED) -> 
         seed: Of the draws; figures that are to be compared need the same.
 
     Returns:
-        (low, high) of each figure at the level :data:`LEVEL`; None with fewer than two pairs, or where the figure is
-        undefined in every draw. Draws in which it is undefined do not count.
+        (low, high) of each figure at the level :data:`LEVEL`; None with fewer than :data:`FEWEST` pairs, or where
+        the figure is undefined in every draw. Draws in which it is undefined do not count.
     """
-    if len(values) < 2:
+    if len(values) < FEWEST:
         return dict.fromkeys(figures(np.zeros((1, values.shape[1]))))
     drawn = [figures(sums) for sums in _draws(values, seed)]
     intervals: dict[str, Interval | None] = {}

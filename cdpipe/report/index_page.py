@@ -6,7 +6,9 @@ from typing import Any
 
 from cdpipe.report import charts, tables, words
 from cdpipe.report.facts import PairPage, Report
-from cdpipe.report.pair_page import changed_share, describe_change, review_feature, strip_map
+from cdpipe.report.locator import draw_locator
+from cdpipe.report.pair_page import changed_share, describe_change, describe_worth, review_features, strip_map
+from cdpipe.report.worth import judge_run
 
 MAPS = 6  # of scenes that are cut, in the index
 TOP = 60  # changes in the index's gallery
@@ -40,7 +42,7 @@ def describe_index(report: Report) -> dict[str, Any]:
             ([each["name"] for each in cut], cut_splits),
             models=len(report.models),
         ),
-        "alerts": [*tables.evaluation_doubts(report.evaluation), *report.doubts],
+        "worth": describe_worth(judge_run(report)),
         "numbers": _run_numbers(
             totals,
             states,
@@ -49,6 +51,7 @@ def describe_index(report: Report) -> dict[str, Any]:
             doubted=bool(tables.evaluation_doubts(report.evaluation)),
         ),
         "cut": cut[:MAPS],
+        "map": draw_locator(report.pairs),
         "pairs": [_pair_row(pair, scores.get(pair.pair_id, {}), most) for pair in report.pairs],
         "splits": sorted({pair.splits for pair in report.pairs}),
         "dated": any(any(pair.dates) for pair in report.pairs),
@@ -61,7 +64,7 @@ def describe_index(report: Report) -> dict[str, Any]:
             for pair in report.pairs
             if pair.no_objects
         ],
-        "review": [review_feature(change) for change in changes],
+        "review": review_features(changes),
         "tables": [tables.figures_table(pooled, caption, by_split=True)] if pooled else [],
         "curves": charts.evaluation_charts(report.evaluation),
         "training": report.training,

@@ -8,6 +8,7 @@ import numpy as np
 
 from cdpipe.report import drawing, tables, words
 from cdpipe.report.facts import PairPage, Report
+from cdpipe.report.worth import Worth, judge_pair
 
 CRISP = 700  # scenes of fewer pixels a side are shown pixel by pixel
 STEPS = 9  # of colour in the probabilities' legend
@@ -34,14 +35,19 @@ def describe_pair(
         "previous": previous,
         "next": after,
         "pair": _describe(pair),
-        "doubts": [],
+        "worth": describe_worth(judge_pair(report, pair)),
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
         "no_objects": pair.no_objects,
-        "review": [review_feature(change) for change in changes],
+        "review": review_features(changes),
         "to_label": report.to_label,
         "table": tables.figures_table(rows, "Against its label.", by_split=bool(pair.strips)) if rows else None,
         "audits": tables.audit_list(tables.audits_of(report.audits, pair.pair_id)),
     }
+
+
+def describe_worth(worth: Worth) -> dict[str, Any]:
+    """A judgement as the line on top of a page shows it."""
+    return {"line": worth.line, "bad": worth.bad, "reasons": list(worth.reasons)}
 
 
 def _describe(pair: PairPage) -> dict[str, Any]:
@@ -190,18 +196,26 @@ def describe_change(pair: PairPage, change: Mapping[str, Any]) -> dict[str, Any]
         "probability": f"{change['probability_mean']:.2f}",
         "agreement": None if agreement is None else f"{agreement:.2f}",
         "in_pixels": pair.facts["pixel_m"] is None,
+        "no_verdict": pair.no_verdicts,
     }
 
 
-def review_feature(change: Mapping[str, Any]) -> dict[str, Any]:
-    """A change as it stands in a saved review, but for the verdict."""
-    properties = {"pair_id": change["pair_id"], "change": change["id"], "pixels": change["in_pixels"]}
-    return {
-        "type": "Feature",
-        "id": f"{change['pair_id']}/{change['id']}",
-        "geometry": change["outline"],
-        "properties": properties,
-    }
+def review_features(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Changes as they stand in a saved review, but for the verdict: those whose verdict can become a label."""
+    return [
+        {
+            "type": "Feature",
+            "id": f"{change['pair_id']}/{change['id']}",
+            "geometry": change["outline"],
+            "properties": {
+                "pair_id": change["pair_id"],
+                "change": change["id"],
+                "pixels": change["in_pixels"],
+            },
+        }
+        for change in changes
+        if change["no_verdict"] is None
+    ]
 
 
 def changed_share(pair: PairPage) -> float:

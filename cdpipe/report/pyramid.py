@@ -26,7 +26,7 @@ from cdpipe.workspace.location import Location
 TILE = 512  # side in cells
 WHOLE = 4096  # cells a side up to which a level has all of its tiles
 MARGIN = 128  # pixels around change that are shown in full
-QUALITY = 72
+QUALITY = 65
 FOLDER = "tiles"
 BITS: Mapping[str, np.uint8] = dict(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 UNKNOWN = "–"
 ENSEMBLE, BASELINE = "ensemble", "grey difference"  # layers that are no models
@@ -162,6 +162,6 @@ def _interval(row: Mapping[str, Any], name: str) -> str:
     return "" if low is None or high is None else f" (interval over pairs {low:.3f} to {high:.3f})"
 
 
-def is_known(value: Any) -> bool:
+def is_known(value: Any) -> TypeGuard[float]:
     """Whether a figure is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
