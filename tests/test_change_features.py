@@ -1,5 +1,6 @@
 """Features of a stored pair: the same for every stored block and window, measured and cleaned on the ground."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_attributes_are_what_their_names_say(tmp_path: Path, grid: Grid) -> None
         rows, cols = np.nonzero(inside)
         beside = np.stack([framed[rows + r, cols + c] for r, c in ((0, 1), (2, 1), (1, 0), (1, 2))])
         assert row["observed"] == pytest.approx(1 - (beside == 255).sum() / (beside != 1).sum(), abs=1e-6)
-        assert (row["pair_id"], row["before_date"], row["after_date"]) == ("p", "2018-05-01", None)
+        assert (row["pair_id"], row["before_date"], row["after_date"]) == ("p", date(2018, 5, 1), None)
 
 
 def decode_degrees(table: pa.Table) -> list[Any]:

@@ -1,9 +1,11 @@
 """Vector layers: what is read back is what was written, the same bytes each time, as each format's standard has it."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,14 @@ from cdpipe.geo.shapes import transform_polygons
 from cdpipe.workspace.location import here
 
 SCHEMA = pa.schema(
-    [("geometry", pa.binary()), ("id", pa.string()), ("area_m2", pa.float64()), ("day", pa.string()), ("n", pa.int64())]
+    [
+        ("geometry", pa.binary()),
+        ("id", pa.string()),
+        ("area_m2", pa.float64()),
+        ("day", pa.string()),
+        ("n", pa.int64()),
+        ("date", pa.date32()),
+    ]
 )
 HOLED = shapely.Polygon(
     [(500_000, 4e6), (500_100, 4e6), (500_100, 4_000_100), (500_000, 4_000_100)],
@@ -40,6 +49,7 @@ def batches(count: int = 3) -> Iterator[pa.RecordBatch]:
             "area_m2": [0.1 + number, None],
             "day": ["2018-05-01", "2018-05-01T10:00:00+02:00"],
             "n": [1 << 40, number],
+            "date": [date(2018, 5, 1 + number), None],
         }
         yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
@@ -61,6 +71,8 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, suffix: str, crs: str 
     found = rows(path)
     assert [list(row) for row in found] == [SCHEMA.names] * 6
     same = SCHEMA.names[1:] if suffix == ".geojson" else SCHEMA.names
+    if suffix == ".geojson":  # which has no dates
+        expected = [{**row, "date": row["date"] and row["date"].isoformat()} for row in expected]
     assert [[row[name] for name in same] for row in found] == [[row[name] for name in same] for row in expected]
     assert list(tmp_path.iterdir()) == [path]
 
@@ -95,10 +107,19 @@ def test_a_geopackage_says_where_it_lies_and_what_it_is(tmp_path: Path) -> None:
     assert info["capabilities"]["fast_spatial_filter"]
 
 
+def test_a_geopackage_is_of_a_version_that_older_programs_know_and_has_dates(tmp_path: Path) -> None:
+    with sqlite3.connect(write(tmp_path / "x.gpkg")) as base:
+        assert base.execute("pragma user_version").fetchone() == (10200,)  # 1.2
+        kinds = {name: kind for _, name, kind, *_ in base.execute("pragma table_info(change)")}
+        assert base.execute("select distinct date from change order by 1").fetchall()[:2] == [(None,), ("2018-05-01",)]
+    assert (kinds["date"], kinds["day"]) == ("DATE", "TEXT")
+
+
 def test_geojson_is_that_of_the_standard(tmp_path: Path) -> None:
     """RFC 7946: WGS 84, longitude first, no member crs, outer rings counter-clockwise."""
     values = json.loads(write(tmp_path / "x.geojson").read_text())
     assert "crs" not in values
+    assert [feature["properties"]["date"] for feature in values["features"][:2]] == ["2018-05-01", None]
     [holed, square, *_] = [shapely.geometry.shape(feature["geometry"]) for feature in values["features"]]
     assert square.bounds == pytest.approx((15.0022, 36.1447, 15.0026, 36.1448), abs=1e-4)
     assert holed.exterior.is_ccw

@@ -17,11 +17,13 @@ import shapely
 from numpy.typing import NDArray
 
 from cdpipe.errors import InputError, IntegrityError
+from cdpipe.formats.vectors import GEOPACKAGE
 from cdpipe.geo.crs import WGS84_WKT, on_earth, transform_by_gdal
 from cdpipe.geo.grid import Grid, Window
 from cdpipe.geo.ground import has_areas, pixel_metres, row_areas
 from cdpipe.geo.tilings import grow
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
+from cdpipe.runs.styles import write_style
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.disk import sync_folder
@@ -231,7 +233,9 @@ def write_sample(path: Path, points: Sequence[SamplePoint], crs: str | None, fac
             layer="sample",
             driver="GPKG",
             crs=crs,
+            dataset_options=GEOPACKAGE,
         )
+    write_style(here(path), "sample")
     partial.replace(path)
     sync_folder(path.parent)
 

@@ -31,6 +31,9 @@ from cdpipe.workspace.location import Location, here
 
 SUFFIXES = {"gpkg": ".gpkg", "geoparquet": ".parquet", "geojson": ".geojson"}
 LAYER = "change"
+WRITTEN = 2  # as files of the same features come to have other bytes
+# The newest that QGIS 3.22 and GDAL 3.2 take without a warning; GDAL writes 1.4 by itself.
+GEOPACKAGE = {"VERSION": "1.2"}
 GEOMETRY = "geometry"
 
 _EPOCH = "1970-01-01T00:00:00.000Z"
@@ -69,6 +72,9 @@ def write_features(
                 batches, crs = map(partial(_to_wgs84, crs=crs), batches), WGS84
             elif path.suffix == ".geojson":
                 crs = None
+            if path.suffix == ".geojson":  # which has no dates
+                schema = pa.schema([(each.name, _plain(each.type)) for each in schema])
+                batches = (batch.cast(schema) for batch in batches)
             if path.suffix == ".parquet":
                 _write_parquet(temporary, written.watch(batches), schema, crs, tags)
             else:
@@ -106,6 +112,11 @@ def _read_features(path: Path) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_pydict(columns)
 
 
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """What a column has in JSON."""
+    return pa.string() if pa.types.is_date(kind) else kind
+
+
 class _Digest:
     """Counts and hashes features on their way."""
 
@@ -130,7 +141,7 @@ def _write_gdal(
     path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, crs: str | None, tags: Mapping[str, str]
 ) -> None:
     package = path.suffix == ".gpkg"
-    options: dict[str, Any] = {"layer_metadata": dict(tags) or None} if package else {}
+    options: dict[str, Any] = {"layer_metadata": dict(tags) or None, "dataset_options": GEOPACKAGE} if package else {}
     if not package and crs is not None:  # the standard has no place for coordinates of other kinds
         options = {"RFC7946": "YES"}
     with _gdal_date(), warnings.catch_warnings():

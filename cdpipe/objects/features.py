@@ -1,5 +1,6 @@
 """A pair's change as features: its objects as polygons in map coordinates, with their attributes."""
 
+import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import InputError
+from cdpipe.formats.dates import parse_time
 from cdpipe.formats.vectors import GEOMETRY, encode
 from cdpipe.geo.grid import Floats, Grid, Window
 from cdpipe.geo.ground import has_areas, pixel_steps, ring_areas
@@ -38,8 +40,8 @@ SCHEMA = pa.schema(
         ("probability_max", pa.float64()),
         ("agreement", pa.float64()),
         ("observed", pa.float64()),
-        ("before_date", pa.string()),
-        ("after_date", pa.string()),
+        ("before_date", pa.date32()),
+        ("after_date", pa.date32()),
     ]
 )
 BATCH = 5000  # features
@@ -223,6 +225,11 @@ def to_map(polygons: NDArray[Any], grid: Grid) -> NDArray[Any]:
     return np.asarray(shapely.orient_polygons(shapely.transform(polygons, place)))
 
 
+def _day(text: str | None) -> datetime.date | None:
+    """The day, in UTC, of a date or time in ISO 8601."""
+    return None if text is None else parse_time(text).astimezone(datetime.UTC).date()
+
+
 def _features(
     scene: ChangeScene,
     objects: Objects,
@@ -244,7 +251,7 @@ def _features(
         "probability_max": (figures[:, MAXIMUM] / UNIT).round(6),
         "agreement": (figures[:, VOTES] / pixels / len(scene.members)).round(6),
         "observed": (1 - figures[:, UNSEEN] / figures[:, SIDES]).round(6),
-        "before_date": [scene.dates[0]] * len(chosen),
-        "after_date": [scene.dates[1]] * len(chosen),
+        "before_date": [_day(scene.dates[0])] * len(chosen),
+        "after_date": [_day(scene.dates[1])] * len(chosen),
     }
     return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)

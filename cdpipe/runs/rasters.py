@@ -11,7 +11,7 @@ from cdpipe.geo.grid import Window
 from cdpipe.keys import content_key
 from cdpipe.metrics.classes import NOT_OBSERVED
 from cdpipe.runs.products import Product
-from cdpipe.runs.styles import style_path, write_style
+from cdpipe.runs.styles import style_digest, style_path, write_style
 from cdpipe.store.arrays import open_array, read_window
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -49,6 +49,7 @@ class PairRasters:
                 "change": self.change_key,
                 "members": [list(member) for member in self.members],
                 "tags": self.tags,
+                "styles": style_digest("change", "probability"),
             },
         )
 

@@ -213,7 +213,7 @@ def _merged(layer: RunLayer, kept_for: dict[Node, Node]) -> Iterator[pa.RecordBa
             start += len(batch)
             stay = [at for at, node in enumerate(nodes) if node not in kept_for]
             pairs = [",".join(sorted({pair_id, *seen_by.get(nodes[at], ())})) for at in stay]
-            columns = [*batch.take(pa.array(stay, pa.int64())).columns, pa.array(pairs, pa.string())]
+            columns = [*batch.take(pa.array(stay, pa.int64())).cast(SCHEMA).columns, pa.array(pairs, pa.string())]
             if stay:
                 yield pa.RecordBatch.from_arrays(columns, schema=RUN_SCHEMA)
 

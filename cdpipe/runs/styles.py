@@ -1,12 +1,16 @@
 """QGIS styles (.qml): QGIS takes the one that lies beside a layer and has its name."""
 
+import functools
+import hashlib
 from pathlib import Path
 from typing import Literal
 
 from cdpipe.workspace.location import Location
 
-# Probabilities run from see-through yellow to dark red: YlOrRd of ColorBrewer (Apache 2.0).
+# Probabilities have the colours of the report, palette.MAGMA_FROM_BRIGHT, and unlikely ones are see-through.
 STYLES = Path(__file__).resolve().parent / "qml"
+
+Kind = Literal["change", "probability", "objects", "sample"]
 
 
 def style_path(layer: Location) -> Location:
@@ -14,8 +18,18 @@ def style_path(layer: Location) -> Location:
     return layer.with_suffix(".qml")
 
 
-def write_style(layer: Location, kind: Literal["change", "probability", "objects"]) -> Location:
-    """Write the style of a change mask, a probability or change objects beside a layer; its file."""
+def write_style(layer: Location, kind: Kind) -> Location:
+    """Write the style of a change mask, a probability, change objects or a sample beside a layer; its file."""
     path = style_path(layer)
-    path.write((STYLES / f"{kind}.qml").read_bytes())
+    path.write(_style(kind))
     return path
+
+
+def style_digest(*kinds: Kind) -> str:
+    """What contents keys of layers with these styles have of them."""
+    return hashlib.sha256(b"".join(map(_style, kinds))).hexdigest()
+
+
+@functools.cache
+def _style(kind: Kind) -> bytes:
+    return (STYLES / f"{kind}.qml").read_bytes()

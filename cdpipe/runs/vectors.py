@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cdpipe.config.schema import MAX_OBJECTS
-from cdpipe.formats.vectors import SUFFIXES, write_features
+from cdpipe.formats.vectors import SUFFIXES, WRITTEN, write_features
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA, ChangeScene, change_features
 from cdpipe.runs.products import Product
-from cdpipe.runs.styles import style_path, write_style
+from cdpipe.runs.styles import style_digest, style_path, write_style
 from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
@@ -46,6 +46,8 @@ class PairLayer:
                 "options": scene.options.model_dump(mode="json", exclude=untold),
                 "dates": list(scene.dates),
                 "tags": self.tags,
+                "written": WRITTEN,
+                "styles": style_digest("objects"),
             },
         )
 

@@ -9,10 +9,18 @@
     </ranges>
     <symbols>
       <symbol type="fill" name="0" alpha="1" clip_to_extent="1" force_rhr="0">
+        <layer class="SimpleLine" enabled="1" locked="0" pass="0">
+          <Option type="Map">
+            <Option type="QString" name="line_color" value="255,255,255,200" />
+            <Option type="QString" name="line_style" value="solid" />
+            <Option type="QString" name="line_width" value="0.9" />
+            <Option type="QString" name="line_width_unit" value="MM" />
+          </Option>
+        </layer>
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="254,204,92,70" />
-            <Option type="QString" name="outline_color" value="254,204,92,255" />
+            <Option type="QString" name="color" value="254,194,134,70" />
+            <Option type="QString" name="outline_color" value="254,194,134,255" />
             <Option type="QString" name="outline_style" value="solid" />
             <Option type="QString" name="outline_width" value="0.5" />
             <Option type="QString" name="outline_width_unit" value="MM" />
@@ -21,10 +29,18 @@
         </layer>
       </symbol>
       <symbol type="fill" name="1" alpha="1" clip_to_extent="1" force_rhr="0">
+        <layer class="SimpleLine" enabled="1" locked="0" pass="0">
+          <Option type="Map">
+            <Option type="QString" name="line_color" value="255,255,255,200" />
+            <Option type="QString" name="line_style" value="solid" />
+            <Option type="QString" name="line_width" value="0.9" />
+            <Option type="QString" name="line_width_unit" value="MM" />
+          </Option>
+        </layer>
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="253,141,60,70" />
-            <Option type="QString" name="outline_color" value="253,141,60,255" />
+            <Option type="QString" name="color" value="229,80,99,70" />
+            <Option type="QString" name="outline_color" value="229,80,99,255" />
             <Option type="QString" name="outline_style" value="solid" />
             <Option type="QString" name="outline_width" value="0.5" />
             <Option type="QString" name="outline_width_unit" value="MM" />
@@ -33,10 +49,18 @@
         </layer>
       </symbol>
       <symbol type="fill" name="2" alpha="1" clip_to_extent="1" force_rhr="0">
+        <layer class="SimpleLine" enabled="1" locked="0" pass="0">
+          <Option type="Map">
+            <Option type="QString" name="line_color" value="255,255,255,200" />
+            <Option type="QString" name="line_style" value="solid" />
+            <Option type="QString" name="line_width" value="0.9" />
+            <Option type="QString" name="line_width_unit" value="MM" />
+          </Option>
+        </layer>
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="240,59,32,70" />
-            <Option type="QString" name="outline_color" value="240,59,32,255" />
+            <Option type="QString" name="color" value="130,37,129,70" />
+            <Option type="QString" name="outline_color" value="130,37,129,255" />
             <Option type="QString" name="outline_style" value="solid" />
             <Option type="QString" name="outline_width" value="0.5" />
             <Option type="QString" name="outline_width_unit" value="MM" />
@@ -45,10 +69,18 @@
         </layer>
       </symbol>
       <symbol type="fill" name="3" alpha="1" clip_to_extent="1" force_rhr="0">
+        <layer class="SimpleLine" enabled="1" locked="0" pass="0">
+          <Option type="Map">
+            <Option type="QString" name="line_color" value="255,255,255,200" />
+            <Option type="QString" name="line_style" value="solid" />
+            <Option type="QString" name="line_width" value="0.9" />
+            <Option type="QString" name="line_width_unit" value="MM" />
+          </Option>
+        </layer>
         <layer class="SimpleFill" enabled="1" locked="0" pass="0">
           <Option type="Map">
-            <Option type="QString" name="color" value="189,0,38,70" />
-            <Option type="QString" name="outline_color" value="189,0,38,255" />
+            <Option type="QString" name="color" value="28,16,70,70" />
+            <Option type="QString" name="outline_color" value="28,16,70,255" />
             <Option type="QString" name="outline_style" value="solid" />
             <Option type="QString" name="outline_width" value="0.5" />
             <Option type="QString" name="outline_width_unit" value="MM" />
