@@ -19,6 +19,7 @@ FORMATS = {
     "raster": 2,
     "vector": 1,
     "layer": 1,
+    "mosaic": 1,
     "stac": 1,
     "ensemble": 1,
     "evaluation": 1,

@@ -104,7 +104,7 @@ def test_change_is_the_thresholded_probability_and_not_observed_stays_so(finishe
 def test_the_manifest_lists_everything_with_its_hash(finished: Project) -> None:
     manifest = finished.manifest
     products = {name: sha for pair in manifest.pairs for name, sha in (pair.rasters | pair.vectors).items()}
-    products |= manifest.vectors | manifest.stac | manifest.handed_on
+    products |= manifest.vectors | manifest.mosaic | manifest.stac | manifest.handed_on
     assert set(products) == set(contents(finished.workspace, *PRODUCTS))
     assert all(here(finished.workspace / name).sha256() == sha for name, sha in products.items())
     assert [model["key"] for model in manifest.models] == [read_card(here(trained(finished))).key]
@@ -161,7 +161,8 @@ def test_another_threshold_redoes_changes_and_rasters_alone(branch: Project, mon
     gone = set(before) - set(after)
     assert {name.split("/")[1] for name in gone} == PUBLISHED  # records of files that are others now
     changed = {name for name in set(before) - gone if after[name] != before[name]}
-    assert {name.split("/")[1] for name in changed} == {"run"}  # products and manifest of that name
+    # products and manifest of that name, and the store's list of its groups
+    assert {name.split("/")[1] for name in changed} == {"run", "zarr.json"}
     assert branch.manifest.fitted_on.endswith("on validation pairs val")
     assert all(one.change != other.change for one, other in zip(old.pairs, branch.manifest.pairs, strict=True))
     for pair_id, change in changes(branch).items():

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio.raw
+import pyproj
 import pytest
 import shapely
 from hypothesis import given
@@ -14,6 +16,7 @@ from stored import Bytes, store_change, store_probability
 from cdpipe.config.schema import Vectors
 from cdpipe.errors import ConfigError
 from cdpipe.formats.vectors import SUFFIXES, decode, read_features
+from cdpipe.formats.web_vectors import largest_zoom
 from cdpipe.geo.crs import WGS84
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.shapes import transform_polygons
@@ -241,3 +244,65 @@ def test_the_best_of_those_that_are_the_same_is_kept(edges: set[tuple[int, int]]
 def test_the_ends_of_a_chain_are_kept_whatever_the_order() -> None:
     for edges in ([(1, 2), (2, 3)], [(2, 3), (1, 2)], [(3, 2), (2, 1)]):
         assert keep_best(edges, {1: 0, 2: 1, 3: 2}) == {2: 1}
+
+
+WEB: dict[str, Any] = {"also": ("flatgeobuf", "pmtiles")}
+
+
+@SUFFIX
+@pytest.mark.parametrize("crs", [UTM33, GEOGRAPHIC])
+def test_web_maps_get_the_same_objects(tmp_path: Path, format_: Any, crs: str) -> None:
+    """FlatGeobuf has the same polygons in any order; tiles have them as far as their units are fine."""
+    place = PLACE if crs == UTM33 else (0.0001, 0.0, 15.0, 0.0, -0.0001, 48.0)
+    change = squares((5, 5), (20, 30), side=3)
+    change[39, 59] = 1  # a single pixel
+    layer = plan(make_layer(tmp_path, "a", change, 0.7, Grid(40, 60, place, crs), format=format_, **WEB))
+    files = write_product(run_layer_product(layer))
+    rows = [row for batch in read_features(layer.path) for row in batch.to_pylist()]
+    polygons = np.concatenate([decode(batch) for batch in read_features(layer.path)])
+    plain = layer.crs if format_ != "geojson" else WGS84
+    for suffix, to in ((".fgb", plain), (".pmtiles", "EPSG:3857")):
+        path = layer.path.with_suffix(suffix)
+        assert files[path] == path.sha256()
+        meta, _, shapes, columns = pyogrio.raw.read(path.local(), layer="change")
+        found = dict(zip(columns[list(meta["fields"]).index("id")], shapely.from_wkb(shapes), strict=True))
+        assert set(found) == {row["id"] for row in rows}
+        assert pyproj.CRS(meta["crs"]) == pyproj.CRS(to) or suffix == ".fgb"
+        for row, polygon in zip(rows, transform_polygons(polygons, plain, to), strict=True):
+            both = shapely.intersection(found[row["id"]], polygon).area
+            either = shapely.union(found[row["id"]], polygon).area
+            assert both > (0.999999 if suffix == ".fgb" else 0.7) * either
+    again = {path: path.read_bytes() for path in files}
+    write_product(run_layer_product(layer))
+    assert {path: path.read_bytes() for path in files} == again
+    assert (layer.path.with_suffix(".pmtiles").read_bytes()[:8]) == b"PMTiles\x03"
+
+
+def test_web_maps_that_are_wanted_no_more_go(tmp_path: Path) -> None:
+    """Without them the layer has the key that it had when there were none; nothing of a pair is made again."""
+    changes = squares((5, 5))
+    plain = plan(make_layer(tmp_path, "a", changes, 0.7))
+    more = plan(make_layer(tmp_path, "a", changes, 0.7, **WEB))
+    assert plain.pairs[0].key == more.pairs[0].key
+    assert plain.key != more.key
+    write_product(run_layer_product(plain))
+    write_product(run_layer_product(more))
+    assert not is_written(run_layer_product(plain))
+    assert is_written(run_layer_product(more))
+    write_product(run_layer_product(plain))
+    assert {path.name for path in plain.path.parent.iterdir()} == {
+        *("change.gpkg", "change.qml", "a_change.gpkg", "a_change.qml"),
+    }
+
+
+@SUFFIX
+def test_web_maps_of_no_change_are_empty(tmp_path: Path, format_: Any) -> None:
+    layer = plan(make_layer(tmp_path, "a", squares(), 0.7, format=format_, **WEB))
+    files = write_product(run_layer_product(layer))
+    assert {path.suffix for path in files} == {SUFFIXES[format_], ".qml", ".fgb"}  # tiles would be none
+    assert len(pyogrio.raw.read(layer.path.with_suffix(".fgb").local())[2]) == 0
+
+
+@pytest.mark.parametrize(("pixel_m", "zoom"), [(1e9, 0), (40_075_017 / 4096 / 4, 4), (10, 12), (0.5, 17), (0.01, 18)])
+def test_tiles_tell_apart_a_quarter_of_a_pixel(pixel_m: float, zoom: int) -> None:
+    assert largest_zoom(pixel_m) == zoom

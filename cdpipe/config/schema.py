@@ -398,6 +398,7 @@ class Vectors(Section):
     Lengths are metres on the ground, whatever the coordinate reference system; without one a pixel counts as a metre.
     ``crs`` is that of the layer of the whole run: ``auto`` is the pairs' own where they share it, else EPSG:4326.
     A pair with more than ``max_objects`` gets none, and console, manifest and report say so: that many are noise.
+    ``also`` are formats for web maps that the layer of the whole run is written in besides.
     """
 
     format: Literal["gpkg", "geoparquet", "geojson", "none"] = "gpkg"
@@ -407,6 +408,7 @@ class Vectors(Section):
     simplify_m: float = Field(default=0, ge=0)
     max_objects: Positive = MAX_OBJECTS
     crs: str = "auto"
+    also: tuple[Literal["flatgeobuf", "pmtiles"], ...] = ()
 
     @field_validator("crs")
     @classmethod

@@ -56,6 +56,7 @@ class Manifest:
         pairs: Finished pairs.
         failed: Reason for every pair that failed.
         vectors: Published files of the run as a whole relative to the workspace, each with its SHA-256.
+        mosaic: Likewise its mosaic of change; none of fewer than two pairs.
         handed_on: Likewise the files of its ensemble; none where it was given one.
         stac: Likewise the Collection and Items that describe the run.
     """
@@ -70,6 +71,7 @@ class Manifest:
     vectors: dict[str, str] = field(default_factory=dict)
     stac: dict[str, str] = field(default_factory=dict)
     handed_on: dict[str, str] = field(default_factory=dict)
+    mosaic: dict[str, str] = field(default_factory=dict)
 
 
 def model_folder(root: Location, model: Mapping[str, Any]) -> Location:

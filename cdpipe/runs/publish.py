@@ -14,6 +14,7 @@ from cdpipe.runs.ensembles import ensemble_product
 from cdpipe.runs.fit import look_up_fit
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest, write_manifest
 from cdpipe.runs.members import ModelSource
+from cdpipe.runs.mosaic import mosaic_product
 from cdpipe.runs.plan import (
     RunPair,
     RunPlan,
@@ -40,7 +41,7 @@ from cdpipe.workspace.location import Location
 def publish_run(
     config: Config, plan: RunPlan, published: Mapping[str, tuple[Product, ...]], failed: Mapping[str, str]
 ) -> Manifest:
-    """Write the run's layer of objects, ensemble and STAC catalog where they are not there yet, last its manifest.
+    """Write a run's objects, mosaic, ensemble and STAC catalog where they are not there yet, and last its manifest.
 
     Args:
         config: The configuration.
@@ -48,13 +49,12 @@ def publish_run(
         published: Products of the pairs that are finished, by pair.
         failed: The pairs that are not, with the reasons.
     """
-    layer = run_layer(published[pair.pair_id] for pair in plan.pairs if pair.pair_id in published)
-    if layer is not None:
-        ensure_written(layer)
-    ensemble = ensemble_product(config, plan)
-    if ensemble is not None:
-        ensure_written(ensemble)
-    manifest = describe_run(config, plan, published, layer, failed)
+    of_pairs = [published[pair.pair_id] for pair in plan.pairs if pair.pair_id in published]
+    layer, mosaic, ensemble = run_layer(of_pairs), mosaic_product(of_pairs), ensemble_product(config, plan)
+    for product in (layer, mosaic, ensemble):
+        if product is not None:
+            ensure_written(product)
+    manifest = describe_run(config, plan, published, (layer, mosaic), failed)
     stac = plan_stac(plan, manifest)
     ensure_written(stac)
     manifest = completed(manifest, stac, ensemble)
@@ -97,18 +97,16 @@ def find_published(
                 continue
             plan = choose_pairs(config, settled, *wanted)
             products = {pair.pair_id: pair_products(config, plan, pair) for pair in plan.pairs}
-            layer = run_layer(products.values())
+            whole = run_layer(products.values()), mosaic_product(products.values())
         except CdpipeError:  # what is wrong is said by the run that follows
             continue
-        written = (
-            is_written(product) for product in (*itertools.chain(*products.values()), *([layer] if layer else []))
-        )
+        written = (is_written(product) for product in (*itertools.chain(*products.values()), *filter(None, whole)))
         if not (is_stored(plan) and results_are_finished(plan) and all(written)):
             continue
-        found = describe_run(config, plan, products, layer, {**lacking, **(failed or {})})
+        found = describe_run(config, plan, products, whole, {**lacking, **(failed or {})})
         stac, ensemble = plan_stac(plan, found), ensemble_product(config, plan)
-        whole = is_written(stac) and (ensemble is None or is_written(ensemble))
-        if whole and completed(found, stac, ensemble) == manifest:
+        handed_on = ensemble is None or is_written(ensemble)
+        if is_written(stac) and handed_on and completed(found, stac, ensemble) == manifest:
             return manifest
     return None
 
@@ -117,7 +115,7 @@ def describe_run(
     config: Config,
     plan: RunPlan,
     published: Mapping[str, tuple[Product, ...]],
-    layer: Product | None,
+    whole: tuple[Product | None, Product | None],
     failed: Mapping[str, str],
 ) -> Manifest:
     """The manifest of a run, without its STAC catalog and its ensemble.
@@ -126,7 +124,7 @@ def describe_run(
         config: The configuration.
         plan: The run.
         published: Products of the pairs that are finished, by pair.
-        layer: Change objects of the whole run.
+        whole: Change objects of the whole run, and its mosaic.
         failed: The pairs that are not finished, with the reasons.
 
     Raises:
@@ -135,6 +133,7 @@ def describe_run(
     thresholds = plan.thresholds
     if thresholds is None:
         raise ValueError("expected a run whose thresholds are known")
+    layer, mosaic = whole
     return Manifest(
         name=config.name,
         models=_describe_models(plan.workspace.root, plan.members, thresholds),
@@ -147,6 +146,7 @@ def describe_run(
             if pair.pair_id in published
         ],
         vectors={} if layer is None else recorded(layer),
+        mosaic={} if mosaic is None else recorded(mosaic),
         failed=dict(failed),
     )
 
@@ -162,7 +162,8 @@ def plan_stac(plan: RunPlan, manifest: Manifest) -> Product:
         pairs.append(StacPair(pair.stored, listed.change, dates, pair.planned.sources, files))
     models = [{"name": model["name"], "key": model["key"], "weight": model["weight"]} for model in manifest.models]
     facts = {"models": models, "ensemble": manifest.ensemble, "threshold": manifest.threshold}
-    catalog = StacCatalog(plan.workspace, manifest.name, tuple(pairs), manifest.vectors, __version__, facts)
+    files = manifest.vectors | manifest.mosaic
+    catalog = StacCatalog(plan.workspace, manifest.name, tuple(pairs), files, __version__, facts)
     return stac_product(catalog)
 
 

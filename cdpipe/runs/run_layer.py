@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from cdpipe.errors import ConfigError, RefusedError
 from cdpipe.formats.dates import parse_time
 from cdpipe.formats.vectors import GEOMETRY, SUFFIXES, decode, encode, read_features
+from cdpipe.formats.web_vectors import WEB_SUFFIXES, write_web_layer
 from cdpipe.geo.crs import WGS84, known_crs, on_earth
+from cdpipe.geo.ground import pixel_metres
 from cdpipe.geo.shapes import counted_from_west, grid_box, transform_polygons
 from cdpipe.keys import content_key
 from cdpipe.objects.features import SCHEMA
@@ -40,6 +42,7 @@ class RunLayer:
         pairs: Layers of the pairs that have a georeference.
         crs: WKT of the layer's CRS.
         suffix: Of the file's name, which tells the format.
+        also: Formats for web maps that it is written in besides.
     """
 
     workspace: Workspace
@@ -47,11 +50,14 @@ class RunLayer:
     pairs: tuple[PairLayer, ...]
     crs: str
     suffix: str
+    also: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Content key of the layer."""
-        return content_key("layer", {"run": self.run, "crs": self.crs, "vectors": [pair.key for pair in self.pairs]})
+        also = {"also": sorted(self.also)} if self.also else {}
+        pairs = [pair.key for pair in self.pairs]
+        return content_key("layer", {"run": self.run, "crs": self.crs, "vectors": pairs, **also})
 
     @property
     def path(self) -> Location:
@@ -76,12 +82,14 @@ def plan_run_layer(pairs: Sequence[PairLayer]) -> RunLayer | None:
     wkt = known_crs(crs)
     if wkt is None:
         raise ConfigError(f"vectors.crs: expected auto or a known CRS such as EPSG:32633, got {crs}")
-    return RunLayer(scene.workspace, placed[0].run, placed, wkt, SUFFIXES[scene.options.format])
+    own = SUFFIXES[scene.options.format]
+    return RunLayer(scene.workspace, placed[0].run, placed, wkt, own, tuple(dict.fromkeys(scene.options.also)))
 
 
 def run_layer_product(layer: RunLayer) -> Product:
     """A run's vector layer as a product, with a QGIS style beside it; its pairs' layers must be written before."""
-    replaces = (*names_in_all_formats(layer.path), style_path(layer.path))
+    web = (layer.path.with_suffix(suffix) for suffix in WEB_SUFFIXES.values())
+    replaces = (*names_in_all_formats(layer.path), *web, style_path(layer.path))
     return Product(layer.workspace, "layers", layer.run, layer.key, replaces, layer, write_run_layer)
 
 
@@ -101,7 +109,16 @@ def write_run_layer(layer: RunLayer) -> dict[Location, str]:
         raise RefusedError("the objects of all its pairs were refused")
     layer = replace(layer, pairs=pairs)
     features = _merged(layer, find_duplicates(layer))
-    return write_layer(layer.path, features, RUN_SCHEMA, layer.crs, layer.pairs[0].tags)
+    written = write_layer(layer.path, features, RUN_SCHEMA, layer.crs, layer.pairs[0].tags)
+    crs = WGS84 if layer.suffix == SUFFIXES["geojson"] else layer.crs
+    pixel = min(min(pixel_metres(pair.scene.pair.grid) or (1.0,)) for pair in pairs)
+    for name, suffix in WEB_SUFFIXES.items():
+        path = layer.path.with_suffix(suffix)
+        if name not in layer.also:
+            path.unlink(missing_ok=True)
+        elif digest := write_web_layer(path, layer.path, RUN_SCHEMA, crs, pixel):
+            written[path] = digest
+    return written
 
 
 def find_duplicates(layer: RunLayer) -> dict[Node, Node]:

@@ -11,6 +11,7 @@ from datetime import UTC
 from typing import Any
 
 from cdpipe.formats.dates import parse_time
+from cdpipe.formats.web_vectors import WEB_SUFFIXES
 from cdpipe.geo.crs import crs_name, on_earth
 from cdpipe.geo.ground import pixel_metres
 from cdpipe.geo.shapes import footprint
@@ -35,8 +36,12 @@ _MEDIA = {
     ".gpkg": "application/geopackage+sqlite3",
     ".parquet": "application/vnd.apache.parquet",
     ".geojson": "application/geo+json",
+    ".fgb": "application/vnd.flatgeobuf",
+    ".pmtiles": "application/vnd.pmtiles",
+    ".vrt": "application/xml",
     ".qml": "application/xml",
 }
+_WEB = {suffix: f"_{name}" for name, suffix in WEB_SUFFIXES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +226,11 @@ def _assets(
             asset |= {"title": f"{stem} raster", "bands": [_band(stem, entry)]}
         elif file.suffix == ".qml":
             asset["title"] = "QGIS style"
+        elif file.suffix == ".vrt":
+            asset["title"] = "change of all pairs"
         else:
             asset["title"] = "change objects"
-        key = "objects" if file.parent.name == "vectors" else stem
+        key = f"objects{_WEB.get(file.suffix, '')}" if file.parent.name == "vectors" else stem
         yield f"{key}_style" if file.suffix == ".qml" else key, asset
 
 

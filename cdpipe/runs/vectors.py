@@ -36,7 +36,7 @@ class PairLayer:
         """Content key of the layer."""
         scene = self.scene
         # what was not there once has its part as soon as it does something
-        untold = {"crs", "max_objects"} if scene.options.max_objects == MAX_OBJECTS else {"crs"}
+        untold = {"crs", "also"} | ({"max_objects"} if scene.options.max_objects == MAX_OBJECTS else set())
         return content_key(
             "vector",
             {

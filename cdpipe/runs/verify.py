@@ -73,7 +73,7 @@ def check_manifest(root: Location, manifest: Manifest) -> list[str]:
     unrecorded = [path for path in groups if not path.is_file()]
     gone = [name for path in unrecorded for name in (path.relative_to(root), *_missing_records(root, path.parent))]
     gone += [str(path) for path in models if not path.is_file()]
-    products: dict[str, Any] = manifest.vectors | manifest.stac | manifest.handed_on
+    products: dict[str, Any] = manifest.vectors | manifest.mosaic | manifest.stac | manifest.handed_on
     for pair in manifest.pairs:
         products |= pair.rasters | pair.vectors
     paths = (path for kind in PRODUCT_KINDS for path in (root / "records" / kind).glob(f"*/*/{GROUP_RECORD}"))

@@ -22,6 +22,7 @@ POINTS = (
     "vector-unchecked",
     "vector-unnamed",
     "vectors-unrecorded",
+    "mosaic-unrecorded",
     "ensemble-unrecorded",
     "stac-unrecorded",
     "manifest-unwritten",

@@ -14,6 +14,7 @@ Kind = Literal[
     "rasters",
     "vectors",
     "layers",
+    "mosaics",
     "ensembles",
     "catalogs",
     "evaluations",
