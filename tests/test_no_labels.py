@@ -150,7 +150,7 @@ def test_the_page_says_what_was_found_how_far_to_trust_it_and_what_to_do(tmp_pat
 def test_a_scene_in_which_nothing_changed_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "LITTLE", 1.0)
     text, _ = page_of(tmp_path, objects=None, fits={}, others=("net",))
-    assert "No clear change" in text
+    assert "Nothing stands out" in text
     assert "Found by net" in text
     assert "What it can be trusted for" not in text
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.api.making import ensure_made
+from cdpipe.config.detectors import DETECTORS
 from cdpipe.config.load import to_yaml
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.tables import SURPLUS
@@ -18,7 +19,7 @@ from cdpipe.pairs.layouts.write import relative
 from cdpipe.pairs.table import FILES, read_catalog_table
 from cdpipe.report.charts import read_history, training_charts
 from cdpipe.report.facts import PairPage, Report
-from cdpipe.report.pages import Page, plan_pages, write_index, write_page
+from cdpipe.report.pages import Page, plan_pages, project_path, write_index, write_page
 from cdpipe.report.pair import PairJob, make_pair, read_facts
 from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
 from cdpipe.report.words import count, took
@@ -26,6 +27,7 @@ from cdpipe.runs.manifest import Manifest, model_folder
 from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
 from cdpipe.runs.products import Product, ensure_intact, remove_product
 from cdpipe.runs.run import Run, versions
+from cdpipe.runs.styles import read_styles
 from cdpipe.version import __version__
 from cdpipe.workspace.files import read_json
 from cdpipe.workspace.layout import Workspace
@@ -145,12 +147,13 @@ def write_pages(workspace: Workspace, run: str, report: Report) -> Location:
     kept = {page.path for page in pages}
     for path in (folder / "pairs").glob("*.html"):
         if path not in kept:
-            remove_product(workspace, "pages", path.stem, [path])
+            remove_product(workspace, "pages", path.stem, [path, project_path(path)])
     return write_index(folder, report)
 
 
 def _page_product(workspace: Workspace, pair_id: str, page: Page) -> Product:
-    return Product(workspace, "pages", pair_id, page.key, (page.path,), page, write_page)
+    files = (page.path, project_path(page.path))
+    return Product(workspace, "pages", pair_id, page.key, files, page, write_page)
 
 
 def _pictures(job: PairJob) -> Product:
@@ -250,6 +253,7 @@ def _report(run: Run, manifest: Manifest, pair_pages: Sequence[PairPage], failur
         evaluation=read_json(folder / "evaluation.json"),
         audits=read_json(folder / "audits.json"),
         doubts=[str(group) for group in group_findings(_doubts(manifest))],
+        styles=read_styles(),
     )
 
 
@@ -279,7 +283,7 @@ def _model(run: Run, model: Mapping[str, Any]) -> dict[str, str]:
     return {
         "name": model["name"],
         "architecture": " ".join(filter(None, (card.get("architecture"), card.get("arguments", {}).get("encoder")))),
-        "folder": model["folder"],
+        "folder": "comes with cdpipe" if model["name"] in DETECTORS else model["folder"],
         "weight": f"{model['weight']:.3g}",
         "threshold": f"{model['threshold']:.3g}",
     }

@@ -83,6 +83,11 @@ COARSE = (
     "That suits pixels of ten metres to thirty. In images of half a metre, where roofs and trees lean another way, "
     "next to nothing that is marked is right."
 )
+UNKNOWN = (
+    "Nobody labelled anything, so this marks whatever looks different, and nobody knows how much of it is right: a "
+    "first look, no measurement."
+)
+MODELS = "No label says how right this is: how right its models were elsewhere is in their cards, model.json."
 FIRST_LOOK = "So this says where to look first. A changed area to report needs labels."
 IN_QGIS = (
     "Look at it in QGIS: change.tif, in red, over both dates; the layer of objects has a row for each change, with its "
@@ -143,6 +148,7 @@ def write_answer(path: Location, job: AnswerJob) -> None:
         "images": f"{tiles_at.name}/" if tiles else "",
         "pictures": _embedded(overview, limits, shown["aspect"]),
         "files": job.files,
+        "worth": {"line": UNKNOWN if job.fits else MODELS, "bad": False, "reasons": []},
         "numbers": [
             ("Changed", words.area(figures["changed_m2"], changed), words.share(changed, observed)),
             ("Observed at both dates", words.area(figures["observed_m2"], observed), ""),

@@ -68,6 +68,7 @@ class Report:
         evaluation: ``evaluation.json``, None without labels.
         audits: ``audits.json``, None without.
         doubts: Ways in which pairs are unlike all that the models learned from.
+        styles: Of layers in QGIS, as XML by what they are of; none where no projects are wanted.
         to_label: Whether no pair has a label: then changes are ranked by how much a verdict would teach.
     """
 
@@ -83,6 +84,7 @@ class Report:
     evaluation: Any = None
     audits: Any = None
     doubts: Sequence[str] = ()
+    styles: Mapping[str, str] = field(default_factory=dict)
     to_label: bool = False
 
     @property

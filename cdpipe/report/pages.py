@@ -92,13 +92,23 @@ def plan_pages(folder: Location, report: Report) -> list[Page]:
 
 
 def write_page(page: Page) -> dict[Location, str]:
-    """Write a page; the same values give the same bytes.
+    """Write a page, and beside it a project for QGIS where there is one; the same values give the same bytes.
 
     Returns:
-        Its file with its SHA-256.
+        Every file with its SHA-256.
     """
     page.path.write(templates().get_template(page.template).render(page.context).encode())
-    return hash_stored([page.path])
+    project, path = page.context.get("project"), project_path(page.path)
+    if project is None:
+        path.unlink(missing_ok=True)
+        return hash_stored([page.path])
+    path.write(templates().get_template("project.qgs.j2").render(project).encode())
+    return hash_stored([page.path, path])
+
+
+def project_path(page: Location) -> Location:
+    """The project for QGIS beside a pair's page."""
+    return page.with_suffix(".qgs")
 
 
 def write_index(folder: Location, report: Report) -> Location:

@@ -28,7 +28,7 @@ from cdpipe.workspace.records import hash_stored
 
 THUMB = 176  # longest side of a thumbnail, in pixels
 FACTS, VIEW = "facts.json", "view.js"  # of a pair, for its page and for its page's script
-DRAWN = 2  # as what is drawn comes to be something else
+DRAWN = 3  # as what is drawn comes to be something else
 MAX_SIDE = 1280  # of a page's pictures, in cells
 COUNTED = ("observed", "changed")  # in the figures
 BITS = tuple(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
@@ -134,7 +134,10 @@ def describe_shown(grid: Grid, overview: "Overview", tiles: Mapping[str, int]) -
         "cell": overview.cell,
         "cells": list(overview.observed.shape),
         **describe_ground(grid),
-        "place": {name: told for name, told in describe_place(grid).items() if name != "nodes"},
+        "place": {
+            **{name: told for name, told in describe_place(grid).items() if name != "nodes"},
+            **({} if grid.crs is None else {"wkt": grid.crs}),
+        },
         "labelled": overview.labelled is not None,
         "figures": overview.figures,
         "tiles": [len(tiles), sum(tiles.values())],

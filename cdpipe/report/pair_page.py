@@ -8,6 +8,7 @@ import numpy as np
 
 from cdpipe.report import drawing, tables, words
 from cdpipe.report.facts import PairPage, Report
+from cdpipe.report.project import describe_project
 from cdpipe.report.worth import Worth, judge_pair
 
 CRISP = 700  # scenes of fewer pixels a side are shown pixel by pixel
@@ -29,12 +30,14 @@ def describe_pair(
     """
     rows = tables.without_twins(row for row in report.rows if row["pair_id"] == pair.pair_id)
     changes = [describe_change(pair, change) for change in pair.facts["objects"]]
+    project = describe_project(pair.name, pair.facts, pair.files, report.styles) if report.styles else None
     previous, after = ({"page": other.page, "name": other.name} if other else None for other in neighbours)
     return {
         "run": {name: report.run[name] for name in ("name", "version")},  # the rest would change with other pairs
         "previous": previous,
         "next": after,
         "pair": _describe(pair),
+        "project": project,
         "worth": describe_worth(judge_pair(report, pair)),
         "changes": [{**change, "rank": rank} for rank, change in enumerate(changes, 1)],
         "no_objects": pair.no_objects,

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from cdpipe.workspace.location import Location
 
@@ -25,8 +25,14 @@ def write_style(layer: Location, kind: Kind) -> Location:
     return path
 
 
+def read_styles() -> dict[str, str]:
+    """Every style as XML, by what it is of."""
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    return {kind: _style(kind).decode() for kind in kinds}
+
+
 def style_digest(*kinds: Kind) -> str:
-    """What contents keys of layers with these styles have of them."""
+    """What content keys of layers with these styles have of them."""
     return hashlib.sha256(b"".join(map(_style, kinds))).hexdigest()
 
 

@@ -107,12 +107,12 @@ function makeViewer(viewer) {
     context.beginPath();
     context.rect(0, 0, width, height);
     context.clip();
-    const needed = 0.7 / (at.scale * dots); // pixels of the scene that a cell may have
+    const needed = 1.5 / (at.scale * dots); // pixels of the scene that a cell may have: one and a half on the screen
     const picture = pictures.get(layer);
     context.imageSmoothingEnabled = at.scale * VIEW.cell * dots < 3;
     context.imageSmoothingQuality = "high";
     if (picture?.complete && picture.naturalWidth) context.drawImage(picture, 0, 0, VIEW.cols, VIEW.rows);
-    if (needed >= VIEW.cell * 0.75) return;
+    if (VIEW.cell <= needed) return;
     const finest = [...VIEW.levels].reverse().findIndex((level) => level.cell <= needed);
     const levels = [...VIEW.levels].reverse().slice(0, finest < 0 ? undefined : finest + 1); // coarse to fine
     const [left, top] = toScene(0, 0), [right, bottom] = toScene(...size);
@@ -472,6 +472,7 @@ function makeViewer(viewer) {
   }
   new ResizeObserver(fill).observe(stage);
   addEventListener("resize", fill);
+  for (const name of ["#pick-next", "#pick-previous"]) viewer.querySelector(name).disabled = !changes.length;
   fill();
   slid();
   choose(null);
