@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from cdpipe.cli.parser import make_parser
+from cdpipe.config.load import parse_config
+from cdpipe.config.schema import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)
@@ -48,6 +52,28 @@ def test_commands_are_understood(page: Path) -> None:
         assert first in ("cdpipe", "cd"), line
         if first == "cdpipe":
             make_parser().parse_args(words)
+
+
+def test_the_whole_configuration_has_every_key_with_its_default(tmp_path: Path) -> None:
+    """But for what has none, and for the models that are an example."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    values = yaml.safe_load(re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
+    required = {name: values[name] for name in ("name", "catalog", "workspace", "sensors")}
+    least = parse_config({**required, "train": {"models": values["train"]["models"]}}, tmp_path)
+    assert parse_config(values, tmp_path) == least
+    assert set(values) == set(Config.model_fields)
+    for name, section in values.items():
+        kind = Config.model_fields[name].annotation
+        if name not in required and isinstance(kind, type) and issubclass(kind, BaseModel):
+            told = set(section) | set(re.findall(r"# .*?\b([a-z_]+): ", page))  # or in a comment, what excludes another
+            assert set(kind.model_fields) <= told, f"{name}: {set(kind.model_fields) - told}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[\w-]*)?\)", page.read_text()):
+        made = (page.parent / link).resolve().parent.name == "reference"  # when the site is built
+        assert made or "://" in link or (page.parent / link).exists(), link
 
 
 @pytest.mark.heavy
