@@ -120,6 +120,37 @@ def test_the_map_is_moved_and_zoomed_by_mouse_and_keys(browser: Browser, folder:
     context.close()
 
 
+def test_two_fingers_zoom_and_one_moves_the_map_once_it_is_zoomed(browser: Browser, folder: Path) -> None:
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)  # type: ignore[arg-type]
+    page = Watched(context, folder / "pairs" / "p.html").page
+    stage = page.locator(".stage")
+    assert stage.evaluate("e => getComputedStyle(e).touchAction") == "pan-y", "a finger scrolls the page"
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    session = context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        touches = [{"x": left, "y": top, "id": number} for number, (left, top) in enumerate(points)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+    touch("touchStart", (x - 30, y), (x + 30, y))
+    for spread in (40, 60, 90):
+        touch("touchMove", (x - spread, y), (x + spread, y))
+    touch("touchEnd")
+    expect(stage).to_have_class(re.compile("moved"))
+    assert stage.evaluate("e => getComputedStyle(e).touchAction") == "none", "now a finger moves the map"
+    touch("touchStart", (x, y))
+    touch("touchMove", (x + 1, y))
+    first = place(page)
+    for far in (20, 40):
+        touch("touchMove", (x + far, y))
+    touch("touchEnd")
+    assert abs(place(page)[0] - first[0]) <= 2, "what was touched goes with the finger"
+    context.close()
+
+
 def test_dates_are_divided_and_layers_lie_over_them(browser: Browser, folder: Path) -> None:
     context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
     page = Watched(context, folder / "pairs" / "p.html").page
@@ -162,7 +193,7 @@ def test_changes_are_outlined_at_the_start_and_tell_what_they_are(browser: Brows
     page.locator("#pick-next").click()
     assert page.locator("#pick-count").inner_text() == f"1 of {total}"
     first = page.locator(".gallery .change").first.get_attribute("data-change")
-    assert f"q/{page.locator('.pick h3').inner_text().removeprefix('Change ')}" == first
+    assert f"q/{page.locator('.pick h2').inner_text().removeprefix('Change ')}" == first
     yellow = (np.abs(pixels(page).astype(int) - (0, 212, 255)).max(axis=2) < 60).mean()
     assert yellow > 0.001, "the chosen one, in yellow"
     page.keyboard.press("Escape")
@@ -174,13 +205,14 @@ def test_changes_are_outlined_at_the_start_and_tell_what_they_are(browser: Brows
     assert box
     page.locator("#pick-close").click()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 - 40)
-    assert f"q/{page.locator('.pick h3').inner_text().removeprefix('Change ')}" == first, "it lay in the middle"
+    assert f"q/{page.locator('.pick h2').inner_text().removeprefix('Change ')}" == first, "it lay in the middle"
     facts = page.locator(".pick dl").inner_text()
     assert "ha" in facts
     assert "0.90 mean" in facts
     href = str(page.locator(".pick .osm").get_attribute("href"))
     assert re.fullmatch(r"https://www\.openstreetmap\.org/\?mlat=[\d.]+&mlon=[\d.]+#map=\d+/[\d.]+/[\d.]+", href)
     assert str(page.locator(".pick .geo").get_attribute("href")).startswith("geo:")
+    assert audit(page) == []
     assert watched.foreign() == []
     context.close()
 
@@ -192,7 +224,7 @@ def test_a_change_of_the_gallery_is_shown_on_the_map(browser: Browser, folder: P
     change = str(card.get_attribute("data-change"))
     card.locator("a.chip").click()
     page.wait_for_url("**/pairs/*.html#look-*")
-    assert page.locator(".pick h3").inner_text() == f"Change {change.partition('/')[2]}"
+    assert page.locator(".pick h2").inner_text() == f"Change {change.partition('/')[2]}"
     context.close()
 
 

@@ -75,7 +75,7 @@ def test_without_labels_nobody_knows() -> None:
 
 
 def test_what_speaks_against_a_run_is_listed() -> None:
-    seam = {"seam": {"score": 1.8, "low": 1.4}}
+    seam = {"seam": {"score": 1.8, "z": 4.0}}
     audits = {"pairs": {"p": {"shift": {"length": 1.4}}, "q": {"shift": {"length": 0.3}}}, "pooled": seam}
     evaluation = {"rows": [], "doubts": ["the IoU is below that of thresholding"]}
     report = run(evaluation=evaluation, audits=audits, doubts=["pair p: its pixels are 50 m wide"])
@@ -90,11 +90,9 @@ def test_what_speaks_against_a_run_is_listed() -> None:
     assert "1.4 pixels apart" in worth.reasons[2]
 
 
-@pytest.mark.parametrize(
-    "seam", [{"score": 1.8, "low": 0.9}, {"score": 1.1, "low": 1.05}, {"score": None, "low": None}]
-)
+@pytest.mark.parametrize("seam", [{"score": 1.8, "z": 2.5}, {"score": 1.1, "z": 5.0}, {"score": None, "z": None}])
 def test_seams_that_may_be_chance_or_hardly_matter_are_none(seam: dict[str, Any]) -> None:
-    assert not judge_run(run(audits={"pairs": {}, "pooled": {"seam": seam, "shift": None}})).bad
+    assert not judge_run(run(audits={"pairs": {}, "pooled": {"seam": seam, "shift": None}})).reasons
 
 
 def test_a_pair_is_judged_by_its_own_label() -> None:
@@ -109,4 +107,7 @@ def test_a_pair_is_judged_by_its_own_label() -> None:
         "its values lie outside",
         "one threshold on the difference of the dates could reach IoU 0.40 here, this result has 0.30",
     ]
+    assert worth.bad
+    even = judge_pair(run(row("test", "p", "ensemble", 0.3), row("test", "p", "grey difference", 0.31)), page())
+    assert (even.bad, even.reasons) == (False, [])
     assert judge_pair(run(row("test", "p", "ensemble", None)), page()).line.startswith("No pixel of its label changed")

@@ -9,7 +9,8 @@ from cdpipe.report import tables, words
 from cdpipe.report.facts import PairPage, Report
 
 SHIFTED = 1.0  # pixels between the dates from which on edges look like change
-SEAMS = 1.2  # times as many flips at borders as elsewhere, for certain
+SEAMS, CERTAIN = 1.2, 3.0  # times as many flips at borders as elsewhere, and deviations above chance
+CLEAR = 0.02  # of IoU: by less a pair's result is not called worse than another
 TELLING = {"test": "unseen test", "val": "validation", "unsplit": "labelled", "train": "training"}
 CAUTIONS = {
     "train": " Models learned from them, so expect less elsewhere.",
@@ -24,7 +25,7 @@ class Worth:
 
     Attributes:
         line: It in a sentence or two.
-        bad: Whether the result is not to be believed as it is.
+        bad: Whether the result is not to be believed as it is; seams and shifts alone are no reason.
         reasons: What speaks against it.
     """
 
@@ -35,17 +36,16 @@ class Worth:
 
 def judge_run(report: Report) -> Worth:
     """What a run's result is worth."""
-    against = tables.evaluation_doubts(report.evaluation)
-    reasons = [*against, *report.doubts, *_audited(report)]
-    return Worth(_measured(report), bool(reasons), reasons)
+    against = [*tables.evaluation_doubts(report.evaluation), *report.doubts]
+    return Worth(_measured(report), bool(against), [*against, *_audited(report)])
 
 
 def judge_pair(report: Report, pair: PairPage) -> Worth:
     """What a pair's result is worth: how right it is where it has a label, else what is known of the run."""
     audits = tables.audits_of(report.audits, pair.pair_id)
-    reasons = list(pair.doubts)
     rows = [row for row in report.rows if row["pair_id"] == pair.pair_id]
-    reasons += _outdone(rows)
+    reasons = [*pair.doubts, *_outdone(rows)]
+    bad = bool(reasons)
     length, seams = _shift(audits), _seams(audits)
     if length is not None:
         reasons.append(f"the dates lie {length:.1f} pixels apart here, so some of the edges are no change")
@@ -55,10 +55,10 @@ def judge_pair(report: Report, pair: PairPage) -> Worth:
     if own is not None and words.is_known(own.get("iou")):
         seen = own["split"] == "train" and _learned(report)
         caution = " Models learned from this pair, so other pairs say more." if seen else ""
-        return Worth(f"Against its label, {_right(own)}.{caution}", bool(reasons), reasons)
+        return Worth(f"Against its label, {_right(own)}.{caution}", bad, reasons)
     if own is not None:
-        return Worth("No pixel of its label changed, so nothing says how right this is.", bool(reasons), reasons)
-    return Worth(f"This pair has no label. {_measured(report)}", bool(reasons), reasons)
+        return Worth("No pixel of its label changed, so nothing says how right this is.", bad, reasons)
+    return Worth(f"This pair has no label. {_measured(report)}", bad, reasons)
 
 
 def _learned(report: Report) -> bool:
@@ -106,7 +106,7 @@ def _own_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def _outdone(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """That one threshold would have done as well on a pair, where it would."""
     own, base = _own_row(rows), next((row for row in rows if row["layer"] == words.BASELINE), None)
-    if own is None or base is None or not words.is_known(own.get("iou")) or not own["iou"] < base["iou"]:
+    if own is None or base is None or not words.is_known(own.get("iou")) or not own["iou"] < base["iou"] - CLEAR:
         return []
     reached, could = f"{own['iou']:.2f}", f"{base['iou']:.2f}"
     return [f"one threshold on the difference of the dates could reach IoU {could} here, this result has {reached}"]
@@ -146,5 +146,5 @@ def _shift(audits: Mapping[str, Any]) -> float | None:
 def _seams(audits: Mapping[str, Any]) -> float | None:
     """How many times as much change ends at borders, if it surely does so more often."""
     seam = audits.get("seam") or {}
-    score, low = (float(seam[name]) if words.is_known(seam.get(name)) else 0.0 for name in ("score", "low"))
-    return score if low > 1 and score >= SEAMS else None
+    score, z = (float(seam[name]) if words.is_known(seam.get(name)) else 0.0 for name in ("score", "z"))
+    return score if z >= CERTAIN and score >= SEAMS else None

@@ -127,7 +127,11 @@ function makeViewer(viewer) {
           if (order < levels.length - 2 && !tiles.has(name)) continue; // far too coarse: only what is there
           const image = tile(level, layer, row, col);
           if (!image.complete || !image.naturalWidth) continue;
-          context.drawImage(image, col * side, row * side, image.naturalWidth * level.cell, image.naturalHeight * level.cell);
+          const whole = (value) => Math.round(value * dots); // or a line would show between tiles
+          const [x0, y0] = toStage(col * side, row * side).map(whole);
+          const [x1, y1] = toStage(col * side + image.naturalWidth * level.cell, row * side + image.naturalHeight * level.cell).map(whole);
+          context.setTransform(1, 0, 0, 1, 0, 0);
+          context.drawImage(image, x0, y0, x1 - x0, y1 - y0);
         }
       }
     }
@@ -303,7 +307,7 @@ function makeViewer(viewer) {
     }
     pick.querySelector("#pick-count").textContent = change
       ? `${changes.indexOf(change) + 1} of ${changes.length.toLocaleString("en")}`
-      : `${total.toLocaleString("en")} ${total === 1 ? "change" : "changes"}`;
+      : viewer.dataset.objects && `${total.toLocaleString("en")} ${total === 1 ? "change" : "changes"}`;
     ask();
   }
   function describe(change) {
@@ -315,7 +319,7 @@ function makeViewer(viewer) {
       ...(Number(viewer.dataset.models) > 1 && change.agreement !== null ? [["Agreement of models", change.agreement.toFixed(2)]] : []),
       ["Place", point ? inDegrees(point) : `column ${Math.round((left + right) / 2)}, row ${Math.round((top + bottom) / 2)}`],
     ];
-    pick.querySelector("h3").textContent = `Change ${change.id}`;
+    pick.querySelector("h2").textContent = `Change ${change.id}`;
     pick.querySelector("dl").replaceChildren(...rows.map(([name, value]) => {
       const row = document.createElement("div");
       for (const [tag, text] of [["dt", name], ["dd", value]]) row.append(Object.assign(document.createElement(tag), { textContent: text }));
@@ -412,7 +416,9 @@ function makeViewer(viewer) {
     pointers.delete(event.pointerId);
     dragged = null;
   });
-  stage.addEventListener("pointerleave", () => { if (!pointers.size) where.textContent = where.dataset.rest; });
+  stage.addEventListener("pointerleave", (event) => {
+    if (!pointers.size && event.pointerType === "mouse") where.textContent = where.dataset.rest;
+  });
   addEventListener("scroll", () => { resting = last; }, { passive: true });
   stage.addEventListener("wheel", (event) => {
     if (resting && !event.ctrlKey) return; // the page scrolls and came by here
