@@ -380,6 +380,7 @@ function makeViewer(viewer) {
     if (event.pointerType === "mouse") event.preventDefault(); // or text is selected
     cross = false;
     canvas.focus({ preventScroll: true });
+    tell(...toScene(...local(event)));
   });
   stage.addEventListener("pointermove", (event) => {
     const [x, y] = local(event);
