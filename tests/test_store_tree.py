@@ -14,7 +14,7 @@ import zarr
 from rasterio.crs import CRS
 from rasters import UTM33, utm_grid
 
-from cdpipe.geo.grid import Window
+from cdpipe.geo.grid import Grid, Window
 from cdpipe.store import tree
 from cdpipe.store.arrays import write_block
 from cdpipe.store.groups import CHANGE_ARRAYS, LABEL_ARRAYS, create_group, finish_group, pair_arrays
@@ -157,3 +157,32 @@ def test_of_very_many_groups_none_is_listed(store: Path, monkeypatch: pytest.Mon
     time = (store / "zarr.json").stat().st_mtime_ns
     describe_store(Workspace(here(store.parent)))
     assert (store / "zarr.json").stat().st_mtime_ns == time
+
+
+TURNED = Grid(20, 30, (8.0, 6.0, 500_000.0, 6.0, -8.0, 4e6), UTM33)
+
+
+@pytest.mark.parametrize(
+    ("grid", "code", "bounds"),
+    [
+        (GRID, "EPSG:32633", [*GRID.xy(60, 0), *GRID.xy(0, 90)]),
+        (TURNED, "EPSG:32633", [500_000.0, 4e6 - 160, 500_360.0, 4e6 + 180]),
+        (Grid(60, 90, (2.0, 0.0, 5.0, 0.0, -2.0, 9.0)), None, [5.0, -111.0, 185.0, 9.0]),
+        (Grid(60, 90), None, None),
+    ],
+    ids=["straight", "turned", "no CRS", "no place"],
+)
+def test_the_conventions_of_zarr_say_where_pixels_lie(
+    tmp_path: Path, grid: Grid, code: str | None, bounds: list[float] | None
+) -> None:
+    create_group(here(tmp_path / "g"), [*LABEL_ARRAYS, *CHANGE_ARRAYS], grid, 512, {})
+    node = json.loads((tmp_path / "g" / "zarr.json").read_text())
+    attributes = node["attributes"]
+    assert attributes.get("proj:code") == code
+    assert attributes.get("spatial:bbox") == (None if bounds is None else pytest.approx(bounds))
+    assert attributes.get("spatial:transform") == (None if bounds is None else list(grid.transform))
+    library = pytest.importorskip("zarr_cm", reason="zarr-cm is not installed")
+    if bounds is not None:
+        library.spatial.validate_node_metadata(node)
+    if code is not None:
+        library.proj.validate_node_metadata(node)

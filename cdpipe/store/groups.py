@@ -14,6 +14,7 @@ import numpy as np
 from cdpipe.geo.grid import Grid
 from cdpipe.geo.tilings import CELL, CHUNK, count_tiles
 from cdpipe.metrics.classes import IGNORE, NOT_OBSERVED
+from cdpipe.store.conventions import group_place
 from cdpipe.workspace.layout import Kind, Workspace
 from cdpipe.workspace.location import Location, map_files
 from cdpipe.workspace.records import GROUP_RECORD, hash_stored, write_record
@@ -100,7 +101,8 @@ def _write_group(
 ) -> None:
     import zarr
 
-    group = zarr.create_group(folder, zarr_format=3, attributes={**attributes, "grid": grid.to_json()})
+    place = {"grid": grid.to_json(), **group_place(grid)}
+    group = zarr.create_group(folder, zarr_format=3, attributes={**attributes, **place})
     for array in arrays:
         _create_array(group, array, grid, block)
     _write_coordinates(group, grid)
