@@ -204,6 +204,7 @@ def grid_at(epsg: int, x: float, y: float, pixel: float = 10.0) -> Grid:
         (grid_at(32636, 500_000, 4_000_000), 10 / 0.9996),  # the central meridian's scale
         (grid_at(3857, 0, 8_399_738), 5.0),  # 60 degrees north: Mercator shows double length
         (grid_at(2263, 980_000, 200_000), 10 * 0.3048006),  # New York, in feet
+        (grid_at(4326, 30, 60.03, 1e-4), 5.583),  # half as wide as high
     ],
 )
 def test_scale_bar_is_as_long_as_it_says(
@@ -227,11 +228,19 @@ def test_scale_bar_is_as_long_as_it_says(
     assert number[0] in "125"
 
 
-@pytest.mark.parametrize("grid", [None, Grid(600, 800), grid_at(4326, 30, 50, 1e-4)])
+@pytest.mark.parametrize(("latitude", "ratio"), [(0.03, 600 / 800), (60.03, 2 * 600 / 800)])
+def test_pixels_of_degrees_are_as_high_as_the_ground(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latitude: float, ratio: float
+) -> None:
+    grid = grid_at(4326, 30, latitude, 1e-4)
+    _, layout, _ = draw(tmp_path / "pair.png", make_layers(grid=grid), monkeypatch)
+    assert layout.image[0] / layout.image[1] == pytest.approx(ratio, rel=0.02)
+
+
+@pytest.mark.parametrize("grid", [None, Grid(600, 800)])
 def test_no_scale_bar_where_none_would_be_true(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: Grid | None
 ) -> None:
-    """Degrees are not as long along as across."""
     texts = draw(tmp_path / "pair.png", make_layers(grid=grid), monkeypatch)[2]
     assert not any(text.endswith((" m", " km")) for text in texts)
 

@@ -19,6 +19,7 @@ from cdpipe.keys import content_key
 from cdpipe.metrics.counts import Counts, NearCounts, ScoreHistogram
 from cdpipe.metrics.intervals import FEWEST
 from cdpipe.report.pictures import PictureJob, draw_picture
+from cdpipe.report.place import ground_aspect
 from cdpipe.runs.products import Product
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
@@ -61,7 +62,13 @@ class PairEvaluation:
                 "submissions": [
                     [name, hashlib.sha256(runs.tobytes()).hexdigest()] for name, runs in results.submissions
                 ],
-                "picture": picture and {"dates": picture.dates, "threshold": picture.threshold},
+                "picture": picture
+                and {
+                    "dates": picture.dates,
+                    "threshold": picture.threshold,
+                    # what was not there once has its part as soon as it does something
+                    **({} if (aspect := ground_aspect(picture.pair.grid)) == 1 else {"aspect": aspect}),
+                },
             },
         )
 

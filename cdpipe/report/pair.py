@@ -17,7 +17,7 @@ from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.report import drawing
 from cdpipe.report.changes import ON_PAGE, PER_PAIR, outline_changes, rank_changes, top_change, write_chip
 from cdpipe.report.drawing import LOSSLESS, PHOTO, Image, Limits, write_photo
-from cdpipe.report.place import describe_ground, describe_place
+from cdpipe.report.place import describe_ground, describe_place, ground_aspect
 from cdpipe.report.pyramid import TILE, Pyramid, near_change, write_pyramid
 from cdpipe.report.scene import Cells, Read, cell_side, mean_of, open_scene, shrink
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, DATES, StoredPair
@@ -94,8 +94,7 @@ def make_pair(job: PairJob) -> dict[Location, str]:
     """
     grid = job.pair.grid
     overview = read_overview(job.workspace, job.pair, job.change_key, job.label_key)
-    limits, ground = shown_limits(overview), describe_ground(grid)
-    aspect = ground["aspect"] or 1.0
+    limits, aspect = shown_limits(overview), ground_aspect(grid)
     images = _draw_images(job.folder, overview, limits, aspect)
     objects = []
     changes, total = rank_changes(job.objects[0], grid, ON_PAGE, job.doubt_at) if job.objects is not None else ([], 0)

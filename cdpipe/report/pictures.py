@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from cdpipe.errors import InputError
 from cdpipe.formats import palette
@@ -19,6 +18,7 @@ from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED
 from cdpipe.metrics.counts import Counts
 from cdpipe.report import drawing
 from cdpipe.report.drawing import Image
+from cdpipe.report.place import ground_aspect
 from cdpipe.report.scene import decimate, open_scene
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -204,7 +204,9 @@ def pair_png(rasters: PairRasters) -> bytes:
     panels, classes = _make_panels(rasters), _legend_classes(rasters)
     metres = _metres_per_pixel(rasters.grid)
     legend_height = ROW * len(classes) + SECTION * (2 if metres else 1)
-    layout = arrange_panels(rasters.change.shape, len(panels), legend_height)
+    height, width = rasters.change.shape
+    aspect = ground_aspect(rasters.grid)
+    layout = arrange_panels((max(1, round(height * aspect)), width), len(panels), legend_height)
     sheet = Sheet(layout.size)
     _draw_header(sheet, rasters)
     for (top, left), (caption, colors, missing) in zip(layout.panels, panels, strict=True):
@@ -290,11 +292,11 @@ def _draw_color_bar(sheet: Sheet, corner: tuple[int, int], threshold: float | No
 
 
 def _metres_per_pixel(grid: Grid | None) -> float | None:
-    """Ground length of a pixel's side along the rows, at the scene's centre; None if not projected.
+    """Ground length of a pixel's side along the rows, at the scene's centre; None without metres.
 
     On the ellipsoid and not in units of the CRS: those of the web's Mercator are twice too long in Oslo.
     """
-    if grid is None or not has_areas(grid) or CRS.from_wkt(str(grid.crs)).is_geographic:
+    if grid is None or not has_areas(grid):
         return None
     try:
         _, along = pixel_steps(grid, grid.height / 2, (grid.width - 1) / 2)
@@ -326,7 +328,6 @@ class PictureJob:
         dates: Of both images.
         threshold: Of the change.
         counts: Of the ensemble, None without a label.
-        title: What the picture is called; the pair's id where there is nothing better.
     """
 
     workspace: Workspace
@@ -337,21 +338,15 @@ class PictureJob:
     dates: tuple[str, str] | None
     threshold: float
     counts: Counts | None
-    title: str | None = None
 
 
 def draw_picture(job: PictureJob) -> None:
-    """Draw a pair's picture from what is stored into its file."""
-    job.path.write(picture_of(job))
-
-
-def picture_of(job: PictureJob) -> bytes:
-    """A pair's picture as a PNG, from every k-th pixel of what is stored."""
+    """Draw a pair's picture into its file, from every k-th pixel of what is stored."""
     pair = job.pair
     scene = open_scene(job.workspace, pair, job.change_key, job.label_key)
     shown = {name: decimate(read, pair.grid.shape) for name, read in scene.items()}
     rasters = PairRasters(
-        pair_id=job.title or pair.pair_id,
+        pair_id=pair.pair_id,
         **shown,
         dates=job.dates,
         threshold=job.threshold,
@@ -359,4 +354,4 @@ def picture_of(job: PictureJob) -> bytes:
         f1=job.counts.f1 if job.counts else None,
         grid=pair.grid,
     )
-    return pair_png(rasters)
+    job.path.write(pair_png(rasters))

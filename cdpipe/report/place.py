@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.errors import InputError
 from cdpipe.geo.crs import WGS84, crs_name, on_earth, transform_by_proj
 from cdpipe.geo.grid import Floats, Grid
 from cdpipe.geo.ground import DEGREE_METRES, has_areas, pixel_steps
@@ -30,6 +31,14 @@ def describe_ground(grid: Grid) -> dict[str, float | None]:
     rows, cols = np.linalg.solve(steps.T, (0.0, 1.0))  # how many rows and columns lead north
     angle = np.degrees(np.arctan2(cols, -rows))
     return {"pixel_m": float(right), "north": round(float(angle), 1) + 0.0, "aspect": round(aspect, 4)}  # no -0.0
+
+
+def ground_aspect(grid: Grid | None) -> float:
+    """A pixel's height for each width, on the ground at the scene's centre; 1 where that is not known."""
+    try:
+        return 1.0 if grid is None else describe_ground(grid)["aspect"] or 1.0
+    except InputError:  # its centre has no place on the Earth
+        return 1.0
 
 
 def describe_place(grid: Grid) -> dict[str, Any]:
