@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import shapely.geometry
 from browser import Watched, audit, open_browser
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
@@ -225,6 +226,22 @@ def test_a_change_of_the_gallery_is_shown_on_the_map(browser: Browser, folder: P
     card.locator("a.chip").click()
     page.wait_for_url("**/pairs/*.html#look-*")
     assert page.locator(".pick h2").inner_text() == f"Change {change.partition('/')[2]}"
+    context.close()
+
+
+def test_a_verdict_given_on_the_map_has_the_outline_of_the_change(browser: Browser, folder: Path) -> None:
+    """As a card's has it, to a small part of a pixel of 10 m; and the card shows the verdict."""
+    context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
+    page = Watched(context, folder / "pairs" / "p.html").page
+    page.locator("#pick-next").click()
+    change = str(page.locator(".pick .change").get_attribute("data-change"))
+    drawn = shapely.geometry.shape(page.evaluate("id => outlineOf(id)", change))
+    listed = json.loads(str(page.locator("#review-data").text_content()))
+    card = shapely.geometry.shape(next(each["geometry"] for each in listed if each["id"] == change))
+    assert drawn.symmetric_difference(card).area < 0.01 * card.area
+    page.locator(".pick .verdict").get_by_text("Reject").click()
+    assert page.locator(f".gallery [data-change='{change}'] input:checked").get_attribute("value") == "rejected"
+    assert page.locator("#review-state").inner_text() == "1 reviewed: 0 accepted, 1 rejected, 0 unsure."
     context.close()
 
 

@@ -190,7 +190,7 @@ function makeViewer(viewer) {
       groups.get(verdict).addPath(change.path, matrix);
     }
     context.lineJoin = "round";
-    for (const [verdict, path] of groups) stroke(path, VERDICT_LINES[verdict] ?? [], onBright ? "#10324f" : "#ffffff", 1.5);
+    for (const [verdict, path] of groups) stroke(path, VERDICT_LINES[verdict] ?? [], onBright ? "#10324f" : "#ffffff", at.scale < 0.6 ? 1 : 1.5);
     if (chosen) {
       const path = new Path2D();
       path.addPath(chosen.path, matrix);
