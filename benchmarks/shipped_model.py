@@ -27,6 +27,7 @@ from cdpipe.demo.varied_scenes import make_varied_scenes
 from cdpipe.metrics.counts import best_threshold, counts_by_threshold, score_histogram
 from cdpipe.models.familiarity import span_text
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model
+from cdpipe.models.stac_item import stac_files
 from cdpipe.prediction.temperature import fit_temperature, logit_histogram, soften
 from cdpipe.workspace.location import Location, here
 
@@ -74,8 +75,8 @@ def publish(trained: Location, out: Location, scenes: Path, source: str) -> Mode
     }
     learned = {**(card.learned or {}), **about}
     kept = dataclasses.replace(card, name=SHIPPED, learned=learned, threshold=0.5, training_key=None, metrics={})
-    save_model(out, kept, half)
-    kept = save_model(out, dataclasses.replace(kept, metrics=judge(out, scenes)), half)
+    save_model(out, kept, half)  # to be judged
+    kept = save_model(out, dataclasses.replace(kept, metrics=judge(out, scenes)), half, stac_files)
     (out / "model.md").write(describe(kept).encode())
     return kept
 

@@ -17,9 +17,11 @@ from cdpipe.demo.varied import draw_pair
 from cdpipe.errors import ConfigError
 from cdpipe.geo.grid import Window
 from cdpipe.models.folder import WEIGHTS, check_weights, read_card
+from cdpipe.models.stac_item import stac_files
 from cdpipe.store.normalisation import Recipe, date_scaling, model_input
 from cdpipe.store.statistics import measure
 from cdpipe.training.plan import needed_bands
+from cdpipe.workspace.files import read_json
 from cdpipe.workspace.location import here
 
 ROOT = Path(__file__).parents[1]
@@ -135,3 +137,13 @@ def test_a_card_without_optional_bands_keeps_its_key() -> None:
     assert card.key != read_card(named_folder(SHIPPED)).key
     assert replace(card, learned={"scenes": "others"}).key == card.key
     assert replace(card, weights_sha256="0" * 64).key != card.key
+
+
+def test_the_folder_has_its_stac_item() -> None:
+    """As it would be written today, by another version."""
+    folder = named_folder(SHIPPED)
+    ((name, expected),) = stac_files(read_card(folder), (folder / WEIGHTS).stat().size).items()
+    found = read_json(folder / name)
+    for each in (found, expected):
+        del each["properties"]["cdpipe:contract"]["made_by"]
+    assert found == expected

@@ -6,6 +6,7 @@ from cdpipe.cli import (
     area,
     audit,
     check,
+    completion,
     doctor,
     evaluate,
     export,
@@ -47,6 +48,7 @@ VERBS: tuple[Verb, ...] = (
     doctor.DOCTOR,
     evaluate.COMPARE,
     pipeline.DEMO,
+    completion.COMPLETION,
 )
 
 
@@ -58,5 +60,5 @@ def make_parser() -> argparse.ArgumentParser:
     for verb in VERBS:
         verb_parser = verbs.add_parser(verb.name, help=verb.text, epilog=verb.epilog)
         verb.add_options(verb_parser)
-        verb_parser.set_defaults(run=verb.run)
+        verb_parser.set_defaults(run=verb.run, parser=parser)
     return parser
