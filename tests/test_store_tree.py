@@ -125,7 +125,11 @@ def test_what_is_damaged_or_gone_is_written_again(store: Path) -> None:
         describe_store(workspace)
         assert contents(store) == whole
         root.write_text(damage)
-    (store / "pairs" / "zarr.json").unlink()
+    for name in ("pairs", "changes/north"):
+        (store / name / "zarr.json").unlink()
+        describe_store(workspace)
+        assert contents(store) == whole
+    (store / "pairs" / "zarr.json").write_text("{}")
     root.write_bytes(whole["zarr.json"].replace(b"uint16", b"uint32"))
     describe_store(workspace, afresh=True)
     assert contents(store) == whole

@@ -35,14 +35,21 @@ def describe_store(workspace: Workspace, *, afresh: bool = False) -> None:
     if not groups and not root.is_file():
         return
     listed = groups if len(groups) <= MOST else []
-    if not afresh and _listed_groups(root) == listed:
+    if not afresh and _listed_groups(root) == listed and all(map_files(Location.is_file, _above(store, listed))):
         return
     found = dict(zip(listed, map_files(_read_group, [store / name for name in listed]), strict=True))
     nodes = {name: node for name, node in found.items() if node is not None}
-    above = sorted({"/".join(name.split("/")[:depth]) for name in nodes for depth in (1, 2)})
-    for name in above:
-        write_if_other(store / name / METADATA, _as_bytes(_group()))
-    write_if_other(root, _as_bytes(_group(_flat(above, nodes)) if nodes else _group()))
+    above = _above(store, nodes)
+    for file in above:
+        write_if_other(file, _as_bytes(_group()))
+    names = [file.parent.relative_to(store) for file in above]
+    write_if_other(root, _as_bytes(_group(_flat(names, nodes)) if nodes else _group()))
+
+
+def _above(store: Location, groups: Iterable[str]) -> list[Location]:
+    """The descriptions of the kinds and pairs that some groups lie in."""
+    names = {"/".join(name.split("/")[:depth]) for name in groups for depth in (1, 2)}
+    return [store / name / METADATA for name in sorted(names)]
 
 
 def _finished_groups(workspace: Workspace) -> list[str]:
