@@ -55,6 +55,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = NETWORKS[architecture]
         card = ModelCard(name, architecture, arguments, RGB, statistics, False, 40, "", clip=2.0, method="robust")
         save_model(here(root / name), card, build_model(architecture, **arguments).state_dict())
+    arguments = {**NETWORKS["siamese_unet"], "detectors": ("mad",)}
+    card = ModelCard("shown", "siamese_unet", arguments, RGB, "common", False, 40, "")
+    save_model(here(root / "shown"), card, build_model("siamese_unet", **arguments).state_dict())
     return root
 
 
@@ -91,6 +94,7 @@ def member_of(folder: Path, overlap: float = 0.25, tta: str = "none") -> Member:
         ("siamese", (50, 33), 0.0, "none"),
         ("bands", (50, 530), 0.25, "d4"),
         ("bands", (50, 530), 0.5, "none"),
+        ("shown", (50, 530), 0.25, "none"),
     ],
 )
 def test_the_stored_path_gives_the_same_bits(

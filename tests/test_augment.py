@@ -103,11 +103,12 @@ def normal_sample(seed: int = 0, bands: int = 4, side: int = 32) -> Sample:
     observed[:5, :7] = False
     before, after = (np.where(observed, rng.normal(size=(bands, side, side)), 0).astype(np.float32) for _ in range(2))
     label = np.where(observed, rng.choice(np.array([0, 1, 255], np.uint8), observed.shape), 255).astype(np.uint8)
-    return Sample(before, after, label, observed)
+    shown = np.where(observed, rng.uniform(-1, 1, (1, side, side)), 0).astype(np.float32)
+    return Sample(before, after, label, observed, shown)
 
 
 def parts(made: Sample) -> list[bytes]:
-    return [array.tobytes() for array in (made.before, made.after, made.label, made.observed)]
+    return [array.tobytes() for array in (made.before, made.after, made.label, made.observed, made.shown)]
 
 
 def apply(transforms: list[Any], seeds: tuple[int, int, int] = (1, 2, 3), given: Sample | None = None) -> Sample:
@@ -273,7 +274,7 @@ def test_geometric_transforms_move_both_dates_and_the_label_alike() -> None:
     rng = np.random.default_rng(3)
     picture = rng.integers(0, 2, (32, 32)).astype(np.uint8)
     band = np.repeat(picture[None].astype(np.float32), 4, axis=0)
-    given = Sample(band, band.copy(), picture, np.ones((32, 32), np.bool_))
+    given = Sample(band, band.copy(), picture, np.ones((32, 32), np.bool_), band[:1].copy())
     steps = [
         "D4",
         {"Affine": {"p": 1, "scale": [0.7, 1.3], "interpolation": 0}},
@@ -282,8 +283,8 @@ def test_geometric_transforms_move_both_dates_and_the_label_alike() -> None:
     for seed in range(10):
         made = apply(steps, (seed, 1, 2), given)
         counted = made.label != 255
-        for date in (made.before, made.after):
-            assert np.array_equal(date[:, counted], np.repeat(made.label[None, counted], 4, axis=0))
+        for bands in (made.before, made.after, made.shown):
+            assert np.array_equal(bands[:, counted], np.repeat(made.label[None, counted], len(bands), axis=0))
         assert np.array_equal(made.observed, counted)
 
 

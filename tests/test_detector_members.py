@@ -15,12 +15,13 @@ import cdpipe
 from cdpipe.config.detectors import DETECTORS, WITHOUT_LABELS, detector_folder, named_model
 from cdpipe.config.load import load_config, parse_config, to_yaml
 from cdpipe.detectors import detect
+from cdpipe.detectors.stored import find_fit, fit_record, known_fit
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Window
 from cdpipe.models.folder import ModelCard, check_trained, read_card, save_model
 from cdpipe.pairs.splits import Splits
 from cdpipe.prediction.block import probability_key
-from cdpipe.prediction.detection import detect_block, find_fit, fit_record, known_fit
+from cdpipe.prediction.detection import detect_block
 from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.runs.fit import find_thresholds
 from cdpipe.runs.members import ModelSource, detector_sources, given_sources, plan_members
@@ -28,6 +29,7 @@ from cdpipe.runs.plan import RunPlan, Thresholds, count_patches, lacking_bands, 
 from cdpipe.runs.results import create_result_groups
 from cdpipe.runs.run import Inventory
 from cdpipe.store.arrays import open_array, read_window
+from cdpipe.store.normalisation import RGB
 from cdpipe.training.plan import needed_bands
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
@@ -138,7 +140,7 @@ def test_blocks_of_any_size_find_out_the_same(workspace: Workspace, monkeypatch:
     fits = []
     for name, block in (("small", 512), ("large", 1024)):
         run = plan(workspace, store_pair(workspace, name, dates, block=block).pair, ("irmad",))
-        fits.append(find_fit(workspace, run.pairs[0].stored, run.members[0]))
+        fits.append(find_fit(workspace, run.pairs[0].stored, "irmad", RGB))
     assert fits[0] == fits[1]
     assert fits[0].step == 5
     assert fits[0].pixels == 112 * 120
@@ -147,20 +149,20 @@ def test_blocks_of_any_size_find_out_the_same(workspace: Workspace, monkeypatch:
 def test_what_was_found_out_is_recorded_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     dates, _ = make_dates()
     run = plan(workspace, store_pair(workspace, "p", dates).pair, ("mad",))
-    stored, member = run.pairs[0].stored, run.members[0]
-    assert known_fit(workspace, stored, member) is None
-    fit = find_fit(workspace, stored, member)
-    monkeypatch.setattr("cdpipe.prediction.detection.fit_pair", None)
-    assert find_fit(workspace, stored, member) == known_fit(workspace, stored, member) == fit
-    fit_record(workspace, stored, member).write(b"damaged")
-    assert known_fit(workspace, stored, member) is None
+    stored = run.pairs[0].stored
+    assert known_fit(workspace, stored, "mad", RGB) is None
+    fit = find_fit(workspace, stored, "mad", RGB)
+    monkeypatch.setattr("cdpipe.detectors.stored.fit_pair", None)
+    assert find_fit(workspace, stored, "mad", RGB) == known_fit(workspace, stored, "mad", RGB) == fit
+    fit_record(workspace, stored, "mad", RGB).write(b"damaged")
+    assert known_fit(workspace, stored, "mad", RGB) is None
 
 
 def test_a_pair_in_which_nothing_can_be_compared_says_so(workspace: Workspace) -> None:
     before, after = make_dates()[0]
     run = plan(workspace, store_pair(workspace, "p", (before, np.full_like(after, 9))).pair, ("mad",))
     with pytest.raises(InputError, match="there is nothing to compare: each of the bands red, green, blue"):
-        find_fit(workspace, run.pairs[0].stored, run.members[0])
+        find_fit(workspace, run.pairs[0].stored, "mad", RGB)
 
 
 def test_a_detector_needs_no_band_in_particular_and_no_patch(workspace: Workspace) -> None:

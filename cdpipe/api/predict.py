@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.api.answer import answer_page
+from cdpipe.api.fits import find_fits, looks_of
 from cdpipe.api.ingest import ingest
 from cdpipe.config.detectors import WITHOUT_LABELS, named_model
 from cdpipe.config.load import parse_config
@@ -21,7 +22,6 @@ from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import read_card
 from cdpipe.pairs.bands import DEFAULT, choose_bands, common_bands
 from cdpipe.pairs.grouping import group_findings
-from cdpipe.prediction.detection import find_fit, known_fit
 from cdpipe.prediction.ensemble import Ensemble
 from cdpipe.runs.ensembles import adopt_options
 from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, pairs_to_fit_on, wants_fitting
@@ -337,7 +337,7 @@ def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
     from cdpipe.cluster.predict import predict_only
 
     numbers = pairs_to_fit_on(plan)
-    blind = find_fits(run, plan, numbers)
+    blind = fail_blind(run, plan, numbers)
     numbers = [number for number in numbers if plan.pairs[number].pair_id not in blind]
     work = list(missing_work(plan, numbers))
     if work:
@@ -352,8 +352,8 @@ def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
     return [pair_id for pair_id in ids if pair_id not in run.failures]
 
 
-def find_fits(run: Run, plan: RunPlan, chosen: Sequence[int] | None = None) -> set[str]:
-    """Let detectors look at the pairs that they have not looked at yet: each pair once, not each worker of its blocks.
+def fail_blind(run: Run, plan: RunPlan, chosen: Sequence[int] | None = None) -> set[str]:
+    """Have detectors look at pairs; see :func:`cdpipe.api.fits.find_fits`.
 
     Args:
         run: The run.
@@ -363,26 +363,14 @@ def find_fits(run: Run, plan: RunPlan, chosen: Sequence[int] | None = None) -> s
     Returns:
         Ids of pairs in which there is nothing to compare; they are failures.
     """
-    numbers = range(len(plan.pairs)) if chosen is None else chosen
-    jobs = []
-    for pair in (plan.pairs[number] for number in numbers):
-        detectors = [member for member in pair.members if member.card.is_detector]
-        unknown = [member for member in detectors if known_fit(run.workspace, pair.stored, member) is None]
-        if unknown:
-            jobs.append((pair.pair_id, [(run.workspace, pair.stored, member) for member in unknown]))
-    if not jobs:
-        return set()
-    from cdpipe.cluster.start import start_workers
-    from cdpipe.cluster.tasks import map_pairs
-
-    start_workers(run)
-    with run.step("predict: pairs that detectors look at", len(jobs)) as advance:
-        # a lambda, since a function of this module would make every worker import what it does not need
-        for pair_id, fits, error in map_pairs(run, "predict", lambda job: [find_fit(*each) for each in job], jobs):
-            advance(1, "")
-            if fits is None:
-                run.fail(pair_id, str(error))
-    return {pair_id for pair_id, _ in jobs if pair_id in run.failures}
+    pairs = [plan.pairs[number] for number in (range(len(plan.pairs)) if chosen is None else chosen)]
+    looks = [
+        (pair.stored, [look for each in pair.members for look in looks_of(pair.stored, each.card)]) for pair in pairs
+    ]
+    blind = find_fits(run, "predict", looks)
+    for pair_id, why in blind.items():
+        run.fail(pair_id, why)
+    return set(blind)
 
 
 def with_fitted_weights(run: Run, plan: RunPlan, fitting: Sequence[str]) -> RunPlan:
@@ -425,7 +413,7 @@ def _predict(run: Run, plan: RunPlan, products: Mapping[str, tuple[Product, ...]
     from cdpipe.cluster.needs import asked_for_prediction
     from cdpipe.cluster.predict import predict_and_publish
 
-    plan = without_pairs(plan, find_fits(run, plan))
+    plan = without_pairs(plan, fail_blind(run, plan))
     work = list(missing_work(plan))
     # products alone are made where a run goes back to a threshold that it had before
     to_make = sum(not all(map(is_written, of_pair)) for of_pair in products.values())

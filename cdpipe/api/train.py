@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cdpipe.errors import CdpipeError, ConfigError
+from cdpipe.api.fits import find_fits, looks_shown
+from cdpipe.errors import CdpipeError, ConfigError, InputError
 from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.splits import describe_leaks
 from cdpipe.runs.run import Inventory, Run, take_inventory
@@ -149,6 +150,7 @@ def _train(run: Run, jobs: Sequence[TrainJob], waiting: Sequence[TrainJob]) -> l
     from cdpipe.cluster.train import share_out
 
     check_starts(run, waiting)
+    look_first(run, waiting)
     start_workers(run, ray=True)
     resources, gpus = run.config.resources, plan_gpus(run)
     planned = share_out(resources, jobs, gpus) if gpus else None  # on CPUs it depends on those that come
@@ -179,6 +181,19 @@ def _train_in(run: Run, waiting: Sequence[TrainJob], shares: "Shares") -> list[T
             trained.append(_trained(run, job, card, now=True))
             run.say(f"train: {job.name}: {trained[-1]}")
     return trained
+
+
+def look_first(run: Run, waiting: Sequence[TrainJob]) -> None:
+    """Have detectors that models are shown look at the pairs to learn from.
+
+    Raises:
+        InputError: If there is nothing to compare in one of them.
+    """
+    items = [(item.pair, job.recipe) for job in waiting for item in (*job.train, *job.val) if job.recipe.detectors]
+    pairs = {pair.key: pair for pair, _ in items}
+    looks = {key: [look for pair, own in items if pair.key == key for look in looks_shown(pair, own)] for key in pairs}
+    for pair_id, why in find_fits(run, "train", [(pairs[key], looks[key]) for key in pairs]).items():
+        raise InputError(f"train: pair {pair_id}: {why}; leave the pair out, or the models' detectors")
 
 
 def check_starts(run: Run, waiting: Sequence[TrainJob]) -> None:

@@ -202,7 +202,8 @@ class Model(Section):
     ``bands`` are those of each date that it eats (default: red, green, blue); a pair may lack the ones that are
     ``optional_bands``, too, which are 0 then at both dates. ``input`` is for the decoders that can eat several: the
     ``difference`` of the dates, of each of the ``bands`` or, where none are named, of the greys; ``stacked``, the bands
-    of both dates; or ``stacked_difference``, these and their difference. ``encoder: plain16`` (or 8, 24, 32, 48)
+    of both dates; or ``stacked_difference``, these and their difference. ``detectors`` (such as ``[mad]``) learn
+    nothing; the model is shown beside the dates what they say. ``encoder: plain16`` (or 8, 24, 32, 48)
     starts at the full size, for changes of a few pixels. ``encoder_weights`` are pretrained ones that the encoder
     starts from, by the bands' names: ``imagenet``, ``torchgeo:...`` or a file. ``init_from`` is a model folder to start
     from, or ``cdpipe``, the model that comes with it. Either way the encoder keeps its weights for ``frozen_epochs``,
@@ -216,6 +217,7 @@ class Model(Section):
     input: Literal["difference", "stacked", "stacked_difference"] | None = None
     bands: tuple[str, ...] | None = Field(default=None, min_length=1)
     optional_bands: tuple[str, ...] = ()
+    detectors: tuple[Literal["mad", "irmad", "cva", "difference"], ...] | None = Field(default=None, min_length=1)
     init_from: Place | None = None
     frozen_epochs: Annotated[int, Field(ge=0)] = 0
     encoder_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -235,7 +237,7 @@ class Model(Section):
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of the network's constructor, but for the weights that its encoder starts from."""
-        own = {"encoder", "input", "bands"}
+        own = {"encoder", "input", "bands", "detectors"}
         return {**self.arguments, **self.model_dump(mode="json", include=own, exclude_none=True)}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.detectors.detect import HALO, Fit, change_probability, fit_detector, sample
+from cdpipe.detectors.stored import find_fit, find_shown
 from cdpipe.errors import InputError
 from cdpipe.evaluation.audit import Difference, measure_difference
 from cdpipe.evaluation.scores import ENSEMBLE
@@ -17,7 +18,6 @@ from cdpipe.inference.patches import Forward, Placement, predict_window
 from cdpipe.metrics.classes import CHANGED
 from cdpipe.metrics.counts import add_fields, threshold_change
 from cdpipe.prediction.block import Member, load_forward, probability_key
-from cdpipe.prediction.detection import find_fit
 from cdpipe.prediction.ensemble import Ensemble, combine, ensemble_threshold
 from cdpipe.store.normalisation import DateScaling, model_input
 from cdpipe.store.pair import StoredPair, read_dates, read_observed
@@ -26,6 +26,7 @@ from cdpipe.workspace.layout import Workspace
 BRIGHTER = 1.1  # what the same scene is multiplied by, without its normalisation knowing
 
 Probabilities = NDArray[np.float32]
+Images = tuple[NDArray[Any], NDArray[Any]]  # (band, height, width) of each date
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,50 +129,61 @@ def probe_window(job: ProbeJob, window: Window, forwards: Sequence[Forward | Non
 def _guises(job: ProbeJob, window: Window, member: Member, forward: Forward) -> dict[str, Probabilities]:
     """A model's probabilities of a window in all guises, NaN where not observed."""
     # patches side by side: what a patch says is what is audited, not how patches are blended
-    patch = member.card.patch
+    patch, recipe = member.card.patch, member.card.recipe
     place = Placement(PatchGrid(job.pair.grid.shape, patch, patch), window)
-    observed = read_observed(job.workspace, job.pair, place.halo)
-    dates = read_dates(job.workspace, job.pair, place.halo)
-    first, second = job.pair.scalings(member.card.recipe)
+    held = grow(place.halo, HALO if recipe.detectors else 0, job.pair.grid.shape)
+    inner = place.halo.slices_in(held)
+    observed = read_observed(job.workspace, job.pair, held)
+    dates = read_dates(job.workspace, job.pair, held)
+    first, second = job.pair.scalings(recipe)
+    known = find_shown(job.workspace, job.pair, recipe)
     moved, moved_observed = move_half_a_pixel(dates[0], observed)
 
     def predict(
-        images: tuple[NDArray[Any], NDArray[Any]], scalings: tuple[DateScaling, DateScaling], usable: NDArray[np.bool_]
+        images: Images, scalings: tuple[DateScaling, DateScaling], usable: NDArray[np.bool_], fits: Sequence[Fit | None]
     ) -> Probabilities:
-        return predict_window(forward, member.execution.batch, model_input(images, usable, scalings), usable, place)
+        seen = usable[inner]
+        scene = model_input((images[0][:, *inner], images[1][:, *inner]), seen, scalings)
+        said = [_look(fit, own, images, job.pair.roles, usable)[inner] for fit, own in zip(fits, known, strict=True)]
+        shown = [np.where(seen, 2 * each - 1, np.float32(0))[None] for each in said]
+        return predict_window(forward, member.execution.batch, np.concatenate([scene, *shown]), seen, place)
 
+    anew = [None] * len(known)
     return {
-        "pair": predict(dates, (first, second), observed),
-        "swapped": predict(dates[::-1], (second, first), observed),
-        "identity": predict((dates[0], dates[0]), (first, first), observed),
-        "identity_shifted": predict((dates[0], moved * np.float32(BRIGHTER)), (first, first), moved_observed),
+        "pair": predict(dates, (first, second), observed, known),
+        "swapped": predict(dates[::-1], (second, first), observed, [fit.swapped() for fit in known]),
+        "identity": predict((dates[0], dates[0]), (first, first), observed, anew),
+        "identity_shifted": predict((dates[0], moved * np.float32(BRIGHTER)), (first, first), moved_observed, anew),
     }
 
 
 def _detector_guises(job: ProbeJob, window: Window, member: Member) -> dict[str, Probabilities]:
     """A detector's probabilities likewise; it looks anew at what is another scene to it."""
-    halo = grow(window, HALO, job.pair.grid.shape)
+    halo, roles = grow(window, HALO, job.pair.grid.shape), job.pair.roles
     inner = window.slices_in(halo)
     observed = read_observed(job.workspace, job.pair, halo)
-    known = find_fit(job.workspace, job.pair, member)
-    chosen = [job.pair.roles.index(band) for band in known.bands]
-    before, after = (date[chosen] for date in read_dates(job.workspace, job.pair, halo))
+    known = find_fit(job.workspace, job.pair, member.card.architecture, roles)
+    before, after = read_dates(job.workspace, job.pair, halo)
     moved, moved_observed = move_half_a_pixel(before, observed)
-
-    def look(dates: tuple[NDArray[Any], NDArray[Any]], usable: NDArray[np.bool_], fit: Fit | None) -> Probabilities:
-        if fit is None:
-            try:
-                fit = fit_detector(known.detector, sample(dates, usable, 1).pixels, known.bands)
-            except InputError:  # nothing that differs, as over water
-                return np.where(usable, np.float32(0), np.float32(np.nan))[inner]
-        return change_probability(fit, *dates, usable)[inner]
-
+    shifted = (before, moved * np.float32(BRIGHTER))
     return {
-        "pair": look((before, after), observed, known),
-        "swapped": look((after, before), observed, known.swapped()),
-        "identity": look((before, before), observed, None),
-        "identity_shifted": look((before, moved * np.float32(BRIGHTER)), moved_observed, None),
+        "pair": _look(known, known, (before, after), roles, observed)[inner],
+        "swapped": _look(known.swapped(), known, (after, before), roles, observed)[inner],
+        "identity": _look(None, known, (before, before), roles, observed)[inner],
+        "identity_shifted": _look(None, known, shifted, roles, moved_observed)[inner],
     }
+
+
+def _look(fit: Fit | None, known: Fit, dates: Images, roles: Sequence[str], usable: NDArray[np.bool_]) -> Probabilities:
+    """What a detector says of both dates of a window; without a fit it looks anew at the bands that it knows."""
+    chosen = [list(roles).index(band) for band in known.bands]
+    before, after = (date[chosen] for date in dates)
+    if fit is None:
+        try:
+            fit = fit_detector(known.detector, sample((before, after), usable, 1).pixels, known.bands)
+        except InputError:  # nothing that differs, as over water
+            return np.where(usable, np.float32(0), np.float32(np.nan))
+    return change_probability(fit, before, after, usable)
 
 
 def move_half_a_pixel(

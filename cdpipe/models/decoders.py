@@ -21,16 +21,17 @@ _OURS = ("self", "encoder_name", "in_channels", "classes", "activation", "aux_pa
 def decoder_options(name: str) -> tuple[str, ...]:
     """The options that :func:`build_decoder` accepts for a network."""
     own = inspect.signature(_CLASSES[name].__init__).parameters
-    ours = ("encoder", "input", "bands", *(["deep_supervision"] if name == "unetplusplus" else []))
+    ours = ("encoder", "input", "bands", "detectors", *(["deep_supervision"] if name == "unetplusplus" else []))
     return (*ours, *(option for option in own if option not in _OURS))
 
 
-def build_decoder(
+def build_decoder(  # noqa: PLR0913 (options of a network, by name)
     name: str,
     *,
     encoder: str = "resnext50_32x4d",
     input: InputKind = "difference",  # noqa: A002 (the word that configurations use)
     bands: Sequence[str] | None = None,
+    detectors: Sequence[str] = (),
     encoder_weights: str | None = None,
     deep_supervision: bool = False,
     **options: Any,
@@ -45,7 +46,8 @@ def build_decoder(
     if input not in kinds:
         raise ValueError(f"expected input {', '.join(kinds[:-1])} or {kinds[-1]}, got {input!r}")
     kind: InputKind = "band_difference" if input == "difference" and bands else input
-    options |= {"in_channels": input_channels(kind, len(bands or RGB)), "encoder_weights": encoder_weights}
+    channels = input_channels(kind, len(bands or RGB)) + len(detectors)
+    options |= {"in_channels": channels, "encoder_weights": encoder_weights}
     own = SupervisedUnetPlusPlus if deep_supervision else _CLASSES[name]
     if encoder not in WIDTHS:
         return with_encoder(partial(own, encoder, classes=1, **options), encoder, encoder_weights)

@@ -44,20 +44,22 @@ class Channels:
     Attributes:
         kind: ``date`` for one date's bands at a time; else what a model eats.
         bands: Names of the bands; of a grey ``difference`` those that the grey is made of.
+        more: Channels that follow, which are no bands.
     """
 
     kind: InputKind | str
     bands: tuple[str, ...]
+    more: int = 0
 
     @property
     def count(self) -> int:
         """Number of channels."""
-        return len(SHARES[self.kind]) * (1 if self.kind == "difference" else len(self.bands))
+        return len(SHARES[self.kind]) * (1 if self.kind == "difference" else len(self.bands)) + self.more
 
     @property
     def suit_library(self) -> bool:
         """Whether what the library does itself is right: red, green and blue in this order, or their sum."""
-        return self.bands == RGB and self.kind != "stacked_difference"
+        return self.bands == RGB and self.kind != "stacked_difference" and not self.more
 
 
 def check_encoder(encoder: str, weights: str | None) -> None:
@@ -227,7 +229,7 @@ def adapt(kernel: Tensor, weights: Pretrained, channels: Channels) -> tuple[Tens
     Every date gets the same columns, times what :data:`SHARES` says; a difference gets them as well: no change looks
     like an image of one value, the mean. Of bands that the weights do not have, ``other_bands: mean`` has them start
     from the mean of the model's other columns, and all columns shrink so that their sum stays; ``zeros`` has them seen
-    by nothing at first.
+    by nothing at first, and so are channels that are no bands.
 
     Args:
         kernel: (outputs, bands, height, width).
@@ -252,7 +254,8 @@ def adapt(kernel: Tensor, weights: Pretrained, channels: Channels) -> tuple[Tens
         date = date * (len(known) / len(channels.bands))
     if channels.kind == "difference":
         date = date.sum(1, keepdim=True)
-    return torch.cat([date * share for share in SHARES[channels.kind]], dim=1), constant
+    others = kernel.new_zeros(len(kernel), channels.more, *kernel.shape[2:])
+    return torch.cat([*(date * share for share in SHARES[channels.kind]), others], dim=1), constant
 
 
 def _figures(weights: Pretrained, bands: Sequence[str]) -> list[tuple[str | None, float, float]]:

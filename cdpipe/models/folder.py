@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cdpipe.config.detectors import DETECTORS
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.keys import content_key
-from cdpipe.models.networks import build_model, find_network, input_kind
+from cdpipe.models.networks import build_model, find_network, input_kind, shown_detectors
 from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.files import SEAL, read_json, write_json, write_sealed
@@ -96,8 +96,16 @@ class ModelCard:
     @property
     def recipe(self) -> Recipe:
         """How stored pixels become its input."""
-        kind = input_kind(self.architecture, self.arguments)
-        return Recipe(kind, self.roles, self.statistics, self.together, self.clip, self.method, self.optional)
+        return Recipe(
+            input_kind(self.architecture, self.arguments),
+            self.roles,
+            self.statistics,
+            self.together,
+            self.clip,
+            self.method,
+            self.optional,
+            shown_detectors(self.arguments),
+        )
 
 
 def revision_part(architecture: str) -> dict[str, int]:

@@ -22,9 +22,20 @@ from cdpipe.store.normalisation import RGB
 
 
 class FusedSiamese(nn.Module):
-    """Encodes both dates with the same weights, fuses them level by level, and decodes to one logit per pixel."""
+    """Encodes both dates with the same weights, fuses them level by level, and decodes to one logit per pixel.
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, widths: Sequence[int], outputs: int, bands: int) -> None:
+    What detectors say of both dates together is fused with their features, at every level as its mean there.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        widths: Sequence[int],
+        outputs: int,
+        bands: int,
+        detectors: int = 0,
+    ) -> None:
         """Put a decoder on fused features.
 
         Args:
@@ -33,10 +44,11 @@ class FusedSiamese(nn.Module):
             widths: Channels of the encoder's features.
             outputs: Channels of what the decoder gives.
             bands: Channels of a date.
+            detectors: Channels that follow both dates'.
         """
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        self.fuse = nn.ModuleList(nn.Conv2d(3 * width, width, 1) for width in widths)
+        self.fuse = nn.ModuleList(nn.Conv2d(3 * width + detectors, width, 1) for width in widths)
         self.final = nn.Conv2d(outputs, 1, 1)
         self._bands, self._divisor = bands, int(encoder.output_stride)  # type: ignore[arg-type]
         for layer in self.fuse:
@@ -44,7 +56,8 @@ class FusedSiamese(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, 1, H, W) for (N, 2 bands, H, W): the bands of the first date, then of the second."""
+        """Return logits (N, 1, H, W) for (N, 2 bands + detectors, H, W), the first date's bands, then the second's."""
+        x, said = x[:, : 2 * self._bands], x[:, 2 * self._bands :]
         if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             check_stacked(x, self._bands, self._divisor)
         # Both dates as one batch: it is faster, and batch norm then has one mean for both, in training as afterwards.
@@ -53,7 +66,8 @@ class FusedSiamese(nn.Module):
         fused = []
         for layer, both in zip(self.fuse, features, strict=True):
             before, after = both.chunk(2)
-            fused.append(layer(torch.cat([before, after, (before - after).abs()], dim=1)))
+            pooled = [nn.functional.avg_pool2d(said, said.shape[-1] // both.shape[-1])] if said.shape[1] else []
+            fused.append(layer(torch.cat([before, after, (before - after).abs(), *pooled], dim=1)))
         logits: Tensor = self.final(self.decoder(fused))
         return logits
 
@@ -80,7 +94,7 @@ class PlusPlusDecoder(nn.Module):
 _DECODERS = {"unet": PlainDecoder, "unetplusplus": PlusPlusDecoder}
 
 
-def build_fused(
+def build_fused(  # noqa: PLR0913 (options of a network, by name)
     decoder: str,
     *,
     encoder: str = "plain16",
@@ -88,6 +102,7 @@ def build_fused(
     encoder_depth: int | None = None,
     decoder_channels: Sequence[int] | None = None,
     bands: Sequence[str] = RGB,
+    detectors: Sequence[str] = (),
 ) -> FusedSiamese:
     """Build the network on an encoder of segmentation-models-pytorch or a plain one.
 
@@ -98,6 +113,7 @@ def build_fused(
         encoder_depth: Levels of features; by default four of a plain encoder, five of another.
         decoder_channels: Of the decoder's steps, from deep to shallow; by default those of the encoder's levels.
         bands: Names of a date's bands.
+        detectors: Those whose probabilities follow both dates, a channel each.
 
     Raises:
         ValueError: For channels, an encoder or a kind of weights that does not exist.
@@ -114,4 +130,5 @@ def build_fused(
         )
     steps = [*reversed(widths[:-1]), *([] if full else [max(8, widths[0] // 2)])]
     channels = list(decoder_channels) if decoder_channels is not None else steps
-    return FusedSiamese(body, _DECODERS[decoder](widths, channels, full=full), widths, channels[-1], len(bands))
+    head = _DECODERS[decoder](widths, channels, full=full)
+    return FusedSiamese(body, head, widths, channels[-1], len(bands), len(detectors))

@@ -81,7 +81,7 @@ def _fused(decoder: str) -> Network:
 
         return build_fused(decoder, **options)
 
-    options = ("encoder", "encoder_weights", "encoder_depth", "decoder_channels", "bands")
+    options = ("encoder", "encoder_weights", "encoder_depth", "decoder_channels", "bands", "detectors")
     return Network(build, lambda: options, encoder="plain16")
 
 
@@ -155,6 +155,11 @@ def required_bands(name: str, options: Mapping[str, Any] = _NOTHING) -> tuple[st
     return tuple(options.get("bands") or find_network(name).bands)
 
 
+def shown_detectors(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The detectors whose probabilities a network built with these options is shown beside the dates."""
+    return tuple(options.get("detectors") or ())
+
+
 def build_model(name: str, **options: Any) -> "nn.Module":
     """Build a network with fresh decoder weights; its forward takes one tensor and gives logits (N, 1, H, W).
 
@@ -162,10 +167,11 @@ def build_model(name: str, **options: Any) -> "nn.Module":
         name: One of ``NETWORKS``; ``input_kind`` says what the network eats.
         options: For ``unetplusplus`` and the other decoders of segmentation-models-pytorch: ``encoder``
             (resnext50_32x4d; ``plain16`` and its like start at the full size), ``encoder_weights`` (None), ``input``
-            (difference), ``bands`` (of the grey difference: red, green, blue) and the library's own depth and decoder
-            options; for ``unetplusplus`` ``deep_supervision`` (False), which makes it give a list in training. For
-            ``siamese_unet`` and ``siamese_unetplusplus``: ``encoder`` (plain16), ``encoder_weights``,
-            ``encoder_depth``, ``decoder_channels``, ``bands``. For the other ``siamese_*``: ``encoder_weights`` (None),
+            (difference), ``bands`` (of the grey difference: red, green, blue), ``detectors`` (none; a channel each,
+            after the others) and the library's own depth and decoder options; for ``unetplusplus``
+            ``deep_supervision`` (False), which makes it give a list in training. For ``siamese_unet`` and
+            ``siamese_unetplusplus``: ``encoder`` (plain16), ``encoder_weights``, ``encoder_depth``,
+            ``decoder_channels``, ``bands``, ``detectors``. For the other ``siamese_*``: ``encoder_weights`` (None),
             ``decoder_channels`` (four, from 1/2 to 1/16 of the size) and ``bands``. For ``snunet``: ``channels`` of
             the first level (32) and ``bands``. ``encoder_weights`` is a name, see
             :func:`cdpipe.models.pretrained.named_weights`, or what :func:`cdpipe.models.pretrained.find_weights` found.
@@ -198,8 +204,10 @@ def encoder_channels(name: str, options: Mapping[str, Any]) -> "Channels":
     """What the encoder of a network sees that is built with these options: Siamese ones each date by itself."""
     from cdpipe.models.encoders import Channels
 
-    siamese = len(find_network(name).inputs) == 1
-    return Channels("date" if siamese else input_kind(name, options), required_bands(name, options))
+    bands = required_bands(name, options)
+    if len(find_network(name).inputs) == 1:
+        return Channels("date", bands)
+    return Channels(input_kind(name, options), bands, len(shown_detectors(options)))
 
 
 def _pretrained(given: str | Pretrained) -> Pretrained:

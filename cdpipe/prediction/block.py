@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cdpipe.detectors.stored import detector_key, with_shown
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
@@ -15,7 +16,7 @@ from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, load_network
 from cdpipe.prediction.calibration import Calibration
 from cdpipe.store.arrays import write_block
-from cdpipe.store.normalisation import DateScaling
+from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import StoredPair, read_observed, read_scenes
 from cdpipe.timing import timed
 from cdpipe.workspace.crash import crash_point
@@ -58,7 +59,7 @@ class Member:
 def probability_key(pair_key: str, member: Member) -> str:
     """Key of what a model says about a pair."""
     if member.card.is_detector:  # which looks at all of a pair's bands, and is run in one way alone
-        return content_key("probability", {"pair": pair_key, "model": member.card.key})
+        return detector_key(pair_key, member.card.architecture)
     run = member.execution
     parts = {
         "pair": pair_key,
@@ -112,7 +113,7 @@ def is_predicted(workspace: Workspace, pair: StoredPair, key: BlockKey, member: 
     ).is_file()
 
 
-Seen = tuple[Window, tuple[DateScaling, DateScaling]]  # pixels, and how they are normalised
+Seen = tuple[Window, Recipe]  # pixels, and what is made of them
 
 
 class Inputs:
@@ -137,7 +138,7 @@ class Inputs:
 
     def take(self, member: Member) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
         """Where the block with its halo was observed, and the model's input there; None where nobody saw the block."""
-        seen = halo, scalings = self._seen(member)
+        seen = halo, recipe = self._seen(member)
         with timed("read"):
             if halo not in self._observed:
                 self._observed[halo] = read_observed(self._workspace, self._pair, halo)
@@ -145,17 +146,21 @@ class Inputs:
             if not observed[self._window.slices_in(halo)].any():
                 return observed, None
             if seen not in self._scenes:
-                wanted = list(dict.fromkeys([scalings, *(other for at, other in self._left if at == halo)]))
-                scenes = read_scenes(self._workspace, self._pair, halo, observed, wanted)
-                self._scenes |= {(halo, own): scene for own, scene in zip(wanted, scenes, strict=True)}
+                wanted = list(dict.fromkeys([recipe, *(other for at, other in self._left if at == halo)]))
+                self._scenes |= dict(zip([(halo, own) for own in wanted], self._read(halo, wanted), strict=True))
         self._left[seen] -= 1
         if self._left[seen] > 0:
             return observed, self._scenes[seen]
         del self._left[seen]
         return observed, self._scenes.pop(seen)
 
-    def _seen(self, member: Member) -> "Seen":
-        return Placement(member.patch_grid(self._pair), self._window).halo, self._pair.scalings(member.card.recipe)
+    def _seen(self, member: Member) -> Seen:
+        return Placement(member.patch_grid(self._pair), self._window).halo, member.card.recipe
+
+    def _read(self, halo: Window, recipes: Sequence[Recipe]) -> list[NDArray[np.float32]]:
+        scalings = [self._pair.scalings(recipe) for recipe in recipes]
+        scenes = read_scenes(self._workspace, self._pair, halo, self._observed[halo], scalings)
+        return [with_shown(self._workspace, self._pair, halo, *each) for each in zip(recipes, scenes, strict=True)]
 
 
 def predict_block(  # noqa: PLR0913 (a block, a model, and what they share with others)

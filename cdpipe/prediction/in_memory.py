@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from cdpipe.config.detectors import WITHOUT_LABELS, named_folder, named_model
 from cdpipe.config.schema import Backend
-from cdpipe.detectors.detect import change_probability, fit_detector, sample, sample_step
+from cdpipe.detectors.detect import Fit, change_probability, fit_detector, sample, sample_step
+from cdpipe.detectors.stored import show
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
@@ -123,9 +124,8 @@ def _predict_one(
     if not both.any():
         raise InputError("no pixel is observed at both dates")
     if card.is_detector:
-        step, names = sample_step(int(both.sum())), _names(before)
-        fit = fit_detector(card.architecture, sample(dates, both, step).pixels, names, step=step)
-        chosen = [names.index(band) for band in fit.bands]
+        fit = _fit(card.architecture, dates, both, roles)
+        chosen = [roles.index(band) for band in fit.bands]
         return change_probability(fit, before[chosen], after[chosen], both)
     window = Window(0, 0, *both.shape)
     masks = [both, both] if card.statistics == "common" else own
@@ -134,9 +134,19 @@ def _predict_one(
         for date, mask in zip(dates, masks, strict=True)
     ]
     scene = model_input((before, after), both, (scalings[0], scalings[1]))
+    if card.recipe.detectors:
+        fits = [_fit(detector, dates, both, roles) for detector in card.recipe.detectors]
+        scene = np.concatenate([scene, show(fits, dates, roles, both)])
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
     forward = open_forward(folder, card, execution)
     return predict_window(forward, 1, scene, both, place)
+
+
+def _fit(
+    detector: str, dates: tuple[NDArray[Any], NDArray[Any]], observed: NDArray[np.bool_], bands: tuple[str, ...]
+) -> Fit:
+    step = sample_step(int(observed.sum()))
+    return fit_detector(detector, sample(dates, observed, step).pixels, bands, step=step)
 
 
 def _given_roles(card: ModelCard, bands: int) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from cdpipe.config.schema import Config
 from cdpipe.detectors.detect import Fit
+from cdpipe.detectors.stored import known_fit
 from cdpipe.errors import CdpipeError
 from cdpipe.models.familiarity import doubt_scene, stored_facts
 from cdpipe.prediction.block import Member
-from cdpipe.prediction.detection import known_fit
 from cdpipe.runs.ensembles import ensemble_product
 from cdpipe.runs.fit import look_up_fit
 from cdpipe.runs.manifest import Manifest, ManifestPair, read_manifest, write_manifest
@@ -206,7 +206,8 @@ def _describe_pair(workspace: Workspace, pair: RunPair, products: tuple[Product,
         detectors={
             member.card.name: describe_fit(fit)
             for member in pair.members
-            if member.card.is_detector and (fit := known_fit(workspace, pair.stored, member)) is not None
+            if member.card.is_detector
+            and (fit := known_fit(workspace, pair.stored, member.card.architecture, pair.stored.roles))
         },
     )
 

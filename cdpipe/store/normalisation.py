@@ -39,6 +39,8 @@ class Recipe:
         clip: What normalised values are clipped to, on either side of 0; None for not at all.
         method: ``moments`` (mean and deviation) or ``robust`` (median and spread).
         optional: Those of ``roles`` that need not be there; they are 0 then, which is what their middle value becomes.
+        detectors: Those whose probabilities of the pair follow what is made of the dates, a channel each; see
+            :mod:`cdpipe.detectors.stored`.
     """
 
     kind: InputKind
@@ -48,11 +50,12 @@ class Recipe:
     clip: float | None = None
     method: str = "moments"
     optional: tuple[str, ...] = ()
+    detectors: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
         """Channels of the model's input."""
-        return input_channels(self.kind, len(self.roles))
+        return input_channels(self.kind, len(self.roles)) + len(self.detectors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,14 @@ class Sample:
         after: Likewise.
         label: (height, width): 0 unchanged, 1 changed, 255 where it must not count.
         observed: (height, width), True where both dates are observed.
+        shown: (detector, height, width), what detectors say of both dates as they are stored.
     """
 
     before: Bands
     after: Bands
     label: NDArray[np.uint8]
     observed: NDArray[np.bool_]
+    shown: Bands
 
 
 class Pipeline(threading.local):
@@ -122,7 +124,8 @@ def check_augmentation(transforms: Sequence[Mapping[str, Mapping[str, Any]]], ba
     rng = np.random.default_rng(0)
     dates = rng.normal(size=(2, bands, patch, patch)).astype(np.float32)
     seen = np.ones((patch, patch), np.bool_)
-    sample = Sample(dates[0], dates[1], rng.integers(0, 2, seen.shape, np.uint8), seen)
+    label, shown = rng.integers(0, 2, seen.shape, np.uint8), np.zeros((0, *seen.shape), np.float32)
+    sample = Sample(dates[0], dates[1], label, seen, shown)
     for place, (name, arguments) in enumerate(next(iter(each.items())) for each in transforms):
         certain = make_augmentation([{name: {**arguments, "p": 1.0}}])
         try:
@@ -167,10 +170,10 @@ def augment(
         sample = move(sample, rng)
     if augmentation.geometry is None:
         return sample
-    scene = np.concatenate([sample.before, sample.after])
+    scene = np.concatenate([sample.before, sample.after, sample.shown])
     moved, label = augment_sample(scene, sample.label, both, augmentation.geometry)
-    count = len(sample.before)
-    return Sample(moved[:count], moved[count:], label, label != IGNORE)
+    before, after, shown = np.split(moved, [len(sample.before), 2 * len(sample.before)])
+    return Sample(before, after, label, label != IGNORE, shown)
 
 
 def augment_sample(
@@ -246,8 +249,8 @@ def _shift_after(arguments: Mapping[str, Any], sample: Sample, rng: Generator) -
     inside = np.logical_and.outer(source[0] == rows, source[1] == cols)
     observed = sample.observed & sample.observed[np.ix_(rows, cols)] & inside
     after = np.where(observed, sample.after[:, rows[:, None], cols], np.float32(0))
-    before = np.where(observed, sample.before, np.float32(0))
-    return Sample(before, after, np.where(observed, sample.label, np.uint8(IGNORE)), observed)
+    before, shown = (np.where(observed, each, np.float32(0)) for each in (sample.before, sample.shown))
+    return Sample(before, after, np.where(observed, sample.label, np.uint8(IGNORE)), observed, shown)
 
 
 def _swap_dates(arguments: Mapping[str, Any], sample: Sample, rng: Generator) -> Sample:
@@ -268,6 +271,7 @@ def _paste(sample: Sample, other: Sample, side: Sequence[float], rng: Generator)
         np.where(inside, other.after, sample.after),
         np.where(inside, other.label, sample.label),
         np.where(inside, other.observed, sample.observed),
+        np.where(inside, other.shown, sample.shown),
     )
 
 

@@ -2,7 +2,7 @@
 
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.models.networks import build_model, input_kind, required_bands
+from cdpipe.models.networks import build_model, input_kind, required_bands, shown_detectors
 from cdpipe.store.normalisation import input_channels
 from cdpipe.training.plan import architecture_of
 
@@ -31,7 +31,7 @@ def check_batches(config: Config, workers: int) -> None:
     for name, model in config.train.models.items():
         architecture, arguments = architecture_of(name, model), model.options
         bands = len(required_bands(architecture, arguments))
-        channels = input_channels(input_kind(architecture, arguments), bands)
+        channels = input_channels(input_kind(architecture, arguments), bands) + len(shown_detectors(arguments))
         try:
             with torch.device("meta"), torch.no_grad():
                 network = build_model(architecture, **arguments).train()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdpipe.config.schema import Normalisation, Train
 from cdpipe.inference.patches import Execution
-from cdpipe.models.networks import input_kind, required_bands
+from cdpipe.models.networks import input_kind, required_bands, shown_detectors
 from cdpipe.models.pretrained import Pretrained
 from cdpipe.store.normalisation import Recipe
 from cdpipe.store.pair import LabelledPair
@@ -72,10 +72,17 @@ class TrainJob:
     @property
     def recipe(self) -> Recipe:
         """How stored pixels become the network's input."""
-        kind = input_kind(self.architecture, self.arguments)
-        roles = required_bands(self.architecture, self.arguments)
         own = self.normalisation
-        return Recipe(kind, roles, own.statistics, own.bands == "together", own.limit, own.method, self.optional)
+        return Recipe(
+            input_kind(self.architecture, self.arguments),
+            required_bands(self.architecture, self.arguments),
+            own.statistics,
+            own.bands == "together",
+            own.limit,
+            own.method,
+            self.optional,
+            shown_detectors(self.arguments),
+        )
 
 
 @dataclass(frozen=True, slots=True)

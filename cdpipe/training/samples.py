@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdpipe.config.augment import SYMMETRIES
+from cdpipe.detectors.detect import HALO, Fit
+from cdpipe.detectors.stored import find_shown, show
 from cdpipe.errors import IntegrityError
 from cdpipe.geo.grid import Window
-from cdpipe.geo.tilings import CELL, count_tiles, reflect_indices
+from cdpipe.geo.tilings import CELL, count_tiles, grow, reflect_indices
 from cdpipe.metrics.classes import CHANGED, IGNORE
 from cdpipe.store.normalisation import DateScaling, Recipe, combine_dates, normalise_date
 from cdpipe.store.pair import LabelledPair, read_cells, read_dates, read_label, read_observed
@@ -147,12 +149,19 @@ class Sampler:
     seed: int
     augmentation: Augmentation = field(default_factory=lambda: make_augmentation(SYMMETRIES), compare=False)
     _scalings: dict[int, tuple[DateScaling, DateScaling]] = field(default_factory=dict, init=False, compare=False)
+    _fits: dict[int, tuple[Fit, ...]] = field(default_factory=dict, init=False, compare=False)
 
     def scalings(self, number: int) -> tuple[DateScaling, DateScaling]:
         """How the dates of a pair are normalised: derived once, since exact fractions take as long as reading."""
         if number not in self._scalings:
             self._scalings[number] = self.pairs[number].pair.scalings(self.recipe)
         return self._scalings[number]
+
+    def fits(self, number: int) -> tuple[Fit, ...]:
+        """What the detectors that the model is shown found out about a pair."""
+        if number not in self._fits:
+            self._fits[number] = find_shown(self.workspace, self.pairs[number].pair, self.recipe)
+        return self._fits[number]
 
 
 def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -172,8 +181,8 @@ def draw_sample(sampler: Sampler, epoch: int, index: int) -> tuple[NDArray[np.fl
     both, first, second = (int(rng.integers(2**31)) for _ in range(3))
     sample = _read_sample(sampler, number, row, col)
     made = augment(sampler.augmentation, sample, (both, first, second), draw_other)
-    x = combine_dates(made.before, made.after, sampler.scalings(number))
-    return np.ascontiguousarray(x), np.ascontiguousarray(made.label)
+    x = np.concatenate([combine_dates(made.before, made.after, sampler.scalings(number)), made.shown])
+    return x, np.ascontiguousarray(made.label)
 
 
 def _read_sample(sampler: Sampler, number: int, row: int, col: int) -> Sample:
@@ -181,8 +190,13 @@ def _read_sample(sampler: Sampler, number: int, row: int, col: int) -> Sample:
     item, patch = sampler.pairs[number], sampler.patch
     shape = item.pair.grid.shape
     window = Window(row, col, min(patch, shape[0] - row), min(patch, shape[1] - col))
-    label, observed = _read_label(sampler, item, window)
-    dates = zip(read_dates(sampler.workspace, item.pair, window), sampler.scalings(number), strict=True)
+    held = grow(window, HALO, shape) if sampler.recipe.detectors else window
+    inner = window.slices_in(held)
+    seen = read_observed(sampler.workspace, item.pair, held)
+    stored = read_dates(sampler.workspace, item.pair, held)
+    shown, observed = show(sampler.fits(number), stored, item.pair.roles, seen)[:, *inner], seen[inner]
+    label = _counting(sampler, item, window, observed)
+    dates = zip((date[:, *inner] for date in stored), sampler.scalings(number), strict=True)
     before, after = (normalise_date(*date) for date in dates)
     if not observed.all():
         for date in (before, after):
@@ -192,16 +206,14 @@ def _read_sample(sampler: Sampler, number: int, row: int, col: int) -> Sample:
             reflect_indices(start, patch, length) - start for start, length in zip((row, col), shape, strict=True)
         )
         mirror = np.ix_(rows, cols)
-        before, after = (date[:, mirror[0], mirror[1]] for date in (before, after))
+        before, after, shown = (each[:, mirror[0], mirror[1]] for each in (before, after, shown))
         label, observed = label[mirror], observed[mirror]
-    return Sample(before, after, label, observed)
+    return Sample(before, after, label, observed, shown)
 
 
-def _read_label(sampler: Sampler, item: LabelledPair, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A window's label, 255 where not observed at both dates, and where it is."""
-    label = read_label(sampler.workspace, item, window)
-    observed = read_observed(sampler.workspace, item.pair, window)
-    return np.where(observed, label, np.uint8(IGNORE)), observed
+def _counting(sampler: Sampler, item: LabelledPair, window: Window, observed: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A window's label, 255 where not observed at both dates."""
+    return np.where(observed, read_label(sampler.workspace, item, window), np.uint8(IGNORE))
 
 
 def draw_window(sampler: Sampler, rng: np.random.Generator) -> tuple[int, int, int]:
@@ -234,7 +246,8 @@ def draw_pixel(sampler: Sampler, pool: PixelPool, *, changed: bool, rng: np.rand
     number, cell, before = pool.pick(rng)
     (row, bottom), (col, right) = _cell_sides(sampler, number, cell)
     item = sampler.pairs[number]
-    label, _ = _read_label(sampler, item, Window(row, col, bottom - row, right - col))
+    window = Window(row, col, bottom - row, right - col)
+    label = _counting(sampler, item, window, read_observed(sampler.workspace, item.pair, window))
     wanted = np.flatnonzero(label == CHANGED if changed else label != IGNORE)
     if before >= len(wanted):
         raise IntegrityError(
