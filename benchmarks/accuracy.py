@@ -20,14 +20,15 @@ import yaml
 from timing import Row, show
 
 JITTERED = ("gain", "offset", "band_gain", "band_offset")
-JITTER, STRONG = ({"BandJitter": dict.fromkeys(JITTERED, size)} for size in (0.1, 0.3))
+WEAK, JITTER = ({"BandJitter": dict.fromkeys(JITTERED, size)} for size in (0.1, 0.3))
 SWAP, PASTE = {"SwapDates": {"p": 0.3}}, {"Paste": {"p": 0.3}}
 
 # What a recipe is changed by: the choice by name, and the keys it sets.
 CHOICES: dict[str, dict[str, Any]] = {
     "D4 alone": {"train": {"augment": ["D4"]}},
     "gain and offset alone": {"train": {"augment": ["D4", JITTER]}},
-    "three times the gain and offset": {"train": {"augment": ["D4", STRONG, SWAP, PASTE]}},
+    "a third of the gain and offset": {"train": {"augment": ["D4", WEAK, SWAP, PASTE]}},
+    "not shown what detectors say": {"detectors": None},
     "no pasting": {"train": {"augment": ["D4", JITTER, SWAP]}},
     "robust normalisation": {"normalisation": {"method": "robust"}},
     "common statistics": {"normalisation": {"statistics": "common"}},
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace, name: str, change: Mapping[str, Any], seed:
         train["epochs"] = options.epochs
     train["seed"] = seed
     for section, values in change.items():
-        if section in ("encoder", "arguments"):
+        if section in ("encoder", "arguments", "detectors"):
             for model in train["models"].values():
                 model[section] = values
         else:

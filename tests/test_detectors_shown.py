@@ -13,6 +13,7 @@ from cdpipe.detectors.detect import change_probability, fit_detector, sample
 from cdpipe.detectors.stored import find_fit, find_shown, fit_record, with_shown
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Window
+from cdpipe.models.contract import name_channels
 from cdpipe.models.encoders import Channels, adapt
 from cdpipe.models.networks import build_model, encoder_channels
 from cdpipe.models.pretrained import named_weights
@@ -175,3 +176,12 @@ def test_a_configuration_names_them_and_a_network_without_refuses(workspace: Wor
     with pytest.raises(ConfigError, match="detectors"):
         job(detectors=["otsu"])
     assert architecture_of("unetplusplus", make_config(workspace.root.local()).train.models["unetplusplus"])
+
+
+def test_a_contract_names_the_channels_that_are_no_bands() -> None:
+    assert name_channels(RECIPE)[5:] == [
+        "after blue",
+        "2 p - 1 of cdpipe's detector mad, p its probability",
+        "2 p - 1 of cdpipe's detector cva, p its probability",
+    ]
+    assert len(name_channels(RECIPE)) == RECIPE.channels

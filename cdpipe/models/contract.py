@@ -58,11 +58,11 @@ def describe_contract(card: ModelCard, batch: int = 1) -> dict[str, Any]:
 
 def name_channels(recipe: Recipe) -> list[str]:
     """What each channel of a network's input holds, in order, in words."""
-    if recipe.kind == "difference":
-        return ["before grey minus after grey"]
     both = [f"{date} {role}" for date in ("before", "after") for role in recipe.roles]
-    difference = [f"before {role} minus after {role}" for role in recipe.roles]
-    return {"stacked": both, "band_difference": difference}.get(recipe.kind, both + difference)
+    greys = recipe.kind == "difference"
+    difference = [f"before {band} minus after {band}" for band in (("grey",) if greys else recipe.roles)]
+    of_dates = {"stacked": both, "stacked_difference": both + difference}.get(recipe.kind, difference)
+    return [*of_dates, *(f"2 p - 1 of cdpipe's detector {name}, p its probability" for name in recipe.detectors)]
 
 
 def _formula(recipe: Recipe) -> str:
