@@ -155,6 +155,13 @@ def test_a_scene_in_which_nothing_changed_is_called_that(tmp_path: Path, monkeyp
     assert "What it can be trusted for" not in text
 
 
+def test_a_scene_unlike_what_a_model_learned_from_is_not_to_be_believed(tmp_path: Path) -> None:
+    text, _ = page_of(tmp_path, fits={}, others=("net",), doubts=("its pixels are 50 m wide",))
+    start = text.index("Not to be believed as it is. No label says how right this is here.")
+    assert "its pixels are 50 m wide" in text[start : start + 250]
+    assert "--model irmad" not in text
+
+
 def test_every_detector_has_its_words() -> None:
     assert set(answer.DETECTORS) == {name for names in answer.MEASURED for name in names} == set(DETECTORS)
     assert WITHOUT_LABELS in answer.MEASURED

@@ -297,7 +297,7 @@ def test_one_pair_without_a_configuration(finished: Project, tmp_path: Path) -> 
         threshold = read_card(here(model)).threshold or 0.0
         np.testing.assert_array_equal(raster.read(1), np.where(np.isnan(expected), 255, expected >= threshold))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"work"} | {
+    assert names == {"work", "report.html"} | {
         *(f"{name}{suffix}" for name in ("probability", "change") for suffix in (".tif", ".qml")),
         *(f"objects{suffix}" for suffix in (".gpkg", ".qml")),
     }

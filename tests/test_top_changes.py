@@ -155,6 +155,18 @@ def test_outlines_in_pages_stay_short(tmp_path: Path) -> None:
     assert shapely.get_num_coordinates(outline) <= 400
 
 
+def test_outlines_on_the_map_are_finer(tmp_path: Path) -> None:
+    grid, path = utm_grid(150, 150), tmp_path / "o.gpkg"
+    teeth = [(40 + 5 * (at % 2), 20 + at / 10) for at in range(1200)]
+    comb = shapely.Polygon([grid.xy(row, col) for row, col in [*teeth, (100, 140), (100, 20)]])
+    write_shapes(path, grid, [comb], ["comb"], [0.9])
+    ranked, _ = rank_changes(here(path), grid, 1)
+    (drawn,) = outline_changes(ranked, grid)
+    assert len(drawn["rings"][0]) == 2 * 1202
+    (top,) = read_top_changes(here(path), grid)
+    assert shapely.get_num_coordinates(shapely.geometry.shape(top.outline)) <= 400
+
+
 @pytest.mark.parametrize(("row", "col"), [(40, 30), (0, 0), (130, 130)])
 def test_a_chip_shows_its_object_outlined(tmp_path: Path, row: int, col: int) -> None:
     """Also at the scene's corners; the object is bright after, and not before."""

@@ -77,8 +77,9 @@ def answer_page(run: Run, manifest: Manifest, path: Path, files: tuple[str, str]
         threshold=manifest.threshold,
         objects=objects[0] if objects and objects[0].is_file() else None,
         files=files,
-        fits=finished.detectors,
+        fits={name: fit for name, fit in finished.detectors.items() if name in names},  # not those that models ask
         others=[name for name in names if name not in DETECTORS],
+        doubts=finished.doubts,
         remarks=[*remarks, *moved, *([finished.no_objects] if finished.no_objects else [])],
     )
     write_answer(here(path), job)

@@ -49,7 +49,7 @@ from cdpipe.timing import add
 from cdpipe.workspace.location import Location, Place, here, located
 from cdpipe.workspace.records import forget_attempts
 
-REPORT = "report.html"  # of one pair, where detectors alone answer
+REPORT = "report.html"  # of one pair
 NAME = "prediction"  # of the one pair, and of its run
 SENSOR, SENSOR_AFTER = "given", "given_after"
 BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
@@ -217,10 +217,9 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
         here(catalog).write(_pair_table(places, sensors, valid).encode())
         ingest(run)
         manifest = predict(run)
-        written = _copy_products(run, out)
-        if untrained:
-            written.append(out / REPORT)
-            answer_page(run, manifest, written[-1], (places[0].name, places[1].name), remarks)
+        page = out / REPORT
+        written = [*_copy_products(run, out), page]
+        answer_page(run, manifest, page, (places[0].name, places[1].name), remarks)
     return written
 
 

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cdpipe.cli.verb import Verb, add_run_options, any_place, local_path
+from cdpipe.config.detectors import DETECTORS
 from cdpipe.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _run_pair(options: argparse.Namespace) -> int:
         raise ConfigError(f"predict: expected {wanted}; missing {', '.join(missing)}")
     if options.dry_run:
         raise ConfigError("predict: --dry-run is for runs with a configuration")
-    from cdpipe.api.predict import REPORT, predict_pair
+    from cdpipe.api.predict import predict_pair
     from cdpipe.cli.screen import Screen
 
     screen = Screen()
@@ -117,9 +118,9 @@ def _run_pair(options: argparse.Namespace) -> int:
     )
     for path in written:
         screen.say(f"wrote {path}")
-    if written[-1].name == REPORT:
+    if all(str(name) in DETECTORS for name in options.model or ()):
         screen.say("It marks whatever looks different, seasons and clouds too: where to look first, no measurement.")
-        screen.say(f"Next: open {written[-1]}, which shows it, and says how far to trust it and what to do then.")
+    screen.say(f"Next: open {written[-1]}, which shows it, and says how far to trust it and what to do then.")
     return EXIT_DONE
 
 

@@ -23,8 +23,9 @@ from cdpipe.report.pair import (
     remove_others,
     shown_limits,
 )
-from cdpipe.report.pair_page import describe_viewer
+from cdpipe.report.pair_page import describe_viewer, describe_worth
 from cdpipe.report.scene import open_scene
+from cdpipe.report.worth import Worth
 from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
@@ -61,6 +62,7 @@ class AnswerJob:
         fits: What each detector found out, by its name: see :func:`cdpipe.runs.publish.describe_fit`.
         others: Names of models that are no detectors.
         remarks: What was said of the pair on the way, such as which bands are compared.
+        doubts: In which ways it is unlike all that a model learned from.
     """
 
     workspace: Workspace
@@ -72,6 +74,7 @@ class AnswerJob:
     fits: Mapping[str, Mapping[str, Any]]
     others: Sequence[str]
     remarks: Sequence[str]
+    doubts: Sequence[str] = ()
 
 
 WHATEVER = (
@@ -87,7 +90,10 @@ UNKNOWN = (
     "Nobody labelled anything, so this marks whatever looks different, and nobody knows how much of it is right: a "
     "first look, no measurement."
 )
-MODELS = "No label says how right this is: how right its models were elsewhere is in their cards, model.json."
+MODELS = (
+    "No label says how right this is here. How right its models were on the pairs that they were tried on is in their "
+    "cards, model.md."
+)
 FIRST_LOOK = "So this says where to look first. A changed area to report needs labels."
 IN_QGIS = (
     "Look at it in QGIS: change.tif, in red, over both dates; the layer of objects has a row for each change, with its "
@@ -98,12 +104,15 @@ LABEL_SOME = (
     "(docs/howto/one-scene.md)."
 )
 # What to do next, and what to add to the command for it.
+ASK_ONE = ("Ask one detector alone, or others.", "--model irmad")
+LABEL = (LABEL_SOME, "cdpipe init project")
+UNTAUGHT = (ASK_ONE, LABEL)  # steps where nothing was learned
 STEPS: Sequence[tuple[str, str]] = (
     (IN_QGIS, ""),
     ("Too much or too little is marked: move the threshold; that takes seconds.", "--set predict.threshold=0.7"),
     ("Clouds: name the quality raster that came with the scene.", "--after-valid SCL.tif --quality scl"),
-    ("Ask one detector alone, or others.", "--model irmad"),
-    (LABEL_SOME, "cdpipe init project"),
+    ASK_ONE,
+    LABEL,
 )
 
 
@@ -148,7 +157,7 @@ def write_answer(path: Location, job: AnswerJob) -> None:
         "images": f"{tiles_at.name}/" if tiles else "",
         "pictures": _embedded(overview, limits, shown["aspect"]),
         "files": job.files,
-        "worth": {"line": UNKNOWN if job.fits else MODELS, "bad": False, "reasons": []},
+        "worth": describe_worth(Worth(UNKNOWN if job.fits else MODELS, bool(job.doubts), job.doubts)),
         "numbers": [
             ("Changed", words.area(figures["changed_m2"], changed), words.share(changed, observed)),
             ("Observed at both dates", words.area(figures["observed_m2"], observed), ""),
@@ -168,7 +177,7 @@ def write_answer(path: Location, job: AnswerJob) -> None:
         "others": list(job.others),
         "remarks": list(job.remarks),
         "trust": trust(list(job.fits)) if job.fits else [],
-        "steps": STEPS,
+        "steps": STEPS if job.fits else [step for step in STEPS if step not in UNTAUGHT],
         "threshold": f"{job.threshold:g}",
     }
     path.write(templates().get_template("answer.html.j2").render(context).encode())

@@ -23,7 +23,8 @@ ON_PAGE = 1000  # objects that are outlined on its page
 CHIP = 160  # side of one of a chip's three pictures, in pixels
 MIN_SIDE = 40  # of the ground that a chip shows, in pixels of the scene as they are longest
 ROOM = 1.8  # how much wider that is than the object
-MAX_CORNERS = 400  # of an outline in the page: finer ones are simplified
+MAX_CORNERS = 400  # of an outline in a gallery: finer ones are simplified
+MAP_CORNERS = 4000  # likewise on the map, where they are looked at closely
 DECIMALS = 7  # of degrees: a centimetre
 LINE = 2  # between a chip's pictures
 NUMBERS = ("area_m2", "pixels", "probability_mean", "probability_max", "agreement")
@@ -173,7 +174,7 @@ def outline_changes(changes: Sequence[Ranked], grid: Grid) -> list[dict[str, Any
         {
             "id": each.numbers["id"],
             **{name: _short(each.numbers[name]) for name in NUMBERS},
-            "rings": [_steps(ring, grid) for ring in _rings(_simplify(each.shape))],
+            "rings": [_steps(ring, grid) for ring in _rings(_simplify(each.shape, MAP_CORNERS))],
         }
         for each in changes
     ]
@@ -194,10 +195,10 @@ def _steps(ring: NDArray[np.float64], grid: Grid) -> list[int]:
     return [int(step) for step in np.diff(quarters, axis=0, prepend=0).ravel()]
 
 
-def _simplify(shape: Any) -> Any:
-    """An outline of at most about ``MAX_CORNERS`` corners, for pages stay light."""
+def _simplify(shape: Any, corners: int = MAX_CORNERS) -> Any:
+    """An outline of at most about so many corners, for pages stay light."""
     tolerance = np.sqrt(shapely.area(shape)) / 1000
-    while shapely.get_num_coordinates(shape) > MAX_CORNERS and tolerance < np.sqrt(shapely.area(shape)):
+    while shapely.get_num_coordinates(shape) > corners and tolerance < np.sqrt(shapely.area(shape)):
         shape, tolerance = shapely.simplify(shape, tolerance), tolerance * 2
     return shape
 

@@ -28,7 +28,7 @@ from cdpipe.workspace.records import hash_stored
 
 THUMB = 176  # longest side of a thumbnail, in pixels
 FACTS, VIEW = "facts.json", "view.js"  # of a pair, for its page and for its page's script
-DRAWN = 3  # as what is drawn comes to be something else
+DRAWN = 4  # as what is drawn comes to be something else
 MAX_SIDE = 1280  # of a page's pictures, in cells
 COUNTED = ("observed", "changed")  # in the figures
 BITS = tuple(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
