@@ -109,6 +109,26 @@ def test_mistakes_are_told(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_why_a_network_cannot_be_exported_is_told_in_a_line(
+    kind: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the words of what failed first."""
+    for package in FORMATS[kind].packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+    class Odd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x  # what the pixels decide
+
+    monkeypatch.setattr(export, "load_network", lambda *_: Odd())
+    shown = call(["export", str(model), "--out", str(tmp_path / f"x{FORMATS[kind].suffix}")])
+    assert shown.code == EXIT_CONFIG
+    assert shown.err.count("\n") == 1
+    assert f"unetplusplus cannot be exported to {kind}: GuardOnDataDependentSymNode: " in shown.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
     shown = call(["export", str(model), "--out", str(tmp_path / "x.onnx")])

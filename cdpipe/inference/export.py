@@ -7,6 +7,7 @@ and OpenVINO's intermediate representation.
 import contextlib
 import io
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -101,9 +102,12 @@ def export_network(folder: Location, card: ModelCard, kind: str, out: Location, 
             try:
                 run = form.write(network, torch.zeros_like(scene), contract, file)
             except Exception as error:
+                cause: BaseException = error
+                while cause.__cause__ is not None:  # what exporters say of it is long, and coloured
+                    cause = cause.__cause__
                 raise ConfigError(
                     f"model {folder}: {card.architecture} cannot be exported to {kind}: "
-                    f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                    f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
                 ) from error
             with torch.inference_mode():
                 expected = network(scene).numpy()
@@ -189,9 +193,19 @@ def _write_openvino(network: nn.Module, example: Tensor, contract: Mapping[str, 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters tell how far they are, and warn of what they do themselves."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-        yield
+    """Exporters tell how far they are, warn of what they do themselves, and log where they fail."""
+    logged = logging.root.manager.disable
+    logging.disable()
+    try:
+        said = io.StringIO()
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            yield
+    finally:
+        logging.disable(logged)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
