@@ -49,6 +49,7 @@ def quick_demo(folder: Path) -> None:
     (folder / "cdpipe.yaml").write_text(yaml.safe_dump(values))
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.timeout(600)
 def test_the_notebook_runs(tmp_path: Path) -> None:
