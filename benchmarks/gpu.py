@@ -8,7 +8,8 @@
   from the first moment that it is to the last. Target: 90 %.
 - Training samples a second with automatic mixed precision, without reading them: forward, loss, backward, step.
 
-The prediction is the command that users run, with Ray, store and rasters; that part has not met a GPU yet, the others have.
+The prediction is the command that users run, with Ray, store and rasters; that part has not met a GPU yet, the others
+have.
 
 `--device cpu --quick` runs the same code on patches of 64 pixels, to prove that it works.
 """
