@@ -29,10 +29,8 @@ class Rate:
 
 # The only numbers to change when others are measured.
 RATES = {
-    "unet_flop": Rate("UNet++ (resnext50), a forward of 256²", 115, "GFLOP", "counted"),
-    "siamese_flop": Rate("Siamese (seresnext50), a forward of 256²", 47.9, "GFLOP", "counted"),
-    "gpu_peak": Rate("A100, dense bfloat16", 312, "TFLOP/s", "maker's sheet"),
-    "gpu_share": Rate("share of it that the networks reach", 0.35, "", "assumed: run benchmarks/gpu.py"),
+    "unet_gpu": Rate("UNet++ (resnext50), patches in 8 views, one H200, torch bfloat16", 175, "patches/s", "measured"),
+    "siamese_gpu": Rate("Siamese (seresnext50), likewise", 247, "patches/s", "measured"),
     "unet_float32": Rate("UNet++, a patch in 8 views, torch float32", 13.1, "core-s", "measured, both of 2 cores busy"),
     "siamese_float32": Rate("Siamese, likewise", 6.0, "core-s", "measured, likewise"),
     "unet_bf16": Rate("UNet++, a patch in 8 views, OpenVINO bfloat16", 3.5, "core-s", "measured, likewise"),
@@ -121,8 +119,7 @@ def tiles(area: float) -> float:
 
 def gpu_seconds(patches: float) -> float:
     """GPU time of patches in all views by both models."""
-    flop = VIEWS * (value("unet_flop") + value("siamese_flop")) * 1e9
-    return patches * flop / (value("gpu_peak") * 1e12 * value("gpu_share"))
+    return patches * (1 / value("unet_gpu") + 1 / value("siamese_gpu"))
 
 
 def core_seconds(patches: float, precision: str) -> float:
@@ -218,10 +215,9 @@ def stage_rows() -> Iterator[tuple[str, str, str]]:
 def knob_rows() -> Iterator[tuple[str, str]]:
     """GPU time against the default's."""
     usual = count_tile().computed
-    both = value("unet_flop") + value("siamese_flop")
     choices = {
         "no test-time augmentation": 1 / VIEWS,
-        "the Siamese model alone": value("siamese_flop") / both,
+        "the Siamese model alone": 1 / value("siamese_gpu") / gpu_seconds(1),
         "overlap 0": count_tile(overlap=0.0).computed / usual,
         "overlap 0.5": count_tile(overlap=0.5).computed / usual,
         "blocks of 4096²": count_tile(block=2 * BLOCK).computed / usual,
