@@ -335,11 +335,13 @@ def _describe(job: TrainJob, card: ModelCard, epochs: int, precision: str) -> st
     bands = f"{', '.join(job.recipe.roles)}, normalised by {job.normalisation.statistics} {figures}"
     kind = {"difference": "grey difference"}.get(job.recipe.kind, job.recipe.kind.replace("_", " "))
     clipped = "" if job.recipe.clip is None else f", clipped to {job.recipe.clip:g} deviations"
+    said = job.recipe.detectors
+    beside = f"; beside it what the detector(s) {', '.join(said)} say of the pair" if said else ""
     learned = card.learned or {}
     pixels = learned.get("pixel_m")
     facts = {
         "architecture": f"{job.architecture} {json.dumps(job.arguments)}",
-        "input": f"{kind} of {bands} of {job.normalisation.bands} band{clipped}",
+        "input": f"{kind} of {bands} of {job.normalisation.bands} band{clipped}{beside}",
         **({"encoder starts from": _describe_start(job, card.pretrained)} if card.pretrained else {}),
         "training": training,
         "learning": _describe_learning(options),
