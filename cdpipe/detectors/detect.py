@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cdpipe.detectors.alteration import ITERATIONS, Matrix, alteration
 from cdpipe.detectors.moments import Scale, encode, measure_scale, robust_figures
-from cdpipe.detectors.neighbours import MARGIN, Plane, mean_of_observed, range_of_observed
+from cdpipe.detectors.neighbours import MARGIN, Plane, count_observed, mean_of_observed, range_of_observed
 from cdpipe.detectors.thresholds import kittler_illingworth
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
@@ -153,7 +153,10 @@ def sample(
         slice(own.start + -first % step, own.stop, step)
         for own, first in zip(inner, (window.row, window.col), strict=True)
     )
-    before, after = (np.stack([mean_of_observed(band, observed, (rows, cols)) for band in date]) for date in dates)
+    counts = count_observed(observed, (rows, cols))
+    before, after = (
+        np.stack([mean_of_observed(band, observed, (rows, cols), counts) for band in date]) for date in dates
+    )
     return Lattice(before, after, observed[rows, cols])
 
 
@@ -260,22 +263,26 @@ def change_probability(
         seen = observed[first:stop]
         inner = slice(top - first, min(top + STRIP, height) - first)
         if seen[inner].any():
-            square = _distance(fit, before[:, first:stop], after[:, first:stop], seen)
+            counts = count_observed(seen)
+            square = _distance(fit, (before[:, first:stop], after[:, first:stop]), seen, counts)
             power = np.minimum(square / np.float32(fit.threshold**2), np.float32(1e3)) ** STEEPNESS
-            smooth = mean_of_observed(power / (1 + power), seen)
+            smooth = mean_of_observed(power / (1 + power), seen, counts=counts)
             probability[top : top + STRIP] = np.where(seen, smooth, np.float32(np.nan))[inner]
     return probability
 
 
-def _distance(fit: Fit, before: NDArray[Any], after: NDArray[Any], observed: NDArray[np.bool_]) -> Plane:
+def _distance(fit: Fit, dates: tuple[NDArray[Any], NDArray[Any]], observed: NDArray[np.bool_], counts: Plane) -> Plane:
     """Squared distance between the dates' variates, as far as a shift of less than a pixel does not explain it.
 
     That is told by the distance from the first date to the range of the pixel's neighbours at the second, and the
     other way round. Of these the greater counts: something a pixel wide that is at one date alone stays.
     """
     centred = [
-        [mean_of_observed(band, observed) - np.float32(middle) for band, middle in zip(date, middles, strict=True)]
-        for date, middles in zip((before, after), fit.middles, strict=True)
+        [
+            mean_of_observed(band, observed, counts=counts) - np.float32(middle)
+            for band, middle in zip(date, middles, strict=True)
+        ]
+        for date, middles in zip(dates, fit.middles, strict=True)
     ]
     plain, beyond = np.zeros(observed.shape, np.float32), np.zeros(observed.shape, np.float32)
     for one, other, offset in zip(*fit.combinations, fit.offsets, strict=True):

@@ -18,8 +18,17 @@ Plane = NDArray[np.float32]
 _BOX = np.ones((SIDE, SIDE), np.uint8)
 
 
+Chosen = tuple[slice, slice]  # rows and columns
+ALL = (slice(None), slice(None))
+
+
+def count_observed(observed: NDArray[np.bool_], chosen: Chosen = ALL) -> Plane:
+    """How many of the nine pixels around each pixel are observed, at least 1: (height, width) float32."""
+    return np.maximum(_nine(observed.astype(np.float32), chosen), np.float32(1))
+
+
 def mean_of_observed(
-    plane: NDArray[Any], observed: NDArray[np.bool_], chosen: tuple[slice, slice] = (slice(None), slice(None))
+    plane: NDArray[Any], observed: NDArray[np.bool_], chosen: Chosen = ALL, counts: Plane | None = None
 ) -> Plane:
     """Mean over the observed pixels among the nine around each pixel.
 
@@ -27,6 +36,7 @@ def mean_of_observed(
         plane: (height, width), any real dtype; what is not observed may hold anything.
         observed: (height, width), True where a pixel counts; beyond the edge none does.
         chosen: The rows and columns that are wanted; default: all.
+        counts: What :func:`count_observed` gives for them, where it is known already.
 
     Returns:
         (height, width) float32, or of the chosen pixels alone; 0 where none of the nine is observed.
@@ -35,13 +45,13 @@ def mean_of_observed(
     exact = plane.dtype.kind in "iu" and plane.dtype.itemsize <= 2
     values = np.where(observed, plane, plane.dtype.type(0)).astype(np.float32 if exact else np.float64)
     total = _nine(values, chosen)
-    count = _nine(observed.astype(np.float32), chosen)
-    return np.asarray(total / np.maximum(count, np.float32(1)), np.float32)
+    return np.asarray(total / (count_observed(observed, chosen) if counts is None else counts), np.float32)
 
 
-def _nine(values: NDArray[Any], chosen: tuple[slice, slice]) -> NDArray[Any]:
+def _nine(values: NDArray[Any], chosen: Chosen) -> NDArray[Any]:
     """Sum of the nine values around each of the chosen pixels, 0 beyond the edge."""
-    padded = np.pad(values, MARGIN)
+    padded = np.zeros([length + 2 * MARGIN for length in values.shape], values.dtype)  # np.pad takes twice as long
+    padded[MARGIN:-MARGIN, MARGIN:-MARGIN] = values
     above, here, below = (padded[first : len(values) + first][chosen[0]] for first in range(SIDE))
     rows = above + here
     rows += below
