@@ -24,7 +24,7 @@ ALL = (slice(None), slice(None))
 
 def count_observed(observed: NDArray[np.bool_], chosen: Chosen = ALL) -> Plane:
     """How many of the nine pixels around each pixel are observed, at least 1: (height, width) float32."""
-    return np.maximum(_nine(observed.astype(np.float32), chosen), np.float32(1))
+    return np.asarray(np.maximum(_nine(observed.astype(np.float32), chosen), np.float32(1)), np.float32)
 
 
 def mean_of_observed(
