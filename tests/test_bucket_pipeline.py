@@ -16,8 +16,16 @@ from test_object_scenes import contents, upload
 from cdpipe.workspace.location import here
 
 ROOT = Path(__file__).resolve().parents[1]
-# Times, ETags and host names: what a run says of itself, outside of what it promises.
-OWN = ("records/sources.json", "runs/run/log.json", "runs/run/report/index.html", ".lock")
+# Times, ETags and host names: what a run says of itself, outside of what it promises; and shifts, which are remembered
+# of files on this machine alone.
+OWN = (
+    "records/sources.json",
+    "records/shifts.json",
+    "runs/run/log.json",
+    "runs/run/report/index.html",
+    "runs/run/report/index.json",
+    ".lock",
+)
 
 
 def run(config: Path, workspace: object, variables: dict[str, str], verb: str = "pipeline") -> str:
