@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,21 @@ def test_patches_of_a_batch_do_not_bear_on_each_other(trained: Trained) -> None:
         for patches in (np.concatenate([one, -one]), one, -one)
     )
     assert np.array_equal(both, np.concatenate(each))
+
+
+@pytest.mark.parametrize(("name", "backend", "precision"), CASES)
+def test_threads_that_share_a_network_each_get_their_own_answers(
+    trained: Trained, name: str, backend: str, precision: str
+) -> None:
+    folder, run = here(trained.folders[name]), way(backend, precision, "none")
+    calibration = trained.calibration if precision == "int8" else None
+    forward = open_forward(folder, read_card(folder), run, calibration)
+    rng = np.random.default_rng(0)
+    patches = [trained.patches[name] * np.float32(rng.uniform(0.5, 1.5)) for _ in range(24)]
+    alone = [forward(each).tobytes() for each in patches]
+    assert len(set(alone)) == len(alone)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda each: forward(each).tobytes(), patches)) == alone
 
 
 def test_weights_that_are_no_numbers_or_not_the_cards_are_refused(trained: Trained, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from importlib import import_module, metadata
@@ -200,7 +201,7 @@ class Calibration(Protocol):
 def make_openvino_forward(
     folder: Location, card: ModelCard, execution: Execution, calibration: Calibration | None
 ) -> Forward:
-    """A model as a function from patches to probabilities, on one thread of the CPU.
+    """A model as a function from patches to probabilities, on one thread of the CPU for each that calls it.
 
     Args:
         folder: The model's folder.
@@ -226,9 +227,14 @@ def make_openvino_forward(
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # several actors would otherwise be pinned to the same core
     }
-    request = core.compile_model(core.read_model(files[GRAPH], files[WEIGHTS]), "CPU", options).create_infer_request()
+    model, own, alone = core.read_model(files[GRAPH], files[WEIGHTS]), threading.local(), threading.Lock()
 
     def logits(views: Tensor) -> Tensor:
+        # a request holds its answer until the next call: of one that threads share, each would take the others'
+        if not hasattr(own, "request"):
+            with alone:
+                own.request = core.compile_model(model, "CPU", options).create_infer_request()
+        request = own.request
         # one by one: a view's activations fit the caches, and a batch of them is no faster
         answers = torch.empty(len(views), 1, *views.shape[-2:])
         for index, view in enumerate(views):
