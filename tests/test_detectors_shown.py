@@ -1,5 +1,6 @@
 """Models that are shown what detectors say: the same channels from the store, in training and in memory."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,19 @@ from rasters import make_config
 from stored import RGB, Dates, store_pair
 
 from cdpipe.detectors.detect import change_probability, fit_detector, sample
-from cdpipe.detectors.stored import find_fit, find_shown, fit_record, with_shown
+from cdpipe.detectors.stored import find_fit, find_shown, fit_record, read_shown
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Window
+from cdpipe.inference.patches import Execution
 from cdpipe.models.contract import name_channels
 from cdpipe.models.encoders import Channels, adapt
+from cdpipe.models.folder import ModelCard
 from cdpipe.models.networks import build_model, encoder_channels
 from cdpipe.models.pretrained import named_weights
+from cdpipe.prediction import block
+from cdpipe.prediction.block import Member
 from cdpipe.store.normalisation import Recipe
-from cdpipe.store.pair import LabelledPair, read_observed, read_scene
+from cdpipe.store.pair import LabelledPair, StoredPair, read_observed, read_scene
 from cdpipe.training.augment import make_augmentation
 from cdpipe.training.plan import architecture_of, check_buildable, plan_training
 from cdpipe.training.samples import Sampler, draw_sample, draw_window, index_pixels
@@ -76,10 +81,9 @@ def test_any_window_of_the_store_shows_what_the_whole_scene_does(
 ) -> None:
     observed = read_observed(workspace, item.pair, window)
     scene = read_scene(workspace, item.pair, window, observed, item.pair.scalings(RECIPE))
-    shown = with_shown(workspace, item.pair, window, RECIPE, scene)
-    assert shown.shape == (RECIPE.channels, *window.shape) == (8, *window.shape)
-    assert np.array_equal(shown[:6], scene)
-    assert np.array_equal(shown[6:], whole[:, *window.slices_in(Window(0, 0, *SHAPE))])
+    shown = read_shown(workspace, item.pair, window, RECIPE)
+    assert len(scene) + len(shown) == RECIPE.channels == 8
+    assert np.array_equal(shown, whole[:, *window.slices_in(Window(0, 0, *SHAPE))])
 
 
 def sampler_of(workspace: Workspace, pairs: tuple[LabelledPair, ...], patch: int, *augment: Any) -> Sampler:
@@ -185,3 +189,28 @@ def test_a_contract_names_the_channels_that_are_no_bands() -> None:
         "2 p - 1 of cdpipe's detector cva, p its probability",
     ]
     assert len(name_channels(RECIPE)) == RECIPE.channels
+
+
+def test_models_that_are_shown_the_same_share_it(
+    workspace: Workspace, item: LabelledPair, whole: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def member(architecture: str, **options: Any) -> Member:
+        card = ModelCard(architecture, architecture, {"detectors": SHOWN, **options}, RGB, "per_date", False, 64, "")
+        return Member(card, here(Path()), architecture, None, 1.0, 0.25, Execution("none", "float32", "cpu", 1))
+
+    calls: list[Window] = []
+
+    def read(workspace: Workspace, pair: StoredPair, window: Window, recipe: Recipe) -> NDArray[np.float32]:
+        calls.append(window)
+        return read_shown(workspace, pair, window, recipe)
+
+    monkeypatch.setattr(block, "read_shown", read)
+    members = member("siamese_unet"), member("unet", input="stacked_difference", bands=RGB)
+    (key, *_) = item.pair.blocks()
+    inputs = block.Inputs(workspace, item.pair, key, members)
+    scenes = [inputs.take(each)[1] for each in members]
+    assert len(calls) == 1
+    for scene, each in zip(scenes, members, strict=True):
+        assert scene is not None
+        assert len(scene) == each.card.recipe.channels
+        assert np.array_equal(scene[-2:], whole[:, *calls[0].slices_in(Window(0, 0, *SHAPE))])

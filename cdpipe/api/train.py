@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cdpipe.api.fits import find_fits, looks_shown
+from cdpipe.api.fits import Look, find_fits, looks_shown
 from cdpipe.errors import CdpipeError, ConfigError, InputError
 from cdpipe.models.folder import ModelCard
 from cdpipe.pairs.splits import describe_leaks
 from cdpipe.runs.run import Inventory, Run, take_inventory
+from cdpipe.store.pair import StoredPair
 from cdpipe.training.batches import check_batches, known_workers
 from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import read_progress
@@ -189,10 +190,11 @@ def look_first(run: Run, waiting: Sequence[TrainJob]) -> None:
     Raises:
         InputError: If there is nothing to compare in one of them.
     """
-    items = [(item.pair, job.recipe) for job in waiting for item in (*job.train, *job.val) if job.recipe.detectors]
-    pairs = {pair.key: pair for pair, _ in items}
-    looks = {key: [look for pair, own in items if pair.key == key for look in looks_shown(pair, own)] for key in pairs}
-    for pair_id, why in find_fits(run, "train", [(pairs[key], looks[key]) for key in pairs]).items():
+    looks: dict[str, tuple[StoredPair, list[Look]]] = {}
+    for job in waiting:
+        for item in (*job.train, *job.val):
+            looks.setdefault(item.pair.key, (item.pair, []))[1].extend(looks_shown(item.pair, job.recipe))
+    for pair_id, why in find_fits(run, "train", looks.values()).items():
         raise InputError(f"train: pair {pair_id}: {why}; leave the pair out, or the models' detectors")
 
 

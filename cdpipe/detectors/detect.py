@@ -241,6 +241,12 @@ def find_threshold(square: NDArray[np.float64], variates: int) -> float:
     return max(noise, (first * BIN) ** 2) if first < BINS else noise
 
 
+def compared(fit: Fit, dates: tuple[NDArray[Any], NDArray[Any]], roles: Sequence[str]) -> Dates:
+    """The bands of both dates that a detector compares, (band, height, width) of each, of all those that are named."""
+    chosen = [list(roles).index(band) for band in fit.bands]
+    return dates[0][chosen], dates[1][chosen]
+
+
 def change_probability(
     fit: Fit, before: NDArray[Any], after: NDArray[Any], observed: NDArray[np.bool_]
 ) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.detectors.detect import HALO, Fit, Lattice, change_probability, fit_detector, sample, sample_step
+from cdpipe.detectors.detect import HALO, Fit, Lattice, change_probability, compared, fit_detector, sample, sample_step
 from cdpipe.detectors.neighbours import MARGIN
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
@@ -141,31 +141,22 @@ def show(
     """
     shown = np.zeros((len(fits), *observed.shape), np.float32)
     for channel, fit in zip(shown, fits, strict=True):
-        chosen = [list(roles).index(band) for band in fit.bands]
-        said = change_probability(fit, dates[0][chosen], dates[1][chosen], observed)
-        np.copyto(channel, 2 * said - 1, where=observed)
+        channel[:] = as_shown(change_probability(fit, *compared(fit, dates, roles), observed))
     return shown
 
 
-def with_shown(
-    workspace: Workspace, pair: StoredPair, window: Window, recipe: Recipe, scene: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """A model's input on a window of a stored pair: what is made of the dates, and what detectors say, if it is shown.
+def as_shown(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A detector's probability as a model's input has it: -1 for no change to 1 for change, 0 where not observed."""
+    return np.where(np.isnan(probability), np.float32(0), 2 * probability - 1)
 
-    Args:
-        workspace: Where the pair lies.
-        pair: The pair.
-        window: The window.
-        recipe: The model's.
-        scene: (channel, height, width), see :func:`cdpipe.store.pair.read_scene`.
-    """
-    if not recipe.detectors:
-        return scene
+
+def read_shown(workspace: Workspace, pair: StoredPair, window: Window, recipe: Recipe) -> NDArray[np.float32]:
+    """What a model is shown of what detectors say on a window of a stored pair; see :func:`show`."""
     held = grow(window, HALO, pair.grid.shape)
     observed = read_observed(workspace, pair, held)
     fits = find_shown(workspace, pair, recipe)
     shown = show(fits, read_dates(workspace, pair, held), pair.roles, observed)
-    return np.concatenate([scene, shown[:, *window.slices_in(held)]])
+    return shown[:, *window.slices_in(held)]
 
 
 def _from_facts(facts: dict[str, Any]) -> Fit:

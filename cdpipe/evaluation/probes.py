@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.detectors.detect import HALO, Fit, change_probability, fit_detector, sample
-from cdpipe.detectors.stored import find_fit, find_shown
+from cdpipe.detectors.detect import HALO, Fit, change_probability, compared, fit_detector, sample
+from cdpipe.detectors.stored import as_shown, find_fit, find_shown
 from cdpipe.errors import InputError
 from cdpipe.evaluation.audit import Difference, measure_difference
 from cdpipe.evaluation.scores import ENSEMBLE
@@ -145,7 +145,7 @@ def _guises(job: ProbeJob, window: Window, member: Member, forward: Forward) -> 
         seen = usable[inner]
         scene = model_input((images[0][:, *inner], images[1][:, *inner]), seen, scalings)
         said = [_look(fit, own, images, job.pair.roles, usable)[inner] for fit, own in zip(fits, known, strict=True)]
-        shown = [np.where(seen, 2 * each - 1, np.float32(0))[None] for each in said]
+        shown = [as_shown(each)[None] for each in said]
         return predict_window(forward, member.execution.batch, np.concatenate([scene, *shown]), seen, place)
 
     anew = [None] * len(known)
@@ -176,8 +176,7 @@ def _detector_guises(job: ProbeJob, window: Window, member: Member) -> dict[str,
 
 def _look(fit: Fit | None, known: Fit, dates: Images, roles: Sequence[str], usable: NDArray[np.bool_]) -> Probabilities:
     """What a detector says of both dates of a window; without a fit it looks anew at the bands that it knows."""
-    chosen = [list(roles).index(band) for band in known.bands]
-    before, after = (date[chosen] for date in dates)
+    before, after = compared(known, dates, roles)
     if fit is None:
         try:
             fit = fit_detector(known.detector, sample((before, after), usable, 1).pixels, known.bands)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.detectors.stored import detector_key, with_shown
+from cdpipe.detectors.stored import compared_bands, detector_key, read_shown
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
@@ -161,7 +161,14 @@ class Inputs:
     def _read(self, halo: Window, recipes: Sequence[Recipe]) -> list[NDArray[np.float32]]:
         scalings = [self._pair.scalings(recipe) for recipe in recipes]
         scenes = read_scenes(self._workspace, self._pair, halo, self._observed[halo], scalings)
-        return [with_shown(self._workspace, self._pair, halo, *each) for each in zip(recipes, scenes, strict=True)]
+        shown: dict[tuple[tuple[str, ...], tuple[str, ...]], NDArray[np.float32]] = {}
+        for number, recipe in enumerate(recipes):
+            if recipe.detectors:
+                said = recipe.detectors, compared_bands(self._pair, recipe)
+                if said not in shown:
+                    shown[said] = read_shown(self._workspace, self._pair, halo, recipe)
+                scenes[number] = np.concatenate([scenes[number], shown[said]])
+        return scenes
 
 
 def predict_block(  # noqa: PLR0913 (a block, a model, and what they share with others)

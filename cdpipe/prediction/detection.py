@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.detectors.detect import HALO, change_probability
+from cdpipe.detectors.detect import HALO, change_probability, compared
 from cdpipe.detectors.stored import find_fit
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import grow
@@ -37,8 +37,7 @@ def detect_block(workspace: Workspace, pair: StoredPair, key: BlockKey, member: 
     if dates is None:
         probability = np.full(window.shape, np.nan, np.float32)
     else:
-        chosen = [pair.roles.index(band) for band in fit.bands]
         with timed("compute"):
-            probability = change_probability(fit, dates[0][chosen], dates[1][chosen], observed)[inner]
+            probability = change_probability(fit, *compared(fit, dates, pair.roles), observed)[inner]
     store_probability(workspace, pair, key, member, probability)
     return probability

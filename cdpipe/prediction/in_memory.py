@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cdpipe.config.detectors import WITHOUT_LABELS, named_folder, named_model
 from cdpipe.config.schema import Backend
-from cdpipe.detectors.detect import Fit, change_probability, fit_detector, sample, sample_step
+from cdpipe.detectors.detect import Fit, change_probability, compared, fit_detector, sample, sample_step
 from cdpipe.detectors.stored import show
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
@@ -125,8 +125,7 @@ def _predict_one(
         raise InputError("no pixel is observed at both dates")
     if card.is_detector:
         fit = _fit(card.architecture, dates, both, roles)
-        chosen = [roles.index(band) for band in fit.bands]
-        return change_probability(fit, before[chosen], after[chosen], both)
+        return change_probability(fit, *compared(fit, dates, roles), both)
     window = Window(0, 0, *both.shape)
     masks = [both, both] if card.statistics == "common" else own
     scalings = [

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cdpipe.config.schema import Train
-from cdpipe.detectors.stored import with_shown
+from cdpipe.detectors.stored import read_shown
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey
 from cdpipe.geo.tilings import PatchGrid
@@ -68,7 +68,8 @@ def _score_block(job: TrainJob, item: LabelledPair, key: BlockKey, forward: Forw
     place = Placement(PatchGrid(pair.grid.shape, patch, patch), pair.window(key))
     observed = read_observed(job.workspace, pair, place.halo)
     scene = read_scene(job.workspace, pair, place.halo, observed, pair.scalings(job.recipe))
-    scene = with_shown(job.workspace, pair, place.halo, job.recipe, scene)
+    if job.recipe.detectors:
+        scene = np.concatenate([scene, read_shown(job.workspace, pair, place.halo, job.recipe)])
     probability = predict_window(forward, job.options.global_batch, scene, observed, place)
     return score_histogram(probability, read_label(job.workspace, item, place.window), bins=BINS)
 
