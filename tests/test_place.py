@@ -16,7 +16,7 @@ GEOD = Geod(ellps="WGS84")
 
 
 def interpolate(grid: Grid, row: float, col: float) -> tuple[float, float]:
-    """Longitude and latitude as ``viewer.js`` has them."""
+    """Longitude and latitude as ``places.js`` has them."""
     nodes = np.array(describe_place(grid)["nodes"])
     parts = len(nodes) - 1
     down, right = row / grid.height * parts, col / grid.width * parts

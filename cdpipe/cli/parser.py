@@ -19,6 +19,7 @@ from cdpipe.cli import (
     submission,
     threshold,
     train,
+    view,
 )
 from cdpipe.cli.verb import EPILOG, Verb
 from cdpipe.version import __version__
@@ -35,6 +36,7 @@ VERBS: tuple[Verb, ...] = (
     audit.AUDIT,
     report.REPORT,
     report.REVIEW,
+    view.VIEW,
     submission.SUBMISSION,
     threshold.THRESHOLD,
     area.SAMPLE,

@@ -12,7 +12,7 @@ from cdpipe.geo.grid import Grid
 from cdpipe.report import drawing, words
 from cdpipe.report.changes import ON_PAGE, PER_PAIR, Ranked, outline_changes, rank_changes, top_change
 from cdpipe.report.drawing import Limits
-from cdpipe.report.pages import COLORS, TEMPLATES, templates
+from cdpipe.report.pages import make_script, make_style, templates
 from cdpipe.report.pair import (
     Overview,
     describe_shown,
@@ -44,7 +44,6 @@ MEASURED: Mapping[tuple[str, ...], str] = {
     ("cva",): "32 of 100 pixels that it marked, and it marked 43 of 100 that had changed (F1 0.37)",
     ("difference",): "40 of 100 pixels that it marked, and it marked 28 of 100 that had changed (F1 0.33)",
 }
-SCRIPTS = ("table.js", "viewer.js")
 LITTLE = 1e-4  # share of a scene: less than this is what noise and glints leave
 
 
@@ -146,13 +145,11 @@ def write_answer(path: Location, job: AnswerJob) -> None:
     shown = describe_shown(grid, overview, tiles)
     facts = {**shown, "object_count": None if job.objects is None else total, "outlined": len(changes)}
     changed, observed = figures["changed_px"] or 0.0, figures["observed_px"] or 0.0
-    palette = "".join(f"--{name}: rgb({red} {green} {blue}); " for name, (red, green, blue) in COLORS.items())
-    parts = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in ("base.css", "pictures.css", *SCRIPTS)}
     models = len(job.fits) + len(job.others)
     context = {
-        "style": f":root {{ {palette}}}\n{parts['base.css']}{parts['pictures.css']}",
-        "script": "\n".join(parts[name] for name in SCRIPTS),
-        "view": describe_view(grid, overview, levels, outline_changes(changes, grid)),
+        "style": make_style(),
+        "script": make_script(),
+        "view": describe_view(grid, overview.cell, levels, outline_changes(changes, grid)),
         "pair": {**describe_viewer(job.pair.pair_id, facts, ("", ""), models), "verdicts": False},
         "images": f"{tiles_at.name}/" if tiles else "",
         "pictures": _embedded(overview, limits, shown["aspect"]),

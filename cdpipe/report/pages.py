@@ -21,7 +21,8 @@ from cdpipe.workspace.records import hash_stored
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 INDEX = "index.json"  # what index.html was made of
-STYLES, SCRIPTS = ("base.css", "pictures.css"), ("table.js", "viewer.js", "review.js")
+STYLES = ("base.css", "pictures.css")
+SCRIPTS = ("table.js", "places.js", "tiles.js", "viewer.js")  # of every page; a report's have review.js, too
 COLORS = {
     "changed": palette.CHANGED,
     "labelled": palette.LABELLED,
@@ -121,12 +122,9 @@ def write_index(folder: Location, report: Report) -> Location:
     Returns:
         The page.
     """
-    palette = "".join(f"--{name}: rgb({red} {green} {blue}); " for name, (red, green, blue) in COLORS.items())
-    style = [f":root {{ {palette}}}\n", *((TEMPLATES / name).read_text(encoding="utf-8") for name in STYLES)]
     # here and not in the pages of pairs, each of which would be another with every pair that changes
-    script = [f"const REPORT = {json.dumps(report.run['id'])};"]
-    script += [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    write_if_other(folder / "report.css", "".join(style).encode())
+    script = [f"const REPORT = {json.dumps(report.run['id'])};", make_script(), _read("review.js")]
+    write_if_other(folder / "report.css", make_style().encode())
     write_if_other(folder / "report.js", "\n".join(script).encode())
     page = Page(folder / "index.html", "index.html.j2", {"root": "", **describe_index(report)})
     # no record of the workspace: it tells how long things took, which the same results need not have in common
@@ -134,6 +132,21 @@ def write_index(folder: Location, report: Report) -> Location:
     if known != {"key": page.key, "sha256": made}:
         write_sealed(folder / INDEX, {"key": page.key, "sha256": write_page(page)[page.path]})
     return page.path
+
+
+def make_style() -> str:
+    """The style of all pages."""
+    colors = "".join(f"--{name}: rgb({red} {green} {blue}); " for name, (red, green, blue) in COLORS.items())
+    return "".join([f":root {{ {colors}}}\n", *map(_read, STYLES)])
+
+
+def make_script() -> str:
+    """The script of all pages, but for what is for a report alone."""
+    return "\n".join(map(_read, SCRIPTS))
+
+
+def _read(template: str) -> str:
+    return (TEMPLATES / template).read_text(encoding="utf-8")
 
 
 @functools.cache

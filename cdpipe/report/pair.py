@@ -19,7 +19,7 @@ from cdpipe.report.changes import ON_PAGE, PER_PAIR, outline_changes, rank_chang
 from cdpipe.report.drawing import LOSSLESS, PHOTO, Image, Limits, write_photo
 from cdpipe.report.place import describe_ground, describe_place, ground_aspect
 from cdpipe.report.pyramid import TILE, Pyramid, near_change, write_pyramid
-from cdpipe.report.scene import Cells, Read, cell_side, mean_of, open_scene, shrink
+from cdpipe.report.scene import Cells, Read, cell_counts, cell_side, mean_of, open_scene, shrink
 from cdpipe.store.pair import AFTER_BIT, BEFORE_BIT, DATES, StoredPair
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
@@ -105,7 +105,7 @@ def make_pair(job: PairJob) -> dict[Location, str]:
         objects.append({**top.to_json(), "chip": name})
     shown = open_scene(job.workspace, job.pair, job.change_key, job.label_key)
     tiles, levels = draw_tiles(job.folder, shown, grid.shape, overview, limits)
-    view = describe_view(grid, overview, levels, outline_changes(changes, grid))
+    view = describe_view(grid, overview.cell, levels, outline_changes(changes, grid))
     (job.folder / VIEW).write(f"const VIEW = {json.dumps(view, separators=(',', ':'))};\n".encode())
     remove_others(job.folder, {*images, *tiles})
     facts = {
@@ -144,22 +144,22 @@ def describe_shown(grid: Grid, overview: "Overview", tiles: Mapping[str, int]) -
 
 
 def describe_view(
-    grid: Grid, overview: "Overview", levels: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]]
+    grid: Grid, cell: int, levels: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What a page's script has to know of a pair to show it: see ``templates/viewer.js``.
 
     Args:
         grid: The pair's.
-        overview: Its pictures.
+        cell: Side of the cells of its pictures, in pixels.
         levels: Of tiles, see :func:`cdpipe.report.pyramid.write_pyramid`.
         changes: See :func:`cdpipe.report.changes.outline_changes`.
     """
-    rows, cols = (count * overview.cell for count in overview.observed.shape)
+    rows, cols = (count * cell for count in cell_counts(grid.shape, cell))
     ground = describe_ground(grid)
     return {
         "height": grid.height,
         "width": grid.width,
-        "cell": overview.cell,
+        "cell": cell,
         "rows": rows,
         "cols": cols,
         "aspect": ground["aspect"],

@@ -90,6 +90,7 @@ def describe_viewer(pair_id: str, facts: Mapping[str, Any], dates: tuple[str, st
         "cell": facts["cell"],
         "crisp": max(height, width) < CRISP,
         "tiles": bool(facts["tiles"][0]),
+        "live": False,
         "layers": [{"file": file, "name": name} for file, name in layers],
         "labelled": facts["labelled"],
         "unlabelled": bool(facts["figures"].get("unlabelled")),

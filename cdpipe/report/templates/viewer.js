@@ -1,7 +1,5 @@
 // Both dates of a pair on a canvas: pan, zoom, swipe, layers, outlines to click. VIEW says what there is to show.
-// Tiles are images beside the page, asked for only where somebody looks; nothing is fetched.
 const VERDICT_LINES = { accepted: [], rejected: [5, 4], unsure: [2, 3] };
-const KEPT_TILES = 240;
 const MOST = 40; // CSS pixels that a pixel of the scene is wide at most
 const reviewed = new Map(); // verdicts by change, as review.js knows them
 let outlineOf = () => null; // of a change that no card shows, for review.js
@@ -15,11 +13,16 @@ function makeViewer(viewer) {
   const where = viewer.querySelector("#where");
   const edge = viewer.querySelector(".edge");
   const pick = viewer.querySelector("#pick");
+  const busy = viewer.querySelector(".busy");
   const context = canvas.getContext("2d");
   const pictures = new Map([...document.querySelectorAll("img[data-layer]")].map((image) => [image.dataset.layer, image]));
-  const tiles = new Map();
+  const tiles = makeTiles(viewer.dataset.images, ask, () => {
+    viewer.querySelector(".unread")?.removeAttribute("hidden");
+    ask();
+  });
   const changes = VIEW.changes.map(readChange);
   const total = Number(viewer.dataset.objects);
+  const stripes = VIEW.stripes && makeStripes(...VIEW.stripes);
   const { width, height, aspect } = VIEW;
   let size = [1, 1]; // of the stage in CSS pixels
   let at = { x: width / 2, y: height / 2, scale: 0 }; // the stage's middle in pixels of the scene; CSS pixels a column
@@ -29,23 +32,6 @@ function makeViewer(viewer) {
 
   // Geometry
 
-  function readChange(change) {
-    const path = new Path2D();
-    const box = [Infinity, Infinity, -Infinity, -Infinity];
-    const rings = change.rings.map((steps) => {
-      let [col, row] = [0, 0];
-      const ring = [];
-      for (let i = 0; i < steps.length; i += 2) {
-        ring.push([(col += steps[i] / 4), (row += steps[i + 1] / 4)]);
-        box[0] = Math.min(box[0], col); box[1] = Math.min(box[1], row);
-        box[2] = Math.max(box[2], col); box[3] = Math.max(box[3], row);
-        if (i) path.lineTo(col, row); else path.moveTo(col, row);
-      }
-      path.closePath();
-      return ring;
-    });
-    return { ...change, rings, path, box };
-  }
   const fitting = () => Math.min(size[0] / width, size[1] / (height * aspect));
   const toScene = (x, y) => [at.x + (x - size[0] / 2) / at.scale, at.y + (y - size[1] / 2) / (at.scale * aspect)];
   const toStage = (col, row) => [(col - at.x) * at.scale + size[0] / 2, (row - at.y) * at.scale * aspect + size[1] / 2];
@@ -87,54 +73,47 @@ function makeViewer(viewer) {
     const dots = devicePixelRatio || 1;
     context.setTransform(dots, 0, 0, dots, 0, 0);
   }
-  const has = (level, layer, index) => (parseInt(level.has[layer]?.[index >> 2] ?? "0", 16) >> (3 - (index & 3))) & 1;
-
-  function tile(level, layer, row, col) {
-    const name = `${viewer.dataset.images}tiles/${layer}/${level.cell}/${row}-${col}.webp`;
-    let image = tiles.get(name);
-    tiles.delete(name); // the one asked for last goes to the end
-    if (!image) {
-      image = new Image();
-      image.onload = ask;
-      image.src = name;
-    }
-    tiles.set(name, image);
-    return image;
-  }
+  // Tiles where there are any, else the picture of the whole scene. Each place is drawn once and ends at whole dots of
+  // the screen, or a line would show between tiles.
   function drawLayer(layer) {
     const dots = devicePixelRatio || 1;
-    place();
-    context.beginPath();
-    context.rect(0, 0, width, height);
-    context.clip();
-    const needed = 1.5 / (at.scale * dots); // pixels of the scene that a cell may have: one and a half on the screen
-    const picture = pictures.get(layer);
-    context.imageSmoothingEnabled = at.scale * VIEW.cell * dots < 3;
+    const widest = 1.5 / (at.scale * dots); // a cell, in pixels of the scene: one and a half on the screen
     context.imageSmoothingQuality = "high";
-    if (picture?.complete && picture.naturalWidth) context.drawImage(picture, 0, 0, VIEW.cols, VIEW.rows);
-    if (VIEW.cell <= needed) return;
-    const finest = [...VIEW.levels].reverse().findIndex((level) => level.cell <= needed);
-    const levels = [...VIEW.levels].reverse().slice(0, finest < 0 ? undefined : finest + 1); // coarse to fine
-    const [left, top] = toScene(0, 0), [right, bottom] = toScene(...size);
-    for (const [order, level] of levels.entries()) {
-      if (!level.has[layer]) continue;
-      context.imageSmoothingEnabled = at.scale * level.cell * dots < 3;
-      const side = VIEW.tile * level.cell;
-      for (let row = Math.max(0, Math.floor(top / side)); row * side < Math.min(bottom, height); row++) {
-        for (let col = Math.max(0, Math.floor(left / side)); col * side < Math.min(right, width); col++) {
-          if (!has(level, layer, row * level.cols + col)) continue;
-          const name = `${viewer.dataset.images}tiles/${layer}/${level.cell}/${row}-${col}.webp`;
-          if (order < levels.length - 2 && !tiles.has(name)) continue; // far too coarse: only what is there
-          const image = tile(level, layer, row, col);
-          if (!image.complete || !image.naturalWidth) continue;
-          const whole = (value) => Math.round(value * dots); // or a line would show between tiles
-          const [x0, y0] = toStage(col * side, row * side).map(whole);
-          const [x1, y1] = toStage(col * side + image.naturalWidth * level.cell, row * side + image.naturalHeight * level.cell).map(whole);
-          context.setTransform(1, 0, 0, 1, 0, 0);
-          context.drawImage(image, x0, y0, x1 - x0, y1 - y0);
-        }
-      }
+    const places = tiles.inView(layer, widest, [...toScene(0, 0), ...toScene(...size)]);
+    for (const { box, found } of places) {
+      context.save();
+      cut(box);
+      if (found && VIEW.stripes && pictured(layer)) drawStripes(); // where it has no data
+      if (found) drawTile(found); else drawPicture(layer);
+      context.restore();
     }
+    if (places.length) return;
+    cut([0, 0, width, height]);
+    drawPicture(layer);
+  }
+  function inDots([left, top, right, bottom]) {
+    const [x0, y0, x1, y1] = [...toStage(left, top), ...toStage(right, bottom)].map((value) => Math.round(value * (devicePixelRatio || 1)));
+    return [x0, y0, x1 - x0, y1 - y0];
+  }
+  function cut(box) {
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.beginPath();
+    context.rect(...inDots(box));
+    context.clip();
+  }
+  function smooth(cell) {
+    context.imageSmoothingEnabled = at.scale * cell * (devicePixelRatio || 1) < 3;
+  }
+  function drawTile({ image, cell, left, top }) {
+    smooth(cell);
+    context.drawImage(image, ...inDots([left, top, left + image.naturalWidth * cell, top + image.naturalHeight * cell]));
+  }
+  function drawPicture(layer) {
+    const picture = pictures.get(layer);
+    if (!picture?.complete || !picture.naturalWidth) return;
+    smooth(VIEW.cell);
+    place();
+    context.drawImage(picture, 0, 0, VIEW.cols, VIEW.rows);
   }
   function drawWithin(layer, left, right, alpha = 1) {
     if (right <= left) return;
@@ -175,7 +154,13 @@ function makeViewer(viewer) {
     viewer.querySelector(".tag.left").hidden = shown === "after";
     viewer.querySelector(".tag.right").hidden = shown === "before";
     drawScale();
-    while (tiles.size > KEPT_TILES) tiles.delete(tiles.keys().next().value);
+    tiles.forget();
+    busy?.toggleAttribute("hidden", !tiles.waiting());
+  }
+  const pictured = (layer) => layer === "before" || layer === "after";
+  function drawStripes() {
+    context.fillStyle = context.createPattern(stripes, "repeat");
+    context.fillRect(0, 0, canvas.width, canvas.height);
   }
   function drawOutlines(onBright) {
     plain();
@@ -229,43 +214,8 @@ function makeViewer(viewer) {
   }
   const mode = () => viewer.querySelector("input[name=mode]:checked").value;
 
-  // Places
-
-  function degrees(col, row) {
-    const nodes = VIEW.place.nodes;
-    if (!nodes) return null;
-    const parts = nodes.length - 1;
-    const along = (value, length) => {
-      const part = Math.min(Math.max((value / length) * parts, 0), parts);
-      const first = Math.min(Math.floor(part), parts - 1);
-      return [first, part - first];
-    };
-    const [i, down] = along(row, height), [j, right] = along(col, width);
-    return [0, 1].map((axis) =>
-      (nodes[i][j][axis] * (1 - right) + nodes[i][j + 1][axis] * right) * (1 - down) +
-      (nodes[i + 1][j][axis] * (1 - right) + nodes[i + 1][j + 1][axis] * right) * down);
-  }
-  const wrapped = (lon) => lon - 360 * Math.floor((lon + 180) / 360);
-  function inDegrees([lon, lat]) {
-    const digits = Math.min(7, Math.max(3, Math.ceil(5.05 - Math.log10(VIEW.pixel_m || 1)))); // a pixel or finer
-    const east = wrapped(lon);
-    return `${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(east).toFixed(digits)}° ${east < 0 ? "W" : "E"}`;
-  }
   function tell(col, row) {
-    if (col < 0 || row < 0 || col >= width || row >= height) {
-      where.textContent = "outside of the scene";
-      return;
-    }
-    const told = [];
-    const point = degrees(col, row);
-    if (point) told.push(inDegrees(point));
-    if (VIEW.place.transform && !/^EPSG:4326$/.test(VIEW.place.crs)) {
-      const [a, b, c, d, e, f] = VIEW.place.transform;
-      const digits = Math.max(0, Math.ceil(-Math.log10(Math.hypot(a, d))));
-      told.push(`x ${(a * col + b * row + c).toFixed(digits)}, y ${(d * col + e * row + f).toFixed(digits)} (${VIEW.place.crs})`);
-    }
-    told.push(`column ${Math.floor(col)}, row ${Math.floor(row)}`);
-    where.textContent = told.join(" · ");
+    where.textContent = placeInWords(col, row);
   }
 
   // Changes
@@ -273,10 +223,7 @@ function makeViewer(viewer) {
   const keyOfChange = (change) => `${viewer.dataset.pair}/${change.id}`;
   outlineOf = (key) => {
     const change = changes.find((one) => keyOfChange(one) === key);
-    if (!change) return null;
-    const polygon = change.rings.map((ring) => [...ring, ring[0]].map(([col, row]) =>
-      (degrees(col, row) ?? [col, row]).map((value) => Number(value.toFixed(7)))));
-    return { type: "Polygon", coordinates: polygon };
+    return change ? outlineOfChange(change) : null;
   };
   function changeAt(x, y) {
     const [col, row] = toScene(x, y);
@@ -292,12 +239,6 @@ function makeViewer(viewer) {
     }
     return best?.near ? best.change : null;
   }
-  function area(change) {
-    if (change.area_m2 === null || VIEW.pixel_m === null) return `${change.pixels.toLocaleString("en")} px`;
-    const [unit, one] = [["km²", 1e6], ["ha", 1e4], ["m²", 1]].find(([, each]) => change.area_m2 >= each || each === 1);
-    const value = change.area_m2 / one;
-    return `${value >= 100 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3))} ${unit}`;
-  }
   function choose(change, { move = false } = {}) {
     chosen = change;
     pick.classList.toggle("some", change !== null);
@@ -312,13 +253,8 @@ function makeViewer(viewer) {
   }
   function describe(change) {
     const [left, top, right, bottom] = change.box;
-    const point = degrees((left + right) / 2, (top + bottom) / 2);
-    const rows = [
-      ["Area", `${area(change)}${VIEW.pixel_m === null || change.pixels === null ? "" : ` (${change.pixels.toLocaleString("en")} px)`}`],
-      ["Probability", `${change.probability_mean.toFixed(2)} mean${change.probability_max === null ? "" : `, ${change.probability_max.toFixed(2)} at most`}`],
-      ...(Number(viewer.dataset.models) > 1 && change.agreement !== null ? [["Agreement of models", change.agreement.toFixed(2)]] : []),
-      ["Place", point ? inDegrees(point) : `column ${Math.round((left + right) / 2)}, row ${Math.round((top + bottom) / 2)}`],
-    ];
+    const point = degreesAt((left + right) / 2, (top + bottom) / 2);
+    const rows = factsOfChange(change, Number(viewer.dataset.models));
     pick.querySelector("h2").textContent = `Change ${change.id}`;
     pick.querySelector("dl").replaceChildren(...rows.map(([name, value]) => {
       const row = document.createElement("div");
