@@ -1,5 +1,5 @@
 # cdpipe with everything it needs, for Kubernetes or any container host:
-#   docker build --target cpu -t cdpipe:cpu .       with OpenVINO, which is what makes networks fast without a GPU
+#   docker build --target cpu -t cdpipe:cpu .       also for int8, the fastest without a GPU
 #   docker build --target cuda -t cdpipe:cuda .     needs the NVIDIA container toolkit on the host
 # torch brings its own CUDA libraries, so both start from the same small image. Ray's nodes need more shared memory
 # than Docker's 64 MB: docker run --shm-size=2g.

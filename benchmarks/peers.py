@@ -7,6 +7,8 @@ augmentation.
 Every call is a process of its own; calls take turns. Beside the clock: the largest proportional set size (PSS) of a
 command with all its processes, and how far the probabilities differ away from the scene's edge, where cdpipe weighs
 patches by their distance from their own edge and the loop does not: so the loop is also run with cdpipe's weights once.
+
+With ``--identity`` the network of both returns its first channel: what is measured is all that is not the network.
 """
 
 import argparse
@@ -25,13 +27,15 @@ import numpy as np
 import psutil
 import rasterio
 from made_project import make_project
+from numpy.typing import NDArray
 from timing import Row, show
 
 PATCH, STRIDE, BATCH = 256, 192, 4
 TARGETS = {1024: 1.0, 2048: 0.9, 4096: 0.75, 8192: 0.65}
 NETWORK = "unet"
 ARGUMENTS = {"encoder": "resnet18", "input": "stacked", "bands": ["red", "green", "blue"]}
-LOOP = "loop"
+LOOP, CDPIPE = "loop", "--cdpipe"
+IDENTITY = "PEERS_IDENTITY"  # in the environment: the networks of all commands give back what they are given
 
 
 def main() -> None:
@@ -39,12 +43,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--backends", nargs="+", default=["torch", "openvino"])
+    parser.add_argument("--backends", nargs="+", default=["auto"], help="also torch, openvino")
+    parser.add_argument("--identity", action="store_true")
     parser.add_argument("--loop", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.loop:
         plain_loop(options.loop, weighted=bool(os.environ.get("WEIGHTED")))
         return
+    if options.identity:
+        os.environ[IDENTITY] = "1"
     rows = [row for side in options.sides for row in measure(side, options.rounds, options.backends)]
     show(f"predict --before --after --model against a plain loop, median of {options.rounds}", rows)
 
@@ -82,7 +89,8 @@ def predict_command(folder: Path, backend: str) -> list[str]:
     images = ["--before", str(folder / "before.tif"), "--after", str(folder / "after.tif")]
     keys = {"predict.backend": backend, "predict.tta": "none", "predict.overlap": 1 - STRIDE / PATCH}
     settings = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
-    return [sys.executable, "-m", "cdpipe", "predict", *images, "--model", str(folder / NETWORK), *settings]
+    program = [__file__, CDPIPE] if os.environ.get(IDENTITY) else ["-m", "cdpipe"]
+    return [sys.executable, *program, "predict", *images, "--model", str(folder / NETWORK), *settings]
 
 
 def execute(command: list[str], **variables: str) -> None:
@@ -130,6 +138,8 @@ def plain_loop(folder: Path, *, weighted: bool) -> None:
     from cdpipe.workspace.location import here  # noqa: PLC0415
 
     network = load_network(here(folder / NETWORK), read_card(here(folder / NETWORK)))
+    if os.environ.get(IDENTITY):
+        network = torch.nn.Identity()
     dates = []
     for name in ("before", "after"):
         with rasterio.open(folder / f"{name}.tif") as raster:
@@ -148,7 +158,7 @@ def plain_loop(folder: Path, *, weighted: bool) -> None:
         for first in range(0, len(starts), BATCH):
             group = starts[first : first + BATCH]
             patches = np.stack([scene[:, row : row + PATCH, col : col + PATCH] for row, col in group])
-            said = torch.sigmoid(network(torch.from_numpy(patches)))[:, 0].numpy()
+            said = torch.sigmoid(network(torch.from_numpy(patches))[:, 0]).numpy()
             for (row, col), own in zip(group, said, strict=True):
                 total[row : row + PATCH, col : col + PATCH] += own * window
                 weights[row : row + PATCH, col : col + PATCH] += window
@@ -167,5 +177,19 @@ def origins(length: int) -> list[int]:
     return [*range(0, length - PATCH, STRIDE), length - PATCH]
 
 
+def without_networks(arguments: list[str]) -> int:
+    """The command line of cdpipe, with networks that give back their first channel."""
+    from cdpipe.cli.main import main as cdpipe  # noqa: PLC0415
+    from cdpipe.prediction import networks  # noqa: PLC0415
+
+    def identity(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(1 / (1 + np.exp(-patches[:, 0])), np.float32)
+
+    setattr(networks, "load_forward", lambda member: identity)  # noqa: ARG005, B010 (mypy sees imports as private)
+    return cdpipe(arguments)
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == [CDPIPE]:
+        sys.exit(without_networks(sys.argv[2:]))
     main()

@@ -67,10 +67,19 @@ def local_ray() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def in_threads() -> Iterator[None]:
+    """See :func:`project.by_threads`."""
+    from project import by_threads  # noqa: PLC0415
+
+    with by_threads():
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> "Project":  # noqa: ARG001
     """A project whose pipeline has run undisturbed, made once by one of pytest's workers; tests leave it as it is."""
-    from project import Project, make_project, succeed  # noqa: PLC0415
+    from project import CONFIG, Project, make_project, succeed  # noqa: PLC0415
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -83,7 +92,7 @@ def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> "Proj
             return Project(folder / "config.yaml", folder / "work")
         shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
         folder.mkdir()
-        project = make_project(folder)
+        project = make_project(folder, predict={**CONFIG["predict"], "backend": "auto"})
         succeed(project.arguments("pipeline"))
         done.touch()
     return project

@@ -3,13 +3,14 @@
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import yaml
 import zarr
@@ -119,12 +120,20 @@ def succeed(arguments: Sequence[str]) -> Call:
     return result
 
 
+@contextmanager
+def by_threads() -> Iterator[None]:
+    """For what is not about Ray: threads do what its workers would, and store the same bytes; they start at once."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cdpipe.cluster.start.stays_here", lambda _run: True)
+        yield
+
+
 def make_project(folder: Path, scenes: Sequence[str] = tuple(SCENES), **sections: Any) -> Project:
-    """Write scenes, their catalog and a configuration."""
+    """Write scenes, their catalog and a configuration; torch runs its networks, which need no engine then."""
     rows = [write_pair(folder, pair_id, SCENES[pair_id][0], split=SCENES[pair_id][1]) for pair_id in scenes]
     write_catalog(folder / "pairs.csv", rows)
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump({**CONFIG, **sections}, sort_keys=False))
+    config, predict = folder / "config.yaml", {"backend": "torch", **sections.pop("predict", CONFIG["predict"])}
+    config.write_text(yaml.safe_dump({**CONFIG, **sections, "predict": predict}, sort_keys=False))
     return Project(config, folder / "work")
 
 

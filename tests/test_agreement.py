@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from project import SCENES, Project, array, call, make_project, succeed
+from project import SCENES, Project, array, by_threads, call, make_project, succeed
 from stored import bright_squares, store_pair
 from submitted import MASKS, Mask, changes, guesses, write_masks, write_rows
 
@@ -24,7 +24,7 @@ from cdpipe.metrics.counts import Counts
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("in_threads"), pytest.mark.timeout(900)]
 
 
 def labels(project: Project) -> dict[str, Mask]:
@@ -115,12 +115,13 @@ def test_a_run_agrees_with_its_own_submission(branch: Project) -> None:
 
 
 @pytest.fixture(scope="module")
-def ingested(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project of which nothing but the store is there."""
     project = make_project(
         tmp_path_factory.mktemp("ingested"), ("wide", "small", "row"), splits={"allow_leak": True, "by": "places"}
     )
-    succeed(project.arguments("ingest"))
+    with by_threads():
+        succeed(project.arguments("ingest"))
     return project
 
 

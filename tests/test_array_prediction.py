@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stored import RGB, store_pair
 
 import cdpipe
+from cdpipe.config.schema import Backend
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.inference.patches import Execution
@@ -79,33 +80,34 @@ def through_the_store(root: Path, dates: Dates, valid: NDArray[np.uint8], member
     return np.asarray(read_window(open_array(group, "probability"), Window(0, 0, *valid.shape)), np.float32)
 
 
-def member_of(folder: Path, overlap: float = 0.25, tta: str = "none") -> Member:
-    return Member(
-        read_card(here(folder)), here(folder), folder.name, None, 1.0, overlap, Execution(tta, "float32", "cpu", 1)
-    )
+def member_of(folder: Path, overlap: float = 0.25, tta: str = "none", backend: str = "torch") -> Member:
+    execution = Execution(tta, "float32", "cpu", 1, backend)
+    return Member(read_card(here(folder)), here(folder), folder.name, None, 1.0, overlap, execution)
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "overlap", "tta"),
+    ("model", "shape", "ways"),
     [
-        ("plain", (40, 560), 0.25, "none"),  # two blocks
-        ("plain", (45, 50), 0.5, "d4"),
-        ("plain", (1, 20), 0.25, "d4"),
-        ("siamese", (50, 33), 0.0, "none"),
-        ("bands", (50, 530), 0.25, "d4"),
-        ("bands", (50, 530), 0.5, "none"),
-        ("shown", (50, 530), 0.25, "none"),
+        ("plain", (40, 560), (0.25, "none", "torch")),  # two blocks
+        ("plain", (40, 560), (0.25, "d4", "openvino")),
+        ("plain", (45, 50), (0.5, "d4", "torch")),
+        ("plain", (1, 20), (0.25, "d4", "torch")),
+        ("siamese", (50, 33), (0.0, "none", "torch")),
+        ("bands", (50, 530), (0.25, "d4", "torch")),
+        ("bands", (50, 530), (0.5, "none", "torch")),
+        ("shown", (50, 530), (0.25, "none", "torch")),
     ],
 )
 def test_the_stored_path_gives_the_same_bits(
-    models: Path, tmp_path: Path, model: str, shape: tuple[int, int], overlap: float, tta: str
+    models: Path, tmp_path: Path, model: str, shape: tuple[int, int], ways: tuple[float, str, Backend]
 ) -> None:
+    overlap, tta, backend = ways
     dates = make_dates(shape)
     observed = np.ones(shape, np.bool_)
     observed[:, shape[1] // 3 : shape[1] // 2] = False
     valid = np.where(observed, np.uint8(3), np.uint8(1))
-    stored = through_the_store(tmp_path, dates, valid, member_of(models / model, overlap, tta))
-    result = predict_array(*dates, models / model, observed=observed, overlap=overlap, tta=tta)
+    stored = through_the_store(tmp_path, dates, valid, member_of(models / model, overlap, tta, backend))
+    result = predict_array(*dates, models / model, observed=observed, overlap=overlap, tta=tta, backend=backend)
     assert result.dtype == np.float32
     assert np.array_equal(np.isnan(result), ~observed)
     assert np.array_equal(result, stored, equal_nan=True)
@@ -132,7 +134,7 @@ def test_what_is_not_finite_is_not_observed(models: Path, tmp_path: Path, model:
                 filled[index][:, *where[1:]] = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        result = predict_array(before, after, models / model, tta="none")
+        result = predict_array(before, after, models / model, tta="none", backend="torch")
     assert np.array_equal(np.isnan(result), valid != 3)
     stored = through_the_store(tmp_path, filled, valid, member_of(models / model))
     assert np.array_equal(result, stored, equal_nan=True)
@@ -142,10 +144,12 @@ def test_what_is_not_finite_is_not_observed(models: Path, tmp_path: Path, model:
 def test_values_outside_of_observed_have_no_influence(models: Path, model: str) -> None:
     before, after = make_dates((40, 45))
     observed = np.random.default_rng(2).random((40, 45)) < 0.7
-    clean = predict_array(before, after, models / model, observed=observed, tta="none")
+    clean = predict_array(before, after, models / model, observed=observed, tta="none", backend="torch")
     before[:, ~observed], after[:, ~observed] = 0, 65535
     assert np.array_equal(
-        predict_array(before, after, models / model, observed=observed, tta="none"), clean, equal_nan=True
+        predict_array(before, after, models / model, observed=observed, tta="none", backend="torch"),
+        clean,
+        equal_nan=True,
     )
 
 

@@ -120,7 +120,7 @@ def test_spread_tiles_are_whole_apart_and_all_over(shape: tuple[int, int], most:
         assert len({(tile.row > shape[0] / 2, tile.col > shape[1] / 2) for tile in tiles}) == 4
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.timeout(900)
 def test_the_verb_audits_a_finished_run(branch: Project) -> None:
     path = branch.outputs / "report" / "audits.json"
@@ -150,7 +150,7 @@ def test_the_verb_audits_a_finished_run(branch: Project) -> None:
     assert call(branch.arguments("audit", "--set", "name=nothing")).code == EXIT_INPUT
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.timeout(900)
 def test_a_pair_that_cannot_be_audited_leaves_the_others_their_models(branch: Project) -> None:
     """The models were trained with it, so they must be looked up with it, too."""

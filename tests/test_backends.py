@@ -21,7 +21,7 @@ from stored import RGB, bright_squares, store_pair
 from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError, InputError, IntegrityError
 from cdpipe.inference import backends
-from cdpipe.inference.backends import check_backend
+from cdpipe.inference.backends import check_backend, choose_backend
 from cdpipe.inference.openvino import SEAL, cache_folder, cached_engine, engine_key
 from cdpipe.inference.patches import Execution
 from cdpipe.keys import content_key
@@ -283,8 +283,30 @@ def test_calibration_sees_change_and_the_same_windows_every_time(trained: Traine
 
 def test_int8_is_of_openvino_alone() -> None:
     with pytest.raises(ValueError, match="precision: int8 needs backend: openvino, got backend: torch"):
-        Predict(precision="int8")
-    assert Predict(backend="openvino", precision="int8").precision == "int8"
+        Predict(backend="torch", precision="int8")
+    assert Predict(precision="int8").backend == "auto"
+    assert choose_backend("auto", "int8", "cpu", "dpt") == "openvino"  # which says what it lacks
+
+
+@pytest.mark.parametrize(
+    ("machine", "installed", "device", "network", "chosen"),
+    [
+        ("x86_64", True, "cpu", "unet", "openvino"),
+        ("AMD64", True, "cpu", "unet", "openvino"),
+        ("aarch64", True, "cpu", "unet", "torch"),
+        ("arm64", True, "cpu", "unet", "torch"),
+        ("x86_64", False, "cpu", "unet", "torch"),
+        ("x86_64", True, "cuda", "unet", "torch"),
+        ("x86_64", True, "cpu", "dpt", "torch"),
+    ],
+)
+def test_what_runs_networks_by_default(
+    monkeypatch: pytest.MonkeyPatch, machine: str, installed: bool, device: str, network: str, chosen: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(backends, "find_spec", lambda name: name if installed else None)
+    assert choose_backend("auto", "float32", device, network) == chosen
+    assert choose_backend("torch", "float32", device, network) == "torch"
 
 
 def test_a_backend_that_cannot_run_is_refused_before_any_work(
@@ -305,7 +327,7 @@ def test_a_backend_that_cannot_run_is_refused_before_any_work(
 
 def test_arrays_in_memory_are_predicted_by_any_backend(trained: Trained) -> None:
     dates = bright_squares((70, 90), 4)[0]
-    exact = predict_array(*dates, trained.folders["unetplusplus"], tta="none")
+    exact = predict_array(*dates, trained.folders["unetplusplus"], tta="none", backend="torch")
     found = predict_array(*dates, trained.folders["unetplusplus"], tta="none", backend="openvino")
     assert 0 < np.abs(found - exact).max() <= 1e-5
     with pytest.raises(ValueError, match="expected precision float32 or bfloat16, got 'int8'"):

@@ -154,7 +154,7 @@ def test_a_second_run_in_the_same_workspace(with_model: Project) -> None:
         refuse(with_model, EXIT_LOCKED, str(with_model.workspace), "another run")
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("in_threads")
 def test_a_pair_without_a_valid_pixel_is_gone_around(with_model: Project) -> None:
     """Only reading all of it shows it: the other pairs are in the store by then."""
     write_raster(scene(with_model, "test", "after"), np.zeros((3, 101, 83), np.uint16), utm_grid(101, 83), nodata=0)
@@ -168,7 +168,7 @@ def test_a_pair_without_a_valid_pixel_is_gone_around(with_model: Project) -> Non
     assert finished == {"val", "small"}
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("in_threads")
 def test_bad_pairs_are_gone_around_and_later_repaired_alone(with_model: Project) -> None:
     project, good = with_model, scene(with_model, "test", "after").read_bytes()
     scribble(project)
@@ -200,7 +200,7 @@ def test_bad_pairs_are_gone_around_and_later_repaired_alone(with_model: Project)
     assert "no pair of run run failed last time" in again.err
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("in_threads")
 def test_a_file_that_is_gone_before_it_is_hashed_is_named_with_the_reason(tmp_path: Path) -> None:
     there, gone = tmp_path / "there", tmp_path / "gone"
     there.write_bytes(b"abc")

@@ -245,7 +245,7 @@ def test_a_real_pair_that_was_moved_is_moved_back(shared: Path, tmp_path: Path) 
     assert (added.rows - own.rows, added.cols - own.cols) == pytest.approx(shift, abs=0.1)
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.timeout(900)
 def test_ingest_says_what_it_does_and_remembers_it(tmp_path: Path, scene: Scene) -> None:
     project = make_project(tmp_path, ["row"], align={"block": 512, "coregister": "auto"})

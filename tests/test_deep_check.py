@@ -188,7 +188,7 @@ def test_real_clouds_are_pointed_out(shared: Path, tmp_path: Path) -> None:
     assert report.dates[1].cloud_like > 10 * report.dates[0].cloud_like
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.timeout(900)
 def test_the_verb_shows_what_it_found_and_ends_as_check_does(tmp_path: Path) -> None:
     write_raster(tmp_path / "before.tif", land(), GRID)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from project import Project, call, make_project, snapshot, succeed, untrained_model
+from project import Project, by_threads, call, make_project, snapshot, succeed, untrained_model
 
 from cdpipe.errors import EXIT_BUG
 from cdpipe.workspace.records import GROUP_RECORD
@@ -19,13 +19,14 @@ SLOW = ("torch", "ray", "matplotlib", "pandas", "scipy", "zarr")  # to import
 
 
 @pytest.fixture(scope="module")
-def predicted(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """One pair that all is known of."""
     folder = tmp_path_factory.mktemp("predicted")
     untrained_model(folder, "third")
     project = make_project(folder, ("small",), predict={"models": ["third"], "tta": "none", "threshold": 0.5})
-    for verb in ("pipeline", "audit", "report"):
-        succeed(project.arguments(verb))
+    with by_threads():
+        for verb in ("pipeline", "audit", "report"):
+            succeed(project.arguments(verb))
     return project
 
 

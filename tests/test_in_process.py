@@ -12,12 +12,15 @@ from types import SimpleNamespace
 import pytest
 from project import PRODUCTS, Project, contents
 
+from cdpipe.api.predict import predict_pair
 from cdpipe.cluster import spread, start
 from cdpipe.cluster.tasks import Background, run_bounded
 from cdpipe.config.resources import Resources
 from cdpipe.errors import EXIT_DONE, EXIT_INTERRUPTED
+from cdpipe.inference.patches import Execution
 from cdpipe.models.folder import read_card
 from cdpipe.prediction import networks
+from cdpipe.runs.run import Failure, Remark, Step
 from cdpipe.workspace.crash import ARMED
 from cdpipe.workspace.location import here
 
@@ -78,6 +81,18 @@ def test_it_ends_on_sigterm_as_on_ctrl_c(finished: Project, tmp_path: Path) -> N
     assert "Traceback" not in told
 
 
+@pytest.mark.usefixtures("in_threads")
+def test_patches_are_told_while_a_block_is_at_work(finished: Project, tmp_path: Path) -> None:
+    scenes, model = finished.config.parent / "test", next(finished.workspace.glob("models/unetplusplus/*"))
+    events: list[Step | Remark | Failure] = []
+    dates = scenes / "before.tif", scenes / "after.tif"
+    predict_pair(dates, [model], tmp_path, overrides=["predict.tta=none"], progress=events.append)
+    told = [event for event in events if isinstance(event, Step) and event.title == "predict: patches"]
+    assert [event.done for event in told] == [*range(len(told) - 1), len(told) - 2]
+    assert told[-1].done == told[-1].total == 4  # 101 x 83 pixels in patches of 64, each 48 from the next
+    assert told[-1].over
+
+
 def test_torch_has_its_threads_back(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch  # noqa: PLC0415
 
@@ -87,7 +102,7 @@ def test_torch_has_its_threads_back(finished: Project, monkeypatch: pytest.Monke
     try:
         torch.set_num_threads(3)
         loaded = networks.LoadedNetworks()
-        loaded(SimpleNamespace(card=card))  # type: ignore[arg-type]  # as much of a member as is asked
+        loaded(SimpleNamespace(card=card, execution=Execution("none", "float32", "cpu", 1)))  # type: ignore[arg-type]  # as much of a member as is asked
         assert torch.get_num_threads() == 1
         loaded.release()
         assert torch.get_num_threads() == 3

@@ -39,7 +39,7 @@ def test_to_import_it_takes_no_heavy_library() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("local_ray", "in_threads")
 def test_a_run_from_scenes_to_figures(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     events: Events = []
     run = cdpipe.open_run(project.config, progress=events.append)

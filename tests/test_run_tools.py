@@ -11,7 +11,7 @@ from project import Project, array, call, succeed
 from cdpipe.evaluation.area_sample import read_facts
 from cdpipe.workspace.location import here
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("in_threads"), pytest.mark.timeout(900)]
 
 
 def label_points(path: Path, project: Project) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from project import SCENES, Project, call, make_project, snapshot, succeed, write_catalog
+from project import SCENES, Project, by_threads, call, make_project, snapshot, succeed, write_catalog
 from submitted import MASKS, changes, guesses, plain_text, write_masks, write_rows
 
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_PARTIAL, InputError
 from cdpipe.formats.submission import encode_strips, format_runs, read_submission, write_submission
 from cdpipe.workspace.location import here
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("in_threads"), pytest.mark.timeout(900)]
 
 
 def read_rows(path: Path) -> list[list[str]]:
@@ -127,10 +127,11 @@ def test_masks_of_any_length_are_read_and_written(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ingested(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project of which nothing but the store is there."""
     project = make_project(tmp_path_factory.mktemp("ingested"), ("wide", "small", "row"))
-    succeed(project.arguments("ingest"))
+    with by_threads():
+        succeed(project.arguments("ingest"))
     return project
 
 

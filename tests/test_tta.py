@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from cdpipe.inference.torch import d4_mean, d4_views
+from cdpipe.inference.views import d4_mean, d4_views
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -92,6 +92,16 @@ def test_mean_is_taken_in_float32_or_wider(given_type: torch.dtype, result: torc
 def test_only_batches_of_squares_have_eight_views(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="square patches"):
         d4_views(torch.zeros(shape))
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 7))
+def test_numpys_arrays_are_treated_as_torchs(seed: int, size: int) -> None:
+    x = normal(seed, 2, 3, size, size)
+    assert np.array_equal(d4_views(x.numpy()), d4_views(x).numpy())
+    y = normal(seed, 16, 1, size, size)
+    mean = d4_mean(y.numpy())
+    assert mean.dtype == np.float32
+    assert mean.tobytes() == d4_mean(y).numpy().tobytes()
 
 
 def test_mean_needs_all_eight_views() -> None:

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import io
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, 
 from cdpipe.runs.manifest import Manifest, manifest_path
 from cdpipe.runs.members import ModelSource, check_given, plan_members
 from cdpipe.runs.plan import (
+    BlockWork,
     RunPair,
     RunPlan,
     choose_pairs,
@@ -325,8 +326,8 @@ def plan_before_fitting(run: Run, inventory: Inventory, sources: Sequence[ModelS
         raise InputError("no pair has the bands that the models need")
     stored = prefer_stored(run.config, plan, sources)
     if stored is not plan:
-        device = stored.members[0].execution.device
-        run.say(f"predict: uses the probabilities that are stored already, computed on {device}")
+        how = stored.members[0].execution
+        run.say(f"predict: uses the probabilities that are stored already, computed by {how.backend} on {how.device}")
     return with_probed_batches(run, stored)
 
 
@@ -342,8 +343,12 @@ def predict_to_fit_on(run: Run, plan: RunPlan) -> list[str]:
     if work:
         manifest_path(run.folder).unlink(missing_ok=True)
         title = "predict pairs to fit thresholds on: blocks"
-        with asked_for_models(run, "predict", len(work)) as actors, run.step(title, len(work)) as advance:
-            for event in predict_only(plan, work, actors):
+        with (
+            asked_for_models(run, "predict", len(work)) as actors,
+            _patches_step(run, plan, work) as ran,
+            run.step(title, len(work)) as advance,
+        ):
+            for event in predict_only(plan, work, actors, ran=ran):
                 advance(1, "")
                 if event.failure is not None:
                     run.fail(plan.pairs[event.pair].pair_id, event.failure, event.details)
@@ -407,6 +412,15 @@ def measure_by_tasks(run: Run) -> MeasurePairs:
     return measure_pairs
 
 
+@contextlib.contextmanager
+def _patches_step(run: Run, plan: RunPlan, work: Sequence[BlockWork]) -> Iterator[Callable[[int], None]]:
+    """What to tell of patches that are done, where threads run the networks: a block of one pair takes a minute."""
+    from cdpipe.cluster.spread import threads_here
+
+    with run.step("predict: patches", count_patches(plan, work) if threads_here() else 0) as advance:
+        yield lambda count: advance(count, "")
+
+
 def _predict(run: Run, plan: RunPlan, products: Mapping[str, tuple[Product, ...]]) -> dict[str, tuple[Product, ...]]:
     """Run the models; the products of every pair that was published."""
     from cdpipe.cluster.needs import asked_for_prediction
@@ -425,9 +439,10 @@ def _predict(run: Run, plan: RunPlan, products: Mapping[str, tuple[Product, ...]
     with (
         asked_for_prediction(run, len(work), to_make) as actors,
         run.logged("predict", facts) as figures,
+        _patches_step(run, plan, work) as ran,
         run.step("predict: blocks", len(work)) as advance,
     ):
-        for event in predict_and_publish(plan, work, actors, ordered):
+        for event in predict_and_publish(plan, work, actors, ordered, ran=ran):
             pair_id = plan.pairs[event.pair].pair_id
             if event.failure is not None:
                 run.fail(pair_id, event.failure, event.details)

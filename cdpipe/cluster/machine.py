@@ -12,6 +12,8 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cdpipe.inference.backends import usable_cpus
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Ray keeps its objects, not a temporary file)
 CGROUP = Path("/sys/fs/cgroup")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -49,7 +51,7 @@ def inspect_machine() -> Machine:
     found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return Machine(
         name=platform.node(),
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpus=usable_cpus(),
         flags=tuple(flag for flag in FLAGS if flag in _processor_flags()),
         memory=_memory(),
         gpus=tuple((device.name, device.total_memory) for device in found),

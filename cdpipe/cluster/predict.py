@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cdpipe.cluster import spread
 from cdpipe.cluster.needs import Actors, asked_for_models, gpu_kind
 from cdpipe.cluster.tasks import Background
-from cdpipe.cluster.threads import predict_in_threads
+from cdpipe.cluster.threads import Ran, predict_in_threads, tell_nobody
 from cdpipe.runs.blocks import BlockResult, DoBlock, do_block
 from cdpipe.runs.members import batch_name, remember_batches, remembered_batches, with_batches
 from cdpipe.runs.plan import BlockWork, RunPlan, is_stored
@@ -17,7 +17,7 @@ from cdpipe.runs.run import Run
 
 
 def predict_blocks(
-    plan: RunPlan, work: Sequence[BlockWork], actors: Actors, do: DoBlock = do_block
+    plan: RunPlan, work: Sequence[BlockWork], actors: Actors, do: DoBlock = do_block, ran: Ran = tell_nobody
 ) -> Iterator[BlockResult]:
     """Do the work, yielding each block's result as it comes, in any order.
 
@@ -26,9 +26,10 @@ def predict_blocks(
         work: What is missing.
         actors: Who does it, where that is Ray. Those that are not there yet take part as they come.
         do: Called with each block.
+        ran: Called with the number of patches that a network was just run on, where threads of this process do it.
     """
     if spread.threads_here():
-        return predict_in_threads(plan, work, spread.threads_here(), do)
+        return predict_in_threads(plan, work, spread.threads_here(), do, ran)
     from cdpipe.cluster.actors import predict_on_actors
 
     return predict_on_actors(plan, work, actors, do)
@@ -69,9 +70,11 @@ class Event:
     spent: Mapping[str, float] = field(default_factory=dict)
 
 
-def predict_only(plan: RunPlan, work: Sequence[BlockWork], actors: Actors, do: DoBlock = do_block) -> Iterator[Event]:
+def predict_only(
+    plan: RunPlan, work: Sequence[BlockWork], actors: Actors, do: DoBlock = do_block, ran: Ran = tell_nobody
+) -> Iterator[Event]:
     """Predict blocks without making products of them; a pair may fail more than once."""
-    for result in predict_blocks(plan, work, actors, do) if work else ():
+    for result in predict_blocks(plan, work, actors, do, ran) if work else ():
         yield Event(result.pair, block=True, failure=result.error, details=result.details, spent=result.spent)
 
 
@@ -87,13 +90,15 @@ def publish_pair(task: tuple[RunPlan, tuple[Product, ...]]) -> None:
         ensure_written(product)
 
 
-def predict_and_publish(
+def predict_and_publish(  # noqa: PLR0913 (what is done is not the default in tests and benchmarks alone)
     plan: RunPlan,
     work: Sequence[BlockWork],
     actors: Actors,
     products: Sequence[tuple[Product, ...]],
     do: DoBlock = do_block,
     publish: Callable[[tuple[RunPlan, tuple[Product, ...]]], None] = publish_pair,
+    *,
+    ran: Ran = tell_nobody,
 ) -> Iterator[Event]:
     """Predict missing blocks and publish every pair that is complete.
 
@@ -104,13 +109,14 @@ def predict_and_publish(
         products: The products of each pair.
         do: Called in workers with each block.
         publish: Called in workers with each pair whose blocks are all stored.
+        ran: See :func:`predict_blocks`.
 
     Yields:
         An event for every block, and one for every pair: published or failed.
     """
     left, failed = Counter(item.pair for item in work), set()
     background = Background(publish)
-    for event in predict_only(plan, work, actors, do):
+    for event in predict_only(plan, work, actors, do, ran):
         number = event.pair
         left[number] -= 1
         if event.failure is None or number not in failed:

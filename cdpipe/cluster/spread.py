@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cdpipe.config.resources import Resources
+from cdpipe.inference.backends import usable_cpus
 from cdpipe.workspace.clients import add_requests, take_requests
 
 Result = TypeVar("Result")
@@ -57,9 +58,8 @@ def may_stay_here(resources: Resources) -> bool:
 
 def count_threads(resources: Resources) -> int:
     """Threads for a run's tasks: as many as it may use CPUs, of those that this process may."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = [number for number in (resources.workers, resources.cpus) if number != "auto"]
-    return max(1, *asked) if asked else own
+    return max(1, *asked) if asked else usable_cpus()
 
 
 @contextlib.contextmanager

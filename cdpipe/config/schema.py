@@ -18,7 +18,7 @@ from cdpipe.config.weights import EncoderWeights
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
 
-Backend = Literal["torch", "openvino"]
+Backend = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "auto_gpu", "float32", "bfloat16"]
 NoData = float | Literal["none"]
 
@@ -341,8 +341,9 @@ class Predict(Section):
     ``weights: auto`` and ``temperature: auto`` are fitted on the same pairs, before the threshold; a temperature
     divides a model's logits before they are averaged.
 
-    ``backend`` runs the networks: ``torch``, or ``openvino``, which is made for CPUs. ``precision`` is what they
-    compute in; ``int8`` is of OpenVINO alone, and calibrated on the training pairs.
+    ``backend`` runs the networks: ``torch``, or ``openvino``, which is made for CPUs; ``auto`` is ``openvino`` on the
+    CPUs of x86-64, else ``torch``. ``precision`` is what they compute in; ``int8`` is of OpenVINO alone, and calibrated
+    on the training pairs.
     """
 
     models: tuple[Place, ...] = ()
@@ -352,7 +353,7 @@ class Predict(Section):
     temperature: Literal["none", "auto"] = "none"
     overlap: float = Field(default=0.25, ge=0, lt=1)
     tta: Literal["d4", "none"] = "d4"
-    backend: Backend = "torch"
+    backend: Backend = "auto"
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     threshold: Share | Auto | dict[str, Share | Auto] = "auto"
     aim: Literal["f1", "mean_f1"] | Aim = "f1"
@@ -374,8 +375,8 @@ class Predict(Section):
             raise ValueError("threshold: a mean has one threshold; for one of each model choose ensemble: vote")
         if self.ensemble == "vote" and (self.temperature == "auto" or self.weights == "auto"):
             raise ValueError("ensemble: temperature: auto and weights: auto are of a mean; a vote has thresholds")
-        if self.precision == "int8" and self.backend != "openvino":
-            raise ValueError(f"precision: int8 needs backend: openvino, got backend: {self.backend}")
+        if self.precision == "int8" and self.backend == "torch":
+            raise ValueError("precision: int8 needs backend: openvino, got backend: torch")
         return self
 
 

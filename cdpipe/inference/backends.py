@@ -1,9 +1,46 @@
-"""Whether a backend can run here, told before any work, and before anything heavy is imported."""
+"""Which backend runs a network, and whether it can: told before any work, and before anything heavy is imported."""
 
+import os
+import platform
 from importlib.util import find_spec
 
 from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError
+
+X86 = ("x86_64", "amd64")  # where OpenVINO is faster, on what was measured, and comes with cdpipe
+BY_TORCH = ("dpt",)  # networks that OpenVINO lacks an operation for
+
+
+def choose_backend(backend: str, precision: str, device: str, architecture: str) -> str:
+    """The backend of a network: where that is left open, OpenVINO on the CPUs that it is made for, else torch.
+
+    It is part of keys, and so is decided once, by the machine where a run was started.
+
+    Args:
+        backend: The configuration's ``predict.backend``.
+        precision: Its ``predict.precision``.
+        device: ``cpu`` or ``cuda``.
+        architecture: The network's name.
+
+    Returns:
+        ``torch`` or ``openvino``.
+    """
+    if backend != "auto":
+        return backend
+    if precision == "int8":
+        return "openvino"
+    suits = device == "cpu" and platform.machine().lower() in X86 and architecture not in BY_TORCH
+    return "openvino" if suits and find_spec("openvino") is not None else "torch"
+
+
+def usable_cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_for_cpus(options: Predict) -> bool:
+    """Whether what is asked for runs on CPUs alone."""
+    return options.backend == "openvino" or options.precision == "int8"
 
 
 def check_backend(options: Predict, device: str) -> None:
@@ -16,13 +53,14 @@ def check_backend(options: Predict, device: str) -> None:
     Raises:
         ConfigError: If a package is not installed, or there are GPUs, which would lie idle.
     """
-    if options.backend == "torch":
+    if not is_for_cpus(options):
         return
     check_installed(options.precision)
     if device == "cuda":
+        asked = "predict.backend: openvino" if options.backend == "openvino" else "predict.precision: int8"
         raise ConfigError(
-            "predict.backend: openvino runs on CPUs, and there are GPUs here, which torch uses; "
-            "set predict.backend: torch, or resources.gpus: 0"
+            f"{asked} runs on CPUs, and there are GPUs here, which torch uses; set predict.backend: auto and another "
+            "precision than int8, or resources.gpus: 0"
         )
 
 

@@ -1,4 +1,7 @@
-"""OpenVINO, an inference runtime made for CPUs: builds an engine of a network once a machine, and runs it."""
+"""OpenVINO, an inference runtime made for CPUs: builds an engine of a network once a machine, and runs it.
+
+Torch, which takes seconds to import, is needed to build one, not to run it.
+"""
 
 import contextlib
 import fcntl
@@ -15,14 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cdpipe.errors import ConfigError
 from cdpipe.inference.backends import check_installed
 from cdpipe.inference.patches import Execution, Forward
-from cdpipe.inference.torch import forward_of
+from cdpipe.inference.views import d4_mean, d4_views
 from cdpipe.keys import content_key
 from cdpipe.models.folder import ModelCard, check_weights, load_network
 from cdpipe.store.normalisation import Recipe
@@ -228,21 +229,24 @@ def make_openvino_forward(
         "ENABLE_CPU_PINNING": False,  # several actors would otherwise be pinned to the same core
     }
     model, own, alone = core.read_model(files[GRAPH], files[WEIGHTS]), threading.local(), threading.Lock()
+    augmented = execution.tta == "d4"
 
-    def logits(views: Tensor) -> Tensor:
+    def forward(patches: NDArray[np.float32]) -> NDArray[np.float32]:
         # a request holds its answer until the next call: of one that threads share, each would take the others'
         if not hasattr(own, "request"):
             with alone:
                 own.request = core.compile_model(model, "CPU", options).create_infer_request()
-        request = own.request
+        views = d4_views(patches) if augmented else patches
+        logits = np.empty((len(views), 1, *views.shape[-2:]), np.float32)
         # one by one: a view's activations fit the caches, and a batch of them is no faster
-        answers = torch.empty(len(views), 1, *views.shape[-2:])
-        for index, view in enumerate(views):
-            request.infer([view[None].numpy()], share_inputs=True)
-            answers[index] = torch.from_numpy(request.get_output_tensor(0).data[0])
-        return answers
+        for view, logit in zip(views, logits, strict=True):
+            own.request.infer([np.ascontiguousarray(view)[None]], share_inputs=True)
+            logit[:] = own.request.get_output_tensor(0).data[0]
+        with np.errstate(over="ignore"):  # of exp: infinity there is a probability of 0
+            probabilities = np.float32(1) / (np.float32(1) + np.exp(-logits))
+        return (d4_mean(probabilities) if augmented else probabilities)[:, 0]
 
-    return forward_of(logits, execution)
+    return forward
 
 
 def engine_key(card: ModelCard, calibration: Calibration | None) -> str:
@@ -265,6 +269,8 @@ def import_openvino() -> Any:
 
 def _build(folder: Location, card: ModelCard, calibration: Calibration | None) -> Mapping[str, bytes]:
     """The engine's files; its input is one view, (1, channel, patch, patch)."""
+    import torch
+
     openvino = import_openvino()
     network = load_network(folder, card).requires_grad_(False)
     example = torch.zeros(1, card.recipe.channels, card.patch, card.patch)

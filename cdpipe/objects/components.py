@@ -93,10 +93,12 @@ def join_pieces(count: int, touching: Sequence[Numbers]) -> Numbers:
     Returns:
         (count,): for every piece the smallest number of its component.
     """
+    one, other = np.concatenate([np.zeros((0, 2), np.int64), *touching]).T
+    if not len(one):
+        return np.arange(count)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    one, other = np.concatenate([np.zeros((0, 2), np.int64), *touching]).T
     graph = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(count, count))
     _, component = connected_components(graph, directed=False)
     smallest = np.unique(component, return_index=True)[1]  # where each component occurs first

@@ -77,7 +77,8 @@ def probability_key(pair_key: str, member: Member) -> str:
         parts["views_at_once"] = at_once
     if run.backend == "openvino":
         parts["folded"] = True  # see `fold_doubling`: the network's own sums have other last bits
-        parts["revision"] = 2  # of the first, threads of one process took each other's answers
+        # of the first, threads of one process took each other's answers; the second left the rest to torch
+        parts["revision"] = 3
     if member.calibration is not None:
         parts["calibration"] = member.calibration.key
     return content_key("probability", parts)

@@ -1,5 +1,7 @@
 """Prediction of two arrays in memory: the same steps as for a stored pair, for notebooks and small scenes."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +15,9 @@ from cdpipe.detectors.stored import show
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
+from cdpipe.inference.backends import choose_backend, usable_cpus
 from cdpipe.inference.patches import Execution, Placement, predict_window
+from cdpipe.inference.shared import SharedPatches
 from cdpipe.models.ensemble_folder import check_members, given_ensemble, shared_weights
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import open_forward
@@ -36,7 +40,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     observed: NDArray[np.bool_] | None = None,
     overlap: float | None = None,
     tta: str | None = None,
-    backend: str = "torch",
+    backend: Backend = "auto",
     precision: str | None = None,
 ) -> NDArray[np.float32]:
     """Probability of change between two images of one place, pixel on pixel.
@@ -51,7 +55,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1; default: the ensemble's, or
             0.25.
         tta: ``d4`` (mean of the eight flips and rotations) or ``none``; default: the ensemble's, or ``d4``.
-        backend: ``torch`` or ``openvino``, either on the CPU.
+        backend: ``torch`` or ``openvino``, either on the CPU; ``auto`` is the configuration's default.
         precision: ``float32`` or ``bfloat16``; int8 needs training pairs, and so a configuration. Default: the
             ensemble's, or ``float32``.
 
@@ -137,8 +141,12 @@ def _predict_one(
         fits = [_fit(detector, dates, both, roles) for detector in card.recipe.detectors]
         scene = np.concatenate([scene, show(fits, dates, roles, both)])
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
-    forward = open_forward(folder, card, execution)
-    return predict_window(forward, 1, scene, both, place)
+    backend = choose_backend(execution.backend, execution.precision, execution.device, card.architecture)
+    forward = open_forward(folder, card, replace(execution, backend=backend))
+    if backend == "torch":  # which shares a patch out among processors by itself
+        return predict_window(forward, 1, scene, both, place)
+    with ThreadPoolExecutor(usable_cpus(), "cdpipe-patches") as pool:
+        return predict_window(forward, 1, scene, both, place, SharedPatches(place.patch_grid, [window], pool))
 
 
 def _fit(

@@ -39,11 +39,12 @@ class LoadedNetworks:
         name = member.card.name
         with self._turn:
             if name not in self._forwards:
-                import torch
+                if member.execution.backend == "torch":
+                    import torch
 
-                # one thread: sums are then in one order on every machine, and two such networks beat one with two
-                self._threads = self._threads or torch.get_num_threads()
-                torch.set_num_threads(1)
+                    # one thread: sums are then in one order on every machine, and two such networks beat one with two
+                    self._threads = self._threads or torch.get_num_threads()
+                    torch.set_num_threads(1)
                 self._forwards[name] = load_forward(member)
             return self._forwards[name]
 

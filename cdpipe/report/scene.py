@@ -76,9 +76,16 @@ def cell_windows(shape: tuple[int, int], cell: int) -> Iterator[tuple[Window, tu
 
 def sum_cells(values: NDArray[Any], cell: int) -> Cells:
     """Sums over cells of ``(..., height, width)`` numbers, the first cell at the first pixel."""
-    height, width = values.shape[-2:]
-    by_row = np.add.reduceat(values, np.arange(0, height, cell), axis=-2, dtype=np.float64)
-    return np.asarray(np.add.reduceat(by_row, np.arange(0, width, cell), axis=-1))
+    # every k-th row to every k-th: many times faster than np.add.reduceat, and of the same bits
+    by_row = values[..., ::cell, :].astype(np.float64)
+    for row in range(1, cell):
+        part = values[..., row::cell, :]
+        by_row[..., : part.shape[-2], :] += part
+    sums = by_row[..., ::cell].copy()
+    for col in range(1, cell):
+        part = by_row[..., col::cell]
+        sums[..., : part.shape[-1]] += part
+    return sums
 
 
 def first_of_cells(values: NDArray[Any], cell: int) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import BlockKey, Window
+from cdpipe.inference.backends import is_for_cpus
 from cdpipe.models.ensemble_folder import EnsembleCard, given_ensemble
 from cdpipe.objects.features import ChangeScene
 from cdpipe.pairs.plan import PlannedPair
@@ -19,6 +20,7 @@ from cdpipe.runs.members import (
     given_sources,
     plan_members,
     remembered_batches,
+    run_by,
     with_batches,
 )
 from cdpipe.runs.products import Product
@@ -300,10 +302,16 @@ def pair_ensemble(config: Config, pair: RunPair, thresholds: Thresholds) -> Ense
 def possible_members(
     config: Config, workspace: Workspace, sources: Sequence[ModelSource]
 ) -> Iterator[tuple[Member, ...]]:
-    """The run's members as each kind of device would run them: CPUs, and GPUs with every batch that was probed here."""
-    yield plan_members(config, sources, "cpu")
-    if config.predict.backend != "torch":
-        return  # the others are made for CPUs
+    """The run's members in every way they may have been run.
+
+    By CPUs: here, or where another backend was chosen; and by GPUs, with every batch that was probed here.
+    """
+    on_cpus = plan_members(config, sources, "cpu")
+    yield on_cpus
+    if is_for_cpus(config.predict):
+        return
+    for backend in ("openvino", "torch") if config.predict.backend == "auto" else ():
+        yield run_by(backend, on_cpus)
     members = plan_members(config, sources, "cuda")
     yield members
     for batches in remembered_batches(workspace).values():
@@ -311,11 +319,11 @@ def possible_members(
 
 
 def prefer_stored(config: Config, plan: RunPlan, sources: Sequence[ModelSource]) -> RunPlan:
-    """The run as it is, or with what the other kind of device has stored, where that is all there and this is not.
+    """The run as it is, or with what another kind of device or backend has stored, where that is all there.
 
     So a laptop may set other thresholds and weights for what a cluster's GPUs have predicted.
     """
-    if config.predict.backend != "torch" or is_stored(plan):
+    if is_stored(plan):
         return plan
     for members in possible_members(config, plan.workspace, sources):
         stored = plan.with_members(members)

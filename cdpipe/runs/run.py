@@ -91,14 +91,15 @@ def tell_step(progress: Progress, title: str, total: int) -> Iterator[Advance]:
         total: Units that there are; of nothing nothing is told.
 
     Yields:
-        A function to call with the number of units just done and a note.
+        A function to call, by any thread, with the number of units just done and a note.
     """
-    done = 0
+    done, alone = 0, threading.Lock()
 
     def advance(count: int, note: str) -> None:
         nonlocal done
-        done += count
-        progress(Step(title, done, total, note))
+        with alone:
+            done += count
+            progress(Step(title, done, total, note))
 
     if not total:
         yield lambda _count, _note: None
@@ -116,7 +117,8 @@ class Run:
 
     Attributes:
         config: The configuration.
-        progress: Called with every step, remark and failure; while a model trains from another thread.
+        progress: Called with every step, remark and failure; while a model trains, and when threads have run a network
+            on a patch, by another thread.
         verbose: Show Ray's own messages.
         wait: Wait for another run to let go of the workspace instead of giving up.
         failures: Pairs that failed in the last call, with the reason.
