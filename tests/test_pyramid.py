@@ -45,7 +45,7 @@ def write(folder: Path, scene: dict[str, NDArray[Any]], cell: int) -> tuple[Pyra
     changed = (scene["change"] == 1) | (scene.get("label", scene["change"]) == 1)
     read = {name: lambda window, name=name: scene[name][(..., *window.slices)] for name in scene}
     made = Pyramid(here(folder), shape, read, (LIMITS, LIMITS), near_change(changed, 1))
-    return made, write_pyramid(made, cell)
+    return made, write_pyramid(made, cell, threads=2)
 
 
 def load(folder: Path, layer: str, cell: int, row: int, col: int) -> NDArray[np.uint8]:

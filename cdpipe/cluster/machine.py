@@ -12,7 +12,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cdpipe.inference.backends import usable_cpus
+from cdpipe.processors import usable_cpus
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Ray keeps its objects, not a temporary file)
 CGROUP = Path("/sys/fs/cgroup")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cdpipe.config.resources import Resources
-from cdpipe.inference.backends import usable_cpus
+from cdpipe.processors import usable_cpus
 from cdpipe.workspace.clients import add_requests, take_requests
 
 Result = TypeVar("Result")

@@ -199,8 +199,7 @@ def decode(batch: pa.RecordBatch) -> NDArray[Any]:
 
 def encode(polygons: NDArray[Any]) -> pa.Array:
     """A column of (features,) Shapely polygons, as little-endian WKB."""
-    # as a list: of NumPy's objects Arrow would ask pandas, whose import takes longer than all else here
-    return pa.array(shapely.to_wkb(polygons, byte_order=1).tolist(), pa.binary())
+    return pa.array(shapely.to_wkb(polygons, byte_order=1), pa.binary())
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Which backend runs a network, and whether it can: told before any work, and before anything heavy is imported."""
 
-import os
 import platform
 from importlib.util import find_spec
 
@@ -31,11 +30,6 @@ def choose_backend(backend: str, precision: str, device: str, architecture: str)
         return "openvino"
     suits = device == "cpu" and platform.machine().lower() in X86 and architecture not in BY_TORCH
     return "openvino" if suits and find_spec("openvino") is not None else "torch"
-
-
-def usable_cpus() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_for_cpus(options: Predict) -> bool:

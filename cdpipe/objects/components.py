@@ -151,33 +151,36 @@ def find_pieces(
         window: Where it lies.
         width: Of the scene, in pixels.
     """
-    change = np.ascontiguousarray(state[1:-1, 1:-1] == CHANGED).view(np.uint8)
+    inner = state[1:-1, 1:-1]
+    change = np.ascontiguousarray(inner == CHANGED).view(np.uint8)
     count, labels = cv2.connectedComponents(change, connectivity=CONNECTIVITY, ltype=cv2.CV_32S)
     edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     whole = np.ones(count, np.bool_)
     for edge in edges:
         whole[edge] = False
     at = np.flatnonzero(labels)
-    of = labels.ravel()[at]
-    order = np.argsort(of, kind="stable")
-    at, of = at[order], of[order]
-    starts = np.searchsorted(of, np.arange(1, count))
-    rows, cols = np.divmod(at, window.width)
-    beside = np.stack([state[rows + r, cols + c] for r, c in ((0, 1), (1, 0), (1, 2), (2, 1))])
+    of = labels.ravel()[at].astype(np.intp)
+    outline, unknown = np.zeros(inner.shape, np.uint8), np.zeros(inner.shape, np.uint8)
+    for beside in (state[:-2, 1:-1], state[1:-1, :-2], state[1:-1, 2:], state[2:, 1:-1]):
+        outline += beside != CHANGED
+        unknown += beside == NOT_OBSERVED
     scaled = np.rint(probability.ravel()[at].astype(np.float64) * UNIT).astype(np.int64)
-    measured = [
-        np.ones_like(at),
-        scaled,
-        votes.ravel()[at].astype(np.int64),
-        np.count_nonzero(beside != 1, 0),
-        np.count_nonzero(beside == NOT_OBSERVED, 0),
-    ]
-    figures = np.zeros((count - 1, 6), np.int64)
-    if count > 1:
-        figures[:, SUMS] = np.stack([np.add.reduceat(values, starts) for values in measured], 1)
-        figures[:, MAXIMUM] = np.maximum.reduceat(scaled, starts)
-    first = (rows[starts] + window.row) * width + cols[starts] + window.col
-    return Pieces(np.asarray(labels, np.int32), first, figures, whole[1:])
+    figures, highest = np.zeros((count, 6), np.int64), np.zeros(count, np.int64)
+    measured: list[NDArray[Any]] = [np.ones(len(at)), scaled]
+    measured += [each.ravel()[at] for each in (votes, outline, unknown)]
+    for column, values in zip(range(PIXELS, MAXIMUM), measured, strict=True):  # sums that float64 holds exactly
+        figures[:, column] = np.bincount(of, values, count)
+    np.maximum.at(highest, of, scaled)
+    figures[:, MAXIMUM] = highest
+    first = np.zeros(count, np.int64)
+    first[of[::-1]] = at[::-1]  # of what is assigned to one place the last stays
+    rows, cols = np.divmod(first[1:], window.width)
+    return Pieces(
+        np.asarray(labels, np.int32),
+        (rows + window.row) * width + cols + window.col,
+        figures[1:],
+        whole[1:],
+    )
 
 
 def merge_figures(roots: Numbers, first: Numbers, figures: Numbers) -> tuple[Numbers, Numbers]:

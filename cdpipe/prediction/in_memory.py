@@ -15,13 +15,14 @@ from cdpipe.detectors.stored import show
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
-from cdpipe.inference.backends import choose_backend, usable_cpus
+from cdpipe.inference.backends import choose_backend
 from cdpipe.inference.patches import Execution, Placement, predict_window
 from cdpipe.inference.shared import SharedPatches
 from cdpipe.models.ensemble_folder import check_members, given_ensemble, shared_weights
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import open_forward
 from cdpipe.prediction.ensemble import combine_members, plan_ensemble
+from cdpipe.processors import usable_cpus
 from cdpipe.store.histograms import Quantiles, count_values, quantiles
 from cdpipe.store.normalisation import RGB, date_scaling, model_input
 from cdpipe.store.statistics import measure

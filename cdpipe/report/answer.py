@@ -9,6 +9,7 @@ import shapely
 import shapely.geometry
 
 from cdpipe.geo.grid import Grid
+from cdpipe.processors import usable_cpus
 from cdpipe.report import drawing, words
 from cdpipe.report.changes import ON_PAGE, PER_PAIR, Ranked, outline_changes, rank_changes, top_change
 from cdpipe.report.drawing import Limits
@@ -140,7 +141,7 @@ def write_answer(path: Location, job: AnswerJob) -> None:
     changes, total = rank_changes(job.objects, grid, ON_PAGE) if job.objects is not None else (list[Ranked](), 0)
     tiles_at = path.with_name(f"{path.stem}_files")
     scene = open_scene(job.workspace, job.pair, job.change_key, None)
-    tiles, levels = draw_tiles(tiles_at, scene, grid.shape, overview, limits)
+    tiles, levels = draw_tiles(tiles_at, scene, grid.shape, overview, limits, usable_cpus())
     remove_others(tiles_at, tiles)
     shown = describe_shown(grid, overview, tiles)
     facts = {**shown, "object_count": None if job.objects is None else total, "outlined": len(changes)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -150,7 +151,7 @@ def read_top_changes(
 
 def top_change(each: Ranked, grid: Grid) -> TopChange:
     """An object as a gallery shows it."""
-    numbers, flat = dict(each.numbers), _simplify(each.shape)
+    numbers, flat = dict(each.numbers), _simplify(each.shape)[1]
     if on_earth(grid.crs):
         degrees = outline_in_degrees(flat, str(grid.crs))
         flat = shapely.transform(degrees, lambda points: np.round(points, DECIMALS))
@@ -174,7 +175,7 @@ def outline_changes(changes: Sequence[Ranked], grid: Grid) -> list[dict[str, Any
         {
             "id": each.numbers["id"],
             **{name: _short(each.numbers[name]) for name in NUMBERS},
-            "rings": [_steps(ring, grid) for ring in _rings(_simplify(each.shape, MAP_CORNERS))],
+            "rings": [_steps(ring, grid) for ring in _rings(_simplify(each.shape)[0])],
         }
         for each in changes
     ]
@@ -195,12 +196,15 @@ def _steps(ring: NDArray[np.float64], grid: Grid) -> list[int]:
     return [int(step) for step in np.diff(quarters, axis=0, prepend=0).ravel()]
 
 
-def _simplify(shape: Any, corners: int = MAX_CORNERS) -> Any:
-    """An outline of at most about so many corners, for pages stay light."""
-    tolerance = np.sqrt(shapely.area(shape)) / 1000
-    while shapely.get_num_coordinates(shape) > corners and tolerance < np.sqrt(shapely.area(shape)):
-        shape, tolerance = shapely.simplify(shape, tolerance), tolerance * 2
-    return shape
+@lru_cache(ON_PAGE)  # a page asks for both, and one outline of a million corners takes a second
+def _simplify(shape: Any) -> tuple[Any, Any]:
+    """An outline of at most about as many corners as the map has, and as a gallery has, for pages stay light."""
+    tolerance, simple = np.sqrt(shapely.area(shape)) / 1000, []
+    for most in (MAP_CORNERS, MAX_CORNERS):
+        while shapely.get_num_coordinates(shape) > most and tolerance < np.sqrt(shapely.area(shape)):
+            shape, tolerance = shapely.simplify(shape, tolerance), tolerance * 2
+        simple.append(shape)
+    return simple[0], simple[1]
 
 
 def write_chip(

@@ -177,6 +177,7 @@ def draw_tiles(
     shape: tuple[int, int],
     overview: "Overview",
     limits: tuple[Limits, Limits],
+    threads: int = 1,
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Write what is finer than the pictures of the whole scene.
 
@@ -186,6 +187,7 @@ def draw_tiles(
         shape: Rows and columns of the scene.
         overview: Its pictures.
         limits: How bright each date is shown.
+        threads: How many share the work.
 
     Returns:
         Sizes in bytes by file name, and the levels, see :func:`cdpipe.report.pyramid.write_pyramid`.
@@ -195,7 +197,7 @@ def draw_tiles(
     """
     changed = overview.changed > 0 if overview.labelled is None else (overview.changed > 0) | (overview.labelled > 0)
     pyramid = Pyramid(folder, shape, scene, limits, near_change(changed, overview.cell))
-    levels = write_pyramid(pyramid, overview.cell)
+    levels = write_pyramid(pyramid, overview.cell, threads)
     return pyramid.files, levels
 
 

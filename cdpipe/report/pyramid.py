@@ -5,8 +5,10 @@ cells, whose sides are 1, 2, 4, ... pixels: all of a level of at most 4,096 cell
 around change and labelled change. So a page shows every change in full resolution, however large the scene is.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -80,12 +82,13 @@ def near_change(cells: NDArray[np.bool_], cell: int) -> Wanted:
     return wanted
 
 
-def write_pyramid(pyramid: Pyramid, cell: int) -> list[dict[str, Any]]:
+def write_pyramid(pyramid: Pyramid, cell: int, threads: int) -> list[dict[str, Any]]:
     """Write a scene's tiles, each pixel read once; memory does not grow with the scene.
 
     Args:
         pyramid: The scene and where to.
         cell: Side of the cells of the page's own pictures, in pixels.
+        threads: How many share the work.
 
     Returns:
         Of each level, finest first, ``cell``, ``cols``, and ``has``: for each layer one hexadecimal digit for four
@@ -96,10 +99,16 @@ def write_pyramid(pyramid: Pyramid, cell: int) -> list[dict[str, Any]]:
     """
     levels = list_levels(cell)
     if levels:
-        side = TILE * levels[-1]
-        for row in range(0, pyramid.shape[0], side):
-            for col in range(0, pyramid.shape[1], side):
-                _write_branch(pyramid, levels[-1], row, col)
+        rows, cols = (range(0, length, TILE * levels[-1]) for length in pyramid.shape)
+
+        def write(origin: tuple[int, int]) -> dict[str, int]:
+            branch = replace(pyramid, files={})
+            _write_branch(branch, levels[-1], *origin)
+            return branch.files
+
+        with ThreadPoolExecutor(threads, "cdpipe-tiles") as pool:
+            for files in pool.map(write, itertools.product(rows, cols)):
+                pyramid.files.update(files)
     return [_describe_level(pyramid, level) for level in levels]
 
 
