@@ -24,7 +24,7 @@ from cdpipe.prediction.block import probability_key
 from cdpipe.prediction.detection import detect_block
 from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.runs.fit import find_thresholds
-from cdpipe.runs.members import ModelSource, detector_sources, given_sources, plan_members
+from cdpipe.runs.members import ModelSource, given_sources, plan_members, untrained_sources
 from cdpipe.runs.plan import RunPlan, Thresholds, count_patches, lacking_bands, missing_work, model_sources
 from cdpipe.runs.results import create_result_groups
 from cdpipe.runs.run import Inventory
@@ -58,7 +58,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def plan(workspace: Workspace, stored: Any, names: tuple[str, ...], **predict: Any) -> RunPlan:
     config = make_config(workspace.root.local(), predict={"members": names, **predict})
-    members = plan_members(config, detector_sources(config), "cpu")
+    members = plan_members(config, untrained_sources(config), "cpu")
     run = RunPlan(workspace, members, (run_pair(stored, members),))
     return run.with_thresholds(config, find_thresholds(config, run, {}))
 
@@ -183,7 +183,7 @@ def test_members_that_are_all_detectors_train_nothing(tmp_path: Path, workspace:
     assert make_config(tmp_path, predict={"members": ["mad", "unetplusplus"]}).predict.takes_trained
     assert make_config(tmp_path).predict.takes_trained
     with pytest.raises(ConfigError, match="no model irmda in this run, which has mad"):
-        plan_members(make_config(tmp_path, predict={"members": ["mad", "irmda"]}), detector_sources(config)[:1], "cpu")
+        plan_members(make_config(tmp_path, predict={"members": ["mad", "irmda"]}), untrained_sources(config)[:1], "cpu")
 
 
 def test_detectors_are_named_where_model_folders_are(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_detectors_are_named_where_model_folders_are(tmp_path: Path) -> None:
     assert "- mad\n" in file.read_text()
     assert load_config(file).predict.models == config.predict.models
     given = make_config(tmp_path, predict={"models": ["mad"], "members": ["mad", "cva"]})
-    assert [source.name for source in (*given_sources(given), *detector_sources(given))] == ["mad", "cva"]
+    assert [source.name for source in (*given_sources(given), *untrained_sources(given))] == ["mad", "cva"]
 
 
 def test_a_folder_and_a_detector_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> None:

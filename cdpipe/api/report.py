@@ -13,6 +13,7 @@ from cdpipe.config.load import to_yaml
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.tables import SURPLUS
 from cdpipe.keys import content_key
+from cdpipe.models.exported import is_exported
 from cdpipe.pairs.catalog import find_file, read_catalog
 from cdpipe.pairs.grouping import group_findings
 from cdpipe.pairs.layouts.write import relative
@@ -279,7 +280,10 @@ def _configuration(run: Run) -> str:
 
 
 def _model(run: Run, model: Mapping[str, Any]) -> dict[str, str]:
-    card = read_json(model_folder(run.workspace.root, model) / "model.json") or {}
+    folder = model_folder(run.workspace.root, model)
+    card: dict[str, Any] = read_json(folder / "model.json") or {}
+    if is_exported(folder):
+        card = {"architecture": "exported network"}
     return {
         "name": model["name"],
         "architecture": " ".join(filter(None, (card.get("architecture"), card.get("arguments", {}).get("encoder")))),

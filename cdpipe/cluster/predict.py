@@ -37,8 +37,8 @@ def predict_blocks(
 
 def with_probed_batches(run: Run, plan: RunPlan) -> RunPlan:
     """The plan with the batches that suit its GPUs, where any are to work; those not known for them yet are probed."""
-    networks = [member for member in plan.members if not member.card.is_detector]
-    if not networks or networks[0].execution.device != "cuda" or is_stored(plan):
+    networks = [each for each in plan.members if not each.card.is_detector and each.execution.device == "cuda"]
+    if not networks or is_stored(plan):
         return plan
     kind, kinds = gpu_kind(run.config.resources)
     if len(kinds) > 1:

@@ -207,7 +207,15 @@ def _absolute(config: Config, base: Path) -> Config:
             "tracking": config.tracking.model_copy(update={"mlflow": _tracked(config.tracking.mlflow, base)}),
             "input": config.input.model_copy(update={"roots": tuple(map(resolve, config.input.roots))}),
             "train": config.train.model_copy(update={"models": models}),
-            "predict": config.predict.model_copy(update={"models": tuple(map(model_folder, config.predict.models))}),
+            "predict": config.predict.model_copy(
+                update={
+                    "models": tuple(map(model_folder, config.predict.models)),
+                    "members": tuple(
+                        str(locate(name, here(base)).resolve()) if name in config.predict.files else name
+                        for name in config.predict.members
+                    ),
+                }
+            ),
         }
     )
 

@@ -1,6 +1,7 @@
 """The configuration: one YAML file, every key known, every mistake listed at once."""
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -326,6 +327,9 @@ class Aim(Section):
         return ("precision", self.precision) if self.precision is not None else ("recall", self.recall or 0.0)
 
 
+RUNTIMES = {".onnx": "onnx", ".pt2": "pt2"}  # of networks that come as one file, by its ending
+
+
 class Predict(Section):
     """How models are applied.
 
@@ -333,9 +337,11 @@ class Predict(Section):
     it), or the folder of one ensemble, whose weights, threshold, overlap, tta and precision then are the defaults;
     ``members`` of either take part (default: all), with ``weights`` as their shares (default: equal). Detectors that
     need no training, ``mad``, ``irmad``, ``cva`` and ``difference``, may be named among either; with members that are
-    all detectors nothing is trained. ``ensemble`` is their ``mean``, or a ``vote``: change where more than half of them
-    see it, each at its own threshold. ``threshold`` is one number, one for each model that votes, or ``auto``: fitted
-    on pairs that the models did not learn from, for what ``aim`` says.
+    all detectors nothing is trained. So may files that ``cdpipe export`` wrote, ``.onnx`` and ``.pt2``: they go by the
+    file's name, and run in float32 on the CPU, whatever ``backend`` and ``precision`` say. ``ensemble`` is their
+    ``mean``, or a ``vote``: change where more than half of them see it, each at its own threshold. ``threshold`` is one
+    number, one for each model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what
+    ``aim`` says.
     ``aim`` is the best F1 of all pairs' pixels (``f1``), the best mean of the pairs' own F1 (``mean_f1``), which a few
     pairs with much change or many false alarms do not decide alone, or a precision or recall.
     ``weights: auto`` and ``temperature: auto`` are fitted on the same pairs, before the threshold; a temperature
@@ -365,9 +371,20 @@ class Predict(Section):
         return tuple(name for name in dict.fromkeys(self.members) if name in DETECTORS)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The exported networks among ``members``, by their paths."""
+        return tuple(name for name in dict.fromkeys(self.members) if PurePosixPath(name).suffix.lower() in RUNTIMES)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """What ``members`` go by in a run: an exported network by its file's name."""
+        return tuple(PurePosixPath(name).stem if name in self.files else name for name in self.members)
+
+    @property
     def takes_trained(self) -> bool:
         """Whether models that ``train`` names take part."""
-        return not self.models and (not self.members or len(self.detectors) < len(set(self.members)))
+        others = len(self.detectors) + len(self.files)
+        return not self.models and (not self.members or others < len(set(self.members)))
 
     @model_validator(mode="after")
     def _check(self) -> "Predict":

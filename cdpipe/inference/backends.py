@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError
+from cdpipe.workspace.location import Location
 
 X86 = ("x86_64", "amd64")  # where OpenVINO is faster, on what was measured, and comes with cdpipe
 BY_TORCH = ("dpt",)  # networks that OpenVINO lacks an operation for
@@ -70,4 +71,21 @@ def check_installed(precision: str) -> None:
         raise ConfigError(
             f"predict.backend: openvino with precision {precision} needs the package(s) {', '.join(missing)}, not "
             "installed here; install cdpipe with its extra [openvino] on every node, or set predict.backend: torch"
+        )
+
+
+def check_runtime(model: Location, runtime: str) -> None:
+    """Refuse an exported network whose runtime is not installed.
+
+    Args:
+        model: The file, or the folder that has it.
+        runtime: ``onnx`` or ``pt2``.
+
+    Raises:
+        ConfigError: Naming what is missing.
+    """
+    if runtime == "onnx" and find_spec("onnxruntime") is None:
+        raise ConfigError(
+            f"model {model}: an ONNX file needs the package onnxruntime, not installed here; install cdpipe with its "
+            "extra [onnx] on every node, or export the model to pt2"
         )

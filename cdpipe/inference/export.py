@@ -25,12 +25,11 @@ from torch import Tensor, nn
 
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.models.contract import INPUT, OUTPUT, describe_contract, name_channels
+from cdpipe.models.exported import KEY, PT2_CONTRACT
 from cdpipe.models.folder import ModelCard, check_trained, load_network
 from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.location import Location
 
-KEY = "cdpipe"  # under which a file has its contract
-PT2_FILE = "cdpipe.json"  # and its name among the extra files of a .pt2
 OPSET = 18
 CLOSE = 1e-4  # of a probability; what differs more is another network
 
@@ -171,7 +170,7 @@ def _write_onnx(network: nn.Module, example: Tensor, contract: Mapping[str, Any]
 
 
 def _write_pt2(network: nn.Module, example: Tensor, contract: Mapping[str, Any], file: Path) -> Run:
-    torch.export.save(torch.export.export(network, (example,)), file, extra_files={PT2_FILE: json.dumps(contract)})
+    torch.export.save(torch.export.export(network, (example,)), file, extra_files={PT2_CONTRACT: json.dumps(contract)})
     loaded = torch.export.load(file).module()
     return lambda scene: np.asarray(loaded(torch.from_numpy(scene)).detach().numpy())
 

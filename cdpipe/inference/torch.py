@@ -25,19 +25,21 @@ def make_forward(network: nn.Module, execution: Execution) -> Forward:
         network = network.to(memory_format=torch.channels_last)
     half = execution.precision == "bfloat16"
 
-    def logits(views: Tensor) -> Tensor:
+    def probabilities(views: Tensor) -> Tensor:
         calls = torch.split(views, execution.views_at_once(views.shape[-1]))
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return torch.cat([network(call).float() for call in calls])
+            logits = torch.cat([network(call).float() for call in calls])
+        return torch.sigmoid(logits)
 
-    return forward_of(logits, execution)
+    return forward_of(probabilities, execution)
 
 
-def forward_of(logits: Callable[[Tensor], Tensor], execution: Execution) -> Forward:
-    """From views to probabilities of patches: augmentation around whatever computes logits.
+def forward_of(predict: Callable[[Tensor], Tensor], execution: Execution) -> Forward:
+    """From views to probabilities of patches: augmentation around whatever computes them.
 
     Args:
-        logits: From views (N, C, patch, patch) to float32 logits (N, 1, patch, patch), on the execution's device.
+        predict: From views (N, C, patch, patch) to float32 probabilities (N, 1, patch, patch), on the execution's
+            device.
         execution: How it is run.
     """
     augmented, device = execution.tta == "d4", torch.device(execution.device)
@@ -48,7 +50,7 @@ def forward_of(logits: Callable[[Tensor], Tensor], execution: Execution) -> Forw
             sent = send(patches, device)
             with turn:
                 x = receive(sent)
-                probabilities = torch.sigmoid(logits(d4_views(x) if augmented else x))
+                probabilities = predict(d4_views(x) if augmented else x)
                 mean = d4_mean(probabilities) if augmented else probabilities
                 result = send_back(mean[:, 0])
             return np.asarray(wait(result), np.float32)

@@ -8,6 +8,7 @@ from typing import Any
 
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import ID_PATTERN
+from cdpipe.models.exported import is_exported
 from cdpipe.models.folder import CARD, ModelCard, check_weights, read_card
 from cdpipe.workspace.files import SEAL, read_json, write_sealed
 from cdpipe.workspace.location import Location
@@ -77,7 +78,7 @@ def write_card(folder: Location, card: EnsembleCard) -> None:
 
 def find_ensemble(folder: Location) -> Location | None:
     """The folder of the ensemble that is meant by its own or a run's; None of a model folder, or of anything else."""
-    if (folder / CARD).is_file():
+    if is_exported(folder) or (folder / CARD).is_file():
         return None
     return next((each for each in (folder / FOLDER, folder) if (each / ENSEMBLE).is_file()), None)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cdpipe.config.detectors import DETECTORS
 from cdpipe.errors import InputError, IntegrityError
 from cdpipe.keys import content_key
+from cdpipe.models.exported import EXPORTED, describe_exported, is_exported
 from cdpipe.models.networks import build_model, find_network, input_kind, shown_detectors
 from cdpipe.store.normalisation import Recipe
 from cdpipe.workspace.crash import crash_point
@@ -75,6 +76,11 @@ class ModelCard:
         return self.architecture in DETECTORS
 
     @property
+    def is_exported(self) -> bool:
+        """Whether its network came as one file, whose runtime runs it."""
+        return self.architecture == EXPORTED
+
+    @property
     def key(self) -> str:
         """Hash of everything that bears on what the model predicts."""
         if self.is_detector:
@@ -110,7 +116,7 @@ class ModelCard:
 
 def revision_part(architecture: str) -> dict[str, int]:
     """A network's part of a key, as soon as its arithmetic is no longer the first."""
-    revision = find_network(architecture).revision
+    revision = 1 if architecture == EXPORTED else find_network(architecture).revision
     return {"revision": revision} if revision > 1 else {}
 
 
@@ -148,9 +154,10 @@ def read_card(folder: Location) -> ModelCard:
     """Read a model folder's card.
 
     Raises:
-        InputError: If there is no readable card, or it names a network that does not exist.
+        InputError: If there is no readable card, or it names a network that does not exist; or of an exported network's
+            file, see :func:`cdpipe.models.exported.describe_exported`.
     """
-    values = read_json(folder / CARD)
+    values = describe_exported(folder) if is_exported(folder) else read_json(folder / CARD)
     if values is None:
         raise InputError(
             f"model {folder}: expected a model folder with a readable {CARD}, or an ensemble; cdpipe train makes one, "
@@ -178,7 +185,7 @@ def check_trained(folder: Location, card: ModelCard) -> None:
             f"model {folder}: {', '.join(card.fresh)} never learned anything (the imported weights had other classes); "
             f"train it first: train.models.{card.architecture}.init_from: {folder}"
         )
-    if card.is_detector:
+    if card.is_detector or card.is_exported:
         return
     current = find_network(card.architecture).revision
     if card.training_key is not None and card.revision != current:
@@ -189,18 +196,29 @@ def check_trained(folder: Location, card: ModelCard) -> None:
         )
 
 
+def weights_name(card: ModelCard) -> str:
+    """What a model's folder calls its weights, or the network's file that it has in their place."""
+    return f"network.{card.arguments['runtime']}" if card.is_exported else WEIGHTS
+
+
+def weights_file(folder: Location, card: ModelCard) -> Location:
+    """The file that ``weights_sha256`` is of."""
+    return folder if is_exported(folder) else folder / weights_name(card)
+
+
 def check_weights(folder: Location, card: ModelCard) -> None:
     """Refuse weights that are not the ones the card names.
 
     Raises:
         IntegrityError: If they are missing or others.
     """
+    file = weights_file(folder, card)
     try:
-        whole = (folder / WEIGHTS).sha256() == card.weights_sha256
+        whole = file.sha256() == card.weights_sha256
     except OSError as error:
-        raise IntegrityError(f"model {folder}: cannot load {WEIGHTS}: {error}") from None
+        raise IntegrityError(f"model {folder}: cannot load {file.name}: {error}") from None
     if not whole:
-        raise IntegrityError(f"model {folder}: {WEIGHTS} is not the file that {CARD} describes (SHA-256 differs)")
+        raise IntegrityError(f"model {folder}: {file.name} is not the file that {CARD} describes (SHA-256 differs)")
 
 
 def load_network(folder: Location, card: ModelCard) -> "nn.Module":
@@ -213,6 +231,11 @@ def load_network(folder: Location, card: ModelCard) -> "nn.Module":
     import safetensors.torch
     import torch
 
+    if card.is_exported:
+        raise InputError(
+            f"model {folder}: is an exported network, which predicts as it is, and is neither trained further nor "
+            "exported again; name the folder of the model that it was exported of"
+        )
     try:
         # what would be fetched is overwritten right away
         options = {name: value for name, value in card.arguments.items() if name != "encoder_weights"}

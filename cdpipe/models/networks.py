@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cdpipe.models import published
+from cdpipe.models.exported import EXPORTED
 from cdpipe.models.pretrained import Pretrained, named_weights
 from cdpipe.models.published import Rules
 from cdpipe.store.normalisation import RGB, InputKind
@@ -141,6 +142,9 @@ def input_kind(name: str, options: Mapping[str, Any] = _NOTHING) -> InputKind:
     Raises:
         ValueError: For a name that does not exist.
     """
+    if name == EXPORTED:
+        given: InputKind = options["input"]
+        return given
     default, *others = find_network(name).inputs
     kind: InputKind = options.get("input", default) if others else default
     return "band_difference" if kind == "difference" and options.get("bands") else kind

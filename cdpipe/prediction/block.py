@@ -84,6 +84,13 @@ def probability_key(pair_key: str, member: Member) -> str:
     return content_key("probability", parts)
 
 
+def suit_execution(card: ModelCard, execution: Execution) -> Execution:
+    """How a model is run where others are run as told: an exported network by its own runtime, in float32 on a CPU."""
+    if not card.is_exported:
+        return execution
+    return Execution(execution.tta, "float32", "cpu", 1, card.arguments["runtime"])
+
+
 def load_forward(member: Member) -> Forward:
     """A member's network, ready to run by its backend; see :func:`open_forward`."""
     return open_forward(member.folder, member.card, member.execution, member.calibration)
@@ -99,6 +106,10 @@ def open_forward(
         InputError: If there is no such network, or its weights are not finite.
         IntegrityError: If the weights are missing, are not the ones the card names, or do not fit.
     """
+    if card.is_exported:
+        from cdpipe.inference.exported import make_exported_forward
+
+        return make_exported_forward(folder, card, execution)
     if execution.backend == "openvino":
         from cdpipe.inference.openvino import make_openvino_forward
 

@@ -20,7 +20,7 @@ from cdpipe.inference.patches import Execution, Placement, predict_window
 from cdpipe.inference.shared import SharedPatches
 from cdpipe.models.ensemble_folder import check_members, given_ensemble, shared_weights
 from cdpipe.models.folder import ModelCard, check_trained, read_card
-from cdpipe.prediction.block import open_forward
+from cdpipe.prediction.block import open_forward, suit_execution
 from cdpipe.prediction.ensemble import combine_members, plan_ensemble
 from cdpipe.processors import usable_cpus
 from cdpipe.store.histograms import Quantiles, count_values, quantiles
@@ -143,8 +143,9 @@ def _predict_one(
         scene = np.concatenate([scene, show(fits, dates, roles, both)])
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
     backend = choose_backend(execution.backend, execution.precision, execution.device, card.architecture)
-    forward = open_forward(folder, card, replace(execution, backend=backend))
-    if backend == "torch":  # which shares a patch out among processors by itself
+    run = suit_execution(card, replace(execution, backend=backend))
+    forward = open_forward(folder, card, run)
+    if run.backend in ("torch", "pt2"):  # which shares a patch out among processors by itself
         return predict_window(forward, 1, scene, both, place)
     with ThreadPoolExecutor(usable_cpus(), "cdpipe-patches") as pool:
         return predict_window(forward, 1, scene, both, place, SharedPatches(place.patch_grid, [window], pool))

@@ -39,7 +39,7 @@ class LoadedNetworks:
         name = member.card.name
         with self._turn:
             if name not in self._forwards:
-                if member.execution.backend == "torch":
+                if member.execution.backend != "openvino":
                     import torch
 
                     # one thread: sums are then in one order on every machine, and two such networks beat one with two

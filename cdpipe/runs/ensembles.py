@@ -1,6 +1,7 @@
 """The ensemble that a run hands on: a folder with copies of its models, their weights, and the threshold."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,18 +19,19 @@ from cdpipe.models.ensemble_folder import (
     shared_weights,
     write_card,
 )
-from cdpipe.models.folder import CARD, WEIGHTS
+from cdpipe.models.exported import is_exported
+from cdpipe.models.folder import CARD, ModelCard, read_card, weights_file, weights_name
 from cdpipe.models.stac_item import ITEM
 from cdpipe.prediction.block import Member
 from cdpipe.runs.fit import wants_fitting
 from cdpipe.runs.plan import UNSEEN, RunPlan, Thresholds
 from cdpipe.runs.products import Product
 from cdpipe.version import __version__
+from cdpipe.workspace.files import write_sealed
 from cdpipe.workspace.location import Location
 
 NOTES = "model.md"
 OPTIONAL = (NOTES, ITEM)  # imported models have no notes, and those of earlier versions no Item
-COPIED = (*OPTIONAL, WEIGHTS, CARD)  # the card last, as it is written
 READ_ME = "ensemble.md"
 
 
@@ -112,17 +114,29 @@ def write_ensemble(spec: EnsembleFolder) -> dict[Location, str]:
     spec.folder.remove_tree()
     written: dict[Location, str] = {}
     for member, source in zip(spec.card.members, spec.sources, strict=True):
-        for name in COPIED:
-            if name in OPTIONAL and not (source / name).is_file():
-                continue
-            data, file = (source / name).read_bytes(), spec.folder / member.folder / name
+        card = read_card(source)
+        for name, origin in _copied(source, card):
+            data, file = origin.read_bytes(), spec.folder / member.folder / name
             written[file] = hashlib.sha256(data).hexdigest()
-            if name == WEIGHTS and written[file] != member.weights_sha256:
+            if name == weights_name(card) and written[file] != member.weights_sha256:
                 raise IntegrityError(f"model {source}: {name} is not the file that {CARD} describes; run cdpipe verify")
             file.write(data)
+        if is_exported(source):  # which is one file, and has its card in it
+            file = spec.folder / member.folder / CARD
+            write_sealed(file, asdict(card))
+            written[file] = file.sha256()
     (spec.folder / READ_ME).write(_describe_ensemble(spec.card).encode())
     write_card(spec.folder, spec.card)
     return written | {file: file.sha256() for file in (spec.folder / READ_ME, spec.folder / ENSEMBLE)}
+
+
+def _copied(source: Location, card: ModelCard) -> Iterator[tuple[str, Location]]:
+    """What is copied of a model, under which name; the card last, as it is written."""
+    if not is_exported(source):
+        yield from ((name, source / name) for name in OPTIONAL if (source / name).is_file())
+    yield weights_name(card), weights_file(source, card)
+    if not is_exported(source):
+        yield CARD, source / CARD
 
 
 def _folder_name(number: int, member: Member) -> str:

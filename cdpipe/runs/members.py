@@ -10,14 +10,14 @@ import numpy as np
 from cdpipe.config.detectors import detector_folder
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.inference.backends import check_backend, choose_backend
+from cdpipe.inference.backends import check_backend, check_runtime, choose_backend
 from cdpipe.inference.patches import Execution
 from cdpipe.models.ensemble_folder import FOLDER, check_members, given_ensemble
 from cdpipe.models.folder import ModelCard, check_trained, read_card
-from cdpipe.prediction.block import Member, load_forward
+from cdpipe.prediction.block import Member, load_forward, suit_execution
 from cdpipe.workspace.files import read_json, write_json
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.location import Location
+from cdpipe.workspace.location import Location, locate
 
 DEFAULT_THRESHOLD = 0.5
 GPU_BATCH = 8  # patches; with eight views a patch of 256 pixels this fills a GPU of 16 GB to about a half
@@ -56,6 +56,8 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
     cards = [read_card(source.folder) for source in sources]
     for source, card in zip(sources, cards, strict=True):
         check_trained(source.folder, card)
+        if card.is_exported:
+            check_runtime(source.folder, card.arguments["runtime"])
     names = [card.name for card in cards]
     if len(set(names)) != len(names):
         raise ConfigError(f"predict.models: expected models of different names, got {', '.join(names)}")
@@ -66,7 +68,7 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
     batch = GPU_BATCH if device == "cuda" else 1
     weights: Mapping[str, float] = {} if config.predict.weights == "auto" else config.predict.weights
     overlap = config.predict.overlap
-    chosen = config.predict.members or [source.name for source in sources]
+    chosen = config.predict.member_names or [source.name for source in sources]
     members = [
         Member(
             card=card,
@@ -75,12 +77,15 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
             fold=source.fold,
             weight=weights.get(source.name, source.weight),
             overlap=overlap,
-            execution=Execution(
-                config.predict.tta,
-                precision,
-                device,
-                batch,
-                choose_backend(config.predict.backend, precision, device, card.architecture),
+            execution=suit_execution(
+                card,
+                Execution(
+                    config.predict.tta,
+                    precision,
+                    device,
+                    batch,
+                    choose_backend(config.predict.backend, precision, device, card.architecture),
+                ),
             ),
             # what is fitted anew is not fitted on top of this
             temperature=1.0 if config.predict.temperature == "auto" else source.temperature,
@@ -106,10 +111,16 @@ def given_sources(config: Config) -> list[ModelSource]:
     ]
 
 
-def detector_sources(config: Config) -> list[ModelSource]:
-    """The detectors among the configuration's members, but for those that stand among its models."""
+def untrained_sources(config: Config) -> list[ModelSource]:
+    """The detectors and exported networks among the configuration's members that do not stand among its models.
+
+    Raises:
+        InputError: If an exported network cannot be read.
+    """
     given = {str(folder) for folder in config.predict.models}
-    sources = (ModelSource(detector_folder(name), name) for name in config.predict.detectors)
+    sources = [ModelSource(detector_folder(name), name) for name in config.predict.detectors]
+    files = [locate(file) for file in config.predict.files]
+    sources += [ModelSource(file, read_card(file).name) for file in files]
     return [source for source in sources if str(source.folder) not in given]
 
 
@@ -141,7 +152,7 @@ def _check_names(config: Config, names: Sequence[str]) -> None:
     options = config.predict
     thresholds = options.threshold if isinstance(options.threshold, dict) else {}
     weights = options.weights if isinstance(options.weights, dict) else {}
-    for key, given in (("members", options.members), ("weights", weights), ("threshold", thresholds)):
+    for key, given in (("members", options.member_names), ("weights", weights), ("threshold", thresholds)):
         unknown = sorted(set(given) - set(names))
         if unknown:
             known = ", ".join(dict.fromkeys(names))
@@ -167,7 +178,9 @@ def describe_members(members: Sequence[Member]) -> list[dict[str, Any]]:
 
 def run_by(backend: str, members: Sequence[Member]) -> tuple[Member, ...]:
     """The members as another backend would run them."""
-    return tuple(replace(each, execution=replace(each.execution, backend=backend)) for each in members)
+    return tuple(
+        replace(each, execution=suit_execution(each.card, replace(each.execution, backend=backend))) for each in members
+    )
 
 
 def batch_name(member: Member) -> str:

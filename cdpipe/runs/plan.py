@@ -16,11 +16,11 @@ from cdpipe.prediction.calibration import Calibration
 from cdpipe.prediction.ensemble import MAJORITY, Ensemble, plan_ensemble
 from cdpipe.runs.members import (
     ModelSource,
-    detector_sources,
     given_sources,
     plan_members,
     remembered_batches,
     run_by,
+    untrained_sources,
     with_batches,
 )
 from cdpipe.runs.products import Product
@@ -175,11 +175,11 @@ def model_sources(config: Config, workspace: Workspace, inventory: Inventory) ->
     Raises:
         InputError: If one is not trained yet.
     """
-    detectors = detector_sources(config)
+    others = untrained_sources(config)
     if config.predict.models:
-        return [*given_sources(config), *detectors]
+        return [*given_sources(config), *others]
     if not config.predict.takes_trained:
-        return detectors
+        return others
     wanted = config.predict.members or list(config.train.models)
     jobs = training_jobs(config, workspace, inventory.planned, inventory.splits)
     jobs = [job for job in jobs if job.model in wanted]
@@ -189,7 +189,7 @@ def model_sources(config: Config, workspace: Workspace, inventory: Inventory) ->
             f"not trained on these pairs with this configuration: {', '.join(untrained)}; run cdpipe train first, "
             "or name model folders under predict.models"
         )
-    return [*(ModelSource(workspace.model(job.name, job.key), job.model, job.fold) for job in jobs), *detectors]
+    return [*(ModelSource(workspace.model(job.name, job.key), job.model, job.fold) for job in jobs), *others]
 
 
 def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members: Sequence[Member]) -> RunPlan:
@@ -241,6 +241,9 @@ def _calibrated(
         )
     calibrated = []
     for member in members:
+        if member.card.is_exported:  # which is run as it is
+            calibrated.append(member)
+            continue
         seen = (pair for pair in pairs if member.fold is None or folds.get(pair.pair.pair_id) != member.fold)
         calibrated.append(replace(member, calibration=Calibration(workspace, tuple(seen))))
     return calibrated

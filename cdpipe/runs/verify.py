@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from cdpipe.errors import IntegrityError
+from cdpipe.errors import InputError, IntegrityError
 from cdpipe.geo.tilings import count_tiles
-from cdpipe.models.folder import CARD, WEIGHTS
+from cdpipe.models.exported import is_exported
+from cdpipe.models.folder import CARD, WEIGHTS, read_card
 from cdpipe.runs.manifest import Manifest, model_folder
 from cdpipe.runs.products import PRODUCT_KINDS
 from cdpipe.store.arrays import open_array
@@ -69,10 +70,10 @@ def check_model(root: Location, card: Location) -> list[str]:
 def check_manifest(root: Location, manifest: Manifest) -> list[str]:
     """Names of what a manifest lists and what is not there or, for products, is not what was published."""
     groups = [root / "records" / group / GROUP_RECORD for group in listed_groups(manifest)]
-    models = [model_folder(root, model) / CARD for model in manifest.models]
+    models = [(model_folder(root, model), model["key"]) for model in manifest.models]
     unrecorded = [path for path in groups if not path.is_file()]
     gone = [name for path in unrecorded for name in (path.relative_to(root), *_missing_records(root, path.parent))]
-    gone += [str(path) for path in models if not path.is_file()]
+    gone += [str(folder) for folder, key in models if not _is_there(folder, key)]
     products: dict[str, Any] = manifest.vectors | manifest.mosaic | manifest.stac | manifest.handed_on
     for pair in manifest.pairs:
         products |= pair.rasters | pair.vectors
@@ -82,6 +83,16 @@ def check_manifest(root: Location, manifest: Manifest) -> list[str]:
         if name not in recorded or not (root / name).is_file() or (root / name).sha256() != sha:
             gone.append(name)
     return gone
+
+
+def _is_there(folder: Location, key: str) -> bool:
+    """Whether a model that a manifest lists is; of an exported network, which has no folder, that it is the one."""
+    if not is_exported(folder):
+        return (folder / CARD).is_file()
+    try:
+        return read_card(folder).key == key
+    except InputError:
+        return False
 
 
 def listed_groups(manifest: Manifest) -> list[str]:

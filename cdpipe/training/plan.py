@@ -42,7 +42,7 @@ from cdpipe.training.job import TrainJob
 from cdpipe.training.logs import PROGRESS
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.layout import Workspace
-from cdpipe.workspace.location import Location, map_files
+from cdpipe.workspace.location import Location, locate, map_files
 from cdpipe.workspace.records import GROUP_RECORD, read_record
 
 LEAST_STEPS = 32  # of an epoch, where little is labelled
@@ -73,10 +73,11 @@ def needed_bands(config: Config) -> tuple[str, ...]:
     """
     if not config.predict.takes_trained:
         roles = [role for folder in model_folders(config.predict.models) for role in read_card(folder).needed]
-        if not roles:  # detectors compare whatever bands there are
-            return ()
     else:
         roles = [role for name, model in config.train.models.items() for role in _eaten_bands(config, name, model)]
+    roles += [role for file in config.predict.files for role in read_card(locate(file)).needed]
+    if not roles:  # detectors compare whatever bands there are
+        return ()
     return tuple(dict.fromkeys([*RGB, *roles]))  # pictures and the baseline are made of the first three
 
 
