@@ -1,7 +1,9 @@
 """The reference, made from the code whenever the documentation is built."""
 
 import argparse
+import ast
 import inspect
+import itertools
 import re
 import types
 from collections.abc import Iterator
@@ -42,10 +44,10 @@ def configuration() -> Iterator[str]:
     for path, section in [*sections(Config, ""), *transforms]:
         yield f"\n## {path or 'The whole file'}\n"
         yield inspect.cleandoc(section.__doc__ or "").replace("``", "`")
-        yield "\n| key | what | default |\n|---|---|---|"
+        yield "\n| key | meaning | values | default |\n|---|---|---|---|"
         for name, field in section.model_fields.items():
             what = "; ".join(filter(None, (describe(field.annotation), limits(field))))
-            yield f"| `{name}` | {what} | {default(field)} |"
+            yield f"| `{name}` | {meaning(section, name)} | {what} | {default(field)} |"
 
 
 def sections(section: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -63,6 +65,19 @@ def parts(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
     for argument in get_args(annotation):
         step = ".NAME" if get_origin(annotation) is dict else ""
         yield from ((found, step + more) for found, more in parts(argument))
+
+
+def meaning(section: type[BaseModel], key: str) -> str:
+    """What stands beneath a key in the code; of a section that says enough by itself, its first sentence."""
+    own = [each for each in section.__mro__ if key in vars(each).get("__annotations__", {})]
+    body = ast.parse(inspect.getsource(own[0])).body[0].body  # type: ignore[attr-defined]
+    text = ""
+    for field, beneath in itertools.pairwise([*body, None]):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id == key:
+            text = beneath.value.value if isinstance(beneath, ast.Expr) else ""  # type: ignore[attr-defined]
+    within = next((found for found, step in parts(section.model_fields[key].annotation) if not step), None)
+    text = text or inspect.cleandoc((within and within.__doc__) or "").partition("\n")[0]
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
 
 
 def describe(annotation: Any) -> str:

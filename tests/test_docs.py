@@ -39,6 +39,18 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "--keep-going" in (tmp_path / "site" / "reference" / "commands.html").read_text()
 
 
+def test_every_key_of_the_reference_says_what_it_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From where it is declared, so that it cannot go stale."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import generated  # noqa: PLC0415 (found through the line above)
+
+    rows = [line.split(" | ") for line in generated.configuration() if line.startswith("| `")]
+    assert len(rows) > 100
+    mute = [row[0] for row in rows if len(row[1].strip()) < 8]
+    assert mute == []
+    assert "1-based band number" in next(row[1] for row in rows if row[0] == "| `bands`")
+
+
 def test_every_page_is_in_the_table_of_contents() -> None:
     listed = (ROOT / "docs" / "index.md").read_text().splitlines()
     names = {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in PAGES} - {"index"}

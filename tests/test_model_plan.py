@@ -19,7 +19,7 @@ from rasters import make_config
 from stored import RGB, TINY_NET, TINY_TRAIN, bright_squares, store_pair, train_config, worker
 
 from cdpipe.api.train import check_starts
-from cdpipe.config.schema import Train
+from cdpipe.config.train import Train
 from cdpipe.errors import EXIT_INPUT, ConfigError, InputError
 from cdpipe.geo.grid import Window
 from cdpipe.models.folder import ModelCard, load_network, read_card, save_model

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cdpipe.config.schema import Train
+from cdpipe.config.train import Train
 from cdpipe.training.optimization import clip_gradients, learning_rate, make_optimizer, set_rate, update_average
 
 

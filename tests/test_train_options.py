@@ -11,7 +11,7 @@ from rasters import make_config
 
 from cdpipe.config.load import parse_config, to_yaml
 from cdpipe.config.presets import PRESETS
-from cdpipe.config.schema import Train
+from cdpipe.config.train import Train
 from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import here
 

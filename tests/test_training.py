@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stored import Dates, bright_squares, store_pair, train_config, worker
 from torch import nn
 
-from cdpipe.config.schema import Train
+from cdpipe.config.train import Train
 from cdpipe.errors import CdpipeError, InputError
 from cdpipe.evaluation.scores import BASELINE_RECIPE
 from cdpipe.inference.torch import make_forward

@@ -216,7 +216,8 @@ def run_import_weights(options: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from cdpipe.config.load import describe_mistakes, parse_overrides
-    from cdpipe.config.schema import Model, Normalisation
+    from cdpipe.config.schema import Normalisation
+    from cdpipe.config.train import Model
     from cdpipe.models.foreign import import_weights
 
     try:

@@ -23,6 +23,7 @@ class D4(Section):
     """One of the eight symmetries of the square, of both dates and the label alike; albumentations' own."""
 
     p: Share = 1
+    """Probability that it is applied."""
 
 
 class BandJitter(Section):
@@ -32,44 +33,58 @@ class BandJitter(Section):
     """
 
     p: Share = 1
+    """Probability that it is applied."""
     gain: float = Field(default=0.1, ge=0)
+    """Of the gain of all bands together."""
     offset: float = Field(default=0.1, ge=0)
+    """Of the offset of all bands together."""
     band_gain: float = Field(default=0.1, ge=0)
+    """Of the gain of each band."""
     band_offset: float = Field(default=0.1, ge=0)
+    """Of the offset of each band."""
 
 
 class BandNoise(Section):
-    """Noise of a date, for every pixel and band: ``sd`` in standard deviations of a normalised band."""
+    """Noise of a date, for every pixel and band."""
 
     p: Share = 0.3
+    """Probability that it is applied."""
     sd: float = Field(default=0.1, ge=0)
+    """In standard deviations of a normalised band."""
 
 
 class Haze(Section):
-    """A veil over a date that hides more here and less there, at most a share drawn from ``strength``."""
+    """A veil over a date that hides more here and less there."""
 
     p: Share = 0.2
+    """Probability that it is applied."""
     strength: Range = (0.1, 0.5)
+    """The share that it hides at most is drawn from this range."""
 
 
 class ShiftDate(Section):
-    """The second date moved by up to ``pixels`` whole pixels along rows and columns, the label left where it is."""
+    """The second date moved along rows and columns, the label left where it is."""
 
     p: Share = 0.3
+    """Probability that it is applied."""
     pixels: Annotated[int, Field(ge=1, le=16)] = 1
+    """By so many whole pixels at most."""
 
 
 class SwapDates(Section):
     """The dates the other way round."""
 
     p: Share = 0.3
+    """Probability that it is applied."""
 
 
 class Paste(Section):
-    """A rectangle of another sample, both its dates and its label; its sides are drawn shares of the patch's."""
+    """A rectangle of another sample, both its dates and its label."""
 
     p: Share = 0.3
+    """Probability that it is applied."""
     side: Range = (0.25, 0.6)
+    """Its sides are shares of the patch's, drawn from this range."""
 
 
 OWN: Mapping[str, type[Section]] = MappingProxyType(

@@ -27,25 +27,29 @@ class Label(Section):
 
     A value is a number, or a colour as ``"#ff0000"``, in quotes. In rasters of red, green and blue, equal ones are a
     number. An index into a table of colours is a number too, unless the lists name a colour: then the table's colour
-    counts. Of rasters with several bands that are no colours, ``band`` is the number of the one that counts.
-    ``mask``: whether pixels that a file's own alpha band or mask marks as transparent have no label (``file``), or
-    alpha bands and masks are left aside (``ignore``).
-
-    ``layer`` is the layer of a vector file that has several. ``where`` says which of its polygons are change, and
-    ``ignore_where`` which are to be ignored, as conditions on their attributes in SQL, such as ``status = 'changed'``
-    (default: all are change). ``covers`` says that layers cover their scenes even where no polygon lies near, so that
-    nothing changed there.
+    counts.
     """
 
     changed: tuple[LabelValue, ...] = (1,)
+    """Values of what changed."""
     unchanged: tuple[LabelValue, ...] = (0,)
+    """Values of what did not."""
     ignore: tuple[LabelValue, ...] = ()
+    """Values that count for nothing."""
     band: Positive | None = None
+    """Of rasters with several bands that are no colours, the number of the one that counts."""
     mask: Literal["file", "ignore"] = "file"
+    """Whether pixels that a file's own alpha band or mask marks as transparent have no label (``file``), or alpha
+    bands and masks are left aside (``ignore``)."""
     layer: str | None = None
+    """Of a vector file that has several."""
     where: str | None = Field(default=None, min_length=1)
+    """Which polygons are change, as a condition on their attributes in SQL, such as ``status = 'changed'``; by
+    default all are."""
     ignore_where: str | None = Field(default=None, min_length=1)
+    """Likewise, which are to be ignored."""
     covers: bool = False
+    """Layers cover their scenes even where no polygon lies near, so that nothing changed there."""
 
     @property
     def lists(self) -> dict[str, tuple[LabelValue, ...]]:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from cdpipe.config.detectors import NAMED, named_folder, named_model
 from cdpipe.config.presets import PRESETS
-from cdpipe.config.schema import Config, Model
+from cdpipe.config.schema import Config
+from cdpipe.config.train import Model
 from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import Location, here, locate
 

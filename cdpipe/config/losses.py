@@ -8,29 +8,35 @@ from cdpipe.config.section import Section, Share
 
 
 class Term(Section):
-    """A term that has nothing but its ``weight`` in the sum."""
+    """A term that has nothing but its weight."""
 
     weight: float = Field(default=1, gt=0)
+    """What it counts for in the sum."""
 
 
 class CrossEntropy(Term):
-    """Mean binary cross-entropy, in which a changed pixel counts as ``positive_weight`` unchanged ones."""
+    """Mean binary cross-entropy."""
 
     positive_weight: float = Field(default=1, gt=0)
+    """What a changed pixel counts as, in unchanged ones."""
 
 
 class Tversky(Term):
-    """The Tversky loss: ``alpha`` is what a false alarm costs, ``beta`` what a miss; Dice has a half of each."""
+    """The Tversky loss; Dice has a half of each."""
 
     alpha: float = Field(default=0.3, ge=0)
+    """What a false alarm costs."""
     beta: float = Field(default=0.7, ge=0)
+    """What a miss costs."""
 
 
 class Focal(Term):
-    """Cross-entropy of which sure and right pixels lose ``gamma`` powers; ``alpha`` is the share of changed ones."""
+    """Cross-entropy in which sure and right pixels count for less."""
 
     gamma: float = Field(default=2, ge=0)
+    """Power of the probability of being wrong that a pixel is weighed by."""
     alpha: Share | None = None
+    """Weight of changed pixels; that of others is 1 less it. By default all weigh alike."""
 
 
 class Losses(Section):
@@ -41,8 +47,10 @@ class Losses(Section):
     """
 
     dice: Term | None = None
+    """One minus the Dice coefficient, F1."""
     bce: CrossEntropy | None = None
     soft_jaccard: Term | None = None
+    """One minus the Jaccard index, IoU."""
     tversky: Tversky | None = None
     focal: Focal | None = None
 

@@ -6,57 +6,58 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cdpipe.config.augment import SYMMETRIES, Transform
 from cdpipe.config.detectors import DETECTORS
 from cdpipe.config.label import Label
-from cdpipe.config.losses import DICE_BCE, Losses
 from cdpipe.config.place import Place
 from cdpipe.config.presets import PRESETS
 from cdpipe.config.quality import QUALITY_PRESETS, plain_name
 from cdpipe.config.resources import Resources
 from cdpipe.config.section import Auto, Positive, Section, Share
-from cdpipe.config.weights import EncoderWeights
+from cdpipe.config.train import Train
 from cdpipe.geo.grid import ID_PATTERN
 from cdpipe.geo.tilings import TILE
 
 Backend = Literal["auto", "torch", "openvino"]
-Precision = Literal["auto", "auto_gpu", "float32", "bfloat16"]
 NoData = float | Literal["none"]
 
 
 class Input(Section):
-    """Which files may be opened, and how.
-
-    ``drivers`` are the GDAL drivers for scenes and labels; ``roots`` the folders in which all of them must lie, links
-    followed (default: anywhere); ``sidecars`` says whether files beside them (.aux.xml, .ovr, ...) count; world files
-    do in any case. ``pixel_coordinates`` compares dates pixel on pixel where neither has a georeference.
-    ``variables``: of a netCDF file with several variables (driver ``netCDF``), the first of these that it has is read.
-    """
+    """Which files may be opened, and how."""
 
     roots: tuple[Place, ...] = ()
+    """Folders in which all files must lie, links followed; by default anywhere."""
     drivers: tuple[str, ...] = ("GTiff",)
+    """GDAL's drivers for scenes and labels."""
     variables: tuple[str, ...] = ()
+    """Of a netCDF file with several variables (driver ``netCDF``), the first of these that it has is read."""
     sidecars: bool = False
+    """Whether files beside scenes (.aux.xml, .ovr, ...) count; world files do in any case."""
     pixel_coordinates: bool = False
+    """Compare dates pixel on pixel where neither has a georeference."""
 
 
 class Quality(Section):
     """What the values of a sensor's quality rasters mean (``quality: scl`` is short for ``quality: {preset: scl}``).
 
-    ``preset`` is a well-known product: scl, qa_pixel, fmask, python_fmask, hls_fmask, s2cloudless, omnicloudmask, udm2,
-    udm, qa60 or msk_classi. ``unusable`` are the values, or names of the preset, that mean "do not use" (default: what
-    the preset has, else 0); or ``usable`` those that alone are used; or ``bits`` the numbers from 0, or names, of bits
-    of which none may be set. Of a probability, values ``above`` or ``below`` a threshold are not used. ``band`` is a
-    number or description, for files of several bands.
+    One of ``unusable``, ``usable``, ``bits``, or ``above`` and ``below`` says what is not used; by default what the
+    preset has, or else 0.
     """
 
     preset: str | None = None
+    """A well-known product: scl, qa_pixel, fmask, python_fmask, hls_fmask, s2cloudless, omnicloudmask, udm2, udm,
+    qa60 or msk_classi."""
     band: Positive | str | None = None
+    """The band's number or description, in files of several."""
     unusable: tuple[int | str, ...] | None = None
+    """Values, or names of the preset, that mean "do not use"."""
     usable: tuple[int | str, ...] | None = None
+    """Values, or names of the preset, that alone are used."""
     bits: tuple[int | str, ...] | None = None
+    """Numbers from 0, or names, of bits of which none may be set."""
     above: float | None = None
+    """Values above it are not used: of a probability."""
     below: float | None = None
+    """Values below it are not used."""
 
     @field_validator("preset")
     @classmethod
@@ -107,23 +108,24 @@ class Quality(Section):
 
 
 class Sensor(Section):
-    """What the bands of a sensor's files mean.
-
-    ``bands`` maps roles (red, green, blue, nir, ...) to 1-based band numbers. A pixel whose value is
-    ``nodata`` in any of them is not observed: one value for all bands, ``none`` if every value counts, or either
-    for single roles (default: the file's own tag). ``value * scale + offset`` is the physical value.
-    ``mask``: whether pixels that a file's own alpha band or mask marks as transparent are not observed (``file``), or
-    alpha bands and masks are left aside (``ignore``); a band that has a role is never alpha.
-    ``unusable`` are the values of a valid or cloud raster that mean "do not use" (default: 0); ``quality`` says more.
-    """
+    """What the bands of a sensor's files mean."""
 
     bands: dict[str, Positive] = Field(min_length=1)
+    """The 1-based band number of each role (red, green, blue, nir, ...)."""
     nodata: NoData | dict[str, NoData] | None = None
+    """A pixel with this value in any of the bands is not observed: one value for all, ``none`` if every value
+    counts, or either for single roles; by default the file's own tag."""
     mask: Literal["file", "ignore"] = "file"
+    """Whether pixels that a file's own alpha band or mask marks as transparent are not observed (``file``), or alpha
+    bands and masks are left aside (``ignore``); a band that has a role is never alpha."""
     scale: float = 1.0
+    """``value * scale + offset`` is the physical value."""
     offset: float = 0.0
+    """See ``scale``."""
     unusable: tuple[int, ...] | None = None
+    """Values of a valid or cloud raster that mean "do not use"; by default 0."""
     quality: Quality | None = None
+    """Says more of such rasters than ``unusable``."""
 
     @field_validator("quality", mode="before")
     @classmethod
@@ -143,32 +145,32 @@ class Sensor(Section):
 
 
 class Align(Section):
-    """How the second date, labels and valid rasters are brought onto the first date's grid.
-
-    ``coregister``: ``report`` how far the second date seems to lie off, ``auto`` also moves it by a small shift that is
-    sure, ``off`` does neither.
-    """
+    """How the second date, labels and valid rasters are brought onto the first date's grid."""
 
     resampling: Literal["nearest", "bilinear", "cubic"] = "bilinear"
+    """How imagery is interpolated; labels and valid rasters keep their nearest value."""
     min_overlap: Share = 0.1
+    """Share of the first date that the second must cover at least."""
     coregister: Literal["off", "report", "auto"] = "report"
+    """``report`` how far the second date seems to lie off, ``auto`` also moves it by a small shift that is sure,
+    ``off`` does neither."""
     block: int = Field(default=2048, ge=TILE, multiple_of=TILE)
+    """Side in pixels of what is read, computed, stored and continued at a time. No result depends on it."""
 
 
 class Normalisation(Section):
-    """How each date is brought to a common level and contrast.
-
-    ``method``: by mean and deviation (``moments``), or by median and spread between quartiles (``robust``), which
-    clouds and single bright roofs do not move. ``statistics``: of the pixels observed at both dates (``common``) or at
-    that date (``per_date``). ``bands``: every band by its own figures (``each``) or all by one (``together``).
-    ``clip``: values further than so many deviations from the middle are moved to there; ``none`` leaves them, ``auto``
-    is 4 for ``robust`` and ``none`` for ``moments``.
-    """
+    """How each date is brought to a common level and contrast."""
 
     method: Literal["moments", "robust"] = "moments"
+    """By mean and deviation (``moments``), or by median and spread between quartiles (``robust``), which clouds and
+    single bright roofs do not move."""
     statistics: Literal["common", "per_date"] = "common"
+    """Of the pixels observed at both dates (``common``) or at that date (``per_date``)."""
     bands: Literal["each", "together"] = "each"
+    """Every band by its own figures (``each``) or all by one (``together``)."""
     clip: Annotated[float, Field(gt=0)] | Literal["none", "auto"] = "auto"
+    """Values further than so many deviations from the middle are moved to there; ``none`` leaves them, ``auto`` is 4
+    for ``robust`` and ``none`` for ``moments``."""
 
     @model_validator(mode="after")
     def _check(self) -> "Normalisation":
@@ -185,135 +187,23 @@ class Normalisation(Section):
 
 
 class Splits(Section):
-    """Which pairs are ``train``, ``val`` and ``test`` where the catalog does not say so.
-
-    ``by: places`` shares out whole places; ``strips`` cuts every labelled scene into a strip for each split, with a
-    patch between them; ``auto`` does that only where there are too few places: fewer than three, or where all pairs
-    have the split ``train`` and an epoch is to be chosen. Training pairs and strips lie at least a patch from those
-    that models are judged on, unless ``allow_leak`` lets pairs lie nearer.
-    """
+    """Which pairs are ``train``, ``val`` and ``test`` where the catalog does not say so."""
 
     by: Literal["auto", "places", "strips"] = "auto"
+    """``places`` shares out whole places; ``strips`` cuts every labelled scene into a strip for each split, with a
+    patch between them; ``auto`` does that only where there are too few places: fewer than three, or where all pairs
+    have the split ``train`` and an epoch is to be chosen."""
     allow_leak: bool = False
-
-
-class Model(Section):
-    """One model to train; its name in the configuration is its architecture unless ``architecture`` says so.
-
-    ``bands`` are those of each date that it eats (default: red, green, blue); a pair may lack the ones that are
-    ``optional_bands``, too, which are 0 then at both dates. ``input`` is for the decoders that can eat several: the
-    ``difference`` of the dates, of each of the ``bands`` or, where none are named, of the greys; ``stacked``, the bands
-    of both dates; or ``stacked_difference``, these and their difference. ``detectors`` (such as ``[mad]``) learn
-    nothing; the model is shown beside the dates what they say. ``encoder: plain16`` (or 8, 24, 32, 48)
-    starts at the full size, for changes of a few pixels. ``encoder_weights`` are pretrained ones that the encoder
-    starts from, by the bands' names: ``imagenet``, ``torchgeo:...`` or a file. ``init_from`` is a model folder to start
-    from, or ``cdpipe``, the model that comes with it. Either way the encoder keeps its weights for ``frozen_epochs``,
-    and then learns at ``encoder_learning_rate`` times the others' rate (such as 0.1). ``arguments`` go to the network's
-    constructor as they are.
-    """
-
-    architecture: str | None = None
-    encoder: str | None = None
-    encoder_weights: EncoderWeights | None = None
-    input: Literal["difference", "stacked", "stacked_difference"] | None = None
-    bands: tuple[str, ...] | None = Field(default=None, min_length=1)
-    optional_bands: tuple[str, ...] = ()
-    detectors: tuple[Literal["mad", "irmad", "cva", "difference"], ...] | None = Field(default=None, min_length=1)
-    init_from: Place | None = None
-    frozen_epochs: Annotated[int, Field(ge=0)] = 0
-    encoder_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    arguments: dict[str, int | float | str | bool | list[int] | None] = Field(default={})
-
-    @model_validator(mode="after")
-    def _check(self) -> "Model":
-        if self.frozen_epochs and not (self.init_from or self.encoder_weights):
-            raise ValueError("frozen_epochs: a random encoder must learn; give init_from or encoder_weights")
-        others = [band for band in self.optional_bands if band not in (self.bands or ())]
-        if others or (self.bands and set(self.bands) == set(self.optional_bands)):
-            raise ValueError(
-                f"optional_bands: expected some of bands, and not all; got {', '.join(self.optional_bands)}"
-            )
-        return self
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments of the network's constructor, but for the weights that its encoder starts from."""
-        own = {"encoder", "input", "bands", "detectors"}
-        return {**self.arguments, **self.model_dump(mode="json", include=own, exclude_none=True)}
-
-
-class Train(Section):
-    """How models are trained.
-
-    ``samples_per_epoch: auto`` is one pass over the training pairs' labelled area, and at least 32 steps where that is
-    a strip, or less than half of a pair; ``samples_per_pair`` instead counts so many for each training pair, however
-    large. ``folds`` trains every model that many times, each time without one fold of
-    the training pairs' groups (the catalog's column ``group``), which that model then predicts.
-
-    ``optimizer`` is Adam or AdamW; ``weight_decay`` spares norms and biases. The learning rate falls by ``decay`` every
-    epoch (``schedule: exponential``), or step by step after it has risen for a share ``warmup`` of all steps:
-    ``one_cycle`` or ``cosine``. ``clip_norm`` is the norm that gradients are clipped to (0: none). ``ema`` is the decay
-    of an exponential average of the weights over the steps (such as 0.995), which then is what is validated and kept;
-    0 keeps the weights themselves. ``keep: best`` is the epoch with the highest validation IoU, and ``patience`` ends
-    a training that has not had a better one for so many epochs; ``last`` is the end of a training that never stops
-    early and needs no validation pairs.
-
-    ``changed_share`` of the samples are drawn where there is change. ``sampling: cells`` draws 64-pixel cells with
-    any change and windows around them; ``pixels`` draws changed pixels, all alike, at random places of the window, and
-    other samples anywhere. With it ``pair_weight`` says how often a pair is drawn: by its pixels (``area``), by their
-    square root, or as often as any other (``equal``). ``augment`` lists transforms of albumentations and of cdpipe.
-
-    ``precision: auto`` is bfloat16 where the device computes in it (GPUs, CPUs with AVX512-BF16 or AMX), ``auto_gpu``
-    on GPUs alone. ``memory_format: auto`` is ``channels_last`` on GPUs and in bfloat16; in float32 on a CPU that is
-    slower.
-    """
-
-    models: dict[str, Model] = Field(default={"unetplusplus": Model(), "siamese_seresnext50": Model()})
-    patch: int = Field(default=256, ge=32, multiple_of=8)
-    global_batch: Positive = 8
-    epochs: Positive = 150
-    samples_per_epoch: Positive | Auto = "auto"
-    samples_per_pair: Positive | None = None
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(default=1e-4, gt=0)
-    weight_decay: float = Field(default=0, ge=0)
-    schedule: Literal["exponential", "one_cycle", "cosine"] = "exponential"
-    decay: float = Field(default=0.97, gt=0, le=1)
-    warmup: float = Field(default=0.15, ge=0, lt=1)
-    clip_norm: float = Field(default=0, ge=0)
-    ema: float = Field(default=0, ge=0, lt=1)
-    keep: Literal["best", "last"] = "best"
-    patience: Positive = 7
-    loss: Losses = DICE_BCE
-    sampling: Literal["cells", "pixels"] = "cells"
-    changed_share: Share = 0.7
-    pair_weight: Literal["area", "sqrt", "equal"] = "area"
-    augment: tuple[Transform, ...] = SYMMETRIES
-    precision: Precision = "auto"
-    memory_format: Literal["auto", "channels_last"] = "auto"
-    seed: int = Field(default=0, ge=0)
-    folds: Annotated[int, Field(ge=2)] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "Train":
-        wrong = [name for name in self.models if not ID_PATTERN.fullmatch(name)]
-        if wrong:
-            raise ValueError(f"a model's name must match {ID_PATTERN.pattern}, got {', '.join(wrong)}")
-        taken = [name for name in self.models if name in DETECTORS]
-        if taken:
-            raise ValueError(f"a model's name must not be that of a detector, got {', '.join(taken)}")
-        if self.samples_per_pair is not None and self.samples_per_epoch != "auto":
-            raise ValueError("give samples_per_epoch or samples_per_pair, not both")
-        if self.pair_weight != "area" and self.sampling == "cells":
-            raise ValueError(f"pair_weight: {self.pair_weight} needs sampling: pixels; cells are all drawn alike")
-        return self
+    """Let training pairs lie nearer than a patch to those that models are judged on."""
 
 
 class Aim(Section):
     """What a fitted threshold is to reach, one of the two."""
 
     precision: Share | None = None
+    """Share of the marked pixels that are right."""
     recall: Share | None = None
+    """Share of the changed pixels that are marked."""
 
     @model_validator(mode="after")
     def _check(self) -> "Aim":
@@ -333,37 +223,43 @@ RUNTIMES = {".onnx": "onnx", ".pt2": "pt2"}  # of networks that come as one file
 class Predict(Section):
     """How models are applied.
 
-    ``models`` are model folders to use instead of the ones that ``train`` names (``cdpipe``: the model that comes with
-    it), or the folder of one ensemble, whose weights, threshold, overlap, tta and precision then are the defaults;
-    ``members`` of either take part (default: all), with ``weights`` as their shares (default: equal). Detectors that
-    need no training, ``mad``, ``irmad``, ``cva`` and ``difference``, may be named among either; with members that are
-    all detectors nothing is trained. So may files that ``cdpipe export`` wrote, ``.onnx`` and ``.pt2``: they go by the
-    file's name, and run in float32 on the CPU, whatever ``backend`` and ``precision`` say. ``ensemble`` is their
-    ``mean``, or a ``vote``: change where more than half of them see it, each at its own threshold. ``threshold`` is one
-    number, one for each model that votes, or ``auto``: fitted on pairs that the models did not learn from, for what
-    ``aim`` says.
-    ``aim`` is the best F1 of all pairs' pixels (``f1``), the best mean of the pairs' own F1 (``mean_f1``), which a few
-    pairs with much change or many false alarms do not decide alone, or a precision or recall.
-    ``weights: auto`` and ``temperature: auto`` are fitted on the same pairs, before the threshold; a temperature
-    divides a model's logits before they are averaged.
-
-    ``backend`` runs the networks: ``torch``, or ``openvino``, which is made for CPUs; ``auto`` is ``openvino`` on the
-    CPUs of x86-64, else ``torch``. ``precision`` is what they compute in; ``int8`` is of OpenVINO alone, and calibrated
-    on the training pairs.
+    With members that are all detectors or files nothing is trained.
     """
 
     models: tuple[Place, ...] = ()
+    """Model folders, or files as in ``members``, to use instead of the models that ``train`` names (``cdpipe``: the
+    model that comes with it); or the folder of one ensemble, whose weights, threshold, overlap, tta and precision
+    then are the defaults."""
     members: tuple[str, ...] = ()
+    """Which of these models take part; by default all. Detectors that need no training may be named among them,
+    ``mad``, ``irmad``, ``cva`` and ``difference``, and files that ``cdpipe export`` wrote, ``.onnx`` and ``.pt2``:
+    these go by the file's name, and run in float32 on the CPU, whatever ``backend`` and ``precision`` say."""
     ensemble: Literal["mean", "vote"] = "mean"
+    """The ``mean`` of the members, or a ``vote``: change where more than half of them see it, each at its own
+    threshold."""
     weights: dict[str, Annotated[float, Field(gt=0)]] | Auto = Field(default={})
+    """Shares of the members in the mean, by name; equal by default. ``auto``: fitted on pairs that the models did not
+    learn from, before the threshold."""
     temperature: Literal["none", "auto"] = "none"
+    """``auto``: what a model's logits are divided by before they are averaged, fitted on the same pairs."""
     overlap: float = Field(default=0.25, ge=0, lt=1)
+    """Of neighbouring patches, as a share of a patch; 0: they lie side by side."""
     tta: Literal["d4", "none"] = "d4"
+    """``d4``: the mean over the eight flips and rotations of each patch."""
     backend: Backend = "auto"
+    """What runs the networks: ``torch``, or ``openvino``, which is made for CPUs; ``auto`` is ``openvino`` on the
+    CPUs of x86-64, else ``torch``."""
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """What networks compute in: ``auto`` is float32 on CPUs and bfloat16 on GPUs; ``int8`` is of OpenVINO alone, and
+    calibrated on the training pairs."""
     threshold: Share | Auto | dict[str, Share | Auto] = "auto"
+    """From which probability on a pixel is changed: one number, one for each model that votes, or ``auto``: fitted
+    on pairs that the models did not learn from, for what ``aim`` says."""
     aim: Literal["f1", "mean_f1"] | Aim = "f1"
+    """The best F1 of all pairs' pixels (``f1``), the best mean of the pairs' own F1 (``mean_f1``), which a few pairs
+    with much change or many false alarms do not decide alone, or a precision or recall."""
     model_rasters: bool = False
+    """Publish each model's probability as a GeoTIFF, too."""
 
     @property
     def detectors(self) -> tuple[str, ...]:
@@ -398,37 +294,44 @@ class Predict(Section):
 
 
 class Evaluate(Section):
-    """How results are judged: borders may be off by ``tolerance`` pixels in the figures that forgive that."""
+    """How results are judged."""
 
     tolerance: Annotated[int, Field(ge=0, le=64)] = 2
+    """Pixels that borders may be off in the figures that forgive that."""
 
 
 class Audit(Section):
-    """How a run is audited without labels: models are run again on at most ``patches`` patches of each pair."""
+    """How a run is audited without labels."""
 
     patches: Annotated[int, Field(ge=0)] = 16
+    """Of each pair, on which models are run again, at most; 0: none."""
 
 
 MAX_OBJECTS = 100_000  # of a pair: maps of whole cities have fewer, and tools that people look at them with bear it
 
 
 class Vectors(Section):
-    """How change becomes objects, polygons in ``vectors/``; ``format: none`` leaves them out.
+    """How change becomes objects, polygons in ``vectors/``.
 
     Lengths are metres on the ground, whatever the coordinate reference system; without one a pixel counts as a metre.
-    ``crs`` is that of the layer of the whole run: ``auto`` is the pairs' own where they share it, else EPSG:4326.
-    A pair with more than ``max_objects`` gets none, and console, manifest and report say so: that many are noise.
-    ``also`` are formats for web maps that the layer of the whole run is written in besides.
     """
 
     format: Literal["gpkg", "geoparquet", "geojson", "none"] = "gpkg"
+    """Of the layers; ``none`` leaves them out."""
     min_area_m2: float = Field(default=0, ge=0)
+    """Smaller objects are left out."""
     opening_m: float = Field(default=0, ge=0)
+    """Radius of an opening, which removes what is narrower than twice that."""
     closing_m: float = Field(default=0, ge=0)
+    """Radius of a closing after that, which fills gaps that are narrower than twice that."""
     simplify_m: float = Field(default=0, ge=0)
+    """Corners go whose triangle with their neighbours is smaller than this squared."""
     max_objects: Positive = MAX_OBJECTS
+    """A pair with more gets none, and console, manifest and report say so: that many are noise."""
     crs: str = "auto"
+    """Of the layer of the whole run: ``auto`` is the pairs' own where they share it, else EPSG:4326."""
     also: tuple[Literal["flatgeobuf", "pmtiles"], ...] = ()
+    """Formats for web maps that the layer of the whole run is written in besides."""
 
     @field_validator("crs")
     @classmethod
@@ -439,22 +342,25 @@ class Vectors(Section):
 
 
 class Tracking(Section):
-    """Where trained models are logged besides; never bears on results.
-
-    ``mlflow`` is the address of an MLflow server, or a folder.
-    """
+    """Where trained models are logged besides; never bears on results."""
 
     mlflow: str | None = None
+    """The address of an MLflow server, or a folder."""
 
 
 class Config(Section):
     """A whole configuration; paths are absolute once loaded."""
 
     name: str = Field(pattern=f"^{ID_PATTERN.pattern}$")
+    """Of the run; its outputs lie in a folder of that name."""
     catalog: Place
+    """The table of pairs: CSV, Parquet or a workbook."""
     workspace: Place
+    """The one folder, or address in object storage, for all that is made."""
     sensors: dict[str, Sensor] = Field(min_length=1)
+    """What the bands of files are, by the names that the catalog has for their sensors."""
     preset: str | None = None
+    """A recipe to start from, such as ``original/headline``; what the file says counts."""
     input: Input = Input()
     tracking: Tracking = Tracking()
     align: Align = Align()

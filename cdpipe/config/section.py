@@ -10,6 +10,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
+    """A part of the configuration: immutable, unknown keys refused.
+
+    What a key means stands beneath it in the code, from where the documentation takes it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

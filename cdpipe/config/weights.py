@@ -13,22 +13,22 @@ FILE = re.compile(r"[/\\]|\.(pth|pt|th|ckpt|tar|bin|safetensors)$")  # what is a
 
 
 class EncoderWeights(Section):
-    """Weights that an encoder starts from; a name alone is short for ``{name: NAME}``, a path for ``{file: PATH}``.
-
-    ``name`` is the library's, such as ``imagenet``, or one of torchgeo's, such as
-    ``torchgeo:ResNet18_Weights.SENTINEL2_ALL_MOCO``. ``file`` is one of ``torch.save`` or safetensors; torchgeo's are
-    known by their hash, of others give the ``bands`` of the first kernel in order (null: not to be used), and ``mean``
-    and ``std`` of each band in what these weights were trained on (default: 0 and 1, standardised). Bands of the model
-    that the weights do not have are refused; with ``other_bands: mean`` they start from the mean of the other bands'
-    kernels, with ``zeros`` from nothing.
-    """
+    """Weights that an encoder starts from; a name alone is short for ``{name: NAME}``, a path for ``{file: PATH}``."""
 
     name: str | None = Field(default=None, min_length=1)
+    """The library's, such as ``imagenet``, or one of torchgeo's, such as
+    ``torchgeo:ResNet18_Weights.SENTINEL2_ALL_MOCO``."""
     file: Place | None = None
+    """Of ``torch.save`` or safetensors; torchgeo's are known by their hash."""
     bands: tuple[str | None, ...] | None = Field(default=None, min_length=1)
+    """Of another file: those of its first kernel in order (null: not to be used)."""
     mean: tuple[float, ...] | None = None
+    """Of each of them in what the weights were trained on; by default 0."""
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Likewise the standard deviation; by default 1, standardised."""
     other_bands: Literal["refuse", "mean", "zeros"] = "refuse"
+    """Bands of the model that the weights do not have are refused, start from the mean of the other bands' kernels
+    (``mean``), or from nothing (``zeros``)."""
 
     @model_validator(mode="before")
     @classmethod

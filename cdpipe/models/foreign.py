@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from cdpipe.config.schema import Model, Normalisation
+from cdpipe.config.schema import Normalisation
+from cdpipe.config.train import Model
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.models.folder import CARD, ModelCard, save_model
 from cdpipe.models.networks import build_model, find_network, input_kind, required_bands

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cdpipe.config.schema import Normalisation, Train
+from cdpipe.config.schema import Normalisation
+from cdpipe.config.train import Train
 from cdpipe.inference.patches import Execution
 from cdpipe.models.networks import input_kind, required_bands, shown_detectors
 from cdpipe.models.pretrained import Pretrained

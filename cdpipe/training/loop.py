@@ -17,7 +17,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch import nn
 
-from cdpipe.config.schema import Train
+from cdpipe.config.train import Train
 from cdpipe.detectors.stored import read_shown
 from cdpipe.errors import CdpipeError
 from cdpipe.geo.grid import BlockKey

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cdpipe.config.schema import Train
+from cdpipe.config.train import Train
 
 FIRST, LAST = 25.0, 1e4  # one-cycle starts at the highest rate over the first, and ends at its start over the second
 RATE = "rate"  # what a group's learning rate is times the network's

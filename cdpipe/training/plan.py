@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cdpipe.config.schema import Config, Model, Train
+from cdpipe.config.schema import Config
+from cdpipe.config.train import Model, Train
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.keys import content_key
 from cdpipe.models.ensemble_folder import model_folders
