@@ -54,6 +54,9 @@ def test_what_to_mind(machine: Machine, expected: list[str]) -> None:
 def test_the_configuration_is_looked_at(finished: Project) -> None:
     slow = replace(GOOD, flags=())
     assert advise(slow, load_config(finished.config, ["predict.precision=float32"])) == []
+    assert advise(GOOD, load_config(finished.config, ["predict.precision=bfloat16"])) == []
+    [faster] = advise(GOOD, load_config(finished.config))
+    assert "half the time with predict.precision: bfloat16" in faster
     assert "emulated" in advise(slow, load_config(finished.config, ["predict.precision=bfloat16"]))[0]
     assert "resources.workers: 8" in advise(GOOD, load_config(finished.config, ["resources.workers=9"]))[0]
 

@@ -82,7 +82,11 @@ def test_it_ends_on_sigterm_as_on_ctrl_c(finished: Project, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("in_threads")
-def test_patches_are_told_while_a_block_is_at_work(finished: Project, tmp_path: Path) -> None:
+def test_patches_are_told_while_a_block_is_at_work_and_then_what_would_be_faster(
+    finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdpipe.api.predict.LONG_SECONDS", 0.0)
+    monkeypatch.setattr("cdpipe.api.predict.processor_flags", lambda: {"avx512_bf16"})
     scenes, model = finished.config.parent / "test", next(finished.workspace.glob("models/unetplusplus/*"))
     events: list[Step | Remark | Failure] = []
     dates = scenes / "before.tif", scenes / "after.tif"
@@ -91,6 +95,8 @@ def test_patches_are_told_while_a_block_is_at_work(finished: Project, tmp_path: 
     assert [event.done for event in told] == [*range(len(told) - 1), len(told) - 2]
     assert told[-1].done == told[-1].total == 4  # 101 x 83 pixels in patches of 64, each 48 from the next
     assert told[-1].over
+    remarks = [event.text for event in events if isinstance(event, Remark)]
+    assert sum("half the time on this processor with predict.precision: bfloat16" in text for text in remarks) == 1
 
 
 def test_torch_has_its_threads_back(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from cdpipe.cluster.supply import look_up_supply
 from cdpipe.config.resources import Resources
 from cdpipe.config.schema import Config
 from cdpipe.geo.crs import PROJ_FOLDERS
+from cdpipe.processors import is_faster_in_bfloat16
 from cdpipe.runs.run import versions
 from cdpipe.units import size
 from cdpipe.workspace.location import Location
@@ -88,6 +89,11 @@ def advise(machine: Machine, config: Config | None) -> list[str]:
         )
     if not machine.gpus and "avx512_bf16" not in machine.flags and config and config.predict.precision == "bfloat16":
         found.append(f"{machine.name}: no bfloat16 instructions, so it is emulated; set predict.precision: float32")
+    if not machine.gpus and is_faster_in_bfloat16(machine.flags) and config and config.predict.precision != "bfloat16":
+        found.append(
+            f"{machine.name}: networks take about half the time with predict.precision: bfloat16, a quarter with int8; "
+            "docs/speed.md says what it costs"
+        )
     if machine.shared_memory is not None and machine.shared_memory < GIB:
         found.append(
             f"{machine.name}: /dev/shm has {size(machine.shared_memory)}, so Ray keeps its objects on disk; "

@@ -23,6 +23,7 @@ from cdpipe.models.folder import read_card
 from cdpipe.pairs.bands import DEFAULT, choose_bands, common_bands
 from cdpipe.pairs.grouping import group_findings
 from cdpipe.prediction.ensemble import Ensemble
+from cdpipe.processors import is_faster_in_bfloat16, processor_flags
 from cdpipe.runs.ensembles import adopt_options
 from cdpipe.runs.fit import Measure, MeasurePairs, fit_members, fit_thresholds, pairs_to_fit_on, wants_fitting
 from cdpipe.runs.manifest import Manifest, manifest_path
@@ -53,6 +54,7 @@ from cdpipe.workspace.records import forget_attempts
 REPORT = "report.html"  # of one pair
 NAME = "prediction"  # of the one pair, and of its run
 SENSOR, SENSOR_AFTER = "given", "given_after"
+LONG_SECONDS = 60.0  # of networks at work, after which it is said what would be faster
 BLOCK = 1024  # smaller than for many pairs, so that one pair keeps several cores busy
 DRIVERS = ["GTiff", "PNG", "JPEG"]
 
@@ -412,6 +414,19 @@ def measure_by_tasks(run: Run) -> MeasurePairs:
     return measure_pairs
 
 
+def _say_what_is_faster(run: Run, plan: RunPlan, seconds: float) -> None:
+    """Say so where threads of this process spent minutes on networks, and need not have."""
+    from cdpipe.cluster.spread import threads_here
+
+    if seconds < LONG_SECONDS or not threads_here() or not is_faster_in_bfloat16(processor_flags()):
+        return
+    if {member.execution.precision for member in plan.members if not member.card.is_detector} == {"float32"}:
+        run.say(
+            "predict: networks take about half the time on this processor with predict.precision: bfloat16; "
+            "docs/speed.md says what it costs"
+        )
+
+
 @contextlib.contextmanager
 def _patches_step(run: Run, plan: RunPlan, work: Sequence[BlockWork]) -> Iterator[Callable[[int], None]]:
     """What to tell of patches that are done, where threads run the networks: a block of one pair takes a minute."""
@@ -451,5 +466,6 @@ def _predict(run: Run, plan: RunPlan, products: Mapping[str, tuple[Product, ...]
             add(spent, event.spent)
             advance(int(event.block), f"{len(published)} of {len(plan.pairs)} pairs published")
         figures.update(rounded(spent))
+    _say_what_is_faster(run, plan, spent.get("model_seconds", 0.0))
     run.folder.sweep()
     return {pair_id: each for pair_id, each in published.items() if pair_id not in run.failures}

@@ -12,7 +12,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cdpipe.processors import usable_cpus
+from cdpipe.processors import processor_flags, usable_cpus
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Ray keeps its objects, not a temporary file)
 CGROUP = Path("/sys/fs/cgroup")
@@ -52,7 +52,7 @@ def inspect_machine() -> Machine:
     return Machine(
         name=platform.node(),
         cpus=usable_cpus(),
-        flags=tuple(flag for flag in FLAGS if flag in _processor_flags()),
+        flags=tuple(flag for flag in FLAGS if flag in processor_flags()),
         memory=_memory(),
         gpus=tuple((device.name, device.total_memory) for device in found),
         driver=Path("/proc/driver/nvidia/version").exists(),
@@ -70,14 +70,6 @@ def inspect_cluster() -> list[Machine]:
         remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
     ]
     return sorted(ray.get(tasks), key=lambda machine: machine.name)
-
-
-def _processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return set()
-    return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
 def _memory() -> int | None:
