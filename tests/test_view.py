@@ -332,12 +332,24 @@ def pixels(page: Any) -> NDArray[np.uint8]:
     return np.asarray(image[..., ::-1])
 
 
-def test_interrupting_is_how_it_ends(workspace: Workspace) -> None:
-    command = [sys.executable, "-m", "cdpipe", "view", str(workspace.root)]
+HEARD = """
+import signal, sys
+from cdpipe.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what shells start in the background ignores
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_is_how_it_ends(workspace: Workspace, how: signal.Signals) -> None:
+    command = [sys.executable, "-c", HEARD, "view", str(workspace.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stderr
-        line = process.stdout.readline()
-        assert re.fullmatch(r"view: http://127\.0\.0\.1:\d+/ shows .+; Ctrl-C ends it\n", line)
-        process.send_signal(signal.SIGINT)
-        assert (process.wait(60), process.stderr.read()) == (0, "")
+        try:
+            assert process.stdout
+            assert process.stderr
+            line = process.stdout.readline()
+            assert re.fullmatch(r"view: http://127\.0\.0\.1:\d+/ shows .+; Ctrl-C ends it\n", line)
+            process.send_signal(how)
+            assert (process.wait(60), process.stderr.read()) == (0, "")
+        finally:
+            process.kill()

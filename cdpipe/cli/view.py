@@ -33,7 +33,9 @@ def _run(options: argparse.Namespace) -> int:
     """Serve until interrupted, which is how it ends."""
     from cdpipe.api.serving import Server
     from cdpipe.api.view import open_view
+    from cdpipe.cluster.spread import end_as_interrupted
 
+    end_as_interrupted()
     view = open_view(options.place, options.set, _say)
     with Server(view, options.port) as server, contextlib.suppress(KeyboardInterrupt):
         address = f"http://{server.host}/"
