@@ -230,7 +230,9 @@ def test_it_listens_on_loopback_and_answers_nobody_who_came_by_another_name(serv
     assert b"pairs/p.html" in body
     assert ask(server, "HEAD", "/")[::2] == (200, b"")
     assert ask(server, "GET", "/report.js", "localhost:9000")[0] == 200
-    for host in ("evil.example", "127.0.0.1.evil.example", "", "0.0.0.0"):  # noqa: S104 (a name that is refused)
+    page = ask(server, "GET", "/pairs/p.html", "localhost:9000")[2]  # as through a tunnel
+    assert b"http://localhost:9000/maps/p/change/" in page
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost:9000@evil.example", "", "0.0.0.0"):  # noqa: S104 (a name that is refused)
         assert ask(server, "GET", "/", host)[0] == 403, host
     assert ask(server, "POST", "/")[0] == 501
     assert b"passwd" in ask(server, "GET", "/../../etc/passwd")[2]

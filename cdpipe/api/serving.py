@@ -66,10 +66,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self._find(), body=False)
 
     def _find(self) -> Answer:
-        name, _, _port = self.headers.get("Host", "").partition(":")  # a tunnel may have another port
-        if name.lower() not in NAMES:
+        host = self.headers.get("Host", "")
+        name, _, port = host.partition(":")
+        if name.lower() not in NAMES or not (port.isdecimal() or host == name):
             return Answer(HTTPStatus.FORBIDDEN, TEXT, f"expected {LOOPBACK} or localhost as the host\n".encode())
-        return answer(self.server.view, self.path, self.server.host)
+        return answer(self.server.view, self.path, host)  # through a tunnel, the port may be another
 
     def _send(self, found: Answer, *, body: bool) -> None:
         self.send_response(found.status)
