@@ -17,9 +17,9 @@ demo: .venv/.ready ## Run the whole pipeline on scenes made up on the spot
 shipped-model: .venv/.ready ## Make the model that comes with cdpipe again, from made-up scenes
 	$(BIN)/python benchmarks/shipped_model.py
 
-# Two at a time, as they are made for two cores: each has a Ray of its own, with which more would only fight.
+# Three at a time on two cores: the long ones wait for Ray half of their time. Each has a Ray of its own.
 test: .venv/.ready ## Run the tests, but for the heavy ones
-	$(BIN)/pytest -m "not heavy" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not heavy" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-heavy: .venv/.ready ## Run the heavy tests (more than an hour)
 	$(BIN)/pytest -m heavy --ignore tests/test_chaos.py

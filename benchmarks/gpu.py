@@ -100,11 +100,11 @@ def measure_choices(name: str, device: str, patch: int, rounds: int, batch: int)
     run = Execution("d4", "bfloat16", device, batch)
     plain = build_model(name).to(device).eval()
 
-    def logits(views: torch.Tensor) -> torch.Tensor:
+    def predict(views: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16):
-            return torch.as_tensor(plain(views)).float()
+            return torch.sigmoid(torch.as_tensor(plain(views)).float())
 
-    found = {"without channels_last": time_forward(forward_of(logits, run), name, batch, patch, rounds)}
+    found = {"without channels_last": time_forward(forward_of(predict, run), name, batch, patch, rounds)}
     if device == "cuda":  # takes minutes elsewhere
         compiled = make_forward(torch.compile(build_model(name)), run)  # type: ignore[arg-type]
         found["torch.compile"] = time_forward(compiled, name, batch, patch, rounds)
