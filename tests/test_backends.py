@@ -306,6 +306,9 @@ def test_what_runs_networks_by_default(
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(backends, "find_spec", lambda name: name if installed else None)
     assert choose_backend("auto", "float32", device, network) == chosen
+    for flags, in_bfloat16 in (({"avx512_bf16"}, chosen), ({"avx2"}, "torch")):  # which emulates it
+        monkeypatch.setattr(backends, "processor_flags", lambda flags=flags: flags)
+        assert choose_backend("auto", "bfloat16", device, network) == in_bfloat16
     assert choose_backend("torch", "float32", device, network) == "torch"
 
 

@@ -54,7 +54,8 @@ def test_what_to_mind(machine: Machine, expected: list[str]) -> None:
 def test_the_configuration_is_looked_at(finished: Project) -> None:
     slow = replace(GOOD, flags=())
     assert advise(slow, load_config(finished.config, ["predict.precision=float32"])) == []
-    assert advise(GOOD, load_config(finished.config, ["predict.precision=bfloat16"])) == []
+    for precision in ("bfloat16", "int8"):
+        assert advise(GOOD, load_config(finished.config, [f"predict.precision={precision}"])) == []
     [faster] = advise(GOOD, load_config(finished.config))
     assert "half the time with predict.precision: bfloat16" in faster
     assert "emulated" in advise(slow, load_config(finished.config, ["predict.precision=bfloat16"]))[0]

@@ -87,9 +87,10 @@ def advise(machine: Machine, config: Config | None) -> list[str]:
             f"{machine.name}: an NVIDIA driver, but torch sees no GPU: compare torch.version.cuda with nvidia-smi, and "
             "look for CUDA_VISIBLE_DEVICES; models run on the CPU until then"
         )
-    if not machine.gpus and "avx512_bf16" not in machine.flags and config and config.predict.precision == "bfloat16":
+    precision = None if machine.gpus or config is None else config.predict.precision
+    if precision == "bfloat16" and not is_faster_in_bfloat16(machine.flags):
         found.append(f"{machine.name}: no bfloat16 instructions, so it is emulated; set predict.precision: float32")
-    if not machine.gpus and is_faster_in_bfloat16(machine.flags) and config and config.predict.precision != "bfloat16":
+    if precision in ("auto", "float32") and is_faster_in_bfloat16(machine.flags):
         found.append(
             f"{machine.name}: networks take about half the time with predict.precision: bfloat16, a quarter with int8; "
             "docs/speed.md says what it costs"

@@ -420,7 +420,8 @@ def _say_what_is_faster(run: Run, plan: RunPlan, seconds: float) -> None:
 
     if seconds < LONG_SECONDS or not threads_here() or not is_faster_in_bfloat16(processor_flags()):
         return
-    if {member.execution.precision for member in plan.members if not member.card.is_detector} == {"float32"}:
+    networks = [each for each in plan.members if not (each.card.is_detector or each.card.is_exported)]
+    if any(each.execution.precision == "float32" for each in networks):
         run.say(
             "predict: networks take about half the time on this processor with predict.precision: bfloat16; "
             "docs/speed.md says what it costs"

@@ -1,7 +1,6 @@
 """A finished run to look at while a server runs: which pairs it has, and the answer to every address it knows."""
 
 import json
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from cdpipe.formats.vectors import SUFFIXES
 from cdpipe.geo.crs import on_earth
 from cdpipe.pairs.catalog import read_catalog
 from cdpipe.pairs.grouping import group_findings
+from cdpipe.processors import usable_cpus
 from cdpipe.report import drawing
 from cdpipe.report.changes import Ranked, outline_changes, rank_changes
 from cdpipe.report.facts import PairPage
@@ -109,7 +109,7 @@ class View:
     changes: dict[tuple[str, str], tuple[list[Ranked], int | None]] = field(default_factory=dict)
     listed: Remembered[str, Listing] = field(default_factory=lambda: Remembered(FRESH))
     lock: threading.Lock = field(default_factory=threading.Lock)
-    places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(os.cpu_count() or 1))
+    places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(usable_cpus()))
 
     @property
     def folder(self) -> Location:

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from cdpipe.config.schema import Predict
 from cdpipe.errors import ConfigError
+from cdpipe.processors import is_faster_in_bfloat16, processor_flags
 from cdpipe.workspace.location import Location
 
 X86 = ("x86_64", "amd64")  # where OpenVINO is faster, on what was measured, and comes with cdpipe
@@ -30,6 +31,8 @@ def choose_backend(backend: str, precision: str, device: str, architecture: str)
     if precision == "int8":
         return "openvino"
     suits = device == "cpu" and platform.machine().lower() in X86 and architecture not in BY_TORCH
+    if precision == "bfloat16":  # which OpenVINO refuses where torch makes do
+        suits = suits and is_faster_in_bfloat16(processor_flags())
     return "openvino" if suits and find_spec("openvino") is not None else "torch"
 
 

@@ -5,6 +5,7 @@ Such a file takes the place of a model's folder. Nothing here runs it or needs i
 archive that ``torch.export.save`` writes.
 """
 
+import io
 import json
 import math
 import zipfile
@@ -162,8 +163,6 @@ def _fields(stream: IO[bytes], wanted: int) -> Iterator[bytes]:
 
 
 def _strings(message: bytes) -> Iterator[tuple[int, str]]:
-    import io
-
     for number in (1, 2):
         for content in _fields(io.BytesIO(message), number):
             yield number, content.decode()

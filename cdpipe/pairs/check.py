@@ -1,6 +1,5 @@
 """Looks at pairs before any work is done, and says everything that is wrong with them at once."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from cdpipe.pairs.labels import read_label
 from cdpipe.pairs.mask_check import MaskFound, sample_mask
 from cdpipe.pairs.quality_check import doubt_quality
 from cdpipe.pairs.splits import catalog_leaks
+from cdpipe.processors import usable_cpus
 from cdpipe.store.normalisation import RGB
 from cdpipe.workspace.location import Location
 
@@ -111,7 +111,7 @@ def check_catalog(
     """
     _require_data(config, pairs)
     reports = []
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, usable_cpus())) as pool:
         for report in pool.map(lambda pair: check_pair(pair, config, required, read_all, measure), pairs):
             reports.append(report)
             advance()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cdpipe.detectors.stored import compared_bands, detector_key, read_shown
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
+from cdpipe.inference.backends import choose_backend
 from cdpipe.inference.patches import Execution, Forward, Placement, predict_window
 from cdpipe.inference.shared import SharedPatches
 from cdpipe.keys import content_key
@@ -85,10 +86,14 @@ def probability_key(pair_key: str, member: Member) -> str:
 
 
 def suit_execution(card: ModelCard, execution: Execution) -> Execution:
-    """How a model is run where others are run as told: an exported network by its own runtime, in float32 on a CPU."""
-    if not card.is_exported:
-        return execution
-    return Execution(execution.tta, "float32", "cpu", 1, card.arguments["runtime"])
+    """How a model is run that is to be run in a way, whose backend may be ``auto``.
+
+    An exported network is run by its own runtime, in float32 on a CPU, whatever is asked for.
+    """
+    if card.is_exported:
+        return Execution(execution.tta, "float32", "cpu", 1, card.arguments["runtime"])
+    chosen = choose_backend(execution.backend, execution.precision, execution.device, card.architecture)
+    return replace(execution, backend=chosen)
 
 
 def load_forward(member: Member) -> Forward:

@@ -1,7 +1,6 @@
 """Prediction of two arrays in memory: the same steps as for a stored pair, for notebooks and small scenes."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +14,6 @@ from cdpipe.detectors.stored import show
 from cdpipe.errors import InputError
 from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
-from cdpipe.inference.backends import choose_backend
 from cdpipe.inference.patches import Execution, Placement, predict_window
 from cdpipe.inference.shared import SharedPatches
 from cdpipe.models.ensemble_folder import check_members, given_ensemble, shared_weights
@@ -142,8 +140,7 @@ def _predict_one(
         fits = [_fit(detector, dates, both, roles) for detector in card.recipe.detectors]
         scene = np.concatenate([scene, show(fits, dates, roles, both)])
     place = Placement(PatchGrid(both.shape, card.patch, patch_stride(card.patch, overlap)), window)
-    backend = choose_backend(execution.backend, execution.precision, execution.device, card.architecture)
-    run = suit_execution(card, replace(execution, backend=backend))
+    run = suit_execution(card, execution)
     forward = open_forward(folder, card, run)
     if run.backend in ("torch", "pt2"):  # which shares a patch out among processors by itself
         return predict_window(forward, 1, scene, both, place)

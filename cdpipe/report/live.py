@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ from cdpipe.report import drawing
 from cdpipe.report.drawing import Limits
 from cdpipe.report.pair import describe_view
 from cdpipe.report.pyramid import BITS, TILE
-from cdpipe.report.scene import Cells, Read, cell_counts, mean_of, open_scene, shown_bands, shrink
+from cdpipe.report.scene import Cells, Read, cell_counts, mean_of, open_scene, shown_bands, shrink, sum_cells
 from cdpipe.store.histograms import SHARES
 from cdpipe.store.pair import DATES, StoredPair
 from cdpipe.workspace.layout import Workspace
@@ -200,18 +199,5 @@ def _summands(scene: Mapping[str, Read], layer: str, window: Window) -> dict[str
 
 def _mean_cells(pixels: NDArray[Any], cell: int) -> NDArray[np.float32]:
     """Means of (..., height, width) pixels over cells, at the edge over the pixels that there are."""
-    lead, shape = pixels.shape[:-2], pixels.shape[-2:]
-    if cell == 1:
-        return pixels.astype(np.float32)
-    counts = cell_counts(shape, cell)
-    beyond = [(0, cell * count - length) for count, length in zip(counts, shape, strict=True)]
-    means = np.stack(
-        [
-            cv2.resize(np.pad(plane.astype(np.float32), beyond), counts[::-1], interpolation=cv2.INTER_AREA)
-            for plane in pixels.reshape(-1, *shape)
-        ]
-    )
-    filled = [
-        np.minimum(cell, length - cell * np.arange(count)) / cell for length, count in zip(shape, counts, strict=True)
-    ]
-    return np.asarray((means / np.outer(*filled)).reshape(*lead, *counts), np.float32)
+    counts = sum_cells(np.ones(pixels.shape[-2:], np.float32), cell)
+    return np.asarray(sum_cells(pixels, cell) / counts, np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from cdpipe.config.detectors import detector_folder
 from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError
-from cdpipe.inference.backends import check_backend, check_runtime, choose_backend
+from cdpipe.inference.backends import check_backend, check_runtime
 from cdpipe.inference.patches import Execution
 from cdpipe.models.ensemble_folder import FOLDER, check_members, given_ensemble
 from cdpipe.models.folder import ModelCard, check_trained, read_card
@@ -66,6 +66,7 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
     if precision == "auto":
         precision = "bfloat16" if device == "cuda" else "float32"
     batch = GPU_BATCH if device == "cuda" else 1
+    execution = Execution(config.predict.tta, precision, device, batch, config.predict.backend)
     weights: Mapping[str, float] = {} if config.predict.weights == "auto" else config.predict.weights
     overlap = config.predict.overlap
     chosen = config.predict.member_names or [source.name for source in sources]
@@ -77,16 +78,7 @@ def plan_members(config: Config, sources: Sequence[ModelSource], device: str) ->
             fold=source.fold,
             weight=weights.get(source.name, source.weight),
             overlap=overlap,
-            execution=suit_execution(
-                card,
-                Execution(
-                    config.predict.tta,
-                    precision,
-                    device,
-                    batch,
-                    choose_backend(config.predict.backend, precision, device, card.architecture),
-                ),
-            ),
+            execution=suit_execution(card, execution),
             # what is fitted anew is not fitted on top of this
             temperature=1.0 if config.predict.temperature == "auto" else source.temperature,
         )

@@ -314,7 +314,9 @@ def possible_members(
     if is_for_cpus(config.predict):
         return
     for backend in ("openvino", "torch") if config.predict.backend == "auto" else ():
-        yield run_by(backend, on_cpus)
+        others = run_by(backend, on_cpus)
+        if others != on_cpus:
+            yield others
     members = plan_members(config, sources, "cuda")
     yield members
     for batches in remembered_batches(workspace).values():
