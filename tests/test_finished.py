@@ -82,7 +82,7 @@ def test_what_is_missing_is_work(predicted: Project, what: str) -> None:
 REPORTED = {  # by the verb that makes it
     "evaluate": ("report/scores/small.json", "report/pictures/small.png"),
     "audit": ("report/audits/small.json",),
-    "report": ("report/images/small/facts.json", "report/images/small/thumb.webp"),
+    "report": ("report/images/small/facts.json", "report/images/small/thumb.jpg"),
 }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cdpipe.formats import palette
 from cdpipe.geo.grid import Window
-from cdpipe.report import pyramid
+from cdpipe.report import drawing, pyramid
 from cdpipe.report.pyramid import MARGIN, TILE, Pyramid, list_levels, near_change, write_pyramid
 from cdpipe.workspace.location import here
 
@@ -50,7 +50,9 @@ def write(folder: Path, scene: dict[str, NDArray[Any]], cell: int) -> tuple[Pyra
 
 def load(folder: Path, layer: str, cell: int, row: int, col: int) -> NDArray[np.uint8]:
     """A tile as red, green, blue and, of an overlay, opacity."""
-    image = cv2.imread(str(folder / "tiles" / layer / str(cell) / f"{row}-{col}.webp"), cv2.IMREAD_UNCHANGED)
+    image = cv2.imread(
+        str(folder / "tiles" / layer / str(cell) / f"{row}-{col}{drawing.suffix_of(layer)}"), cv2.IMREAD_UNCHANGED
+    )
     assert image is not None
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB))
 
@@ -72,7 +74,7 @@ def test_tiles_are_the_scene_level_by_level(tmp_path: Path) -> None:
                 assert np.abs(tile[..., 0] - expected).mean() < 2
     striped = load(tmp_path, "before", 2, 0, 0)[:, :10]
     assert set(np.unique(striped // 16)) <= {value // 16 for value in range(170, 250)}, "stripes where nothing was seen"
-    assert sum(made.files.values()) == sum(path.stat().st_size for path in (tmp_path / "tiles").rglob("*.webp"))
+    assert sum(made.files.values()) == sum(path.stat().st_size for path in (tmp_path / "tiles").rglob("*.*"))
 
 
 def test_classes_are_kept_pixel_by_pixel_and_left_out_where_there_are_none(tmp_path: Path) -> None:
@@ -97,8 +99,8 @@ def test_of_a_large_scene_only_what_lies_around_change_is_there_in_full(
     scene["change"][600, TILE + 10] = 1  # near the border of two tiles of the second row
     write(tmp_path, scene, cell=3)
     fine = {path.name for path in (tmp_path / "tiles" / "before" / "1").iterdir()}
-    assert fine == {"0-0.webp", "1-0.webp", "1-1.webp", "0-1.webp"}
-    assert {path.name for path in (tmp_path / "tiles" / "after" / "2").iterdir()} == {"0-0.webp", "0-1.webp"}
+    assert fine == {"0-0.jpg", "1-0.jpg", "1-1.jpg", "0-1.jpg"}
+    assert {path.name for path in (tmp_path / "tiles" / "after" / "2").iterdir()} == {"0-0.jpg", "0-1.jpg"}
 
 
 def test_the_same_scene_makes_the_same_bytes(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_the_same_scene_makes_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
         write(tmp_path / name, scene, cell=2)
     one, other = (
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.webp")}
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
         for name in "ab"
     )
     assert one == other

@@ -29,7 +29,7 @@ from cdpipe.report.pages import make_script, make_style, templates
 from cdpipe.report.pair_page import describe_viewer
 from cdpipe.report.place import describe_ground, describe_place
 from cdpipe.runs.manifest import ManifestPair, read_manifest
-from cdpipe.store.pair import DATES, load_pair
+from cdpipe.store.pair import load_pair
 from cdpipe.version import __version__
 from cdpipe.workspace.files import read_json
 from cdpipe.workspace.layout import Workspace
@@ -38,6 +38,7 @@ from cdpipe.workspace.remembered import Remembered
 
 CONFIGURATIONS = (".yaml", ".yml")
 OUTLINED = 5000  # changes of a pair, the best ones
+LIVE_PHOTO = 78  # quality of tiles of pictures, which are see-through where there is no data
 KEPT_TILES = 2000  # that were drawn, of 100 KB at most
 FRESH = 10.0  # seconds that what a run has is taken for what it had
 Parts = Mapping[str, str]  # of an address
@@ -351,7 +352,7 @@ def _tile(view: View, _host: str, parts: Parts) -> Answer:
         return _renewed(pair)
 
     def encode(image: Overlay) -> bytes:
-        return drawing.encode(image, drawing.PHOTO if layer in (*DATES, "probability") else drawing.LOSSLESS)
+        return drawing.encode_overlay(image, LIVE_PHOTO if layer in drawing.PHOTOS else drawing.LOSSLESS)
 
     return _drawn(view, (pair, parts["key"], layer, *place), WEBP, lambda: draw_tile(found[1], layer, *place), encode)
 

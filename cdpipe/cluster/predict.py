@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cdpipe.cluster import spread
@@ -86,8 +87,9 @@ def publish_pair(task: tuple[RunPlan, tuple[Product, ...]]) -> None:
     """
     plan, products = task
     finish_results(plan.workspace, plan.pairs[0])
-    for product in products:
-        ensure_written(product)
+    # objects and rasters take about as long; a task of Ray has no CPU to spare
+    with ThreadPoolExecutor(max(1, spread.threads_here()), "cdpipe-products") as pool:
+        list(pool.map(ensure_written, products))
 
 
 def predict_and_publish(  # noqa: PLR0913 (what is done is not the default in tests and benchmarks alone)

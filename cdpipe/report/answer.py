@@ -45,6 +45,7 @@ MEASURED: Mapping[tuple[str, ...], str] = {
     ("cva",): "32 of 100 pixels that it marked, and it marked 43 of 100 that had changed (F1 0.37)",
     ("difference",): "40 of 100 pixels that it marked, and it marked 28 of 100 that had changed (F1 0.33)",
 }
+WAITING = 2  # threads to a processor that draw tiles: half of the time they wait for the disk
 LITTLE = 1e-4  # share of a scene: less than this is what noise and glints leave
 
 
@@ -136,12 +137,12 @@ def write_answer(path: Location, job: AnswerJob) -> None:
         IntegrityError: If what is stored is damaged.
     """
     grid = job.pair.grid
-    overview = read_overview(job.workspace, job.pair, job.change_key, None)
+    overview = read_overview(job.workspace, job.pair, job.change_key, None, threads=usable_cpus())
     limits, figures = shown_limits(overview), overview.figures
     changes, total = rank_changes(job.objects, grid, ON_PAGE) if job.objects is not None else (list[Ranked](), 0)
     tiles_at = path.with_name(f"{path.stem}_files")
     scene = open_scene(job.workspace, job.pair, job.change_key, None)
-    tiles, levels = draw_tiles(tiles_at, scene, grid.shape, overview, limits, usable_cpus())
+    tiles, levels = draw_tiles(tiles_at, scene, grid.shape, overview, limits, WAITING * usable_cpus())
     remove_others(tiles_at, tiles)
     shown = describe_shown(grid, overview, tiles)
     facts = {**shown, "object_count": None if job.objects is None else total, "outlined": len(changes)}
@@ -184,10 +185,11 @@ def write_answer(path: Location, job: AnswerJob) -> None:
 def _embedded(overview: Overview, limits: tuple[Limits, Limits], aspect: float) -> dict[str, str]:
     """Pictures of the whole scene as part of a page."""
     embedded = {}
-    for name, picture in draw_overview(overview, limits).items():
-        quality = drawing.LOSSLESS if picture.shape[2] == 4 else drawing.PHOTO
-        data = base64.b64encode(drawing.encode(drawing.to_ground(picture, aspect), quality))
-        embedded[name] = f"data:image/webp;base64,{data.decode()}"
+    for layer, picture in draw_overview(overview, limits).items():
+        shown = drawing.to_ground(picture, aspect)
+        photo = layer in drawing.PHOTOS
+        data = base64.b64encode(drawing.encode_photo(shown) if photo else drawing.encode_overlay(shown))
+        embedded[layer] = f"data:image/{'jpeg' if photo else 'webp'};base64,{data.decode()}"
     return embedded
 
 

@@ -202,9 +202,18 @@ def _simplify(shape: Any) -> tuple[Any, Any]:
     tolerance, simple = np.sqrt(shapely.area(shape)) / 1000, []
     for most in (MAP_CORNERS, MAX_CORNERS):
         while shapely.get_num_coordinates(shape) > most and tolerance < np.sqrt(shapely.area(shape)):
-            shape, tolerance = shapely.simplify(shape, tolerance), tolerance * 2
+            shape, tolerance = _coarser(shape, tolerance), tolerance * 2
         simple.append(shape)
     return simple[0], simple[1]
+
+
+def _coarser(shape: Any, tolerance: float) -> Any:
+    """A polygon without details smaller than a square of this side: noise has a hole at every other pixel."""
+    parts = []
+    for part in shapely.get_parts(shape):
+        holes = np.array(part.interiors, object)
+        parts.append(shapely.polygons(part.exterior, holes[shapely.area(shapely.polygons(holes)) >= tolerance**2]))
+    return shapely.coverage_simplify([shapely.multipolygons(parts) if len(parts) > 1 else parts[0]], tolerance)[0]
 
 
 def write_chip(
@@ -218,7 +227,7 @@ def write_chip(
     """Draw an object before, after, and in probability, side by side and outlined; returns the file's bytes.
 
     Args:
-        path: WebP file to write.
+        path: JPEG file to write.
         top: The object.
         grid: The scene's.
         read: ``(band, height, width)`` pixels of a window of ``before`` and ``after``, ``(height, width)`` of

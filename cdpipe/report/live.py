@@ -75,7 +75,7 @@ def describe_live_view(live: LivePair, changes: list[dict[str, Any]]) -> dict[st
     grid = live.pair.grid
     levels = [_describe_level(live, cell) for cell in list_live_levels(grid.shape)]
     stripes = [f"rgb({red} {green} {blue})" for red, green, blue in (palette.NO_DATA, palette.NO_DATA_STRIPE)]
-    return {**describe_view(grid, NO_PICTURE, levels, changes), "stripes": stripes}
+    return {**describe_view(grid, NO_PICTURE, levels, changes), "stripes": stripes, "photos": "webp"}
 
 
 def _describe_level(live: LivePair, cell: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the report shows of one pair: read once into cells, drawn as files, its figures and best changes as facts."""
 
 import json
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from cdpipe.keys import content_key
 from cdpipe.metrics.classes import CHANGED, NOT_OBSERVED
 from cdpipe.report import drawing
 from cdpipe.report.changes import ON_PAGE, PER_PAIR, outline_changes, rank_changes, top_change, write_chip
-from cdpipe.report.drawing import LOSSLESS, PHOTO, Image, Limits, write_photo
+from cdpipe.report.drawing import PHOTOS, Image, Limits, suffix_of, write_overlay, write_photo
 from cdpipe.report.place import describe_ground, describe_place, ground_aspect
 from cdpipe.report.pyramid import TILE, Pyramid, near_change, write_pyramid
 from cdpipe.report.scene import Cells, Read, cell_counts, cell_side, mean_of, open_scene, shrink
@@ -27,8 +28,9 @@ from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
 
 THUMB = 176  # longest side of a thumbnail, in pixels
+SMALL = 77  # its quality
 FACTS, VIEW = "facts.json", "view.js"  # of a pair, for its page and for its page's script
-DRAWN = 4  # as what is drawn comes to be something else
+DRAWN = 5  # as what is drawn comes to be something else
 MAX_SIDE = 1280  # of a page's pictures, in cells
 COUNTED = ("observed", "changed")  # in the figures
 BITS = tuple(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
@@ -100,7 +102,7 @@ def make_pair(job: PairJob) -> dict[Location, str]:
     changes, total = rank_changes(job.objects[0], grid, ON_PAGE, job.doubt_at) if job.objects is not None else ([], 0)
     scene = _observed_scene(job)
     for top in (top_change(each, grid) for each in changes[:PER_PAIR]):
-        name = f"change-{top.id}.webp"
+        name = f"change-{top.id}.jpg"
         images[name] = write_chip(job.folder / name, top, grid, scene, limits, aspect)
         objects.append({**top.to_json(), "chip": name})
     shown = open_scene(job.workspace, job.pair, job.change_key, job.label_key)
@@ -166,6 +168,7 @@ def describe_view(
         "pixel_m": ground["pixel_m"],
         "place": describe_place(grid),
         "tile": TILE,
+        "photos": "jpg",
         "levels": list(levels),
         "changes": list(changes),
     }
@@ -204,7 +207,7 @@ def draw_tiles(
 def remove_others(folder: Location, names: Collection[str]) -> None:
     """Remove pictures that are not among the named: of changes that are among the best no more, of other tiles."""
     for path, _ in folder.walk():
-        if path.suffix == ".webp" and path.relative_to(folder) not in names:
+        if path.suffix in (".jpg", ".webp") and path.relative_to(folder) not in names:
             path.unlink()
 
 
@@ -234,9 +237,14 @@ class Overview:
 
 
 def read_overview(
-    workspace: Workspace, pair: StoredPair, change_key: str, label_key: str | None, max_side: int = MAX_SIDE
+    workspace: Workspace,
+    pair: StoredPair,
+    change_key: str,
+    label_key: str | None,
+    max_side: int = MAX_SIDE,
+    threads: int = 1,
 ) -> Overview:
-    """Read a whole pair once, a window after the other, into cells.
+    """Read a whole pair once, window by window, into cells.
 
     Neither blocks nor their order bear on the result, and memory does not grow with the scene.
 
@@ -246,13 +254,14 @@ def read_overview(
         change_key: Key of its change.
         label_key: Key of its label, None without one.
         max_side: Largest number of rows and columns of cells.
+        threads: How many share the work.
 
     Raises:
         IntegrityError: If what is stored is damaged.
     """
     scene = open_scene(workspace, pair, change_key, label_key)
     cell = cell_side(pair.grid.shape, max_side)
-    sums, rows = _sum_scene(scene, pair.grid, cell)
+    sums, rows = _sum_scene(scene, pair.grid, cell, threads)
     pixels = sums.pop("pixels")
     return Overview(
         cell,
@@ -266,17 +275,21 @@ def read_overview(
     )
 
 
-def _sum_scene(scene: Mapping[str, Read], grid: Grid, cell: int) -> tuple[dict[str, Cells], dict[str, Cells]]:
+def _sum_scene(
+    scene: Mapping[str, Read], grid: Grid, cell: int, threads: int
+) -> tuple[dict[str, Cells], dict[str, Cells]]:
     """Sums of whatever is counted over each cell, and of what is in the figures over each row of pixels."""
-    rows = {name: np.zeros(grid.height) for name in COUNTED}
+    rows, lock = {name: np.zeros(grid.height) for name in COUNTED}, threading.Lock()
 
     def read(window: Window) -> dict[str, NDArray[Any]]:
         summands = _summands(scene, window)
-        for name, counts in rows.items():
-            counts[window.slices[0]] += summands[name].sum(axis=1)
+        counted = {name: summands[name].sum(axis=1) for name in rows}
+        with lock:
+            for name, counts in rows.items():
+                counts[window.slices[0]] += counted[name]
         return summands
 
-    return shrink(read, grid.shape, cell), rows
+    return shrink(read, grid.shape, cell, threads=threads), rows
 
 
 def _count(rows: dict[str, Cells], grid: Grid) -> dict[str, float | None]:
@@ -322,14 +335,14 @@ def _draw_images(folder: Location, overview: Overview, limits: tuple[Limits, Lim
     """Write every picture, as wide and high as the ground is; sizes in bytes by file name."""
     pictures = draw_overview(overview, limits)
     images = {}
-    for name, picture in pictures.items():
-        shown, quality = drawing.to_ground(picture, aspect), LOSSLESS if picture.shape[2] == 4 else PHOTO
-        images[f"{name}.webp"] = write_photo(folder / f"{name}.webp", shown, quality)
+    for layer, picture in pictures.items():
+        name, write = f"{layer}{suffix_of(layer)}", write_photo if layer in PHOTOS else write_overlay
+        images[name] = write(folder / name, drawing.to_ground(picture, aspect))
     missing = overview.observed == 0
     thumb = drawing.hatch(drawing.blend(drawing.pale_map(pictures["after"]), pictures["change"]), missing)
     for name, image in (("thumb", thumb), ("thumb-before", pictures["before"]), ("thumb-after", pictures["after"])):
         small = _thumbnail(drawing.to_ground(image, aspect))
-        images[f"{name}.webp"] = write_photo(folder / f"{name}.webp", small, 70)
+        images[f"{name}.jpg"] = write_photo(folder / f"{name}.jpg", small, SMALL)
     return images
 
 

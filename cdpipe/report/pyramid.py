@@ -28,7 +28,7 @@ from cdpipe.workspace.location import Location
 TILE = 512  # side in cells
 WHOLE = 4096  # cells a side up to which a level has all of its tiles
 MARGIN = 128  # pixels around change that are shown in full
-QUALITY = 65
+QUALITY = 75
 FOLDER = "tiles"
 BITS: Mapping[str, np.uint8] = dict(zip(DATES, (BEFORE_BIT, AFTER_BIT), strict=True))
 
@@ -41,7 +41,7 @@ class Pyramid:
     """Tiles of a scene on their way to their files.
 
     Attributes:
-        folder: Where they go, as ``<layer>/<cell>/<row>-<col>.webp``.
+        folder: Where they go, as ``<layer>/<cell>/<row>-<col>.jpg`` or ``.webp``.
         shape: Rows and columns of the scene.
         scene: How ``before``, ``after``, ``valid``, ``change``, ``probability`` and, where there is one, ``label`` are
             read.
@@ -123,7 +123,7 @@ def _describe_level(pyramid: Pyramid, cell: int) -> dict[str, Any]:
 
 
 def _name(layer: str, cell: int, row: int, col: int) -> str:
-    return f"{FOLDER}/{layer}/{cell}/{row}-{col}.webp"
+    return f"{FOLDER}/{layer}/{cell}/{row}-{col}{drawing.suffix_of(layer)}"
 
 
 def _write_branch(pyramid: Pyramid, cell: int, row: int, col: int) -> dict[str, Photo] | None:

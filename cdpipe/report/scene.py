@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -100,26 +101,37 @@ def mean_of(sums: Cells, counts: Cells) -> Cells:
 
 
 def shrink(
-    read: Callable[[Window], Mapping[str, NDArray[Any]]], shape: tuple[int, int], cell: int, reduce: Reduce = sum_cells
+    read: Callable[[Window], Mapping[str, NDArray[Any]]],
+    shape: tuple[int, int],
+    cell: int,
+    reduce: Reduce = sum_cells,
+    threads: int = 1,
 ) -> dict[str, NDArray[Any]]:
-    """Shrink rasters of a scene of any size, of which no more than a window is in memory at a time.
+    """Shrink rasters of a scene of any size, of which no more than a window for each thread is in memory at a time.
 
     Args:
         read: Gives ``(..., height, width)`` pixels of a window, by name.
         shape: Rows and columns of the scene.
         cell: Side of a cell in pixels.
         reduce: Makes cells of a window's pixels.
+        threads: How many share the work.
 
     Returns:
         By name ``(..., rows, cols)``, as many as :func:`cell_counts` says.
     """
+
+    def reduce_window(window: Window) -> dict[str, NDArray[Any]]:
+        return {name: reduce(pixels, cell) for name, pixels in read(window).items()}
+
     shrunk: dict[str, NDArray[Any]] = {}
-    for window, place in cell_windows(shape, cell):
-        for name, pixels in read(window).items():
-            part = reduce(pixels, cell)
-            if name not in shrunk:
-                shrunk[name] = np.zeros((*part.shape[:-2], *cell_counts(shape, cell)), part.dtype)
-            shrunk[name][..., *place] = part
+    windows = list(cell_windows(shape, cell))
+    with ThreadPoolExecutor(threads, "cdpipe-cells") as pool:
+        done = pool.map(reduce_window, (window for window, _ in windows))
+        for (_, place), parts in zip(windows, done, strict=True):
+            for name, part in parts.items():
+                if name not in shrunk:
+                    shrunk[name] = np.zeros((*part.shape[:-2], *cell_counts(shape, cell)), part.dtype)
+                shrunk[name][..., *place] = part
     return shrunk
 
 

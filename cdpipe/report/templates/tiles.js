@@ -3,6 +3,7 @@ const KEPT_TILES = 240;
 
 function makeTiles(folder, loaded, failed) {
   const images = new Map();
+  const suffix = (layer) => (["before", "after", "probability"].includes(layer) ? VIEW.photos : "webp");
   const has = (level, layer, index) => (parseInt(level.has[layer]?.[index >> 2] ?? "0", 16) >> (3 - (index & 3))) & 1;
 
   function ask(name) {
@@ -24,7 +25,7 @@ function makeTiles(folder, loaded, failed) {
       const level = VIEW.levels[up];
       const [i, j] = [row >> (up - target), col >> (up - target)]; // sides double from level to level
       if (!has(level, layer, i * level.cols + j)) continue;
-      const name = `tiles/${layer}/${level.cell}/${i}-${j}.webp`;
+      const name = `tiles/${layer}/${level.cell}/${i}-${j}.${suffix(layer)}`;
       const image = asked ? images.get(name) : ask(name);
       asked = true;
       if (image?.complete && image.naturalWidth) return { image, cell: level.cell, left: j * VIEW.tile * level.cell, top: i * VIEW.tile * level.cell };
