@@ -33,6 +33,9 @@ from cdpipe.workspace.location import Location
 
 Blocks = Callable[[Window], NDArray[Any]]
 
+# Pairs that lie nowhere are no mistake. For the whole process: what ends with a block, other threads would end.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
 STEP = 2048  # side of the windows in which pixels are asked for, in pixels: a stored block's by default
 
 # A TIFF's palette has no alpha: GDAL makes the nodata entry transparent and every other one opaque.
@@ -127,8 +130,7 @@ def write_cog(path: Location, blocks: Blocks, grid: Grid, band: Band) -> str:
 def _gdal(path: Location) -> Iterator[None]:
     """GDAL with bounded memory and one thread; its errors become ours and name the path."""
     try:
-        with rasterio.Env(**_GDAL), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.Env(**_GDAL):
             yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise IntegrityError(

@@ -1,6 +1,7 @@
 """A finished pair's rasters: probability and change as GeoTIFFs, each model's probability on request."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from cdpipe.store.pair import StoredPair
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import Location
 from cdpipe.workspace.records import hash_stored
+
+AT_ONCE = 2  # rasters of a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,14 @@ def write_rasters(rasters: PairRasters) -> dict[Location, str]:
     arrays = [(change, "change", mask), (change, "probability", probability)]
     for _, key in rasters.members:
         arrays.append((workspace.group("probabilities", pair.pair_id, key), "probability", probability))
-    hashes = {}
-    for path, (group, name, band) in zip(rasters.paths, arrays, strict=True):
-        hashes[path] = write_cog(path, _reader(group, name), pair.grid, band)
+
+    def write(path: Location, array: tuple[Location, str, Band]) -> str:
+        group, name, band = array
         write_style(path, "change" if band is mask else "probability")
+        return write_cog(path, _reader(group, name), pair.grid, band)
+
+    with ThreadPoolExecutor(AT_ONCE, "cdpipe-rasters") as pool:
+        hashes = dict(zip(rasters.paths, pool.map(write, rasters.paths, arrays), strict=True))
     return hashes | hash_stored(map(style_path, rasters.paths))
 
 
