@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdpipe.cluster.memory import give_back_memory
 from cdpipe.config.detectors import DETECTORS, WITHOUT_LABELS, named_folder
 from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError
@@ -82,4 +83,5 @@ def answer_page(run: Run, manifest: Manifest, path: Path, files: tuple[str, str]
         doubts=finished.doubts,
         remarks=[*remarks, *moved, *([finished.no_objects] if finished.no_objects else [])],
     )
+    give_back_memory()  # of rasters and objects
     write_answer(here(path), job)

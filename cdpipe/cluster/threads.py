@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.cluster.memory import keep_freed_memory
+from cdpipe.cluster.memory import give_back_memory, keep_freed_memory
 from cdpipe.inference.patches import Forward
 from cdpipe.prediction.networks import LoadedNetworks, Networks
 from cdpipe.runs.blocks import BlockResult, DoBlock, do_block, in_runs, share_between, try_block
@@ -54,6 +54,7 @@ def predict_in_threads(
             each.give_up()
         blocks.shutdown(wait=True, cancel_futures=True)
         loaded.release()
+        give_back_memory()
 
 
 def _telling(forward: Forward, ran: Ran) -> Forward:
