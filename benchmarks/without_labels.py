@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--changed", type=int, nargs="*", default=[1], help="values of labels")
     parser.add_argument("--ignore", type=int, nargs="*", default=[], help="likewise")
     parser.add_argument("--model", default="cdpipe")
-    parser.add_argument("--detectors", nargs="*", default=["irmad", "cva"])
+    parser.add_argument("--detectors", nargs="*", default=["mad", "cva"])
     parser.add_argument("--tta", default="none", choices=("none", "d4"))
     parser.add_argument("--pairs", nargs="*", help="only these")
     parser.add_argument("--out", type=Path, help="a JSON file")

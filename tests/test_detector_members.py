@@ -12,7 +12,7 @@ from rasters import make_config
 from stored import run_pair, store_pair
 
 import cdpipe
-from cdpipe.config.detectors import DETECTORS, WITHOUT_LABELS, detector_folder, named_model
+from cdpipe.config.detectors import DETECTORS, SHIPPED, WITH_COLOURS, WITHOUT_LABELS, detector_folder, named_model
 from cdpipe.config.load import load_config, parse_config, to_yaml
 from cdpipe.detectors import detect
 from cdpipe.detectors.stored import find_fit, fit_record, known_fit
@@ -25,7 +25,16 @@ from cdpipe.prediction.detection import detect_block
 from cdpipe.prediction.ensemble import ensemble_block
 from cdpipe.runs.fit import find_thresholds
 from cdpipe.runs.members import ModelSource, given_sources, plan_members, untrained_sources
-from cdpipe.runs.plan import RunPlan, Thresholds, count_patches, lacking_bands, missing_work, model_sources
+from cdpipe.runs.plan import (
+    RunPlan,
+    Thresholds,
+    count_patches,
+    lacking_bands,
+    left_to_networks,
+    missing_work,
+    model_sources,
+    plan_run,
+)
 from cdpipe.runs.results import create_result_groups
 from cdpipe.runs.run import Inventory
 from cdpipe.store.arrays import open_array, read_window
@@ -102,10 +111,16 @@ def test_what_is_stored_is_what_arrays_in_memory_give(workspace: Workspace, name
 
 
 def test_without_a_model_arrays_get_an_answer() -> None:
-    (before, after), label = make_dates()
-    found = cdpipe.predict_array(before, after)
-    alone = [cdpipe.predict_array(before, after, name) for name in WITHOUT_LABELS]
-    np.testing.assert_allclose(found, np.mean(alone, axis=0), atol=1e-6)
+    dates, label = make_dates()
+    before, after = (date[:, 450:560, 450:580] for date in dates)
+    label = label[450:560, 450:580]
+    found = cdpipe.predict_array(before, after, pixel_m=10, tta="none")
+    said = {name: cdpipe.predict_array(before, after, name, tta="none") for name in WITH_COLOURS}
+    np.testing.assert_allclose(found, np.mean(list(said.values()), axis=0), atol=1e-6)
+    assert np.array_equal(cdpipe.predict_array(before, after, pixel_m=0.5, tta="none"), said[SHIPPED])
+    first, second = (np.concatenate([date, date[:2] // 2]) for date in (before, after))  # five, and nobody knows which
+    alone = [cdpipe.predict_array(first, second, name) for name in WITHOUT_LABELS]
+    np.testing.assert_allclose(cdpipe.predict_array(first, second), np.mean(alone, axis=0), atol=1e-6)
     assert (found >= 0.5)[label == 1].mean() > 0.8
     assert (found >= 0.5)[label == 0].mean() < 0.01
 
@@ -219,6 +234,26 @@ def test_the_cards_that_come_along_are_what_save_model_writes(tmp_path: Path, na
     assert (own / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
     assert set(detect.DETECTORS) == set(DETECTORS)
     assert replace(written, threshold=0.4).key == written.key
+
+
+@pytest.mark.parametrize(
+    ("predict", "names"),
+    [
+        ({"models": WITH_COLOURS}, WITH_COLOURS),
+        ({"models": WITH_COLOURS, "detectors_from_m": 10}, WITH_COLOURS),
+        ({"models": WITH_COLOURS, "detectors_from_m": 10.1}, (SHIPPED,)),
+        ({"models": WITHOUT_LABELS, "detectors_from_m": 10.1}, WITHOUT_LABELS),  # where they are all there is
+    ],
+)
+def test_detectors_leave_pairs_of_fine_pixels_to_networks(
+    workspace: Workspace, predict: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    stored = store_pair(workspace, "p", make_dates()[0]).pair
+    config = make_config(workspace.root.local(), predict=predict)
+    inventory = Inventory(((run_pair(stored, ()).planned, stored),), Splits())
+    run = plan_run(config, workspace, inventory, plan_members(config, given_sources(config), "cpu"))
+    assert tuple(member.name for member in run.pairs[0].members) == names
+    assert [each.pair_id for each in left_to_networks(run)] == (["p"] if names == (SHIPPED,) else [])
 
 
 def test_a_detector_and_a_network_are_averaged(workspace: Workspace) -> None:

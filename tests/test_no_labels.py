@@ -12,9 +12,10 @@ from reports import CHANGE, EVIL, make_job
 from test_bands import info_of
 
 from cdpipe.api.answer import say_who_answers, without_labels
-from cdpipe.config.detectors import DETECTORS, WITHOUT_LABELS, named_folder
+from cdpipe.config.detectors import FINE_M, NAMED, SHIPPED, WITH_COLOURS, WITHOUT_LABELS, named_folder
 from cdpipe.errors import InputError
-from cdpipe.pairs.bands import common_bands
+from cdpipe.models.answering import is_finer, who_answers
+from cdpipe.pairs.bands import common_bands, named_roles
 from cdpipe.report import answer
 from cdpipe.report.answer import AnswerJob, trust, write_answer
 from cdpipe.runs.run import Remark, Run
@@ -64,16 +65,54 @@ def catalog(folder: Path, label: str) -> Path:
     return path
 
 
-def test_a_catalog_without_labels_is_answered_by_detectors(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (("",) * 4, ("",) * 4, set()),  # which may be in any order
+        (("blue", "green", "red", "nir"), ("red", "green", "blue"), {"red", "green", "blue"}),
+        (("blue", "green", "red", "nir"), ("",) * 4, {"red", "green", "blue", "nir"}),
+        (("blue", "green", "red", "nir"), ("",) * 3, set()),
+    ],
+)
+def test_bands_are_known_where_files_name_them(before: Any, after: Any, expected: set[str]) -> None:
+    roles = named_roles(info_of(before, "a.tif"), info_of(after, "b.tif"))
+    assert roles == expected
+    assert who_answers(roles) == (WITH_COLOURS if expected else WITHOUT_LABELS)
+
+
+@pytest.mark.parametrize(
+    ("least", "pixel", "bands", "dtype", "expected"),
+    [
+        (None, 0.5, 3, "uint8", False),
+        (3.0, 0.5, 4, "uint16", True),
+        (3.0, 3.0, 3, "uint8", False),
+        (3.0, None, 3, "uint8", True),
+        (3.0, None, 3, "uint16", False),
+        (3.0, None, 4, "uint8", False),
+    ],
+)
+def test_detectors_keep_out_of_fine_pixels(
+    least: float | None, pixel: float | None, bands: int, dtype: str, *, expected: bool
+) -> None:
+    assert is_finer(least, pixel, bands, lambda: dtype) == expected
+
+
+def test_a_catalog_without_labels_is_answered(tmp_path: Path) -> None:
     catalog(tmp_path, "")
     config = without_labels(make_config(tmp_path))
-    assert config.predict.models == tuple(map(named_folder, WITHOUT_LABELS))
+    assert config.predict.models == tuple(map(named_folder, WITH_COLOURS))
+    assert config.predict.detectors_from_m == FINE_M
     assert not config.predict.takes_trained
+    own = without_labels(make_config(tmp_path, predict={"detectors_from_m": 0.2}))
+    assert own.predict.models == config.predict.models
+    assert own.predict.detectors_from_m == 0.2
+    radar = make_config(tmp_path, sensors={"s": {"bands": {"vv": 1, "vh": 2}}})
+    assert without_labels(radar).predict.models == tuple(map(named_folder, WITHOUT_LABELS))
     told: list[str] = []
     say_who_answers(Run(config, lambda event: told.append(event.text) if isinstance(event, Remark) else None))
     assert len(told) == 1
     assert told[0].startswith("no pair of pairs.csv has a label, so nothing is trained: what looks different")
-    assert "is found by mad and cva. That says where to look first" in told[0]
+    assert "made-up scenes, and the detectors mad and cva. That says where to look first" in told[0]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +166,7 @@ def test_the_page_says_what_was_found_how_far_to_trust_it_and_what_to_do(tmp_pat
     text, tree = page_of(tmp_path)
     for words in (
         "Found by mad, multivariate alteration detection",
-        "Nobody labelled anything, so this marks whatever looks different",
+        "Nobody labelled anything, so nobody knows how much of this is right",
         "43 of 100 pixels that it marked",
         "So this says where to look first.",
         "What to do next",
@@ -165,8 +204,19 @@ def test_a_scene_unlike_what_a_model_learned_from_is_not_to_be_believed(tmp_path
     assert "--model irmad" not in text
 
 
-def test_every_detector_has_its_words() -> None:
-    assert set(answer.DETECTORS) == {name for names in answer.MEASURED for name in names} == set(DETECTORS)
-    assert WITHOUT_LABELS in answer.MEASURED
+def test_the_page_names_the_model_that_comes_along_beside_detectors(tmp_path: Path) -> None:
+    text, _ = page_of(tmp_path, fits={"mad": FIT, "cva": FIT}, others=(SHIPPED,))
+    assert "Found by cdpipe, a network that comes with cdpipe and learned from made-up scenes alone; and mad, " in text
+    assert "53 of 100 pixels that they marked" in text
+    assert "Nobody labelled anything" in text
+    text, _ = page_of(tmp_path, fits={}, others=(SHIPPED,))
+    assert "38 of 100 pixels that it marked" in text
+    assert "In images of half a metre, where roofs" not in text
+    assert "--model irmad" in text
+
+
+def test_all_that_answers_without_labels_has_its_words() -> None:
+    assert {name for names in answer.MEASURED for name in names} == set(answer.ANSWERING) == set(NAMED)
+    assert {WITH_COLOURS, WITHOUT_LABELS, (SHIPPED,)} <= set(answer.MEASURED)
     assert "42 of 100 pixels that they marked" in " ".join(trust(["mad", "cva"]))
     assert "irmad: 33 of 100" in " ".join(trust(["mad", "irmad"]))

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cdpipe.cluster.memory import give_back_memory
-from cdpipe.config.detectors import DETECTORS, WITHOUT_LABELS, named_folder
+from cdpipe.config.detectors import DETECTORS, FINE_M, SHIPPED, named_folder
 from cdpipe.config.schema import Config
 from cdpipe.errors import CdpipeError
+from cdpipe.models.answering import who_answers
 from cdpipe.pairs.catalog import load_catalog
 from cdpipe.pairs.coregistration import known_corrections
 from cdpipe.report.answer import AnswerJob, write_answer
@@ -17,15 +19,27 @@ from cdpipe.workspace.location import Location, here
 
 
 def without_labels(config: Config) -> Config:
-    """The configuration with detectors that need no training, where no model is named and no pair has a label."""
-    if config.predict.models or config.predict.members or _labelled(config):
+    """The configuration with what needs no training here, where no model is named and no pair has a label."""
+    options = config.predict
+    if options.models or options.members or _labelled(config):
         return config
-    return config.model_copy(update={"predict": config.predict.model_copy(update={"models": _answering()})})
+    own: dict[str, Any] = {"models": tuple(map(named_folder, _answering(config)))}
+    if "detectors_from_m" not in options.model_fields_set:
+        own["detectors_from_m"] = FINE_M
+    return config.model_copy(update={"predict": options.model_copy(update=own)})
 
 
-def _answering() -> tuple[Location, ...]:
-    """The folders of what answers where nothing can be trained."""
-    return tuple(map(named_folder, WITHOUT_LABELS))
+def _answering(config: Config) -> tuple[str, ...]:
+    """Names of what answers where nothing can be trained; a model has to suit all sensors."""
+    return who_answers(set.intersection(*(set(sensor.bands) for sensor in config.sensors.values())))
+
+
+def describe_answer(names: Sequence[str]) -> str:
+    """Who answers, in words."""
+    detectors = f"the detectors {' and '.join(name for name in names if name != SHIPPED)}"
+    return (
+        detectors if SHIPPED not in names else f"{SHIPPED}, a model that learned from made-up scenes, and {detectors}"
+    )
 
 
 def _labelled(config: Config) -> bool:
@@ -39,12 +53,12 @@ def _labelled(config: Config) -> bool:
 
 def say_who_answers(run: Run) -> None:
     """Tell before any work that nothing is trained, where no pair has a label."""
-    if run.config.predict.models != _answering() or _labelled(run.config):
+    names = _answering(run.config)
+    if run.config.predict.models != tuple(map(named_folder, names)) or _labelled(run.config):
         return
-    names = " and ".join(WITHOUT_LABELS)
     run.say(
-        f"no pair of {run.config.catalog.name} has a label, so nothing is trained: what looks different, whatever it "
-        f"is, is found by {names}. That says where to look first; to find one kind of change, label some of it"
+        f"no pair of {run.config.catalog.name} has a label, so nothing is trained: what looks different is found by "
+        f"{describe_answer(names)}. That says where to look first; to find one kind of change, label some of it"
     )
 
 
@@ -70,7 +84,7 @@ def answer_page(run: Run, manifest: Manifest, path: Path, files: tuple[str, str]
         f"The second date was moved: {each.reason}." if each.moved else f"The second date was not moved: {each.reason}."
         for each in known_corrections(run.workspace).values()
     ]
-    names = [str(model["name"]) for model in manifest.models]
+    names = [str(model["name"]) for model in manifest.models if model["name"] in finished.probabilities]
     job = AnswerJob(
         workspace=run.workspace,
         pair=results.stored,

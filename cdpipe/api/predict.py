@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdpipe.api.answer import answer_page
+from cdpipe.api.answer import answer_page, describe_answer
 from cdpipe.api.fits import find_fits, looks_of
 from cdpipe.api.ingest import ingest
-from cdpipe.config.detectors import WITHOUT_LABELS, named_model
+from cdpipe.config.detectors import FINE_M, SHIPPED, WITHOUT_LABELS, named_folder, named_model
 from cdpipe.config.load import parse_config
 from cdpipe.config.schema import Config
 from cdpipe.errors import InputError
-from cdpipe.formats.gate import describe_raster
+from cdpipe.formats.gate import RasterInfo, describe_raster
 from cdpipe.metrics.counts import ScoreHistogram
+from cdpipe.models.answering import who_answers
 from cdpipe.models.ensemble_folder import model_folders
 from cdpipe.models.folder import read_card
-from cdpipe.pairs.bands import DEFAULT, choose_bands, common_bands
+from cdpipe.pairs.bands import DEFAULT, choose_bands, common_bands, named_roles
 from cdpipe.pairs.grouping import group_findings
 from cdpipe.prediction.ensemble import Ensemble
 from cdpipe.processors import is_faster_in_bfloat16, processor_flags
@@ -35,6 +36,7 @@ from cdpipe.runs.plan import (
     choose_pairs,
     count_patches,
     lacking_bands,
+    left_to_networks,
     missing_work,
     model_sources,
     pair_products,
@@ -145,6 +147,7 @@ def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) 
             with run.logged("predict", {"blocks": 0, "patches": 0}):
                 return _tell_of_pairs(run, manifest)
         plan = choose_pairs(run.config, settle(run, inventory, sources), *wanted)
+        _say_who_keeps_silent(run, plan)
         products = {pair.pair_id: pair_products(run.config, plan, pair) for pair in plan.pairs}
         run_layer(products.values())  # a CRS that there is not is told before any work
         published = _predict(run, plan, products)
@@ -152,6 +155,18 @@ def predict(run: Run, *, pairs: Sequence[str] = (), splits: Sequence[str] = ()) 
         if not published:
             raise InputError("no pair could be predicted: " + run.sum_up_failures())
         return _tell_of_pairs(run, publish_run(run.config, plan, published, run.failures))
+
+
+def _say_who_keeps_silent(run: Run, plan: RunPlan) -> None:
+    """Say so where detectors have no part in pairs."""
+    pairs = left_to_networks(plan)
+    if pairs:
+        which = f"{len(pairs)} of {len(plan.pairs)} pairs" if len(plan.pairs) > 1 else "this pair"
+        names = " and ".join(each.card.name for each in plan.members if not each.card.is_detector)
+        run.say(
+            f"predict: {names} alone on {which}: in pixels finer than {run.config.predict.detectors_from_m:g} m, and "
+            "8-bit pictures of which nobody knows, detectors find next to nothing (predict.detectors_from_m)"
+        )
 
 
 def _tell_of_pairs(run: Run, manifest: Manifest) -> Manifest:
@@ -178,10 +193,11 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     Args:
         dates: Rasters of the first and of the second date.
         models: Model folders, of which several make an ensemble; or the folder of an ensemble; or names of detectors
-            that need no training; or ``cdpipe``, the model that comes with it. Without any: ``mad`` and ``cva``.
+            that need no training; or ``cdpipe``, the model that comes with it. Without any: ``cdpipe``, ``mad`` and
+            ``cva`` together, or only the latter two where nobody says which bands are red, green and blue.
         out: Folder for the results; all else goes to ``work/`` beneath it.
         bands: Number of the band of each role, such as ``{"red": 1, "green": 2, "blue": 3}``; without it what each
-            file calls its bands, or else these three; for detectors alone all bands that both dates have.
+            file calls its bands, or else these three; without models, or of detectors alone, all that both dates have.
         valid: Cloud or quality rasters of the first and of the second date; ``sensors.given.quality=...`` among the
             overrides says what their values mean.
         overrides: Keys of a configuration to override, each as ``key=value``.
@@ -198,23 +214,22 @@ def predict_pair(  # noqa: PLR0913 (options, to be given by name)
     catalog = out / "work" / "pair.csv"
     places = [located(place).resolve() for place in dates]
     folders = [named_model(place) for place in models or WITHOUT_LABELS]
-    detects = [read_card(folder).is_detector for folder in model_folders(folders)]
-    untrained = all(detects)
+    untrained = all(read_card(folder).is_detector for folder in model_folders(folders))
     values = _values_of_pair(catalog, bands or DEFAULT, folders)
-    if untrained:  # nobody taught it to bear dates that lie off
+    if untrained:  # detectors bear no dates that lie off
         values["align"]["coregister"] = "auto"
     config = parse_config(values, Path.cwd(), list(overrides), "predict")
     check_given(config)
-    sensors, remarks = [SENSOR, SENSOR], list[str]()
-    if bands is None:
-        values["sensors"], remarks = _choose_bands(config, places, None if untrained else folders)
-        sensors[1] = list(values["sensors"])[-1]
-        config = parse_config(values, Path.cwd(), list(overrides), "predict")
-    config = adopt_options(config)
-    run = Run(config, progress, verbose)
+    infos = _describe_dates(config, places)
+    sensors, told = [SENSOR, SENSOR], list[str]()
     if not models:
-        run.say(f"no model is named: {' and '.join(WITHOUT_LABELS)} answer together, detectors that need no labels")
-    for remark in remarks:
+        values["predict"], told = _choose_answer(bands, infos)
+    remarks = list[str]()
+    if bands is None and infos:
+        values["sensors"], remarks = _choose_bands(config, infos, None if untrained else folders)
+        sensors[1] = list(values["sensors"])[-1]
+    run = Run(adopt_options(parse_config(values, Path.cwd(), list(overrides), "predict")), progress, verbose)
+    for remark in (*told, *remarks):
         run.say(remark)
     with run.hold():
         here(catalog).write(_pair_table(places, sensors, valid).encode())
@@ -260,35 +275,45 @@ def _pair_table(places: Sequence[Location], sensors: Sequence[str], valid: Seque
     return text.getvalue()
 
 
+def _describe_dates(config: Config, dates: Sequence[Location]) -> list[RasterInfo]:
+    """What the files say of themselves; those that cannot be opened are for the check to tell."""
+    found = []
+    for date in dates:
+        with contextlib.suppress(InputError):
+            found.append(describe_raster(date, config.input))
+    return found
+
+
+def _choose_answer(bands: Mapping[str, int] | None, infos: Sequence[RasterInfo]) -> tuple[dict[str, Any], list[str]]:
+    """What predicts where no model is named, as a part of the configuration; and what there is to say of that."""
+    names = who_answers(bands or (named_roles(infos[0], infos[-1]) if infos else ()))
+    told = [f"no model is named: {describe_answer(names)} answer together"]
+    if SHIPPED not in names and not bands:
+        told.append(
+            "the files do not say which bands are red, green and blue; with --bands red=..,green=..,blue=.. the model "
+            "that comes with cdpipe takes part, too, and more of what is marked is right"
+        )
+    return {"models": [str(named_folder(name)) for name in names], "detectors_from_m": FINE_M}, told
+
+
 def _choose_bands(
-    config: Config, dates: Sequence[Location], models: Sequence[Location] | None
+    config: Config, infos: Sequence[RasterInfo], models: Sequence[Location] | None
 ) -> tuple[dict[str, Any], list[str]]:
     """One sensor, or one for each date, with the bands that :func:`choose_bands` says; and what there is to say.
 
     Without models that need some in particular, those of :func:`common_bands`.
     """
-    first, second, remarks = _find_bands(config, dates, models)
+    before, after = infos[0], infos[-1]
+    if models is None:
+        first, second, remarks = common_bands(before, after)
+    else:
+        needed = [role for folder in model_folders(models) for role in read_card(folder).roles]
+        first, second, remarks = choose_bands(before, after, needed)
     sensors: dict[str, Any] = {SENSOR: {"bands": first}}
     if second != first:
         own = config.sensors[SENSOR].model_dump(mode="json", exclude={"bands"}, exclude_unset=True)
         sensors |= {SENSOR_AFTER: {**own, "bands": second}}  # what was overridden holds for both dates
     return sensors, remarks
-
-
-def _find_bands(
-    config: Config, dates: Sequence[Location], models: Sequence[Location] | None
-) -> tuple[dict[str, int], dict[str, int], list[str]]:
-    """Band numbers of each date by role; files that cannot be opened are for the check to tell."""
-    found = []
-    for date in dates:
-        with contextlib.suppress(InputError):
-            found.append(describe_raster(date, config.input))
-    if not found:
-        return dict(DEFAULT), dict(DEFAULT), []
-    before, after = found[0], found[-1]
-    if models is None:
-        return common_bands(before, after)
-    return choose_bands(before, after, [role for folder in model_folders(models) for role in read_card(folder).roles])
 
 
 def settle(run: Run, inventory: Inventory, sources: Sequence[ModelSource]) -> RunPlan:

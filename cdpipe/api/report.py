@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cdpipe.api.making import ensure_made
-from cdpipe.config.detectors import DETECTORS
+from cdpipe.config.detectors import NAMED, named_folder
 from cdpipe.config.load import to_yaml
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.formats.tables import SURPLUS
@@ -287,7 +287,7 @@ def _model(run: Run, model: Mapping[str, Any]) -> dict[str, str]:
     return {
         "name": model["name"],
         "architecture": " ".join(filter(None, (card.get("architecture"), card.get("arguments", {}).get("encoder")))),
-        "folder": "comes with cdpipe" if model["name"] in DETECTORS else model["folder"],
+        "folder": "comes with cdpipe" if folder in map(named_folder, NAMED) else model["folder"],
         "weight": f"{model['weight']:.3g}",
         "threshold": f"{model['threshold']:.3g}",
     }

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cdpipe.cli.verb import Verb, add_run_options, any_place, local_path
-from cdpipe.config.detectors import DETECTORS
+from cdpipe.config.detectors import NAMED
 from cdpipe.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=any_place,
         action="append",
         help="model folder, of which several make an ensemble; an ensemble's folder; cdpipe, the model that comes with "
-        "it; or a detector that needs no training: mad, irmad, cva, difference (default: mad and cva)",
+        "it; or a detector that needs no training: mad, irmad, cva, difference (default: cdpipe, mad and cva together; "
+        "mad and cva where it is not known which bands are red, green and blue; cdpipe on pixels finer than 3 m)",
     )
     parser.add_argument("--out", type=local_path, help="folder for the results")
     parser.add_argument(
@@ -118,8 +119,8 @@ def _run_pair(options: argparse.Namespace) -> int:
     )
     for path in written:
         screen.say(f"wrote {path}")
-    if all(str(name) in DETECTORS for name in options.model or ()):
-        screen.say("It marks whatever looks different, seasons and clouds too: where to look first, no measurement.")
+    if all(str(name) in NAMED for name in options.model or ()):
+        screen.say("Nobody labelled anything, and seasons and clouds differ too: where to look first, no measurement.")
     screen.say(f"Next: open {written[-1]}, which shows it, and says how far to trust it and what to do then.")
     return EXIT_DONE
 

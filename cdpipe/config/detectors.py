@@ -6,10 +6,12 @@ from cdpipe.errors import ConfigError
 from cdpipe.workspace.location import Location, Place, here, locate
 
 DETECTORS = ("mad", "irmad", "cva", "difference")
-# What answers where no model is named and there is nothing to train one on, together; docs/accuracy.md says why.
-WITHOUT_LABELS = ("mad", "cva")
-
 SHIPPED = "cdpipe"  # the model that was trained on made-up scenes alone
+# What answers together where no model is named and there is nothing to train one on: the detectors by themselves where
+# the shipped model's bands are not known. docs/accuracy.md says why.
+WITHOUT_LABELS = ("mad", "cva")
+WITH_COLOURS = (SHIPPED, *WITHOUT_LABELS)
+FINE_M = 3.0  # metres: of smaller pixels the model finds more without the detectors, which find next to nothing
 NAMED = (*DETECTORS, SHIPPED)
 
 _MODELS = Path(__file__).parents[1] / "models"

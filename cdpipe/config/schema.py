@@ -242,6 +242,9 @@ class Predict(Section):
     learn from, before the threshold."""
     temperature: Literal["none", "auto"] = "none"
     """``auto``: what a model's logits are divided by before they are averaged, fitted on the same pairs."""
+    detectors_from_m: Annotated[float, Field(gt=0)] | None = None
+    """Metres: beside networks, detectors take part only in pairs of pixels at least so wide; 8-bit pictures in colour
+    that lie nowhere count as finer. By default in all pairs, and 3 where nobody names a model."""
     overlap: float = Field(default=0.25, ge=0, lt=1)
     """Of neighbouring patches, as a share of a patch; 0: they lie side by side."""
     tta: Literal["d4", "none"] = "d4"

@@ -310,10 +310,7 @@ def common_bands(before: RasterInfo, after: RasterInfo) -> tuple[dict[str, int],
     Raises:
         InputError: If the dates share no band.
     """
-    infos = (before, after)
-    named = [bands_by_role(band_roles(info)) for info in infos]
-    if before.count == after.count and not all(named):
-        named = [named[0] or named[1]] * 2  # one date's names hold for both
+    infos, named = (before, after), _named_bands(before, after)
     chosen = [_with_unnamed(info, own) for info, own in zip(infos, named, strict=True)]
     shared = [role for role in chosen[0] if role in chosen[1]]
     if not shared:
@@ -328,6 +325,20 @@ def common_bands(before: RasterInfo, after: RasterInfo) -> tuple[dict[str, int],
             texts.append(f"{info.path}: the other date has no band {', '.join(lone)}: left out")
     first, second = ({role: own[role] for role in shared} for own in chosen)
     return first, second, texts
+
+
+def named_roles(before: RasterInfo, after: RasterInfo) -> set[str]:
+    """The roles of which the files tell at both dates which band they are."""
+    first, second = _named_bands(before, after)
+    return {*first} & {*second}
+
+
+def _named_bands(before: RasterInfo, after: RasterInfo) -> list[dict[str, int]]:
+    """Band numbers of each date by role, as far as the files name them."""
+    named = [bands_by_role(band_roles(info)) for info in (before, after)]
+    if before.count == after.count and not all(named):
+        named = [named[0] or named[1]] * 2  # one date's names hold for both
+    return named
 
 
 def _with_unnamed(info: RasterInfo, named: Mapping[str, int]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cdpipe.config.detectors import WITHOUT_LABELS, named_folder, named_model
+from cdpipe.config.detectors import FINE_M, SHIPPED, WITH_COLOURS, WITHOUT_LABELS, named_model
 from cdpipe.config.schema import Backend
 from cdpipe.detectors.detect import Fit, change_probability, compared, fit_detector, sample, sample_step
 from cdpipe.detectors.stored import show
@@ -16,7 +16,8 @@ from cdpipe.geo.grid import Window
 from cdpipe.geo.tilings import PatchGrid, patch_stride
 from cdpipe.inference.patches import Execution, Placement, predict_window
 from cdpipe.inference.shared import SharedPatches
-from cdpipe.models.ensemble_folder import check_members, given_ensemble, shared_weights
+from cdpipe.models.answering import is_finer
+from cdpipe.models.ensemble_folder import EnsembleCard, check_members, given_ensemble, shared_weights
 from cdpipe.models.folder import ModelCard, check_trained, read_card
 from cdpipe.prediction.block import open_forward, suit_execution
 from cdpipe.prediction.ensemble import combine_members, plan_ensemble
@@ -29,6 +30,7 @@ from cdpipe.workspace.location import Location
 TTA = ("d4", "none")
 BACKENDS = get_args(Backend)
 PRECISIONS = ("float32", "bfloat16")
+COLOURS = 3, 4  # bands of arrays that are taken for red, green, blue and near infrared
 
 
 def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go by name)
@@ -41,6 +43,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     tta: str | None = None,
     backend: Backend = "auto",
     precision: str | None = None,
+    pixel_m: float | None = None,
 ) -> NDArray[np.float32]:
     """Probability of change between two images of one place, pixel on pixel.
 
@@ -48,7 +51,9 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         before: (band, height, width), bands in the order of the model's roles (red, green, blue); for a detector any.
         after: Likewise.
         model: A model folder, or an ensemble's, whose probability is that of its members together; or ``cdpipe``, for
-            which near infrared may follow the colours; or a detector, as ``mad``. Default: ``mad`` and ``cva``.
+            which near infrared may follow the colours; or a detector, as ``mad``. Default: ``cdpipe``, ``mad`` and
+            ``cva`` together, of three or four bands; of fewer or more ``mad`` and ``cva``; of pixels finer than 3 m and
+            of 8-bit pictures in three colours of which ``pixel_m`` is not known, ``cdpipe`` alone.
         observed: (height, width), True where both dates are observed; default: everywhere. Values that are
             not finite never count. Per-date statistics leave out what is False here, at either date.
         overlap: Overlap of neighbouring patches as a share of the patch, 0 to below 1; default: the ensemble's, or
@@ -57,6 +62,7 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         backend: ``torch`` or ``openvino``, either on the CPU; ``auto`` is the configuration's default.
         precision: ``float32`` or ``bfloat16``; int8 needs training pairs, and so a configuration. Default: the
             ensemble's, or ``float32``.
+        pixel_m: Side of a pixel in metres, which says who answers where no model is named.
 
     Returns:
         (height, width) float32 in 0..1; NaN where not observed.
@@ -68,7 +74,8 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         InputError: If there is no such model or no pixel is observed.
         IntegrityError: If weights are not the ones that a card names.
     """
-    folders = _meant(model)
+    names = _answering((before, after), pixel_m) if model is None else (model,)
+    folders = [named_model(name) for name in names]
     given = given_ensemble(folders)
     own = {} if given is None else {name: value for name, value in given[1].options.items() if value != "auto"}
     ways = (
@@ -84,6 +91,17 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     if given is None:
         said = (_predict_one(each, read_card(each), (before, after), observed, lap, execution) for each in folders)
         return combine_members(plan_ensemble([(str(each), 1.0) for each in folders], 0.0), said)
+    return _predict_ensemble(given, (before, after), observed, lap, execution)
+
+
+def _predict_ensemble(
+    given: tuple[Location, EnsembleCard],
+    dates: tuple[NDArray[Any], NDArray[Any]],
+    observed: NDArray[np.bool_] | None,
+    overlap: float,
+    execution: Execution,
+) -> NDArray[np.float32]:
+    """What an ensemble's members say together."""
     (folder, ensemble), cards = given, check_members(*given)
     names = [member.folder for member in ensemble.members]
     if len({card.roles for card in cards if not card.is_detector}) > 1:
@@ -97,15 +115,20 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         [member.temperature for member in ensemble.members],
     )
     each = (
-        _predict_one(folder / name, card, (before, after), observed, lap, execution)
+        _predict_one(folder / name, card, dates, observed, overlap, execution)
         for name, card in zip(names, cards, strict=True)
     )
     return combine_members(plan, each)
 
 
-def _meant(model: str | Path | Location | None) -> list[Location]:
-    """The folder that is meant, or those of what answers without a model."""
-    return list(map(named_folder, WITHOUT_LABELS)) if model is None else [named_model(model)]
+def _answering(dates: tuple[NDArray[Any], NDArray[Any]], pixel_m: float | None) -> tuple[str, ...]:
+    """Names of what answers without a model."""
+    before, after = dates
+    bands = len(before) if before.ndim == 3 else 1
+    if bands not in COLOURS:
+        return WITHOUT_LABELS
+    finer = is_finer(FINE_M, pixel_m, bands, lambda: str(np.result_type(before, after)))
+    return (SHIPPED,) if finer else WITH_COLOURS
 
 
 def _predict_one(

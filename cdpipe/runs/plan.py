@@ -8,7 +8,9 @@ from cdpipe.config.schema import Config
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import BlockKey, Window
 from cdpipe.inference.backends import is_for_cpus
+from cdpipe.models.answering import is_finer
 from cdpipe.models.ensemble_folder import EnsembleCard, given_ensemble
+from cdpipe.models.familiarity import pixel_side
 from cdpipe.objects.features import ChangeScene
 from cdpipe.pairs.plan import PlannedPair
 from cdpipe.prediction.block import Member, probability_key
@@ -28,7 +30,8 @@ from cdpipe.runs.rasters import PairRasters, raster_product
 from cdpipe.runs.run import Inventory
 from cdpipe.runs.run_layer import plan_run_layer, run_layer_product
 from cdpipe.runs.vectors import PairLayer, pair_layer_product
-from cdpipe.store.pair import LabelledPair, StoredPair
+from cdpipe.store.arrays import open_array
+from cdpipe.store.pair import DATES, LabelledPair, StoredPair
 from cdpipe.training.plan import labelled_parts, trained_model, training_folds, training_jobs
 from cdpipe.version import __version__
 from cdpipe.workspace.layout import Kind, Workspace
@@ -214,7 +217,7 @@ def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members
             planned=item,
             stored=stored,
             split=inventory.splits.whole.get(stored.pair_id),
-            members=unbiased(members, folds.get(stored.pair_id)),
+            members=_suited(config, workspace, stored, unbiased(members, folds.get(stored.pair_id))),
             strips=inventory.splits.strips.get(stored.pair_id, {}),
         )
         for item, stored in inventory.pairs
@@ -227,6 +230,17 @@ def plan_run(config: Config, workspace: Workspace, inventory: Inventory, members
 def unbiased(members: Sequence[Member], fold: int | None) -> tuple[Member, ...]:
     """The members that predict a pair of a fold: never one that learned from it."""
     return tuple(each for each in members if fold is None or each.fold is None or each.fold == fold)
+
+
+def _suited(config: Config, workspace: Workspace, pair: StoredPair, members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The members without detectors, where there are others and its pixels are too small for these."""
+    networks = tuple(each for each in members if not each.card.is_detector)
+
+    def dtype() -> str:
+        return str(open_array(workspace.group("pairs", pair.pair_id, pair.key), DATES[0]).like.dtype)
+
+    finer = is_finer(config.predict.detectors_from_m, pixel_side(pair.grid), len(pair.roles), dtype)
+    return networks if networks and finer else members
 
 
 def _calibrated(
@@ -247,6 +261,12 @@ def _calibrated(
         seen = (pair for pair in pairs if member.fold is None or folds.get(pair.pair.pair_id) != member.fold)
         calibrated.append(replace(member, calibration=Calibration(workspace, tuple(seen))))
     return calibrated
+
+
+def left_to_networks(plan: RunPlan) -> list[RunPair]:
+    """The pairs on which detectors of the run keep silent; see ``predict.detectors_from_m``."""
+    detectors = {member.card.name for member in plan.members if member.card.is_detector}
+    return [pair for pair in plan.pairs if detectors and not any(each.card.is_detector for each in pair.members)]
 
 
 def lacking_bands(plan: RunPlan) -> dict[str, str]:
