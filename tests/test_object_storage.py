@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from buckets import SECRET, Proxy
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rasters import utm_grid
 
@@ -69,6 +69,7 @@ def test_a_path_of_this_machine_stays_what_it_is(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text("abcXYZ019._- é", min_size=1).filter(lambda part: part.strip(".") != ""), min_size=1))
+@example(["..0"])
 def test_locations_compute_as_paths_do(parts: list[str]) -> None:
     for text in ("s3://bucket/work", "/work", "work", "s3://bucket", "/"):
         root = locate(text)

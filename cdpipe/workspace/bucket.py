@@ -75,7 +75,7 @@ class Bucket:
             ConfigError: If it leads out of the bucket.
         """
         normal = posixpath.normpath(key or ".")
-        if normal.startswith(".."):
+        if normal.split("/")[0] == "..":
             raise ConfigError(f"{self.show(key)}: leads out of the bucket")
         return "" if normal == "." else normal
 
