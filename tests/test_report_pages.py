@@ -187,6 +187,16 @@ def test_changes_to_label_come_by_turns_from_each_pair(pair_page: PairPage, tmp_
         assert ("No pair has a label yet" in text_of(tree)) == to_label
 
 
+def test_more_changes_are_shown_where_they_are_to_be_labelled(pair_page: PairPage, tmp_path: Path) -> None:
+    first = pair_page.facts["objects"][0]
+    objects = [{**first, "id": str(number), "score": 1.0} for number in range(250)]
+    report = make_report([replace(pair_page, facts={**pair_page.facts, "objects": objects})])
+    for to_label, shown in ((False, 60), (True, 240)):
+        write_report(here(tmp_path), replace(report, to_label=to_label))
+        cards = [node for node in parse(tmp_path / "index.html").iter(f"{XHTML}li") if node.get("class") == "change"]
+        assert len(cards) == shown
+
+
 def test_objects_that_were_refused_are_told_with_the_reason(pair_page: PairPage, tmp_path: Path) -> None:
     facts = {**pair_page.facts, "objects": []}
     noisy = replace(pair_page, facts=facts, no_objects=f"more than 9 change objects {EVIL}")

@@ -12,6 +12,7 @@ import shapely
 from project import Project, array, call, succeed
 from rasters import GEOGRAPHIC, make_config
 from reports import make_job
+from stored import store_probability
 
 from cdpipe.config.label import Label
 from cdpipe.errors import ConfigError, InputError
@@ -55,13 +56,40 @@ def test_a_review_is_a_label_that_ingest_reads(tmp_path: Path, labelled: bool, m
     label_key = job.label_key if labelled else None
     target = tmp_path / "label.tif"
     verdicts, values = read_review(here(path), "run"), raster_values(config.label)
-    counts = write_review_label(ReviewJob(job.workspace, here(target), job.pair, label_key, verdicts, values))
-    assert counts == {"accepted": 1, "rejected": 1}
+    counts = write_review_label(ReviewJob(job.workspace, here(target), job.pair, label_key, (), 0.5, verdicts, values))
+    assert counts == {"accepted": 1, "rejected": 1, "quiet": 0}
 
     before = make_label(job.workspace, job.label_key) if labelled else np.full(grid.shape, 255, np.uint8)
     expected = before.copy()
     expected[40:50, 20:30], expected[60:77, 100:117] = 1, 0
     np.testing.assert_array_equal(read_label(here(target), grid, Window(0, 0, *grid.shape), config), expected)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_ground_that_every_model_is_sure_of_is_unchanged(tmp_path: Path, *, wanted: bool) -> None:
+    """Up to a tenth of the threshold, where nobody has labelled anything; verdicts lie on top."""
+    job = make_job(Workspace(here(tmp_path)), "p", 0)
+    grid, keys = job.pair.grid, ("0123456789ab", "ba9876543210")
+    random = np.random.default_rng(3)
+    said = random.uniform(0, 0.1, (2, *grid.shape)).astype(np.float32)
+    said[0, :35] = np.nan
+    for key, probability in zip(keys, said, strict=True):
+        store_probability(job.workspace, job.pair, key, probability)
+    path = write_review(tmp_path / "r.geojson", [feature(grid, "p", *each) for each in SQUARES.items()])
+    target, verdicts = here(tmp_path / "label.tif"), read_review(here(path), "run")
+    quiet = keys if wanted else ()
+    counts = write_review_label(
+        ReviewJob(job.workspace, target, job.pair, None, quiet, 0.4, verdicts, raster_values(Label()))
+    )
+
+    expected = np.where((said <= 0.04).all(axis=0) & wanted, 0, 255).astype(np.uint8)
+    squares = (slice(40, 50), slice(20, 30)), (slice(60, 77), slice(100, 117))
+    for square in squares:
+        expected[square] = 255
+    assert counts == {"accepted": 1, "rejected": 1, "quiet": int((expected == 0).sum())}
+    expected[squares[0]], expected[squares[1]] = 1, 0
+    label = read_label(target, grid, Window(0, 0, *grid.shape), make_config(tmp_path))
+    np.testing.assert_array_equal(label, expected)
 
 
 def make_label(workspace: Workspace, key: str | None) -> np.ndarray[Any, np.dtype[np.uint8]]:

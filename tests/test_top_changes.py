@@ -19,6 +19,7 @@ from cdpipe.report.changes import (
     CHIP,
     LINE,
     TopChange,
+    chips_to_label,
     outline_changes,
     rank_changes,
     rank_doubt,
@@ -127,6 +128,11 @@ def test_changes_to_label_are_those_in_doubt(tmp_path: Path) -> None:
     tops = read_top_changes(here(path), grid, count=3, doubt_at=0.5)
     assert [top.id for top in tops] == ["doubt", "field", "twin"]
     assert [top.score for top in tops] == pytest.approx([300**0.5, 0.4 * 200**0.5, 0.4 * 200**0.5])
+
+
+@pytest.mark.parametrize(("pairs", "chips"), [(0, 60), (1, 60), (4, 60), (7, 34), (20, 12), (400, 12)])
+def test_few_pairs_show_more_of_their_changes(pairs: int, chips: int) -> None:
+    assert chips_to_label(pairs) == chips
 
 
 def test_doubt_is_nearness_to_the_threshold_and_models_that_differ() -> None:

@@ -18,13 +18,14 @@ from cdpipe.pairs.catalog import find_file, read_catalog
 from cdpipe.pairs.grouping import group_findings
 from cdpipe.pairs.layouts.write import relative
 from cdpipe.pairs.table import FILES, read_catalog_table
+from cdpipe.report.changes import PER_PAIR, chips_to_label
 from cdpipe.report.charts import read_history, training_charts
 from cdpipe.report.facts import PairPage, Report
 from cdpipe.report.pages import Page, plan_pages, project_path, write_index, write_page
 from cdpipe.report.pair import PairJob, make_pair, read_facts
 from cdpipe.report.review import ReviewJob, Verdict, raster_values, read_review, write_review_label
 from cdpipe.report.words import count, took
-from cdpipe.runs.manifest import Manifest, model_folder
+from cdpipe.runs.manifest import Manifest, ManifestPair, model_folder
 from cdpipe.runs.pairs import PairResults, finished_run, result_pairs
 from cdpipe.runs.products import Product, ensure_intact, remove_product
 from cdpipe.runs.run import Run, versions
@@ -83,12 +84,14 @@ class Reviewed:
     Attributes:
         accepted: Changes in the labels.
         rejected: False alarms in the labels.
+        quiet: Pixels that are unchanged in the labels though nobody looked at them.
         labels: The rasters that were written, by pair.
         catalog: A catalog that has them.
     """
 
     accepted: int
     rejected: int
+    quiet: int
     labels: Mapping[str, Location]
     catalog: Location
 
@@ -121,7 +124,8 @@ def write_report(run: Run) -> Location:
         folder = run.folder / "report"
         # where nobody has labelled anything, the changes come first that are most worth it
         doubt_at = None if any(pair.label_key for pair in pairs) else manifest.threshold
-        jobs = {pair.pair.pair_id: _job(run, folder, pair, doubt_at) for pair in pairs}
+        chips = PER_PAIR if doubt_at is None else chips_to_label(len(pairs))
+        jobs = {pair.pair.pair_id: _job(run, folder, pair, doubt_at, chips) for pair in pairs}
         made = ensure_made(run, "report", {pair_id: _pictures(job) for pair_id, job in jobs.items()})
         drawn = [pair for pair in pairs if pair.pair.pair_id in made]
         no_labels = _no_labels(run)
@@ -170,22 +174,26 @@ def _finished_pairs(run: Run) -> tuple[Manifest, list[PairResults]]:
     return manifest, result_pairs(run, manifest)
 
 
-def _job(run: Run, folder: Location, pair: PairResults, doubt_at: float | None) -> PairJob:
-    if pair.finished is None:
-        raise ValueError(f"pair {pair.pair.pair_id}: expected a finished one")
-    objects = [
-        (path, sha) for name, sha in pair.finished.vectors.items() if (path := run.workspace.root / name).is_file()
-    ]
+def _job(run: Run, folder: Location, pair: PairResults, doubt_at: float | None, chips: int) -> PairJob:
+    finished = _finished(pair)
+    objects = [(path, sha) for name, sha in finished.vectors.items() if (path := run.workspace.root / name).is_file()]
     return PairJob(
         workspace=run.workspace,
         run=run.config.name,
         folder=folder / "images" / pair.pair.pair_id,
         pair=pair.stored,
         label_key=pair.label_key,
-        change_key=pair.finished.change,
+        change_key=finished.change,
         objects=objects[0] if objects else None,
         doubt_at=doubt_at,
+        chips=chips,
     )
+
+
+def _finished(pair: PairResults) -> ManifestPair:
+    if pair.finished is None:
+        raise ValueError(f"pair {pair.pair.pair_id}: expected a finished one")
+    return pair.finished
 
 
 def _page(run: Run, results: PairResults, facts: Mapping[str, Any], no_labels: str | None) -> PairPage:
@@ -330,16 +338,21 @@ def plan_review(run: Run, file: Place, out: Path | None = None) -> ReviewPlan:
     raster_values(run.config.label)
     judged = located(file)
     verdicts = read_review(judged, run.config.name)
-    return ReviewPlan(len(_choose(run, judged, verdicts, _pairs_by_id(run))), _review_folder(run, out))
+    chosen = _choose(run, judged, verdicts, _by_id(result_pairs(run, finished_run(run))))
+    return ReviewPlan(len(chosen), _review_folder(run, out))
 
 
-def review(run: Run, file: Place, out: Path | None = None) -> Reviewed:
+def review(run: Run, file: Place, out: Path | None = None, *, quiet_ground: bool = True) -> Reviewed:
     """Write a label for every reviewed pair, and a catalog like the configuration's with these labels in it.
+
+    In pairs without a label ground counts as unchanged, too, that nobody looked at and every model is sure of: a
+    probability of a tenth of the threshold at most.
 
     Args:
         run: The run.
         file: ``review.geojson``, as the report saved it.
         out: Folder for labels and catalog; None for the run's own.
+        quiet_ground: Whether such ground counts.
 
     Raises:
         ConfigError: If labels of this configuration cannot be written.
@@ -349,14 +362,27 @@ def review(run: Run, file: Place, out: Path | None = None) -> Reviewed:
         values = raster_values(run.config.label)
         judged = located(file)
         verdicts = read_review(judged, run.config.name)
-        pairs = _pairs_by_id(run)
+        manifest = finished_run(run)
+        pairs = _by_id(result_pairs(run, manifest))
         chosen = _choose(run, judged, verdicts, pairs)
         from cdpipe.cluster.tasks import map_every_pair
 
         folder = _review_folder(run, out)
         paths = {pair_id: folder / "labels" / f"{pair_id}.tif" for pair_id in chosen}
         jobs = [
-            (pair_id, ReviewJob(run.workspace, paths[pair_id], pair.stored, pair.label_key, of_pair, values))
+            (
+                pair_id,
+                ReviewJob(
+                    workspace=run.workspace,
+                    path=paths[pair_id],
+                    pair=pair.stored,
+                    label_key=pair.label_key,
+                    quiet=tuple(_finished(pair).probabilities.values()) if quiet_ground else (),
+                    threshold=manifest.threshold,
+                    verdicts=of_pair,
+                    values=values,
+                ),
+            )
             for pair_id, (pair, of_pair) in chosen.items()
         ]
         written = map_every_pair(run, "review: labels", "review", write_review_label, jobs)
@@ -364,12 +390,13 @@ def review(run: Run, file: Place, out: Path | None = None) -> Reviewed:
             raise InputError(f"{file}: no label could be written")
         labels = {pair_id: paths[pair_id] for pair_id in written}
         catalog = _write_catalog(run, folder, pairs, labels)
-        accepted, rejected = (sum(counts[name] for counts in written.values()) for name in ("accepted", "rejected"))
-        return Reviewed(accepted, rejected, labels, catalog)
+        names = "accepted", "rejected", "quiet"
+        accepted, rejected, quiet = (sum(counts[name] for counts in written.values()) for name in names)
+        return Reviewed(accepted, rejected, quiet, labels, catalog)
 
 
-def _pairs_by_id(run: Run) -> dict[str, PairResults]:
-    return {pair.pair.pair_id: pair for pair in result_pairs(run, finished_run(run))}
+def _by_id(pairs: Sequence[PairResults]) -> dict[str, PairResults]:
+    return {pair.pair.pair_id: pair for pair in pairs}
 
 
 def _review_folder(run: Run, out: Path | None) -> Location:

@@ -24,6 +24,12 @@ def _add_review(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser)
     parser.add_argument("review", type=local_path, metavar="FILE", help="review.geojson, as the report saved it")
     parser.add_argument("--out", type=local_path, help="folder for labels and catalog (default: in the run's)")
+    parser.add_argument(
+        "--verdicts-only",
+        action="store_true",
+        help="label nothing that nobody looked at (default: in pairs without a label, ground to which every model "
+        "gives a tenth of the threshold at most is unchanged, too)",
+    )
 
 
 def _run_review(options: argparse.Namespace) -> int:
@@ -36,9 +42,14 @@ def _run_review(options: argparse.Namespace) -> int:
         plan = plan_review(run, options.review, options.out)
         screen.say(f"review: {plan.labels} label(s) and a catalog in {plan.folder}")
         return EXIT_DONE
-    reviewed = review(run, options.review, options.out)
+    reviewed = review(run, options.review, options.out, quiet_ground=not options.verdicts_only)
     labels = f"labels of {len(reviewed.labels)} pair(s)"
     screen.say(f"review: {reviewed.accepted} change(s) and {reviewed.rejected} false alarm(s) in {labels}")
+    if reviewed.quiet:
+        screen.say(
+            f"review: {reviewed.quiet:,} pixels that nobody looked at are unchanged in these labels, too, since every "
+            "model was sure of them; --verdicts-only leaves them out"
+        )
     screen.say(f"review: cdpipe pipeline CONFIG --set catalog={reviewed.catalog} --set name=NEW trains on them")
     return exit_code(run, screen)
 

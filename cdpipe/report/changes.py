@@ -20,6 +20,8 @@ from cdpipe.report.scene import Read, mean_of, shrink
 from cdpipe.workspace.location import Location
 
 PER_PAIR = 12  # objects of a pair that get a chip
+TO_LABEL = 240  # likewise of few pairs together that nobody has labelled: as many as somebody may look at in an hour
+MOST_PER_PAIR = 60  # of these
 ON_PAGE = 1000  # objects that are outlined on its page
 CHIP = 160  # side of one of a chip's three pictures, in pixels
 MIN_SIDE = 40  # of the ground that a chip shows, in pixels of the scene as they are longest
@@ -91,6 +93,11 @@ def rank_doubt(
     near = 1 - (np.abs(probability - threshold) / max(threshold, 1 - threshold)).clip(0, 1)
     divided = 1 - np.abs(2 * agreement - 1)
     return (near + np.where(np.isnan(divided), near, divided)) / 2 * area**0.25
+
+
+def chips_to_label(pairs: int) -> int:
+    """How many objects of each of so many unlabelled pairs get a chip."""
+    return min(max(TO_LABEL // max(pairs, 1), PER_PAIR), MOST_PER_PAIR)
 
 
 @dataclass(frozen=True, slots=True)

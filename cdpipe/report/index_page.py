@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cdpipe.report import charts, tables, words
+from cdpipe.report.changes import TO_LABEL
 from cdpipe.report.facts import PairPage, Report
 from cdpipe.report.locator import draw_locator
 from cdpipe.report.pair_page import changed_share, describe_change, describe_worth, review_features, strip_map
@@ -29,7 +30,7 @@ def describe_index(report: Report) -> dict[str, Any]:
     cut = [each for pair in report.pairs if (each := strip_map(pair)) is not None]
     cut_splits = list(dict.fromkeys(split for pair in report.pairs for split in pair.strips))
     every = _ranked(report)
-    changes = every[:TOP]
+    changes = every[: TO_LABEL if report.to_label else TOP]
     most = max((changed_share(pair) for pair in report.pairs), default=0.0) or 1.0
     caption = "Pooled over the pairs of each split: every pixel counts once."
     return {

@@ -49,6 +49,7 @@ class PairJob:
         change_key: Key of its change.
         objects: File of its change objects with its SHA-256, None where there is none.
         doubt_at: The run's threshold, where changes come first that are most worth a label; None where the best do.
+        chips: How many of its changes are shown before and after, best first.
     """
 
     workspace: Workspace
@@ -59,6 +60,7 @@ class PairJob:
     change_key: str
     objects: tuple[Location, str] | None
     doubt_at: float | None = None
+    chips: int = PER_PAIR
 
     @property
     def key(self) -> str:
@@ -71,7 +73,8 @@ class PairJob:
             "change": self.change_key,
             "objects": self.objects and self.objects[1],
         }
-        return content_key("report", parts | ({} if self.doubt_at is None else {"doubt_at": self.doubt_at}))
+        doubt = {} if self.doubt_at is None else {"doubt_at": self.doubt_at, "chips": self.chips}
+        return content_key("report", parts | doubt)
 
     @property
     def facts(self) -> Location:
@@ -101,7 +104,7 @@ def make_pair(job: PairJob) -> dict[Location, str]:
     objects = []
     changes, total = rank_changes(job.objects[0], grid, ON_PAGE, job.doubt_at) if job.objects is not None else ([], 0)
     scene = _observed_scene(job)
-    for top in (top_change(each, grid) for each in changes[:PER_PAIR]):
+    for top in (top_change(each, grid) for each in changes[: job.chips]):
         name = f"change-{top.id}.jpg"
         images[name] = write_chip(job.folder / name, top, grid, scene, limits, aspect)
         objects.append({**top.to_json(), "chip": name})

@@ -28,6 +28,7 @@ from cdpipe.workspace.location import Location
 FORMAT = 1
 VERDICTS = ("accepted", "rejected", "unsure")
 PAINTED = (("rejected", UNCHANGED), ("accepted", CHANGED))  # the later on top, where objects overlap
+QUIET = 0.1  # of the threshold: ground of no higher probability is quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,9 @@ class ReviewJob:
         path: GeoTIFF to write.
         pair: The pair.
         label_key: Key of the label that it has already, None without one.
+        quiet: Keys of the probabilities of all models that found the changes; ground that is quiet by each of them
+            counts as unchanged, where the pair has no label. Empty where it is to count nowhere.
+        threshold: From which on probabilities were change.
         verdicts: Of its changes.
         values: What the raster has for 0 (unchanged), 1 (changed) and 255 (ignore).
     """
@@ -128,6 +132,8 @@ class ReviewJob:
     path: Location
     pair: StoredPair
     label_key: str | None
+    quiet: tuple[str, ...]
+    threshold: float
     verdicts: Sequence[Verdict]
     values: Mapping[int, int]
 
@@ -155,15 +161,17 @@ def raster_values(meaning: Label) -> dict[int, int]:
 def write_review_label(job: ReviewJob) -> dict[str, int]:
     """Write a reviewed pair's label on the pair's grid, tile by tile.
 
-    Where the pair has a label already, verdicts are painted over it. Everywhere else the raster has nodata, which
-    ingest takes for "ignore": what nobody looked at must not become unchanged.
+    Where the pair has a label already, verdicts are painted over it. Where it has none, ground that is quiet by every
+    model is unchanged, if that is wanted: labels of nothing but what looks like change would not teach what does not.
+    Everywhere else the raster has nodata, which ingest takes for "ignore": what nobody looked at must not become
+    unchanged.
 
     Returns:
-        How many objects were accepted and rejected.
+        How many objects were accepted and rejected, and how many pixels are ``quiet``, labelled by nobody's eye.
 
     Raises:
         InputError: If an outline does not lie in the pair's coordinates.
-        IntegrityError: If the raster cannot be written.
+        IntegrityError: If the raster cannot be written, or what is stored is damaged.
     """
     grid = job.pair.grid
     shapes = {
@@ -173,18 +181,33 @@ def write_review_label(job: ReviewJob) -> dict[str, int]:
     table = np.full(256, job.values[IGNORE], np.uint8)
     table[[UNCHANGED, CHANGED]] = job.values[UNCHANGED], job.values[CHANGED]
 
+    quiet: dict[Window, int] = {}  # by tile, since one may be read again
+
     def read(window: Window) -> NDArray[np.uint8]:
-        label = np.full(window.shape, IGNORE, np.uint8)
-        if job.label_key is not None:
-            group = job.workspace.group("labels", job.pair.pair_id, job.label_key)
-            label = read_window(open_array(group, "label"), window)
+        label = _earlier_label(job, window)
         for tile in tiles_in(window, TILE):  # whole tiles: rounding must not depend on the window
+            part = label[tile.slices_in(window)]
+            unseen = np.full(part.shape, job.label_key is None)
             for verdict, value in PAINTED:
                 if len(shapes[verdict]):
-                    label[tile.slices_in(window)][burn_polygons(shapes[verdict], grid.crop(tile)) == 1] = value
+                    burnt = burn_polygons(shapes[verdict], grid.crop(tile)) == 1
+                    part[burnt], unseen[burnt] = value, False
+            quiet[tile] = int(np.count_nonzero(part[unseen] == UNCHANGED))
         return table[label]
 
     meaning = ", ".join(f"{job.values[value]} {name}" for value, name in ((CHANGED, "changed"), (UNCHANGED, "not")))
     band = Band("uint8", job.values[IGNORE], f"reviewed label: {meaning}")
     write_cog(job.path, read, grid, band)
-    return {verdict: len(outlines) for verdict, outlines in shapes.items()}
+    return {**{verdict: len(outlines) for verdict, outlines in shapes.items()}, "quiet": sum(quiet.values())}
+
+
+def _earlier_label(job: ReviewJob, window: Window) -> NDArray[np.uint8]:
+    """What is known without the verdicts: the pair's label, or where it has none its quiet ground."""
+    if job.label_key is not None:
+        group = job.workspace.group("labels", job.pair.pair_id, job.label_key)
+        return read_window(open_array(group, "label"), window)
+    sure = np.full(window.shape, bool(job.quiet))
+    for key in job.quiet:
+        array = open_array(job.workspace.group("probabilities", job.pair.pair_id, key), "probability")
+        sure &= read_window(array, window) <= QUIET * job.threshold
+    return np.where(sure, np.uint8(UNCHANGED), np.uint8(IGNORE))
