@@ -1,6 +1,7 @@
 """Detectors are members like any other: planned, stored, keyed, continued, averaged, and found by their names."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rasters import make_config
-from stored import run_pair, store_pair
+from stored import run_pair, store_pair, store_probability
 
 import cdpipe
 from cdpipe.config.detectors import DETECTORS, SHIPPED, WITH_COLOURS, WITHOUT_LABELS, detector_folder, named_model
@@ -18,14 +19,17 @@ from cdpipe.detectors import detect
 from cdpipe.detectors.stored import find_fit, fit_record, known_fit
 from cdpipe.errors import ConfigError, InputError
 from cdpipe.geo.grid import Window
+from cdpipe.metrics.counts import ScoreHistogram
 from cdpipe.models.folder import ModelCard, check_trained, read_card, save_model
 from cdpipe.pairs.splits import Splits
 from cdpipe.prediction.block import probability_key
 from cdpipe.prediction.detection import detect_block
-from cdpipe.prediction.ensemble import ensemble_block
-from cdpipe.runs.fit import find_thresholds
+from cdpipe.prediction.ensemble import Ensemble, ensemble_block
+from cdpipe.runs.ensembles import ensemble_product
+from cdpipe.runs.fit import Measure, find_thresholds, fit_members
 from cdpipe.runs.members import ModelSource, given_sources, plan_members, untrained_sources
 from cdpipe.runs.plan import (
+    RunPair,
     RunPlan,
     Thresholds,
     count_patches,
@@ -35,6 +39,7 @@ from cdpipe.runs.plan import (
     model_sources,
     plan_run,
 )
+from cdpipe.runs.products import ensure_written
 from cdpipe.runs.results import create_result_groups
 from cdpipe.runs.run import Inventory
 from cdpipe.store.arrays import open_array, read_window
@@ -58,6 +63,12 @@ def make_dates(seed: int = 0) -> tuple[Dates, NDArray[np.uint8]]:
         label[row : row + 30, col : col + 30] = 1
     after[:, label == 1] = np.array([[6000], [4000], [5000]])
     return (land.clip(1, 60_000).astype(np.uint16), after.clip(1, 60_000).astype(np.uint16)), label
+
+
+def make_corner() -> tuple[Dates, NDArray[np.uint8]]:
+    """The last rows and columns of that, for networks."""
+    (before, after), label = make_dates()
+    return (before[:, 450:, 450:], after[:, 450:, 450:]), label[450:, 450:]
 
 
 @pytest.fixture
@@ -111,9 +122,7 @@ def test_what_is_stored_is_what_arrays_in_memory_give(workspace: Workspace, name
 
 
 def test_without_a_model_arrays_get_an_answer() -> None:
-    dates, label = make_dates()
-    before, after = (date[:, 450:560, 450:580] for date in dates)
-    label = label[450:560, 450:580]
+    (before, after), label = make_corner()
     found = cdpipe.predict_array(before, after, pixel_m=10, tta="none")
     said = {name: cdpipe.predict_array(before, after, name, tta="none") for name in WITH_COLOURS}
     np.testing.assert_allclose(found, np.mean(list(said.values()), axis=0), atol=1e-6)
@@ -269,3 +278,47 @@ def test_a_detector_and_a_network_are_averaged(workspace: Workspace) -> None:
     change = open_array(workspace.group("changes", "p", run.pairs[0].change.key), "probability")
     mad, cva = (cdpipe.predict_array(*dates, name) for name in ("mad", "cva"))
     np.testing.assert_allclose(read_window(change, whole), 0.75 * mad + 0.25 * cva, atol=1e-6)
+
+
+def test_what_detectors_keep_out_of_bears_on_no_fit(workspace: Workspace, tmp_path: Path) -> None:
+    """Two pairs, of which detectors predict one: temperatures and weights of theirs are fitted on that alone."""
+    dates, label = make_corner()
+    config = make_config(tmp_path, predict={"models": WITH_COLOURS, "temperature": "auto", "weights": "auto"})
+    members = plan_members(config, given_sources(config), "cpu")
+    pairs = []
+    for name, own in (("p", members), ("q", members[:1])):
+        item = store_pair(workspace, name, dates, label)
+        pairs.append(run_pair(item.pair, own, item.label_key))
+        for number, key in enumerate(pairs[-1].probabilities.values()):
+            probability = (0.2 + 0.6 * (label if number else label[::-1])).astype(np.float32)
+            store_probability(workspace, item.pair, key, probability)
+    asked: list[list[str]] = []
+
+    def measure(
+        chosen: Sequence[RunPair], ensembles: Mapping[str, Ensemble], how: Measure
+    ) -> dict[str, ScoreHistogram]:
+        asked.append([pair.pair_id for pair in chosen])
+        return {pair.pair_id: how(workspace, pair.to_fit_on, ensembles[pair.pair_id]) for pair in chosen}
+
+    run = RunPlan(workspace, members, tuple(pairs))
+    _, fitted = fit_members(config, workspace.run("t"), run, ["p", "q"], measure)
+    assert asked == [["p", "q"], ["p"], ["p"]]
+    assert set(fitted["weights"]) == set(WITH_COLOURS)
+    assert fitted["weights"][SHIPPED] < 0.1
+
+
+def test_an_ensemble_that_is_handed_on_leaves_fine_pixels_to_its_network(workspace: Workspace) -> None:
+    dates, label = make_corner()
+    predict = {"models": WITH_COLOURS, "detectors_from_m": 3, "tta": "none", "overlap": 0.25}
+    config = make_config(workspace.root.local(), predict=predict)
+    members = plan_members(config, given_sources(config), "cpu")
+    item = store_pair(workspace, "p", dates, label)
+    run = RunPlan(workspace, members, (run_pair(item.pair, members, item.label_key),))
+    product = ensemble_product(config, run.with_thresholds(config, find_thresholds(config, run, {})))
+    assert product is not None
+    ensure_written(product)
+    said = {name: cdpipe.predict_array(*dates, name, tta="none") for name in WITH_COLOURS}
+    folder = workspace.run("t") / "ensemble"
+    together = cdpipe.predict_array(*dates, folder, pixel_m=3)
+    np.testing.assert_allclose(together, np.mean(list(said.values()), axis=0), atol=1e-6)
+    assert np.array_equal(cdpipe.predict_array(*dates, folder, pixel_m=2.9), said[SHIPPED])

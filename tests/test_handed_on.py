@@ -103,6 +103,15 @@ def test_a_run_hands_on_all_that_prediction_needs(tmp_path: Path, models: Path, 
     assert (config.predict.tta, config.predict.overlap) == ("none", 0.5)
 
 
+def test_from_which_pixels_on_detectors_take_part_is_handed_on(tmp_path: Path, models: Path) -> None:
+    product = ensemble_product(*trained_run(tmp_path, models, detectors_from_m=3.0))
+    assert product is not None
+    ensure_written(product)
+    folder = find_ensemble(here(tmp_path / "work" / "runs" / "t")) or here(tmp_path)
+    assert read_ensemble(folder).options["detectors_from_m"] == 3.0
+    assert adopt_options(make_config(tmp_path, predict={"models": [str(folder)]})).predict.detectors_from_m == 3.0
+
+
 def given(tmp_path: Path, folder: Path, **predict: Any) -> tuple[Config, RunPlan]:
     """A run over a pair with a label, for validation, that is given the ensemble."""
     config = adopt_options(make_config(tmp_path, predict={"models": [str(folder)], **predict}))

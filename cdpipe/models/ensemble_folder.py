@@ -17,7 +17,7 @@ ENSEMBLE = "ensemble.json"
 FOLDER = "ensemble"  # in a run's folder
 FORMAT = 1
 COMBINATIONS = ("mean", "vote")
-OPTIONS = ("overlap", "tta", "precision")  # of the configuration's ``predict``
+OPTIONS = ("overlap", "tta", "precision", "detectors_from_m")  # of the configuration's ``predict``
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class EnsembleCard:
         threshold: Of the ensemble's probability.
         fitted_on: What that was fitted on, in words.
         note: What to know of that.
-        options: How its members were run when it was fitted: ``overlap``, ``tta`` and ``precision`` as in the
-            configuration.
+        options: How its members were run when it was fitted: ``overlap``, ``tta``, ``precision`` and, if there was one,
+            ``detectors_from_m`` as in the configuration.
         members: Its models.
         software: What wrote it.
     """

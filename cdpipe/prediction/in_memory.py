@@ -1,6 +1,7 @@
 """Prediction of two arrays in memory: the same steps as for a stored pair, for notebooks and small scenes."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -62,7 +63,8 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
         backend: ``torch`` or ``openvino``, either on the CPU; ``auto`` is the configuration's default.
         precision: ``float32`` or ``bfloat16``; int8 needs training pairs, and so a configuration. Default: the
             ensemble's, or ``float32``.
-        pixel_m: Side of a pixel in metres, which says who answers where no model is named.
+        pixel_m: Side of a pixel in metres, which says who answers where no model is named, and of an ensemble with
+            ``detectors_from_m`` whether detectors take part.
 
     Returns:
         (height, width) float32 in 0..1; NaN where not observed.
@@ -91,7 +93,18 @@ def predict_array(  # noqa: PLR0913 (a function for notebooks, whose options go 
     if given is None:
         said = (_predict_one(each, read_card(each), (before, after), observed, lap, execution) for each in folders)
         return combine_members(plan_ensemble([(str(each), 1.0) for each in folders], 0.0), said)
-    return _predict_ensemble(given, (before, after), observed, lap, execution)
+    return _predict_ensemble(_heard(*given, (before, after), pixel_m), (before, after), observed, lap, execution)
+
+
+def _heard(
+    folder: Location, ensemble: EnsembleCard, dates: tuple[NDArray[Any], NDArray[Any]], pixel_m: float | None
+) -> tuple[Location, EnsembleCard]:
+    """An ensemble without the detectors that keep out of pixels as fine as these, as it says."""
+    cards = check_members(folder, ensemble)
+    bands = len(dates[0]) if dates[0].ndim == 3 else 1
+    networks = tuple(member for member, card in zip(ensemble.members, cards, strict=True) if not card.is_detector)
+    finer = is_finer(ensemble.options.get("detectors_from_m"), pixel_m, bands, lambda: str(np.result_type(*dates)))
+    return folder, replace(ensemble, members=networks) if networks and finer else ensemble
 
 
 def _predict_ensemble(

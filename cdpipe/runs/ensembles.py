@@ -90,7 +90,8 @@ def ensemble_product(config: Config, plan: RunPlan) -> Product | None:
     names = [_folder_name(number, member) for number, member in enumerate(plan.members)]
     members = tuple(_describe(member, name, thresholds) for member, name in zip(plan.members, names, strict=True))
     precision = "auto" if options.precision == "int8" else options.precision  # there is nothing to calibrate it on
-    ways = dict(zip(OPTIONS, (options.overlap, options.tta, precision), strict=True))
+    values = dict(zip(OPTIONS, (options.overlap, options.tta, precision, options.detectors_from_m), strict=True))
+    ways = {name: value for name, value in values.items() if value is not None}
     threshold, fitted_on = thresholds.ensemble, thresholds.fitted_on
     note, software = _describe_fit(config, plan), f"cdpipe {__version__}"
     card = EnsembleCard(config.name, options.ensemble, threshold, fitted_on, note, ways, members, software)

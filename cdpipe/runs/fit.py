@@ -251,7 +251,7 @@ def _threshold_file(folder: Location, name: str | None) -> Location:
 
 def _threshold_key(config: Config, pairs: Sequence[RunPair], name: str | None) -> str:
     aim, ensembles = config.predict.aim, ensembles_of(pairs, name)
-    parts = [[*pair.to_fit_on.key[1:], ensembles[pair.pair_id].key] for pair in pairs]
+    parts = [[*pair.to_fit_on.key[1:], ensembles[pair.pair_id].key] for pair in pairs if pair.pair_id in ensembles]
     return content_key("change", {"fit": parts, "aim": aim if isinstance(aim, str) else aim.wanted})
 
 
@@ -268,6 +268,7 @@ def _fit_threshold(
     """Threshold of all members or of one name, remembered since it takes a pass over the pairs; None without change."""
     name, measure = what
     aim, ensembles = config.predict.aim, ensembles_of(pairs, name)
+    pairs = _predicted(pairs, ensembles)
     measured = measure(pairs, ensembles, ensemble_scores) if pairs else {}
     scores = [measured[pair_id] for pair_id in sorted(measured)]
     if not scores or not any(sum(each.changed) for each in scores):
@@ -340,12 +341,19 @@ def _fit_members(config: Config, plan: RunPlan, pairs: Sequence[RunPair], measur
     alone = {name: ensembles_of(pairs, name) for name in names}
     if config.predict.temperature == "auto":
         for name in names:
-            scores = list(measure(pairs, alone[name], ensemble_logits).values())
+            scores = list(measure(_predicted(pairs, alone[name]), alone[name], ensemble_logits).values())
             temperatures[name] = fit_temperature(sum(scores[1:], scores[0])) if scores else 1.0
             alone[name] = {pair_id: _softer(each, temperatures[name]) for pair_id, each in alone[name].items()}
-    if config.predict.weights == "auto" and len(names) > 1:
+    for name in names:
+        pairs = _predicted(pairs, alone[name])
+    if config.predict.weights == "auto" and len(names) > 1 and pairs:
         weights = dict(zip(names, _fit_weights(plan.workspace, pairs, list(alone.values())), strict=True))
     return {"temperatures": temperatures, "weights": weights}
+
+
+def _predicted(pairs: Sequence[RunPair], ensembles: Mapping[str, Ensemble]) -> list[RunPair]:
+    """The pairs that have these ensembles: detectors may leave some to networks."""
+    return [pair for pair in pairs if pair.pair_id in ensembles]
 
 
 def _softer(ensemble: Ensemble, temperature: float) -> Ensemble:
