@@ -1,4 +1,4 @@
-"""What the model that comes with cdpipe is worth to a training on few labels: from its weights, and from random ones.
+"""What few labels teach: from random weights, from those of the model that comes with cdpipe, and shown a detector.
 
 Networks learn from the labels of the first one, two or four of some pairs, and are judged on all others, at a threshold
 of 0.5. Work that is done is not done again.
@@ -18,7 +18,11 @@ from rich.table import Table
 
 import cdpipe
 
-STARTS = {"from random weights": {}, "init_from: cdpipe": {"init_from": "cdpipe"}}
+STARTS: dict[str, dict[str, Any]] = {
+    "random": {},
+    "init_from": {"init_from": "cdpipe"},
+    "detectors": {"detectors": ["mad"]},
+}
 FIGURES = ("f1", "precision", "recall")
 
 
@@ -29,6 +33,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for the store, the models and the figures")
     parser.add_argument("--train", nargs="+", required=True, help="ids of the pairs to learn from, in this order")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--bands", default="blue=1,green=2,red=3,nir=4")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -36,8 +41,8 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {}
     for count in options.counts:
-        for start, keys in STARTS.items():
-            case = found[f"{count} pair(s), {start}"] = judge(options, count, keys)
+        for start in options.starts:
+            case = found[f"{count} pair(s), {start}"] = judge(options, count, start)
             print(count, start, case, flush=True)
             (options.work / "few_labels.json").write_text(json.dumps(found, indent=1))
     table = Table("labels of", "F1", "precision", "recall", "best F1", "at")
@@ -46,13 +51,18 @@ def main() -> None:
     Console(width=120).print(table)
 
 
-def judge(options: argparse.Namespace, count: int, start: dict[str, Any]) -> dict[str, float]:
+def judge(options: argparse.Namespace, count: int, start: str) -> dict[str, float]:
     """Train on some pairs, predict the others; figures of all of these pairs' pixels."""
-    name = f"few-{count}-{'started' if start else 'random'}"
+    name = f"few-{count}-{start}"
     table = options.work / f"pairs-{count}.csv"
     write_catalog(options, count, table)
     bands = {role: int(band) for role, band in (each.split("=") for each in options.bands.split(","))}
-    network = {"encoder": "plain8", "bands": ["red", "green", "blue", "nir"], "optional_bands": ["nir"], **start}
+    network = {
+        "encoder": "plain8",
+        "bands": ["red", "green", "blue", "nir"],
+        "optional_bands": ["nir"],
+        **STARTS[start],
+    }
     values = {
         "name": name,
         "catalog": str(table.resolve()),

@@ -43,7 +43,12 @@ def test_the_bands_that_both_dates_have_are_compared(before: Any, after: Any, ex
     both = {role: place if isinstance(place, tuple) else (place, place) for role, place in expected.items()}
     assert first == {role: one for role, (one, _) in both.items()}
     assert second == {role: other for role, (_, other) in both.items()}
-    assert texts[0] == f"compared are the bands {', '.join(expected)}"
+    if before[0] not in ("", "VV"):
+        assert texts[0] == f"compared are the bands {', '.join(expected)}"
+    else:
+        numbers = ", ".join(str(one) for one, _ in both.values())
+        shown = "; the first three are shown as red, green and blue" if len(expected) > 2 else ""
+        assert texts[0] == f"the files name no bands; compared are {numbers} of both{shown}"
 
 
 def test_a_band_of_one_date_alone_is_named() -> None:

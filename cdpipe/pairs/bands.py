@@ -318,7 +318,12 @@ def common_bands(before: RasterInfo, after: RasterInfo) -> tuple[dict[str, int],
             f"{before.path} and {after.path}: no band is called the same at both dates "
             f"({', '.join(chosen[0])}; {', '.join(chosen[1])}); say which they are with --bands"
         )
-    texts = [f"compared are the bands {', '.join(shared)}"]
+    if any(named):
+        texts = [f"compared are the bands {', '.join(shared)}"]
+    else:
+        numbers = ", ".join(str(chosen[0][role]) for role in shared)
+        shown = "; the first three are shown as red, green and blue" if len(shared) >= len(RGB) else ""
+        texts = [f"the files name no bands; compared are {numbers} of both{shown}"]
     for info, own in zip(infos, chosen, strict=True):
         lone = [role for role in own if role not in shared]
         if lone:
