@@ -88,9 +88,12 @@ def in_threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> "Project":  # noqa: ARG001
-    """A project whose pipeline has run undisturbed, made once by one of pytest's workers; tests leave it as it is."""
-    from project import CONFIG, Project, make_project, succeed  # noqa: PLC0415
+def finished(tmp_path_factory: pytest.TempPathFactory) -> "Project":
+    """A project whose pipeline has run undisturbed, made once by one of pytest's workers; tests leave it as it is.
+
+    Without Ray: tests that are about Ray compare the bytes that it leaves with these.
+    """
+    from project import CONFIG, Project, by_threads, make_project, succeed  # noqa: PLC0415
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -104,7 +107,8 @@ def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> "Proj
         shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
         folder.mkdir()
         project = make_project(folder, predict={**CONFIG["predict"], "backend": "auto"})
-        succeed(project.arguments("pipeline"))
+        with by_threads():
+            succeed(project.arguments("pipeline"))
         done.touch()
     return project
 

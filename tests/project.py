@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ import zarr
 from numpy.typing import NDArray
 from rasters import utm_grid, write_raster
 
+from cdpipe.api.train import Trained, _train_in, look_first
 from cdpipe.cli.main import main
 from cdpipe.evaluation.tables import TABLES
 from cdpipe.geo.grid import Grid
 from cdpipe.models.folder import ModelCard, save_model
 from cdpipe.models.networks import build_model
+from cdpipe.processors import usable_cpus
 from cdpipe.runs.manifest import Manifest, read_manifest
-from cdpipe.workspace.location import here
+from cdpipe.runs.run import Run
+from cdpipe.training.job import TrainJob, Worker
+from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
+from cdpipe.training.loop import train_model, write_checkpoint
+from cdpipe.workspace.location import Location, here
 
 UNETPLUSPLUS = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 16, 16]}
 SENSOR = {"bands": {"red": 1, "green": 2, "blue": 3}}
@@ -122,10 +129,39 @@ def succeed(arguments: Sequence[str]) -> Call:
 
 @contextmanager
 def by_threads() -> Iterator[None]:
-    """For what is not about Ray: threads do what its workers would, and store the same bytes; they start at once."""
+    """For what is not about Ray: this process does what its workers would, and stores the same bytes, at once."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("cdpipe.cluster.start.stays_here", lambda _run: True)
+        patched.setattr("cdpipe.api.train._train", _train_here)
         yield
+
+
+def _train_here(run: Run, _jobs: Sequence[TrainJob], waiting: Sequence[TrainJob]) -> list[Trained]:
+    from cdpipe.cluster.train import Shares  # noqa: PLC0415 (imports Ray)
+
+    look_first(run, waiting)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cdpipe.cluster.train.train_on_workers", _one_after_the_other)
+        return _train_in(run, waiting, Shares(1, 1, usable_cpus(), use_gpu=False))
+
+
+def _one_after_the_other(jobs: Sequence[TrainJob], shares: Any) -> Iterator[tuple[TrainJob, Location | None]]:
+    """As Ray's only worker trains models, which has its threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(shares.cpus)
+    for job in jobs:
+        yield job, None
+        last = job.workspace.model(job.name, job.key) / "checkpoints" / "last"
+        last.local().mkdir(parents=True)
+        save, progress = partial(_save_epoch, job, last), progress_writer(job)
+        train_model(job, Worker(0, 1, 1, "cpu", 2, lambda network: network, None, save, progress, lambda: False))
+        yield job, last
+    torch.set_num_threads(before)
+
+
+def _save_epoch(job: TrainJob, to: Location, metrics: dict[str, Any], files: dict[str, Any]) -> None:
+    add_epoch(curves_folder(job), metrics)
+    write_checkpoint(to.local(), files)
 
 
 def make_project(folder: Path, scenes: Sequence[str] = tuple(SCENES), **sections: Any) -> Project:

@@ -16,7 +16,17 @@ from pathlib import Path
 import pytest
 from autoscaling import Autoscaling, autoscaling, node_type
 from processes import REPOSITORY, command_line
-from project import PRODUCTS, Project, contents, make_project, succeed, untrained_model, write_catalog, write_pair
+from project import (
+    PRODUCTS,
+    Project,
+    by_threads,
+    contents,
+    make_project,
+    succeed,
+    untrained_model,
+    write_catalog,
+    write_pair,
+)
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes, list_tasks
@@ -75,7 +85,6 @@ def alive(cluster: Autoscaling) -> int:
     return sum("raylet/raylet " in line and str(cluster.folder) in line for line in lines)
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_from_nothing_to_results_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The short version: one node of each kind."""
     project = make(tmp_path, 6)
@@ -91,7 +100,8 @@ def test_from_nothing_to_results_and_back(tmp_path: Path, monkeypatch: pytest.Mo
         assert set(where_it_ran(cluster, monkeypatch, MODELS)) == {"gpu"}
         wait_until(lambda: alive(cluster) == 1)
     alone = Project(project.config, tmp_path / "alone")
-    succeed(alone.arguments("pipeline"))
+    with by_threads():
+        succeed(alone.arguments("pipeline"))
     assert contents(project.workspace, *MADE) == contents(alone.workspace, *MADE)
 
 

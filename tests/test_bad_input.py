@@ -13,6 +13,7 @@ from project import SENSOR, Call, Project, call, make_project, snapshot, succeed
 from rasters import NORTH_UP, utm_grid, write_raster
 
 from cdpipe.cluster.ingest import hash_files
+from cdpipe.cluster.spread import done_by
 from cdpipe.errors import EXIT_CONFIG, EXIT_INPUT, EXIT_LOCKED, EXIT_PARTIAL
 from cdpipe.geo.grid import Grid
 from cdpipe.workspace.files import read_json
@@ -200,13 +201,12 @@ def test_bad_pairs_are_gone_around_and_later_repaired_alone(with_model: Project)
     assert "no pair of run run failed last time" in again.err
 
 
-@pytest.mark.usefixtures("in_threads")
 def test_a_file_that_is_gone_before_it_is_hashed_is_named_with_the_reason(tmp_path: Path) -> None:
     there, gone = tmp_path / "there", tmp_path / "gone"
     there.write_bytes(b"abc")
-    found = {
-        path.local(): (hashed, reason) for path, hashed, reason in hash_files([here(there), here(gone)], lambda _: None)
-    }
+    with done_by(2):
+        hashed = list(hash_files([here(there), here(gone)], lambda _: None))
+    found = {path.local(): (sha256, reason) for path, sha256, reason in hashed}
     assert (found[there][0] or ("", []))[0] == hashlib.sha256(b"abc").hexdigest()
     assert found[gone][0] is None
     assert found[gone][1].startswith(f"{gone}: ")

@@ -12,7 +12,7 @@ from rasters import utm_grid, write_raster
 
 from cdpipe import predict_array
 
-pytestmark = [pytest.mark.usefixtures("local_ray", "in_threads"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("in_threads"), pytest.mark.timeout(600)]
 
 BANDS = ["nir", "red"]
 MODELS = {"siamese_unet": {"encoder": "plain8", "bands": BANDS}}

@@ -1,4 +1,4 @@
-"""Few and small scenes are done by threads of one process: without Ray, with the bytes that Ray's workers write."""
+"""Few and small scenes are done by threads of one process, without Ray; `test_resume` has Ray write the same bytes."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def run(project: Project, charges: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_killed_again_and_again_it_ends_with_the_bytes_of_ray(finished: Project, tmp_path: Path) -> None:
+def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(finished: Project, tmp_path: Path) -> None:
     project, charges = Project(finished.config, tmp_path / "work"), tmp_path / "charges"
     shutil.copytree(finished.workspace / "models", project.workspace / "models")
     charges.mkdir()

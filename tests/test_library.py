@@ -39,7 +39,7 @@ def test_to_import_it_takes_no_heavy_library() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.usefixtures("local_ray", "in_threads")
+@pytest.mark.usefixtures("in_threads")
 def test_a_run_from_scenes_to_figures(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     events: Events = []
     run = cdpipe.open_run(project.config, progress=events.append)
@@ -75,6 +75,7 @@ def test_a_run_from_scenes_to_figures(project: Project, capsys: pytest.CaptureFi
     assert all(step.done == step.total for step in steps if step.over)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_pair_that_fails_is_told_kept_and_left_out(tmp_path: Path) -> None:
     untrained_model(tmp_path, "third")
     project = make_project(tmp_path, ("small", "val"), predict={"models": ["third"], "tta": "none", "threshold": 0.5})

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
-from project import Project, array, succeed, write_catalog
+from project import Project, array, by_threads, succeed, write_catalog
 from torch import Tensor
 
 from cdpipe.geo.grid import Window
@@ -32,7 +32,7 @@ PLACES = (
     pytest.param("siamese_seresnext50", (2, 1), marks=pytest.mark.heavy),
 )
 TOLERANCE = 1e-4
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def filled(shapes: dict[str, Tensor], reference: Path) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ LAST_LAYER = {"final.0.weight": [1, 24, 1, 1], "final.0.bias": [1]}
 
 
 @pytest.fixture(scope="module")
-def ingested(shared: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: ARG001
+def ingested(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The reference's scene and networks in a workspace, with the settings of the original script."""
     folder, reference = tmp_path_factory.mktemp("parity"), shared / "reference"
     unetplusplus, siamese = (build_model(architecture) for architecture in NETWORKS.values())
@@ -79,7 +79,8 @@ def ingested(shared: Path, local_ray: None, tmp_path_factory: pytest.TempPathFac
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     project = Project(folder / "config.yaml", folder / "work")
-    succeed(project.arguments("ingest"))
+    with by_threads():
+        succeed(project.arguments("ingest"))
     return project
 
 

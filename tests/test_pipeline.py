@@ -40,7 +40,7 @@ from cdpipe.workspace.location import here
 PUBLISHED = set(PRODUCT_KINDS) - {"evaluations", "tables", "audits", "pictures", "pages"}  # by predict
 # What is made once; beside it lie only the log, what the last call said of failures, and the report.
 MADE = ("store.zarr/**/*", "records/**/*", "models/**/*", *PRODUCTS, "runs/run/manifest.json")
-pytestmark = [pytest.mark.usefixtures("local_ray", "in_threads"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("in_threads"), pytest.mark.timeout(900)]
 
 
 def probabilities(project: Project) -> dict[tuple[str, str], NDArray[Any]]:

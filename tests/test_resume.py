@@ -31,7 +31,8 @@ REPORT = (
     "report/pictures/*",
 )
 PUBLISHED = ("rasters/*", "vectors/*", "stac/**/*", "manifest.json", *REPORT)
-pytestmark = pytest.mark.timeout(900)  # a run that is killed four times takes a minute on an idle machine
+# a run that is killed four times takes a minute on an idle machine
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ COVERED = ("store.zarr/**/*", "records/*/*/*/*.json", "models/*/*/model.*", *PRO
 MADE = (*COVERED, "runs/*/manifest.json")
 LAYERS, AXES = ("before", "after", "valid", "label", "cells", "probability", "change"), ("x", "y", "spatial_ref")
 UNHASHED = ("model.md",)  # for people; nothing reads it
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("in_threads"), pytest.mark.timeout(900)]
 
 
 def truncate(path: Path) -> None:

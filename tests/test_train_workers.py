@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from project import CONFIG, Project, call, contents, make_project, succeed, untrained_model
+from project import CONFIG, Project, by_threads, call, contents, make_project, succeed, untrained_model
 from torch.autograd.graph import saved_tensors_hooks
 
 from cdpipe.cluster import train
@@ -25,8 +25,6 @@ from cdpipe.models.networks import build_model
 from cdpipe.training.memory import PROCESS, training_memory
 from cdpipe.workspace.layout import Workspace
 from cdpipe.workspace.location import here
-
-pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.mark.parametrize(
@@ -97,8 +95,18 @@ def test_the_memory_of_a_training_is_not_less_than_what_autograd_keeps() -> None
     assert training_memory(job, 2) < found  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_ray_trains_as_one_process_alone_does(finished: Project, tmp_path: Path) -> None:
+    project = Project(finished.config, tmp_path / "work")
+    shutil.copytree(finished.workspace, project.workspace)
+    shutil.rmtree(project.workspace / "models")
+    succeed(project.arguments("train"))
+    assert contents(project.workspace, "models/**/*") == contents(finished.workspace, "models/**/*")
+
+
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("local_ray")
 def test_trainings_side_by_side_go_on_after_a_kill_with_the_bytes_of_undisturbed_ones(tmp_path: Path) -> None:
     """Killed by SIGTERM once both have begun, and by SIGKILL once one is done: what goes on has its old threads."""
     model = CONFIG["train"]["models"]["unetplusplus"]
@@ -132,13 +140,15 @@ def test_trainings_side_by_side_go_on_after_a_kill_with_the_bytes_of_undisturbed
     assert len(made[0]) >= 2
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> None:
     start = untrained_model(tmp_path, "start")
     model = {**CONFIG["train"]["models"]["unetplusplus"], "init_from": str(start), "frozen_epochs": 1}
     models = {"unetplusplus": model}
     train = {"models": models, "patch": 32, "global_batch": 4, "epochs": 1, "samples_per_epoch": 8}
     project = make_project(tmp_path, ("wide", "val"), train=train, resources={"workers": 2})
-    succeed(project.arguments("ingest"))
+    with by_threads():
+        succeed(project.arguments("ingest"))
     interrupt = signal.getsignal(signal.SIGINT)
     succeed(project.arguments("train"))
     assert signal.getsignal(signal.SIGINT) == interrupt
@@ -159,7 +169,8 @@ def test_two_workers_train_as_one_and_keep_a_frozen_encoder(tmp_path: Path) -> N
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     project = make_project(tmp_path, ("wide", "val"), resources={"workers": 3})
-    succeed(project.arguments("ingest"))
+    with by_threads():
+        succeed(project.arguments("ingest"))
     result = call(project.arguments("train"))
     assert result.code == 2
     assert "global_batch" in result.err
