@@ -36,6 +36,8 @@ FIT = {"bands": ["red", "green", "blue"], "threshold": 6.2, "pixels": 25_200, "s
         (("blue", "green", "red", "nir"), ("",) * 4, {"blue": 1, "green": 2, "red": 3, "nir": 4}),
         (("blue", "green", "red", "x"), ("blue", "green", "red", "y"), {"blue": 1, "green": 2, "red": 3, "band4": 4}),
         (("",) * 3, ("",) * 4, {"red": 1, "green": 2, "blue": 3}),
+        (("red", "nir08"), ("red", "nir", "nir08"), {"red": (1, 1), "nir": (2, 3)}),
+        (("nir", "nir08"), ("nir", "nir08"), {"nir": 1, "nir08": 2}),
     ],
 )
 def test_the_bands_that_both_dates_have_are_compared(before: Any, after: Any, expected: dict[str, Any]) -> None:

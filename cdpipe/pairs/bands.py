@@ -173,6 +173,7 @@ COLOURS: Mapping[str, str] = {
     "alpha": "alpha",
 }
 ALPHA = "alpha"
+NIR, NIR_NARROW = "nir", "nir08"
 DEFAULT: Mapping[str, int] = {role: number for number, role in enumerate(RGB, 1)}
 
 
@@ -318,8 +319,10 @@ def common_bands(before: RasterInfo, after: RasterInfo) -> tuple[dict[str, int],
             f"{before.path} and {after.path}: no band is called the same at both dates "
             f"({', '.join(chosen[0])}; {', '.join(chosen[1])}); say which they are with --bands"
         )
+    # models know near infrared by one word, however narrow it is
+    words = {role: NIR if role == NIR_NARROW and NIR not in shared else role for role in shared}
     if any(named):
-        texts = [f"compared are the bands {', '.join(shared)}"]
+        texts = [f"compared are the bands {', '.join(words.values())}"]
     else:
         numbers = ", ".join(str(chosen[0][role]) for role in shared)
         shown = "; the first three are shown as red, green and blue" if len(shared) >= len(RGB) else ""
@@ -328,7 +331,7 @@ def common_bands(before: RasterInfo, after: RasterInfo) -> tuple[dict[str, int],
         lone = [role for role in own if role not in shared]
         if lone:
             texts.append(f"{info.path}: the other date has no band {', '.join(lone)}: left out")
-    first, second = ({role: own[role] for role in shared} for own in chosen)
+    first, second = ({word: own[role] for role, word in words.items()} for own in chosen)
     return first, second, texts
 
 
