@@ -12,6 +12,7 @@ from reports import CHANGE, EVIL, make_job
 from test_bands import info_of
 
 from cdpipe.api.answer import say_who_answers, without_labels
+from cdpipe.api.status import status
 from cdpipe.config.detectors import FINE_M, NAMED, SHIPPED, WITH_COLOURS, WITHOUT_LABELS, named_folder
 from cdpipe.errors import InputError
 from cdpipe.models.answering import is_finer, who_answers
@@ -120,6 +121,7 @@ def test_a_catalog_without_labels_is_answered(tmp_path: Path) -> None:
     assert len(told) == 1
     assert told[0].startswith("no pair of pairs.csv has a label, so nothing is trained: what looks different")
     assert "made-up scenes, and the detectors mad and cva. That says where to look first" in told[0]
+    assert not [stage.stage for stage in status(Run(config)).stages if stage.stage.startswith("train")]
 
 
 @pytest.mark.parametrize(

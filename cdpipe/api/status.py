@@ -155,6 +155,8 @@ def _model_states(run: Run, inventory: Inventory) -> list[StageState]:
     try:
         jobs = training_jobs(run.config, run.workspace, inventory.planned, inventory.splits)
     except CdpipeError:  # such as no labels in the store yet
+        if not run.config.predict.takes_trained:
+            return []
         return [StageState(f"train: {name}", 0, 1, None, "not trained") for name in run.config.train.models]
     states = []
     for job in jobs:
