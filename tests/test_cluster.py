@@ -1,13 +1,17 @@
 """Starting and joining Ray: what goes wrong there is told in a line, after another try where that may help."""
 
 import contextlib
+import itertools
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,8 +135,6 @@ from cdpipe.errors import CdpipeError
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start what runs in the background
 try:
     with ray_session(Resources(workers=1), verbose=False):
-        pass  # a stage that has ended: the next one's Ray is another
-    with ray_session(Resources(workers=1), verbose=False):
         print("started", flush=True)
         ray.get(ray.remote(lambda: time.sleep(600)).remote())
 except CdpipeError as error:
@@ -153,6 +155,53 @@ def test_a_run_whose_ray_is_killed_ends_at_once() -> None:
         assert "Ray's raylet on this machine was killed" in run.stdout.read()
         assert run.wait() == 0
     kill(known)
+
+
+def test_what_ended_with_an_earlier_stage_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one's Ray is another: only its end is the end of the run."""
+    looks = itertools.count()
+
+    def is_alive(process: Any) -> bool:
+        next(looks)
+        return session_is_alive(process)
+
+    session_is_alive = session._is_alive
+    monkeypatch.setattr(session, "_is_alive", is_alive)
+    monkeypatch.setattr(session, "WATCH_SECONDS", 0.01)
+    earlier, later = (start_as_raylet(tmp_path) for _ in range(2))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        earlier.kill()
+        with session._watched():
+            begun = next(looks)
+            wait_until(lambda: next(looks) > begun + 100)  # looked at again and again, and nothing is missed
+        with pytest.raises(CdpipeError, match="Ray's raylet on this machine was killed"), session._watched():
+            end_and_wait(later)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for each in (earlier, later):
+            each.kill()
+            each.wait()
+
+
+def end_and_wait(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    wait_until(lambda: False)
+
+
+def start_as_raylet(folder: Path) -> "subprocess.Popen[bytes]":
+    """A process that lives until it is killed, by the name of Ray's."""
+    program = folder / "raylet"
+    if not program.exists():
+        program.symlink_to(shutil.which("sleep") or "")
+    return subprocess.Popen([program, "600"])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_failure_is_one_line_without_colours() -> None:

@@ -22,7 +22,7 @@ from cdpipe.errors import EXIT_CONFIG, EXIT_DONE
 REPOSITORY = Path(__file__).resolve().parents[1]
 RAY = Path(sys.executable).with_name("ray")
 VERSION = "0.0.0+submitted"
-SCENES = ("wide", "val")
+SCENES = ("small", "val")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ def cluster() -> Iterator[Cluster]:
     with (folder / "head.txt").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_for(dashboard, head, folder / "head.txt")
+        for port in (dashboard, agent):
+            wait_for(port, head, folder / "head.txt")
         yield Cluster(address, folder, environment)
     finally:
         kill_all_of(folder)
@@ -87,7 +88,10 @@ def checkout(tmp_path: Path) -> Path:
 
 def submit(cluster: Cluster, checkout: Path, name: str, *entrypoint: str) -> None:
     command = [str(RAY), "job", "submit", "--no-wait", "--submission-id", name, "--working-dir", str(checkout), "--"]
-    done = subprocess.run([*command, *entrypoint], env=cluster.environment, capture_output=True, text=True, check=False)
+    command += entrypoint
+    done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, check=False)
+    while "No available agent" in done.stderr:  # it listens, and the head has not heard of it yet
+        done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -104,8 +108,12 @@ def test_jobs_on_a_cluster(cluster: Cluster, checkout: Path, tmp_path: Path, mon
     untrained_model(tmp_path / "data", "third")
     inside = make_project(checkout / "project", ("small",))
     submit(cluster, checkout, "good", "python", "jobs/pipeline.py", str(project.config))
-    submit(cluster, checkout, "lost", "python", "jobs/ingest.py", str(inside.config.relative_to(checkout)))
     client = JobSubmissionClient(cluster.address)
+    client.submit_job(
+        entrypoint=f"python jobs/ingest.py {inside.config.relative_to(checkout)}",
+        submission_id="lost",
+        runtime_env={"working_dir": str(checkout)},
+    )
 
     code, output = follow(client, "good")
     assert code == EXIT_DONE, output
