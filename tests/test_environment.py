@@ -46,11 +46,16 @@ def test_an_older_proj_is_named(old: Path, variable: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "reason"), [(".", "there is no proj.db in it"), ("gone", "there is no such folder"), ("", "no proj.db")]
+    ("verb", "folder", "reason"),
+    [
+        (["doctor"], ".", "there is no proj.db in it"),
+        (["check", "missing.yaml"], "gone", "there is no such folder"),
+        (["check", "missing.yaml"], "", "no proj.db"),
+    ],
 )
-def test_a_folder_without_proj_is_named(tmp_path: Path, folder: str, reason: str) -> None:
+def test_a_folder_without_proj_is_named(tmp_path: Path, verb: list[str], folder: str, reason: str) -> None:
     value = str(tmp_path / folder) if folder else ""
-    found = call("doctor", PROJ_DATA=value, PROJ_LIB=str(OWN))  # the first of both counts
+    found = call(*verb, PROJ_DATA=value, PROJ_LIB=str(OWN))  # the first of both counts
     assert (found.returncode, found.stderr.count("\n")) == (EXIT_CONFIG, 1)
     assert f"PROJ_DATA={value}: " in found.stderr
     assert reason in found.stderr
