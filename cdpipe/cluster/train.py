@@ -36,7 +36,6 @@ from cdpipe.config.resources import Resources
 from cdpipe.errors import CdpipeError, ConfigError
 from cdpipe.training.job import TrainJob, Worker
 from cdpipe.training.logs import add_epoch, curves_folder, progress_writer
-from cdpipe.training.loop import train_model, write_checkpoint
 from cdpipe.training.memory import training_memory
 from cdpipe.workspace.crash import crash_point
 from cdpipe.workspace.files import read_json
@@ -328,6 +327,9 @@ def cpus_of_each(nodes: Sequence[int], workers: int) -> int:
 
 def _train_worker(config: dict[str, Any]) -> None:
     """What each worker runs."""
+    # albumentations and losses take seconds to import, which whoever only starts workers need not wait for
+    from cdpipe.training.loop import train_model
+
     job: TrainJob = config["job"]
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     torch.set_num_threads(config["threads"])
@@ -364,6 +366,8 @@ def _save(curves: Location, metrics: dict[str, Any] | None, files: dict[str, Any
         return
     if metrics is not None:
         add_epoch(curves, metrics)
+    from cdpipe.training.loop import write_checkpoint
+
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), files)
         crash_point("checkpoint-unreported")
