@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from labelled import RECIPE, read_pairs
 from rich.console import Console
 from rich.table import Table
 
@@ -73,20 +74,10 @@ def judge(options: argparse.Namespace, count: int, start: str) -> dict[str, floa
         "resources": {"workers": 2},
         "train": {
             "models": {"siamese_unet": network},
-            "patch": 64,
-            "global_batch": 16,
-            "epochs": 1,
-            "samples_per_epoch": 16 * options.steps,
-            "optimizer": "adamw",
+            **RECIPE,
+            "samples_per_epoch": RECIPE["global_batch"] * options.steps,
             "learning_rate": options.rate,
-            "weight_decay": 0.01,
-            "schedule": "one_cycle",
-            "clip_norm": 1,
-            "ema": 0.99,
-            "keep": "last",
-            "loss": ["dice", "bce"],
             "sampling": "pixels",
-            "augment": ["D4", {"BandJitter": dict.fromkeys(("gain", "offset", "band_gain", "band_offset"), 0.1)}],
         },
         "predict": {"tta": "none", "threshold": 0.5},
     }
@@ -110,14 +101,12 @@ def _is_judged(each: dict[str, Any]) -> bool:
 
 def write_catalog(options: argparse.Namespace, count: int, table: Path) -> None:
     """The catalog with the split of every pair; pairs to learn from that are not wanted yet are left out."""
-    with options.catalog.open(newline="") as stream:
-        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
     wanted = set(options.train[:count])
-    kept = []
-    for row in rows:
-        if row["pair_id"] in wanted or row["pair_id"] not in options.train:
-            paths = {key: str((options.catalog.parent / row[key]).resolve()) for key in ("before", "after", "label")}
-            kept.append({**row, **paths, "split": "train" if row["pair_id"] in wanted else "test"})
+    kept = [
+        {**row, "split": "train" if row["pair_id"] in wanted else "test"}
+        for row in read_pairs(options.catalog)
+        if row["pair_id"] in wanted or row["pair_id"] not in options.train
+    ]
     with table.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(kept[0]))
         writer.writeheader()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import yaml
+from labelled import RECIPE, read_pairs
 from rich.console import Console
 from rich.table import Table
 
@@ -48,11 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    with options.catalog.open(newline="") as stream:
-        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
-    for row in rows:
-        row.update({key: str((options.catalog.parent / row[key]).resolve()) for key in ("before", "after", "label")})
-    options.rows = rows
+    options.rows = read_pairs(options.catalog)
     gallery, every = look(options)
     told = options.work / f"verdicts-{options.steps}.json"
     found: dict[str, Any] = json.loads(told.read_text()) if told.is_file() else {}
@@ -125,21 +122,11 @@ def recipe(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         "resources": {"workers": 1},
         "train": {
             "models": {NETWORK: network},
-            "patch": 64,
-            "global_batch": 16,
-            "epochs": 1,
-            "samples_per_epoch": 16 * options.steps,
+            **RECIPE,
+            "samples_per_epoch": RECIPE["global_batch"] * options.steps,
             "seed": seed,
-            "optimizer": "adamw",
             "learning_rate": 2e-3,
-            "weight_decay": 0.01,
-            "schedule": "one_cycle",
-            "clip_norm": 1,
-            "ema": 0.99,
-            "keep": "last",
-            "loss": ["dice", "bce"],
             "sampling": "cells",  # else a few large objects would teach all
-            "augment": ["D4", {"BandJitter": dict.fromkeys(("gain", "offset", "band_gain", "band_offset"), 0.1)}],
         },
         "predict": {"members": [NETWORK, BESIDE], "tta": "none", "threshold": 0.5},
     }

@@ -10,6 +10,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def three_digits(value: float) -> str:
+    """A number that is not negative, to three digits: 0.0123, 45.6, 1,230."""
+    return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
+
+
 def size(count: float) -> str:
     """Bytes in binary units: 512 B, 3.4 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):

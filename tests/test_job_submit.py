@@ -148,7 +148,7 @@ def test_a_job_stopped_in_the_middle_and_submitted_again(
     assert code == EXIT_DONE, output
     log = json.loads((project.outputs / "log.json").read_text())
     assert next(entry["blocks"] for entry in reversed(log) if entry["stage"] == "ingest") <= 60 - done
-    assert re.search(r"ingest: blocks: \d+/\d+  [\d.e+-]+/s  ETA ", output)
+    assert re.search(r"ingest: blocks: \d+/\d+  [\d.,e-]+/s  ETA ", output)
     assert "\x1b" not in output
     assert "Traceback" not in output
 

@@ -51,7 +51,8 @@ def test_the_bands_that_both_dates_have_are_compared(before: Any, after: Any, ex
     else:
         numbers = ", ".join(str(one) for one, _ in both.values())
         shown = "; the first three are shown as red, green and blue" if len(expected) > 2 else ""
-        assert texts[0] == f"the files name no bands; compared are {numbers} of both{shown}"
+        which = f"are bands {numbers}" if len(expected) > 1 else f"is band {numbers}"
+        assert texts[0] == f"the files name no bands; compared {which} of both{shown}"
 
 
 def test_a_band_of_one_date_alone_is_named() -> None:

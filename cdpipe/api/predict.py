@@ -288,7 +288,7 @@ def _choose_answer(bands: Mapping[str, int] | None, infos: Sequence[RasterInfo])
     """What predicts where no model is named, as a part of the configuration; and what there is to say of that."""
     names = who_answers(bands or (named_roles(infos[0], infos[-1]) if infos else ()))
     told = [f"no model is named: {describe_answer(names)} answer together"]
-    if SHIPPED not in names and not bands:
+    if SHIPPED not in names and not bands and infos and min(info.count for info in infos) >= len(DEFAULT):
         told.append(
             "the files do not say which bands are red, green and blue; with --bands red=..,green=..,blue=.. the model "
             "that comes with cdpipe takes part, too, and more of what is marked is right"

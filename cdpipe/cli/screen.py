@@ -21,7 +21,7 @@ from cdpipe.api.opening import open_run
 from cdpipe.errors import EXIT_DONE, EXIT_PARTIAL
 from cdpipe.pairs.grouping import kind_of
 from cdpipe.runs.run import Failure, Remark, Run, Step
-from cdpipe.units import duration
+from cdpipe.units import duration, three_digits
 
 LOG_SECONDS = 5.0
 LOG_WIDTH = 160
@@ -135,7 +135,7 @@ class _Line:
         if self.first is None or step.done == self.first[1] or now == self.first[0]:
             return ""
         rate = (step.done - self.first[1]) / (now - self.first[0])
-        return f"{rate:.3g}/s  ETA {duration((step.total - step.done) / rate)}"
+        return f"{three_digits(rate)}/s  ETA {duration((step.total - step.done) / rate)}"
 
 
 def _make_bars(console: Console) -> Bars:

@@ -13,7 +13,7 @@ def run_status(options: argparse.Namespace) -> int:
 
     from cdpipe.api.status import status
     from cdpipe.cli.screen import open_on_screen
-    from cdpipe.units import duration, size
+    from cdpipe.units import duration, size, three_digits
 
     run, screen = open_on_screen(options)
     found = status(run)
@@ -22,12 +22,12 @@ def run_status(options: argparse.Namespace) -> int:
         left = "" if stage.left is None else str(stage.left)
         rate, wait = "", ""
         if stage.rate is not None and stage.left is not None:
-            rate, wait = f"{stage.rate:.3g}/s", duration(stage.left / stage.rate)
+            rate, wait = f"{three_digits(stage.rate)}/s", duration(stage.left / stage.rate)
         table.add_row(stage.stage, str(stage.done), left, rate, wait, stage.state)
     screen.show_table(table)
     for spent in found.workers:
         shares = ", ".join(f"{part} {100 * share:.0f} %" for part, share in spent.shares.items())
-        speed = "" if spent.patches_a_second is None else f"; {spent.patches_a_second:.3g} patches/s"
+        speed = "" if spent.patches_a_second is None else f"; {three_digits(spent.patches_a_second)} patches/s"
         written = size(spent.bytes_written)
         screen.say(f"{spent.stage}: of its workers' time {shares}; {written} written{speed}")
     for pair_id, reason in found.failures.items():

@@ -31,10 +31,11 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all(mallopt(*setting) for setting in SETTINGS.values())
 
 
-def give_back_memory() -> bool:
-    """Give what was freed back to the system, before work of another kind begins; returns whether there was any."""
+def give_back_memory() -> None:
+    """Give what was freed back to the system, before work of another kind begins; elsewhere than with glibc nothing."""
     malloc_trim = _of_glibc("malloc_trim")
-    return malloc_trim is not None and bool(malloc_trim(0))
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def _of_glibc(name: str) -> Any:

@@ -326,7 +326,8 @@ def common_bands(before: RasterInfo, after: RasterInfo) -> tuple[dict[str, int],
     else:
         numbers = ", ".join(str(chosen[0][role]) for role in shared)
         shown = "; the first three are shown as red, green and blue" if len(shared) >= len(RGB) else ""
-        texts = [f"the files name no bands; compared are {numbers} of both{shown}"]
+        which = f"are bands {numbers}" if len(shared) > 1 else f"is band {numbers}"
+        texts = [f"the files name no bands; compared {which} of both{shown}"]
     for info, own in zip(infos, chosen, strict=True):
         lone = [role for role in own if role not in shared]
         if lone:

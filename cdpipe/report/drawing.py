@@ -12,6 +12,7 @@ from cdpipe.formats import palette
 from cdpipe.formats.palette import Rgb
 from cdpipe.metrics.classes import CHANGED, IGNORE, NOT_OBSERVED, UNCHANGED
 from cdpipe.store.normalisation import GREY
+from cdpipe.store.pair import DATES
 from cdpipe.workspace.location import Location
 
 Image = NDArray[np.uint8]  # (height, width, 3)
@@ -20,7 +21,7 @@ Image = NDArray[np.uint8]  # (height, width, 3)
 OUTCOMES: Mapping[int, str] = {1: "hit", 2: "missed", 3: "false_alarm", 4: "unlabelled"}
 OUTCOME_COLORS: Mapping[int, Rgb] = {1: palette.HIT, 2: palette.MISS, 3: palette.FALSE_ALARM, 4: palette.UNLABELLED}
 
-PHOTOS = ("before", "after", "probability")  # layers that are pictures; the others are laid over them
+PHOTOS = (*DATES, "probability")  # layers that are pictures; the others are laid over them
 PHOTO = 84  # quality
 LOSSLESS = 101  # what OpenCV takes any quality over 100 for
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from cdpipe.units import three_digits
+
 UNKNOWN = "–"
 ENSEMBLE, BASELINE = "ensemble", "grey difference"  # layers that are no models
 
@@ -15,11 +17,7 @@ def area(square_metres: float | None, pixels: float | None = None) -> str:
     # a hectare is a field, a square kilometre a village
     large = [(unit, size) for unit, size in (("km²", 1e6), ("ha", 1e4)) if square_metres >= size]
     unit, size = large[0] if large else ("m²", 1.0)
-    return f"{_three_digits(square_metres / size)} {unit}"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
+    return f"{three_digits(square_metres / size)} {unit}"
 
 
 def share(part: float | None, whole: float | None) -> str:
